@@ -1,0 +1,328 @@
+"""The one error tree.
+
+Each error has a `code`, which programs match on, and knows whether it is `permanent`: trying the same thing
+again can't help, only a person or another request can. Its text says what was wrong; its `remedy` what to do.
+How an error is told to an HTTP client is decided in one table (`listener.web.replies`).
+"""
+
+from typing import ClassVar
+
+
+class ListenerError(Exception):
+    """What this program can say went wrong."""
+
+    code: ClassVar[str] = "internal"
+    permanent: ClassVar[bool] = True
+    default_remedy: ClassVar[str] = ""
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        self.message = message or (type(self).__doc__ or "").splitlines()[0]
+        self.remedy = remedy or self.default_remedy
+        super().__init__(self.message)
+
+
+class ConfigurationError(ListenerError):
+    """The configuration can't be used."""
+
+    code = "configuration"
+
+
+# What a request may get wrong.
+
+
+class RequestError(ListenerError):
+    """The request can't be answered."""
+
+    code = "bad-request"
+
+
+class BadRequestError(RequestError):
+    """Bad Request"""  # noqa: D400, D415 (Studio's own words)
+
+
+class InvalidParametersError(RequestError):
+    """Invalid parameter(s)."""
+
+    code = "invalid-parameters"
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(f"Invalid parameter(s): [{', '.join(names)}]")
+
+
+class UnauthorizedError(RequestError):
+    """No credential, or one that does not cover what was asked for."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(RequestError):
+    """The credential's role does not allow this."""
+
+    code = "forbidden"
+
+
+class NotFoundError(RequestError):
+    """No such thing."""
+
+    code = "not-found"
+
+
+class SiteNotFoundError(NotFoundError):
+    """Site not found"""  # noqa: D400, D415 (Studio's own words)
+
+    code = "site-not-found"
+
+
+class EnvironmentNotFoundError(NotFoundError):
+    """Environment not found"""  # noqa: D400, D415 (Studio's own words)
+
+    code = "environment-not-found"
+
+
+class HookNotFoundError(NotFoundError):
+    """No such hook."""
+
+    code = "hook-not-found"
+
+
+class RunNotFoundError(NotFoundError):
+    """No such run."""
+
+    code = "run-not-found"
+
+
+class ConflictError(RequestError):
+    """The state of things does not allow this now."""
+
+    code = "conflict"
+
+
+class BodyTooLargeError(RequestError):
+    """The body is larger than this endpoint takes."""
+
+    code = "body-too-large"
+
+
+class BodyTooSlowError(RequestError):
+    """The body did not arrive in time."""
+
+    code = "body-too-slow"
+
+
+class UnsupportedMediaError(RequestError):
+    """The body's type or encoding is not one that this endpoint reads."""
+
+    code = "unsupported-media"
+
+
+class SignatureRejectedError(RequestError):
+    """The delivery does not carry a good signature."""
+
+    code = "signature-rejected"
+
+
+class MalformedDeliveryError(RequestError):
+    """The delivery is signed well but does not say what its sender's documentation promises."""
+
+    code = "malformed-delivery"
+
+
+# What the store may say.
+
+
+class StoreError(ListenerError):
+    """The store failed."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """The store does not answer; nothing was accepted."""
+
+    code = "store-unavailable"
+    permanent = False
+
+
+class StoreLockedError(StoreError):
+    """Another listener has the store open."""
+
+    code = "store-locked"
+
+
+class StoreTooNewError(StoreError):
+    """The store was written by a newer version of this program."""
+
+    code = "store-too-new"
+
+
+class FencedError(StoreError):
+    """The run is not this worker's any more; what it wanted to write was not written."""
+
+    code = "fenced"
+
+
+# What makes a run fail.
+
+
+class SyncError(ListenerError):
+    """The sync failed."""
+
+    code = "sync"
+    permanent = False
+
+
+class BusyError(SyncError):
+    """Studio is publishing into the repository."""
+
+    code = "busy"
+
+    def __init__(self, message: str = "", *, again_in: float) -> None:
+        super().__init__(message)
+        self.again_in = again_in
+        """Seconds until another look may find the repository at rest."""
+
+
+class HostUnreachableError(SyncError):
+    """The host does not answer."""
+
+    code = "host-unreachable"
+    default_remedy = "check the host's address and port, its firewall, and that its sshd runs"
+
+
+class ConnectionLostError(SyncError):
+    """The connection to the host was lost in the middle of a step."""
+
+    code = "connection-lost"
+
+
+class StepTimedOutError(SyncError):
+    """A step on the host took longer than its limit and was ended."""
+
+    code = "step-timed-out"
+    default_remedy = "see what slows git down on the host, or raise sync.step_timeout"
+
+
+class RemoteStepError(SyncError):
+    """A step failed on the host."""
+
+    code = "remote-step"
+
+
+class BranchMovedError(SyncError):
+    """The branches kept moving while they were being made equal."""
+
+    code = "branch-moved"
+
+
+class RefusedError(SyncError):
+    """The sync is refused for as long as things stay as they are."""
+
+    code = "refused"
+    permanent = True
+
+
+class HostKeyRejectedError(RefusedError):
+    """The host's key is not the one in known_hosts."""
+
+    code = "host-key-rejected"
+    default_remedy = (
+        "if the host was reinstalled, replace its line in the known_hosts file; "
+        "if not, somebody may be between you and it"
+    )
+
+
+class LoginRefusedError(RefusedError):
+    """The host does not let this key log in."""
+
+    code = "login-refused"
+    default_remedy = "add the public half of ssh.identity to the user's authorized_keys on the host"
+
+
+class IdentityUnusableError(RefusedError):
+    """The SSH key or the known_hosts file can't be read."""
+
+    code = "identity-unusable"
+
+
+class ShellUnavailableError(RefusedError):
+    """The account on the host does not run sh."""
+
+    code = "shell-unavailable"
+    default_remedy = "give the account a POSIX shell; git-shell and forced commands can't run the sync"
+
+
+class WrongOwnerError(RefusedError):
+    """The repository belongs to another user than the one that logged in."""
+
+    code = "wrong-owner"
+    default_remedy = (
+        "log in as the repository's owner (hosts.*.user): foreign objects break Studio's next publish"
+    )
+
+
+class NotARepositoryError(RefusedError):
+    """There is no git repository at the configured path."""
+
+    code = "not-a-repository"
+    default_remedy = "check sites.*.repository.path, and that the site has been published once"
+
+
+class UnsupportedRepositoryError(RefusedError):
+    """The repository is of a kind that can't be synced safely."""
+
+    code = "unsupported-repository"
+
+
+class GitUnavailableError(RefusedError):
+    """The host has no git, or one that is too old."""
+
+    code = "git-unavailable"
+    default_remedy = "install git 2.25 or later on the host"
+
+
+class LiveMissingError(RefusedError):
+    """The live branch does not exist: the site was never published."""
+
+    code = "live-missing"
+    default_remedy = "publish the site to live once"
+
+
+class DivergedError(RefusedError):
+    """The environment's branch has diverged from live, and its policy only fast-forwards."""
+
+    code = "diverged"
+    default_remedy = "set the environment's policy to forward or reset"
+
+
+class SymbolicBranchError(RefusedError):
+    """The environment's branch is symbolic: moving it would move another branch."""
+
+    code = "symbolic-branch"
+    default_remedy = "replace the symbolic ref by a real branch"
+
+
+class CheckedOutElsewhereError(RefusedError):
+    """The environment's branch is checked out in another work tree."""
+
+    code = "checked-out-elsewhere"
+    default_remedy = "remove that work tree, or check out something else in it"
+
+
+class StaleLockError(RefusedError):
+    """A crashed process left HEAD.lock behind."""
+
+    code = "stale-lock"
+    default_remedy = "make sure that no git process runs in the repository, then delete its HEAD.lock"
+
+
+class OnHoldError(RefusedError):
+    """The environment is on hold."""
+
+    code = "on-hold"
+    default_remedy = "release the environment first"
+
+
+class UnknownTargetError(RefusedError):
+    """The site or environment is not in the configuration any more."""
+
+    code = "unknown-target"

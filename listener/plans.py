@@ -1,0 +1,265 @@
+"""From what was observed in a repository to what will be done about it.
+
+Everything here is pure. A `Repository` tells what is there (`Observation`), `decide` turns that into a `Plan`,
+and the repository applies the plan, checking everything again. The table of decisions is the heart of the
+program; each row stands because leaving it out lost content, put unapproved content on live, or made
+Studio's next publish fail.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from listener.errors import (
+    CheckedOutElsewhereError,
+    DivergedError,
+    LiveMissingError,
+    RefusedError,
+    StaleLockError,
+    SymbolicBranchError,
+)
+from listener.sites import Environment, Policy
+
+COMMITTER_NAME = "sync-staging"
+COMMITTER_EMAIL = "sync-staging@localhost"
+"""Marks the forward commits as ours: the question whether live contains one need not be asked."""
+
+REMOVED_PATHS_KEPT = 1000
+"""How many of the paths that a sync removes are listed; all of them are counted."""
+
+CLOCK_SLACK = 5.0
+"""Seconds by which a file may seem to be touched in the future before its time is disbelieved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch as `git for-each-ref` tells it."""
+
+    commit: str
+    tree: str
+    target: str = ""
+    """What a symbolic branch points to; empty for a real one."""
+    worktree: str = ""
+    """The work tree in which it is checked out; empty if in none."""
+    committer_email: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The paths that are in the environment and not in live: a sync removes them."""
+
+    count: int = 0
+    paths: tuple[str, ...] = ()
+    """In git's order, at most `REMOVED_PATHS_KEPT` of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was read from a repository, in one look, before deciding."""
+
+    live: Branch | None
+    branch: Branch | None
+    head: str
+    """HEAD's own text: `ref: refs/heads/…`, or a commit id."""
+    bare: bool
+    worktree: str
+    """The repository's own work tree, empty when bare."""
+    now: float
+    """The host's clock, Unix seconds."""
+    touched: float
+    """When HEAD, the index, FETCH_HEAD or a lock of Studio's was last written, by the host's clock."""
+    in_progress: Mapping[str, str] = field(default_factory=dict)
+    """Every `<branch>_in_progress`: its name and commit."""
+    index_lock: bool = False
+    head_lock: bool = False
+    ancestor: bool = False
+    """Whether the environment's branch is an ancestor of live."""
+    removal: Removal = field(default_factory=Removal)
+    fingerprint: str = ""
+    """What `apply` reads again and finds unchanged before it moves anything."""
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the repository was last touched. A time from the future counts as long ago."""
+        age = self.now - self.touched
+        return age if age > -CLOCK_SLACK else float("inf")
+
+
+class PlanKind(StrEnum):
+    """What a plan does to the environment's branch."""
+
+    UP_TO_DATE = "up-to-date"
+    CREATE = "create"
+    FAST_FORWARD = "fast-forward"
+    FORWARD_COMMIT = "forward-commit"
+    RESET = "reset"
+    BUSY = "busy"
+    REFUSE = "refuse"
+
+
+MOVING = frozenset({PlanKind.CREATE, PlanKind.FAST_FORWARD, PlanKind.FORWARD_COMMIT, PlanKind.RESET})
+"""The plans that move the branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be done about one environment's branch."""
+
+    kind: PlanKind
+    reason: str = ""
+    """For a person: why it is refused, or what is waited for."""
+    refusal: RefusedError | None = None
+    """What a refusing plan raises when it is carried out."""
+    again_in: float = 0.0
+    """Seconds until a busy repository may be at rest."""
+    stale: Mapping[str, str] = field(default_factory=dict)
+    """The `_in_progress` branches that a crashed publish left, with the commits they must still have."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What makes a run's commits and backups its own, so that a repetition gives the same object ids."""
+
+    run: str
+    at: int
+    """Unix seconds: author's and committer's date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What stood in the repository right after a plan was applied, read back."""
+
+    changed: bool
+    """Whether the repository was no longer as observed: nothing was moved, look again."""
+    busy: str = ""
+    """What Studio holds; empty if nothing. Nothing was moved."""
+    live: Branch | None = None
+    branch: Branch | None = None
+    backup: str = ""
+    """The ref that keeps the commit which a reset took away."""
+    detached: bool = False
+    """Whether HEAD named the branch and was detached, with its work tree left as it was."""
+
+
+class Repository(Protocol):
+    """One published repository, as its host shows it."""
+
+    async def observe(self, environment: Environment) -> Observation:
+        """Read everything that a decision needs; raise `SyncError`."""
+
+    async def apply(
+        self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
+    ) -> Applied:
+        """Carry out a moving plan if all is still as observed, and read back; raise `SyncError`."""
+
+
+def decide(environment: Environment, observation: Observation, *, quiet: float, patience: float) -> Plan:
+    """Return what to do about `environment`, whose repository is as `observation` says.
+
+    `quiet` is how many seconds a non-bare repository must have been left alone (Studio marks not every moment
+    of a publish); after `patience` seconds without a touch, the marks of a publish are taken for a crash's.
+    """
+    refusal = _refusal(environment, observation)
+    if refusal is not None:
+        return Plan(PlanKind.REFUSE, reason=refusal.message, refusal=refusal)
+    busy, stale = _studio(environment, observation, quiet, patience)
+    if busy is not None:
+        return busy
+    kind = _move(environment, observation)
+    if kind is None:
+        return Plan(PlanKind.REFUSE, reason=DivergedError().message, refusal=DivergedError())
+    if kind in MOVING and observation.head_lock and _checked_out(environment, observation):
+        return Plan(PlanKind.REFUSE, reason=StaleLockError().message, refusal=StaleLockError())
+    marks = _marks(environment, observation)
+    return Plan(
+        kind,
+        stale={name: commit for name, commit in observation.in_progress.items() if name in marks},
+        warnings=(stale,) if stale else (),
+    )
+
+
+def _refusal(environment: Environment, observation: Observation) -> RefusedError | None:
+    """Return why this environment can't be synced at all, or None."""
+    if observation.live is None:
+        return LiveMissingError()
+    branch = observation.branch
+    if branch is None:
+        return None
+    if branch.target:
+        return SymbolicBranchError(
+            f"The branch {environment.branch} is symbolic: moving it would move {branch.target}."
+        )
+    if branch.worktree and not observation.bare and branch.worktree != observation.worktree:
+        return CheckedOutElsewhereError(
+            f"The branch {environment.branch} is checked out in another work tree: {branch.worktree}"
+        )
+    return None
+
+
+def _studio(
+    environment: Environment, observation: Observation, quiet: float, patience: float
+) -> tuple[Plan | None, str]:
+    """Return a busy plan if Studio is publishing, or the warning about what a crashed publish left."""
+    marks = _marks(environment, observation)
+    idle = observation.idle
+    if marks and idle < patience:
+        reason = f"Studio is publishing: {', '.join(marks)}"
+        return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
+    if not marks and not observation.bare and idle < quiet:
+        reason = f"the repository was touched {max(idle, 0.0):.1f} s ago"
+        return Plan(PlanKind.BUSY, reason, again_in=quiet - idle), ""
+    if _unborn(environment, observation):
+        return Plan(
+            PlanKind.BUSY, "HEAD is the unborn branch: it is about to be made", again_in=max(quiet, 0.5)
+        ), ""
+    if not marks:
+        return None, ""
+    age = "at a time in the future" if idle == float("inf") else f"{idle:.0f} s ago"
+    return None, f"a publish seems to have crashed: {', '.join(marks)} left behind, last touched {age}"
+
+
+def _marks(environment: Environment, observation: Observation) -> list[str]:
+    """Return the marks that a publish in progress leaves, as far as they concern this environment."""
+    branches = (f"{environment.branch}_in_progress", f"{environment.live}_in_progress")
+    marks = [name for name in dict.fromkeys(branches) if name in observation.in_progress]
+    if observation.index_lock:
+        marks.append("index.lock")
+    if observation.head_lock:
+        marks.append("HEAD.lock")
+    return marks
+
+
+def _checked_out(environment: Environment, observation: Observation) -> bool:
+    return not observation.bare and observation.head == f"ref: refs/heads/{environment.branch}"
+
+
+def _unborn(environment: Environment, observation: Observation) -> bool:
+    return observation.branch is None and observation.head == f"ref: refs/heads/{environment.branch}"
+
+
+def _move(environment: Environment, observation: Observation) -> PlanKind | None:
+    """Return how the branch becomes equal to live, or None if its policy has no way."""
+    live, branch = observation.live, observation.branch
+    if branch is None or live is None:
+        return PlanKind.CREATE
+    resetting = environment.policy is Policy.RESET
+    if branch.commit == live.commit or (branch.tree == live.tree and not resetting):
+        return PlanKind.UP_TO_DATE
+    if observation.ancestor:
+        return PlanKind.FAST_FORWARD
+    return {
+        Policy.FORWARD: PlanKind.FORWARD_COMMIT,
+        Policy.RESET: PlanKind.RESET,
+        Policy.FAST_FORWARD: None,
+    }[environment.policy]
+
+
+def equal(environment: Environment, live: Branch | None, branch: Branch | None) -> bool:
+    """Return whether the environment is equal to live, in the sense of its policy."""
+    if live is None or branch is None:
+        return False
+    if environment.policy is Policy.RESET:
+        return live.commit == branch.commit
+    return live.tree == branch.tree

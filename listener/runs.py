@@ -1,0 +1,318 @@
+"""Triggers and runs: what was asked for, what is done about it, and how a run may go.
+
+A *trigger* says that one environment of one site is to be made equal to live, and who asks. A *run* is one
+durable execution, and serves every trigger that arrived before it started. At most one run of a
+(site, environment) waits and at most one is running; both are rules of the store.
+"""
+
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from listener.errors import ConflictError, ListenerError
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Would have gone back to the queue, but a successor waited already and took over its triggers."""
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
+    State.RUNNING: frozenset(
+        {State.SUCCEEDED, State.FAILED, State.QUEUED, State.SUPERSEDED, State.CANCELLED}
+    ),
+    State.SUCCEEDED: frozenset(),
+    State.FAILED: frozenset(),
+    State.SUPERSEDED: frozenset(),
+    State.CANCELLED: frozenset(),
+}
+"""Every way a run may go; what is not here is an error."""
+
+ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
+"""The states in which nothing more happens to a run."""
+
+
+class Origin(StrEnum):
+    """What a trigger came from."""
+
+    HOOK = "hook"
+    API = "api"
+    CLI = "cli"
+    RETRY = "retry"
+    RELEASE = "release"
+
+
+EXPLICIT = frozenset({Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE})
+"""The origins behind which a person or a program waits: they clear a backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One wish to see an environment equal to live."""
+
+    id: str
+    site: str
+    environment: str
+    origin: Origin
+    actor: str
+    """The name of the hook or token that asked, or the system user of the CLI."""
+    at: float
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did, or why it did not."""
+
+    plan: str = ""
+    live: str = ""
+    old: str = ""
+    new: str = ""
+    backup: str = ""
+    removed_count: int = 0
+    removed: tuple[str, ...] = ()
+    """The first paths that the sync removed from the environment."""
+    warnings: tuple[str, ...] = ()
+    error: str = ""
+    """The code of the error; empty on success."""
+    message: str = ""
+    remedy: str = ""
+    durations: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One durable execution."""
+
+    id: str
+    site: str
+    environment: str
+    state: State
+    created_at: float
+    not_before: float
+    """Unix seconds before which it is not started."""
+    attempt: int = 0
+    """How often it was started. Part of the fence: a worker writes only for the attempt that it claimed."""
+    failures: int = 0
+    """How many of its attempts failed for a transient reason."""
+    looks: int = 0
+    """How many of its attempts found Studio publishing."""
+    lines: int = 0
+    """How many log lines are stored: its owner goes on numbering from here."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    successor: str | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One event of a run's log."""
+
+    sequence: int
+    """1, 2, 3, … without holes."""
+    text: str
+    """A JSON object on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What the store keeps of a verified delivery."""
+
+    id: str
+    """Ours."""
+    hook: str
+    key: str | None
+    """The sender's delivery id; None when the scheme has none, and then no two are the same."""
+    received_at: float
+    size: int
+    digest: str
+    """Hex SHA-256 of the body."""
+    headers: Mapping[str, str]
+    facts: Mapping[str, Any]
+    ignored: str = ""
+    """Why it selects nothing; empty if it selects something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The answer to a delivery or a call, given only once it is durable."""
+
+    runs: tuple[str, ...]
+    """The runs that serve it, in the order of its triggers."""
+    triggers: tuple[str, ...] = ()
+    delivery: str = ""
+    ignored: str = ""
+    repeated: bool = False
+    """Whether the same delivery was there before, and this is the first one's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A freeze of an environment."""
+
+    site: str
+    environment: str
+    reason: str
+    actor: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs of the history are asked for, newest first."""
+
+    site: str | None = None
+    environment: str | None = None
+    state: State | None = None
+    before: str | None = None
+    """The id of the run after which to go on."""
+    limit: int = 50
+    sites: frozenset[str] | None = None
+    """The sites that the caller may see; None for all."""
+
+
+class RunStore(Protocol):
+    """The durable queue and history. Every method may raise `StoreUnavailableError`."""
+
+    async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
+        """Store a delivery and its triggers in one transaction, each with a waiting run, new or joined.
+
+        A trigger of a held environment gets no run when it comes by a hook, and one that has failed already
+        with the code `on-hold` when it is explicit.
+        """
+
+    async def claim(self, now: float) -> Run | None:
+        """Start the oldest run that is due, unless its environment is running or held."""
+
+    async def next_due(self) -> float | None:
+        """Return when the next waiting run that nothing else holds back is due, in Unix seconds."""
+
+    def append(self, run: Run, lines: Sequence[LogLine]) -> None:
+        """Store log lines of a running run soon, in the order of the calls; a fenced one stores nothing."""
+
+    async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
+        """End a running run; raise `FencedError` if it is not this owner's any more."""
+
+    async def requeue(
+        self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
+    ) -> Run:
+        """Put a running run back into the queue and return it as it is now.
+
+        It is `superseded` where a successor waits, `cancelled` where the environment is on hold by now. With
+        `failed`, the attempt counts as a failure and `not_before` becomes the backoff of the environment.
+        """
+
+    async def recover(self, now: float) -> list[Run]:
+        """Put every run that a dead listener left running back into the queue; return them."""
+
+    async def cancel(self, run_id: str, now: float) -> Run:
+        """End a waiting run; raise `ConflictError` if it does not wait, `RunNotFoundError`."""
+
+    async def hold(self, hold: Hold) -> None:
+        """Freeze an environment and end its waiting run."""
+
+    async def release(self, site: str, environment: str) -> Hold | None:
+        """Let an environment go; return the hold that was, or None."""
+
+    async def holds(self) -> list[Hold]:
+        """Return every hold."""
+
+    async def run(self, run_id: str) -> Run:
+        """Return a run, or raise `RunNotFoundError`."""
+
+    async def runs(self, which: RunFilter) -> list[Run]:
+        """Return a page of the history, newest first."""
+
+    async def serving(self, trigger_id: str) -> Run:
+        """Return the run that serves a trigger now: it changes when a run is superseded."""
+
+    async def triggers(self, run_id: str) -> list[Trigger]:
+        """Return the triggers that a run serves, oldest first."""
+
+    async def last_success(self, site: str, environment: str) -> Run | None:
+        """Return the newest run that made the environment equal to live."""
+
+    async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
+        """Return the stored log lines of a run beyond the sequence number `after`."""
+
+    def listen(self, run_id: str) -> AbstractContextManager["Signal"]:
+        """Return a signal that is set whenever the run has a new line or a new state."""
+
+    @property
+    def work(self) -> "Signal":
+        """A signal that is set whenever a run may have become claimable."""
+
+
+class Signal(Protocol):
+    """Wakes who waits: clear it, look, wait. `asyncio.Event` is one."""
+
+    def clear(self) -> None:
+        """Forget what was signalled."""
+
+    async def wait(self) -> Any:
+        """Return once something is signalled."""
+
+
+def new_id(now: float) -> str:
+    """Return a new id that sorts by time: a UUID of version 7 (RFC 9562, section 5.7)."""
+    millis = int(now * 1000) & (1 << 48) - 1
+    value = millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=value))
+
+
+def step(run: Run, state: State) -> None:
+    """Raise `ConflictError` unless `run` may go to `state`."""
+    if state not in TRANSITIONS[run.state]:
+        raise ConflictError(f"The run is {run.state}: it can't be {state} any more.")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon a run that failed for a transient reason is tried again."""
+
+    attempts: int = 20
+    first: float = 1.0
+    """Seconds before the second attempt; doubled for each further one."""
+    most: float = 300.0
+
+    def delay(self, failures: int, jitter: float) -> float:
+        """Return seconds to wait after so many failures; `jitter` is from 0 to 1 and takes up to half off."""
+        return min(self.most, self.first * 2 ** min(failures - 1, 60)) * (1 - jitter / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The decision to try again."""
+
+    delay: float
+    failed: bool
+    """Whether the attempt counts as a failure: being busy does not."""
+
+
+BUSY_FIRST = 0.25
+BUSY_MOST = 5.0
+
+
+def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) -> Retry | None:
+    """Return how `run`, which ended with `error`, goes on; None when it has failed for good."""
+    again_in = getattr(error, "again_in", None)
+    if again_in is not None:
+        looking = BUSY_FIRST * 2 ** min(run.looks, 10)
+        return Retry(min(BUSY_MOST, max(again_in, looking)), failed=False)
+    if error.permanent or run.failures + 1 >= policy.attempts:
+        return None
+    return Retry(policy.delay(run.failures + 1, jitter), failed=True)
