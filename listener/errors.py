@@ -37,7 +37,7 @@ class RequestError(ListenerError):
 
 
 class BadRequestError(RequestError):
-    """Bad Request"""  # noqa: D400, D415 (Studio's own words)
+    """Bad Request"""  # noqa: D400 (Studio's own words)
 
 
 class InvalidParametersError(RequestError):
@@ -68,13 +68,13 @@ class NotFoundError(RequestError):
 
 
 class SiteNotFoundError(NotFoundError):
-    """Site not found"""  # noqa: D400, D415 (Studio's own words)
+    """Site not found"""  # noqa: D400 (Studio's own words)
 
     code = "site-not-found"
 
 
 class EnvironmentNotFoundError(NotFoundError):
-    """Environment not found"""  # noqa: D400, D415 (Studio's own words)
+    """Environment not found"""  # noqa: D400 (Studio's own words)
 
     code = "environment-not-found"
 

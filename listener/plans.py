@@ -1,8 +1,8 @@
 """From what was observed in a repository to what will be done about it.
 
-Everything here is pure. A `Repository` tells what is there (`Observation`), `decide` turns that into a `Plan`,
-and the repository applies the plan, checking everything again. The table of decisions is the heart of the
-program; each row stands because leaving it out lost content, put unapproved content on live, or made
+Everything here is pure. A `Repository` tells what is there (`Observation`), `decide` turns that into a
+`Plan`, and the repository applies the plan, checking everything again. The table of decisions is the heart
+of the program; each row stands because leaving it out lost content, put unapproved content on live, or made
 Studio's next publish fail.
 """
 

@@ -291,7 +291,7 @@ class RetryPolicy:
 
     def delay(self, failures: int, jitter: float) -> float:
         """Return seconds to wait after so many failures; `jitter` is from 0 to 1 and takes up to half off."""
-        return min(self.most, self.first * 2 ** min(failures - 1, 60)) * (1 - jitter / 2)
+        return min(self.most, self.first * 2.0 ** min(failures - 1, 60)) * (1 - jitter / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +311,7 @@ def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) ->
     """Return how `run`, which ended with `error`, goes on; None when it has failed for good."""
     again_in = getattr(error, "again_in", None)
     if again_in is not None:
-        looking = BUSY_FIRST * 2 ** min(run.looks, 10)
+        looking = BUSY_FIRST * 2.0 ** min(run.looks, 10)
         return Retry(min(BUSY_MOST, max(again_in, looking)), failed=False)
     if error.permanent or run.failures + 1 >= policy.attempts:
         return None
