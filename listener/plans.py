@@ -9,7 +9,7 @@ Studio's next publish fail.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from listener.errors import (
     CheckedOutElsewhereError,
@@ -19,7 +19,7 @@ from listener.errors import (
     StaleLockError,
     SymbolicBranchError,
 )
-from listener.sites import Environment, Policy
+from listener.sites import Environment, Policy, RepositoryAddress
 
 COMMITTER_NAME = "sync-staging"
 COMMITTER_EMAIL = "sync-staging@localhost"
@@ -64,7 +64,7 @@ class Observation:
     """HEAD's own text: `ref: refs/heads/…`, or a commit id."""
     bare: bool
     worktree: str
-    """The repository's own work tree, empty when bare."""
+    """The repository's own work tree; the repository itself when bare."""
     now: float
     """The host's clock, Unix seconds."""
     touched: float
@@ -143,6 +143,13 @@ class Applied:
     """Whether HEAD named the branch and was detached, with its work tree left as it was."""
 
 
+class Notes(Protocol):
+    """Takes down what happens on the way."""
+
+    def note(self, event: str, level: str = "info", **facts: Any) -> None:
+        """Take down one event and its facts."""
+
+
 class Repository(Protocol):
     """One published repository, as its host shows it."""
 
@@ -153,6 +160,13 @@ class Repository(Protocol):
         self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
     ) -> Applied:
         """Carry out a moving plan if all is still as observed, and read back; raise `SyncError`."""
+
+
+class Repositories(Protocol):
+    """Finds repositories by their addresses."""
+
+    def at(self, address: RepositoryAddress, notes: Notes) -> Repository:
+        """Return the repository; what happens while it is spoken to goes to `notes`."""
 
 
 def decide(environment: Environment, observation: Observation, *, quiet: float, patience: float) -> Plan:
@@ -191,7 +205,7 @@ def _refusal(environment: Environment, observation: Observation) -> RefusedError
         return SymbolicBranchError(
             f"The branch {environment.branch} is symbolic: moving it would move {branch.target}."
         )
-    if branch.worktree and not observation.bare and branch.worktree != observation.worktree:
+    if branch.worktree and branch.worktree != observation.worktree:
         return CheckedOutElsewhereError(
             f"The branch {environment.branch} is checked out in another work tree: {branch.worktree}"
         )

@@ -1,0 +1,154 @@
+"""The warm connection to one host, and the loaded shells on it."""
+
+import asyncio
+import contextlib
+import re
+import shlex
+import time
+from collections.abc import AsyncIterator
+
+import asyncssh
+
+from listener.errors import ConnectionLostError, GitUnavailableError, StepTimedOutError
+from listener.plans import Notes
+from listener.sites import Host
+from listener.ssh import failures
+from listener.ssh.shell import Shell, refusal
+
+SHELLS = 3
+"""Loaded shells a host. sshd's MaxSessions is 10 and it frees slots late: 8 in flight already fail."""
+
+GIT_LEAST = (2, 25)
+
+KILL_LIMIT = 5.0
+"""Seconds within which a remote process group must have been ended, or its connection is given up."""
+
+KILL = """
+line=$(tr '\\0' ' ' <"/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1")
+case $line in *"$2"*) kill -KILL -- "-$1" ;; esac
+"""
+"""Ends the process group $1 if its leader still is the shell named $2."""
+
+
+class HostConnection:
+    """One host: connects when needed, stays connected, lends its shells."""
+
+    def __init__(self, host: Host, *, connect_timeout: float) -> None:
+        self.host = host
+        self._limit = connect_timeout
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(SHELLS)
+        self._idle: list[Shell] = []
+        self._leftovers: set[tuple[int, str]] = set()
+
+    async def call(self, notes: Notes, limit: float, function: str, *arguments: str) -> str:
+        """Call a function of the script and return its output; raise `SyncError`.
+
+        After `limit` seconds, or when the caller is cancelled, the remote process is ended.
+        """
+        async with self._shell(notes) as shell:
+            try:
+                async with asyncio.timeout(limit):
+                    reply = await shell.call(function, *arguments)
+            except TimeoutError as error:
+                await self._end(shell)
+                raise StepTimedOutError(f"{function} took over {limit:g} s on {self.host.name}") from error
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end(shell))
+                raise
+        for line in reply.err.splitlines():
+            if line:
+                notes.note("remote", level="warning", stderr=line)
+        if reply.status != 0:
+            raise refusal(reply)
+        return reply.out
+
+    @contextlib.asynccontextmanager
+    async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
+        """Lend a loaded shell, opening one where none is idle."""
+        async with self._slots:
+            while self._idle and not self._idle[-1].usable:
+                self._idle.pop()
+            shell = self._idle.pop() if self._idle else await self._open(notes)
+            try:
+                yield shell
+            except ConnectionLostError:
+                shell.abandon()
+                raise
+            finally:
+                if shell.usable:
+                    self._idle.append(shell)
+
+    async def _open(self, notes: Notes) -> Shell:
+        connection = await self._connected(notes)
+        with failures.of_sessions(self.host):
+            async with asyncio.timeout(self._limit):
+                shell = await Shell.open(connection)
+        found = re.search(r"(\d+)\.(\d+)", shell.git)
+        if found is None or tuple(map(int, found.groups())) < GIT_LEAST:
+            shell.abandon()
+            raise GitUnavailableError(f"{self.host.name} has {shell.git or 'no git'}, which is too old")
+        return shell
+
+    async def _connected(self, notes: Notes) -> asyncssh.SSHClientConnection:
+        async with self._connecting:
+            if self._connection is None or self._connection.is_closed():
+                started = time.monotonic()
+                self._connection = await self._connect()
+                notes.note("connect", seconds=round(time.monotonic() - started, 4), user=self.host.user)
+                await self._end_leftovers(self._connection)
+            return self._connection
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        host = self.host
+        with failures.of_files(host):
+            key = asyncssh.read_private_key(host.identity)
+            known_hosts = asyncssh.read_known_hosts(host.known_hosts)
+        with failures.of_connecting(host, self._limit):
+            async with asyncio.timeout(self._limit):
+                return await asyncssh.connect(
+                    host.address,
+                    host.port,
+                    username=host.user,
+                    client_keys=[key],
+                    known_hosts=known_hosts,
+                    config=None,
+                    agent_path=None,
+                    keepalive_interval=10,
+                    keepalive_count_max=3,
+                    encryption_algs="^aes128-gcm@openssh.com",
+                )
+
+    async def _end(self, shell: Shell) -> None:
+        """End a shell's remote processes for sure: now, or as soon as the host is reached again."""
+        shell.abandon()
+        self._leftovers.add((shell.group, shell.name))
+        connection = self._connection
+        if connection is not None and not connection.is_closed():
+            try:
+                await self._end_leftovers(connection)
+            except ConnectionLostError:
+                connection.abort()
+
+    async def _end_leftovers(self, connection: asyncssh.SSHClientConnection) -> None:
+        for group, name in tuple(self._leftovers):
+            command = shlex.join(("exec", "sh", "-c", KILL, "sh", str(group), name))
+            with failures.of_sessions(self.host):
+                async with asyncio.timeout(KILL_LIMIT):
+                    await connection.run(command, encoding=None)
+            self._leftovers.discard((group, name))
+
+    async def warm(self, notes: Notes) -> None:
+        """Connect and load a shell ahead of the first run; raise `SyncError`."""
+        async with self._shell(notes):
+            pass
+
+    async def close(self) -> None:
+        """Close the connection, without waiting for a peer that does not answer."""
+        if self._connection is not None:
+            self._connection.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._connection.wait_closed()
+            self._connection.abort()

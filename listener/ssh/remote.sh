@@ -1,0 +1,217 @@
+# The host's half of the dialogue: POSIX sh, loaded once into a long-lived shell and then spoken to.
+#
+# A request is one line, `ss_call TOKEN FUNCTION ARGUMENT…`; its reply is what the function prints, closed on
+# both streams by a line that starts with the token. A function runs in a subshell, so that nothing it sets or
+# changes stays behind. An `error CODE TEXT` line is the last that a refusing function prints.
+#
+# Nothing here ever checks a branch out, holds index.lock, or locks live: Studio may start at any moment.
+
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_NAMESPACE GIT_OBJECT_DIRECTORY \
+	GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_CONFIG_PARAMETERS CDPATH ENV
+LC_ALL=C
+GIT_OPTIONAL_LOCKS=0
+GIT_NO_REPLACE_OBJECTS=1
+GIT_TERMINAL_PROMPT=0
+export LC_ALL GIT_OPTIONAL_LOCKS GIT_NO_REPLACE_OBJECTS GIT_TERMINAL_PROMPT
+
+# Fractions of a second where the tools know them.
+case $(date +%s.%3N 2>/dev/null) in
+'' | *[!0-9.]*) ss_clock=+%s ;;
+*) ss_clock=+%s.%3N ;;
+esac
+case $(stat -c %.3Y / 2>/dev/null) in
+'' | *[!0-9.]*) ss_mtime=%Y ;;
+*) ss_mtime=%.3Y ;;
+esac
+
+ss_format='%(refname)%09%(objectname)%09%(tree)%09%(symref)%09%(committeremail)%09%(worktreepath)'
+
+ss_call() {
+	ss_token=$1
+	shift
+	("$@") </dev/null
+	printf '\n%s %s\n' "$ss_token" "$?"
+	printf '\n%s\n' "$ss_token" >&2
+}
+
+ss_refuse() {
+	printf 'error %s %s\n' "$1" "$2"
+	exit 1
+}
+
+# Tell the process group, by which this shell can be ended from another session, and git's version.
+ss_hello() {
+	group=$$
+	if read -r stat 2>/dev/null <"/proc/$$/stat"; then
+		# shellcheck disable=SC2086 # the fields behind the command's name: state, parent, group
+		set -- ${stat##*) }
+		group=$3
+	fi
+	command -v git >/dev/null 2>&1 || ss_refuse git-unavailable "git is not installed, or not on the PATH of a login by ssh"
+	printf 'hello %s %s\n' "$group" "$(git --version)"
+}
+
+# Enter the git directory of the repository at $1; set `bare` and `worktree`.
+ss_enter() {
+	cd "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
+	bare=no
+	if [ -d .git ]; then
+		worktree=$(pwd -P)
+		cd -P .git || exit 1
+	elif [ -f HEAD ] && [ -d objects ] && [ -d refs ]; then
+		worktree=$(pwd -P)
+		cd -P . || exit 1
+		if [ "$(git config --file config --type bool core.bare)" = false ]; then
+			worktree=${worktree%/*}
+		else
+			bare=yes
+		fi
+	else
+		ss_refuse not-a-repository "$1 is no git repository"
+	fi
+	for part in . objects refs; do
+		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
+	done
+	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
+	GIT_DIR=$(pwd -P)
+	export GIT_DIR
+}
+
+# Take away what a killed predecessor left: its HEAD.lock is known by being a link to its own file.
+ss_tidy() {
+	for own in sync-staging-HEAD.*; do
+		[ -e "$own" ] || continue
+		kill -0 "${own##*.}" 2>/dev/null && continue
+		# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -ef
+		[ "$own" -ef HEAD.lock ] && rm -f HEAD.lock
+		rm -f "$own"
+	done
+}
+
+# Set `seen` to all that must not change between deciding and applying, `refs` to the refs among it.
+ss_look() {
+	read -r head <HEAD || [ -n "$head" ] || ss_refuse not-a-repository "$GIT_DIR/HEAD can't be read"
+	refs=$(git for-each-ref --format="$ss_format" "refs/heads/$live" "refs/heads/$branch" 'refs/heads/*_in_progress') ||
+		ss_refuse remote-step "git for-each-ref failed"
+	seen="head $head"
+	for lock in index.lock HEAD.lock; do
+		[ -e "$lock" ] && seen="$seen
+mark $lock"
+	done
+	seen="$seen
+$refs"
+}
+
+# Set `tip` and `tree` of the branch, `live_tip` and `live_tree` of live, and `ours` if the tip is a forward commit.
+ss_tips() {
+	tip='' tree='' live_tip='' live_tree='' ours=no
+	tab=$(printf '\t')
+	while IFS=$tab read -r name commit its_tree rest; do
+		case $name in
+		"refs/heads/$branch")
+			tip=$commit tree=$its_tree
+			case $rest in *"<$1>"*) ours=yes ;; esac
+			;;
+		esac
+		case $name in
+		"refs/heads/$live") live_tip=$commit live_tree=$its_tree ;;
+		esac
+	done <<-END
+		$refs
+	END
+}
+
+# ss_observe PATH LIVE BRANCH COMPARE EMAIL KEPT: tell everything that a decision needs.
+# COMPARE is `tree` or `commit`: what must be equal. EMAIL marks our own commits. KEPT bounds the listed paths.
+ss_observe() {
+	live=$2 branch=$3
+	ss_enter "$1"
+	ss_tidy
+	ss_look
+	if [ -f logs/HEAD ]; then head_file=logs/HEAD; else head_file=HEAD; fi
+	touched=$(stat -c "touched $ss_mtime" "$head_file" index FETCH_HEAD index.lock HEAD.lock \
+		"refs/heads/${branch}_in_progress" "refs/heads/${live}_in_progress" 2>/dev/null)
+	printf 'now %s\nbare %s\nworktree %s\n%s\n' "$(date $ss_clock)" "$bare" "$worktree" "$touched"
+	printf '%s\nseen\n' "$seen"
+	ss_tips "$5"
+	[ -n "$tip" ] && [ -n "$live_tip" ] && [ "$tip" != "$live_tip" ] || return 0
+	[ "$tree" != "$live_tree" ] || [ "$4" = commit ] || return 0
+	if [ "$ours" = no ]; then
+		git merge-base --is-ancestor "$tip" "$live_tip"
+		case $? in
+		0) echo 'ancestor' ;;
+		1) ;;
+		*) ss_refuse remote-step "git merge-base failed" ;;
+		esac
+	fi
+	echo 'removed'
+	git -c core.quotePath=true diff-tree -r --no-renames --diff-filter=D --name-only "$tip" "$live_tip" |
+		sed -n -e "1,$6p" -e '$='
+}
+
+# Detach HEAD from the branch at the commit that it is at, under HEAD's own lock: work tree and index stay as
+# they are, and stay clean. The lock is a link to a file of ours, so that a later look knows it for ours.
+ss_detach() {
+	own=sync-staging-HEAD.$$
+	printf '%s\n' "$tip" >"$own" || ss_refuse remote-step "can't write into $GIT_DIR"
+	if ! ln "$own" HEAD.lock; then
+		rm -f "$own"
+		[ -e HEAD.lock ] || ss_refuse remote-step "can't link HEAD.lock in $GIT_DIR"
+		echo 'busy HEAD.lock'
+		return 1
+	fi
+	read -r now_head <HEAD
+	publishing=no
+	[ -n "$stale" ] || [ ! -e "refs/heads/${branch}_in_progress" ] || publishing=yes
+	if [ "$now_head" != "ref: refs/heads/$branch" ] || [ "$publishing" = yes ]; then
+		rm -f HEAD.lock "$own"
+		echo 'changed'
+		return 1
+	fi
+	mv -f HEAD.lock HEAD || ss_refuse remote-step "can't replace $GIT_DIR/HEAD"
+	rm -f "$own"
+	echo 'detached'
+}
+
+# ss_apply PATH LIVE BRANCH SEEN KIND STALE BACKUP RUN DATE NAME EMAIL: move the branch if all is still as seen.
+# STALE is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none.
+ss_apply() {
+	live=$2 branch=$3 kind=$5 stale=$6 backup=$7
+	ss_enter "$1"
+	ss_look
+	if [ "$seen" != "$4" ]; then
+		echo 'changed'
+		return 0
+	fi
+	ss_tips "${11}"
+	GIT_AUTHOR_NAME=${10} GIT_AUTHOR_EMAIL=${11} GIT_AUTHOR_DATE="$9 +0000"
+	GIT_COMMITTER_NAME=${10} GIT_COMMITTER_EMAIL=${11} GIT_COMMITTER_DATE="$9 +0000"
+	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
+	new=$live_tip
+	if [ "$kind" = forward-commit ]; then
+		new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$live_tree" -p "$tip" -p "$live_tip" \
+			-m "Make $branch equal to $live" -m "Sync-Staging-Run: $8") || ss_refuse remote-step "git commit-tree failed"
+	fi
+	if [ "$bare" = no ] && [ "$head" = "ref: refs/heads/$branch" ]; then
+		ss_detach || return 0
+	fi
+	before=$refs
+	if ! ss_transaction | git update-ref -m "sync-staging: run $8" --stdin; then
+		ss_look
+		[ "$refs" = "$before" ] && ss_refuse remote-step "git update-ref failed"
+		echo 'changed'
+		return 0
+	fi
+	ss_look
+	printf 'new %s\n%s\n' "$new" "$seen"
+}
+
+ss_transaction() {
+	printf 'option no-deref\nverify refs/heads/%s_in_progress %s\n' "$branch" "$stale"
+	[ -z "$backup" ] || printf 'option no-deref\ncreate %s %s\n' "$backup" "$tip"
+	if [ -n "$tip" ]; then
+		printf 'option no-deref\nupdate refs/heads/%s %s %s\n' "$branch" "$new" "$tip"
+	else
+		printf 'option no-deref\ncreate refs/heads/%s %s\n' "$branch" "$new"
+	fi
+}

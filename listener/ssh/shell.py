@@ -1,0 +1,177 @@
+"""A long-lived `sh` on a host, loaded with our script and spoken to in frames.
+
+Both streams of a reply end with a line that starts with the request's random token. The session collects
+what arrives as it arrives (`data_received`), so that no unread stream can block the other, no line is cut at
+a window's edge, and a lost connection is an error instead of an empty reply.
+"""
+
+import asyncio
+import secrets
+import shlex
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncssh
+
+from listener.errors import ConnectionLostError, RemoteStepError, ShellUnavailableError, SyncError
+
+SCRIPT = files("listener.ssh").joinpath("remote.sh").read_bytes()
+
+REPLY_LIMIT = 16 << 20
+"""Bytes of one reply, both streams together, beyond which it is not read on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a remote function answered."""
+
+    status: int
+    out: str
+    err: str
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    """Collects both streams until each has shown the token."""
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+        self.ended = False
+        self._token = b""
+        self._closed: set[int] = set()
+        self._reply: asyncio.Future[Reply] | None = None
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+
+    def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
+        self._channel = chan
+
+    def expect(self, token: str) -> "asyncio.Future[Reply]":
+        """Return the future reply to the request that carries this token."""
+        self.out.clear()
+        self.err.clear()
+        self._closed.clear()
+        self._token = b"\n" + token.encode()
+        self._reply = asyncio.get_running_loop().create_future()
+        if self.ended:
+            self._fail()
+        return self._reply
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        stream = self.err if datatype == asyncssh.EXTENDED_DATA_STDERR else self.out
+        searched = max(0, len(stream) - len(self._token))
+        stream += data
+        if self._reply is None or self._reply.done():
+            return
+        if self._token in stream[searched:]:
+            self._closed.add(id(stream))
+        if len(self._closed) == len((self.out, self.err)):
+            self._complete(self._reply)
+        elif len(self.out) + len(self.err) > REPLY_LIMIT:
+            self._overflow(self._reply)
+
+    def _complete(self, reply: "asyncio.Future[Reply]") -> None:
+        out, _, status = self.out.partition(self._token + b" ")
+        err, _, _ = self.err.partition(self._token)
+        if status.endswith(b"\n"):
+            reply.set_result(Reply(int(status), _text(out), _text(err)))
+
+    def _overflow(self, reply: "asyncio.Future[Reply]") -> None:
+        self.ended = True
+        reply.set_exception(RemoteStepError(f"the host's reply is over {REPLY_LIMIT >> 20} MiB"))
+        if self._channel is not None:
+            self._channel.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        self._fail()
+
+    def _fail(self) -> None:
+        if self._reply is not None and not self._reply.done():
+            said = (_text(self.err) or _text(self.out)).strip()[-300:]
+            self._reply.set_exception(ConnectionLostError(said or "The shell on the host has ended."))
+
+
+class Shell:
+    """One loaded shell. It answers one request at a time."""
+
+    def __init__(self, channel: "asyncssh.SSHClientChannel[bytes]", session: _Session, name: str) -> None:
+        self._channel = channel
+        self._session = session
+        self.name = name
+        """Stands in the remote process's command line, so that its group can be told from a stranger's."""
+        self.group = 0
+        """The remote process group."""
+        self.git = ""
+        """What `git --version` says there."""
+
+    @classmethod
+    async def open(cls, connection: asyncssh.SSHClientConnection) -> "Shell":
+        """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
+        name = f"sync-staging-{secrets.token_hex(8)}"
+        session = _Session()
+        channel, _ = await connection.create_session(
+            lambda: session, f"exec sh -s {name}", encoding=None, window=REPLY_LIMIT
+        )
+        shell = cls(channel, session, name)
+        try:
+            await shell._greet()
+        except BaseException:
+            channel.abort()
+            raise
+        return shell
+
+    async def _greet(self) -> None:
+        self._channel.write(SCRIPT + b"\n")
+        try:
+            reply = await self.call("ss_hello")
+        except ConnectionLostError as error:
+            raise ShellUnavailableError(f"The account does not run sh: {error.message}") from error
+        hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
+        if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
+            raise refusal(reply)
+        self.group, self.git = int(hello[0]), hello[1].strip()
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent."""
+        return not self._session.ended and not self._channel.is_closing()
+
+    async def call(self, function: str, *arguments: str) -> Reply:
+        """Send one request and return its reply; raise `ConnectionLostError` if none came back whole."""
+        token = secrets.token_hex(16)
+        line = shlex.join(("ss_call", token, function, *arguments))
+        reply = self._session.expect(token)
+        try:
+            self._channel.write(line.encode("utf-8", "surrogateescape") + b"\n")
+        except (OSError, asyncssh.Error) as error:
+            raise ConnectionLostError(str(error)) from error
+        return await reply
+
+    def abandon(self) -> None:
+        """Close the channel without waiting for the other end."""
+        self._channel.abort()
+
+
+def refusal(reply: Reply) -> SyncError:
+    """Return the error that a failed reply stands for."""
+    last = reply.out.rstrip("\n").rpartition("\n")[2]
+    said = reply.err.strip()
+    if not last.startswith("error "):
+        return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
+    _, code, text = last.split(" ", 2)
+    error = _REFUSALS.get(code, RemoteStepError)
+    return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+
+
+def _refusals(kind: type[SyncError]) -> dict[str, type[SyncError]]:
+    found = {kind.code: kind}
+    for narrower in kind.__subclasses__():
+        found |= _refusals(narrower)
+    return found
+
+
+_REFUSALS = _refusals(SyncError)
+
+
+def _text(data: bytes | bytearray) -> str:
+    return data.decode("utf-8", "surrogateescape")
