@@ -14,6 +14,8 @@ class ListenerError(Exception):
     code: ClassVar[str] = "internal"
     permanent: ClassVar[bool] = True
     default_remedy: ClassVar[str] = ""
+    again_in: float | None = None
+    """Seconds until it is worth another look, where nothing failed and only the moment was wrong."""
 
     def __init__(self, message: str = "", *, remedy: str = "") -> None:
         self.message = message or (type(self).__doc__ or "").splitlines()[0]
@@ -179,7 +181,13 @@ class BusyError(SyncError):
     def __init__(self, message: str = "", *, again_in: float) -> None:
         super().__init__(message)
         self.again_in = again_in
-        """Seconds until another look may find the repository at rest."""
+
+
+class HandedBackError(SyncError):
+    """The listener stops; the run goes back to the queue."""
+
+    code = "handed-back"
+    again_in = 0.0
 
 
 class HostUnreachableError(SyncError):
@@ -219,6 +227,12 @@ class RefusedError(SyncError):
 
     code = "refused"
     permanent = True
+
+
+class CancelledRunError(RefusedError):
+    """Somebody cancelled the run."""
+
+    code = "cancelled"
 
 
 class HostKeyRejectedError(RefusedError):

@@ -309,10 +309,9 @@ BUSY_MOST = 5.0
 
 def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) -> Retry | None:
     """Return how `run`, which ended with `error`, goes on; None when it has failed for good."""
-    again_in = getattr(error, "again_in", None)
-    if again_in is not None:
+    if error.again_in is not None:
         looking = BUSY_FIRST * 2.0 ** min(run.looks, 10)
-        return Retry(min(BUSY_MOST, max(again_in, looking)), failed=False)
+        return Retry(min(BUSY_MOST, max(error.again_in, looking)), failed=False)
     if error.permanent or run.failures + 1 >= policy.attempts:
         return None
     return Retry(policy.delay(run.failures + 1, jitter), failed=True)

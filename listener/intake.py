@@ -1,0 +1,98 @@
+"""The way in: a delivery is verified, read and selected; what it asks for is accepted once it is durable."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from listener import deliveries, signatures
+from listener.deliveries import Delivery, Hook
+from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
+from listener.journal import Log
+from listener.runs import Acceptance, Origin, Reception, RunStore, Trigger, new_id
+from listener.sites import Sites
+
+
+class Intake:
+    """Accepts deliveries and direct calls."""
+
+    def __init__(
+        self, store: RunStore, sites: Sites, hooks: Mapping[str, Hook], clock: Callable[[], float], log: Log
+    ) -> None:
+        self._store = store
+        self._sites = sites
+        self._hooks = hooks
+        self._clock = clock
+        self._log = log
+
+    def hook(self, name: str) -> Hook:
+        """Return the hook of that name, or raise `HookNotFoundError`."""
+        if name not in self._hooks:
+            raise HookNotFoundError
+        return self._hooks[name]
+
+    async def receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
+        """Take one delivery in; return its answer once everything is durable.
+
+        Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
+        `StoreUnavailableError`.
+        """
+        try:
+            acceptance = await self._receive(hook, delivery)
+        except RequestError as error:
+            self._log.log(
+                30, "delivery refused", hook=hook.name, reason=error.message, size=len(delivery.body)
+            )
+            raise
+        self._log.log(
+            20,
+            "delivery",
+            hook=hook.name,
+            delivery=acceptance.delivery,
+            runs=list(acceptance.runs),
+            ignored=acceptance.ignored,
+            repeated=acceptance.repeated,
+        )
+        return acceptance
+
+    async def _receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
+        verdict = signatures.verify(
+            hook.scheme, hook.secrets, delivery.headers, delivery.body, delivery.received_at
+        )
+        if isinstance(verdict, signatures.Rejected):
+            raise SignatureRejectedError(verdict.reason)
+        facts = deliveries.read(hook, delivery)
+        selected = deliveries.select(facts, hook, self._sites)
+        now = self._clock()
+        ignored = selected.reason if isinstance(selected, deliveries.Ignored) else ""
+        environments = () if isinstance(selected, deliveries.Ignored) else selected
+        reception = Reception(
+            id=new_id(now),
+            hook=hook.name,
+            key=facts.key,
+            received_at=delivery.received_at,
+            size=len(delivery.body),
+            digest=hashlib.sha256(delivery.body).hexdigest(),
+            headers=deliveries.kept_headers(delivery),
+            facts=asdict(facts),
+            ignored=ignored,
+        )
+        triggers = [
+            Trigger(new_id(now), each.site, each.name, Origin.HOOK, hook.name, now) for each in environments
+        ]
+        return await self._store.accept(triggers, reception, now)
+
+    async def request(self, site: str, environment: str, origin: Origin, actor: str) -> Acceptance:
+        """Accept a direct call for one environment, known to exist; return once it is durable."""
+        now = self._clock()
+        trigger = Trigger(new_id(now), site, environment, origin, actor, now)
+        acceptance = await self._store.accept([trigger], None, now)
+        self._log.log(
+            20,
+            "call",
+            site=site,
+            environment=environment,
+            origin=origin.value,
+            actor=actor,
+            runs=list(acceptance.runs),
+        )
+        return acceptance

@@ -1,0 +1,99 @@
+"""What a run says while it goes: to its stored log, to those who watch it live, and to the process's log.
+
+A line is made safe before it goes anywhere: known secrets are taken out, and characters that could move a
+terminal's cursor, hide text or break a line are escaped.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from listener.runs import LogLine, Run
+
+
+class Log(Protocol):
+    """The process's log: a structlog logger is one."""
+
+    def log(self, level: int, event: str, **facts: Any) -> Any:
+        """Write one event."""
+
+
+class Lines(Protocol):
+    """Where a run's lines are stored."""
+
+    def append(self, run: Run, lines: Sequence[LogLine]) -> None:
+        """Store lines of a running run soon, in the order of the calls."""
+
+
+LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+REDACTED = "[redacted]"
+
+
+class Cleaner:
+    """Makes values safe to be written down."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+
+    def __call__(self, value: Any) -> Any:
+        """Return `value` with every text in it made safe."""
+        match value:
+            case str():
+                return self._text(value)
+            case Mapping():
+                return {self._text(str(key)): self(each) for key, each in value.items()}
+            case list() | tuple() | set() | frozenset():
+                return [self(each) for each in value]
+            case None | bool() | int() | float():
+                return value
+            case _:
+                return self._text(str(value))
+
+    def _text(self, text: str) -> str:
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, REDACTED)
+        if text.isprintable():
+            return text
+        return "".join(char if char.isprintable() else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+class Journal:
+    """Takes down one run's events. Implements `listener.plans.Notes`."""
+
+    def __init__(
+        self, run: Run, host: str, lines: Lines, log: Log, clean: Cleaner, clock: Callable[[], float]
+    ) -> None:
+        self._run = run
+        self._sequence = run.lines
+        self._who = {"run": run.id, "site": run.site, "environment": run.environment, "host": host}
+        self._lines = lines
+        self._log = log
+        self._clean = clean
+        self._clock = clock
+
+    def note(self, event: str, level: str = "info", **facts: Any) -> None:
+        """Take down one event: numbered and stored with the run, and written to the process's log."""
+        at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
+        self._sequence += 1
+        self._lines.append(self._run, [LogLine(self._sequence, json.dumps(line, ensure_ascii=False))])
+        self._log.log(LEVELS[level], event, **self._who, **facts)
+
+
+class Remarks:
+    """Takes down what happens outside a run: a dry run, a look at drift, a warm-up."""
+
+    def __init__(self, log: Log, **who: Any) -> None:
+        self._log = log
+        self._who = who
+
+    def note(self, event: str, level: str = "info", **facts: Any) -> None:
+        """Write one event to the process's log."""
+        self._log.log(LEVELS[level], event, **self._who, **facts)

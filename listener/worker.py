@@ -1,0 +1,226 @@
+"""Takes runs off the queue and carries them out, a bounded number at a time."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from listener.errors import (
+    CancelledRunError,
+    ConflictError,
+    FencedError,
+    HandedBackError,
+    ListenerError,
+    RequestError,
+    StoreUnavailableError,
+    SyncError,
+    UnknownTargetError,
+)
+from listener.journal import Cleaner, Journal, Log
+from listener.runs import Outcome, RetryPolicy, Run, RunStore, State, retry
+from listener.sites import Environment, Sites
+from listener.sync import Progress, Synchronizer
+
+POLL = 15.0
+"""Seconds after which the queue is looked at even when nothing was signalled."""
+
+STORE_PAUSE = 1.0
+"""Seconds before a store that did not answer is asked again."""
+
+
+@dataclass(slots=True)
+class _Active:
+    """A run that this worker is carrying out."""
+
+    run: Run
+    progress: Progress = field(default_factory=Progress)
+    cancelled: bool = False
+    task: "asyncio.Task[None] | None" = None
+
+
+class Worker:
+    """Claims runs, one at a time for each (site, environment), and sees them to their end."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        sites: Sites,
+        synchronizer: Synchronizer,
+        *,
+        concurrency: int,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+        log: Log,
+        clean: Cleaner,
+    ) -> None:
+        self._store = store
+        self._sites = sites
+        self._synchronizer = synchronizer
+        self._slots = asyncio.Semaphore(concurrency)
+        self._policy = policy
+        self._clock = clock
+        self._log = log
+        self._clean = clean
+        self._active: dict[str, _Active] = {}
+
+    async def work(self) -> None:
+        """Carry out runs until cancelled."""
+        while True:
+            await self._slots.acquire()
+            try:
+                run = await self._next()
+            except BaseException:
+                self._slots.release()
+                raise
+            active = self._active[run.id] = _Active(run)
+            active.task = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
+
+    async def _next(self) -> Run:
+        """Wait for a run that can be claimed, and claim it."""
+        signal = self._store.work
+        while True:
+            signal.clear()
+            try:
+                run = await self._claim()
+                if run is not None:
+                    return run
+                due = await self._store.next_due()
+            except StoreUnavailableError as error:
+                self._log.log(40, "store", error=error.message)
+                await asyncio.sleep(STORE_PAUSE)
+                continue
+            pause = POLL if due is None else min(POLL, max(0.0, due - self._clock()))
+            try:
+                async with asyncio.timeout(pause):
+                    await signal.wait()
+            except TimeoutError:
+                pass
+
+    async def _claim(self) -> Run | None:
+        """Claim a run. Who is cancelled in the middle of it hands back what was claimed."""
+        claim = asyncio.ensure_future(self._store.claim(self._clock()))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            run = await claim
+            if run is not None:
+                now = self._clock()
+                await self._store.requeue(run, Outcome(), now, now, failed=False)
+            raise
+
+    async def drain(self, limit: float) -> int:
+        """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
+        tasks = {active.task for active in self._active.values() if active.task is not None}
+        if not tasks:
+            return 0
+        _, late = await asyncio.wait(tasks, timeout=limit)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+        return len(late)
+
+    async def cancel(self, run_id: str) -> Run:
+        """End a waiting or running run; raise `ConflictError` once its branch has moved."""
+        active = self._active.get(run_id)
+        if active is None or active.task is None:
+            return await self._store.cancel(run_id, self._clock())
+        if not active.progress.moved:
+            active.cancelled = True
+            active.task.cancel()
+            await asyncio.wait({active.task})
+        run = await self._store.run(run_id)
+        if run.state is State.QUEUED:
+            return await self._store.cancel(run_id, self._clock())
+        if run.state is not State.CANCELLED:
+            raise ConflictError("The branch has moved already: the run can't be cancelled any more.")
+        return run
+
+    async def _carry_out(self, active: _Active) -> None:
+        run = active.run
+        try:
+            environment = self._environment(run)
+            host = environment.repository.host if environment else ""
+            journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
+            journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
+            error = await self._attempt(active, environment, journal)
+            await self._settle(active, error, journal)
+        except FencedError as fenced:
+            self._log.log(30, "fenced", run=run.id, error=fenced.message)
+        finally:
+            del self._active[run.id]
+            self._slots.release()
+
+    def _environment(self, run: Run) -> Environment | None:
+        try:
+            return self._sites.environment(run.site, run.environment)
+        except RequestError:
+            return None
+
+    async def _attempt(
+        self, active: _Active, environment: Environment | None, journal: Journal
+    ) -> ListenerError | None:
+        """Sync once; return the error that ended the attempt, None when environment and live are equal."""
+        try:
+            if environment is None:
+                return UnknownTargetError()
+            await self._synchronizer.sync(environment, active.run, journal, active.progress)
+        except asyncio.CancelledError:
+            return CancelledRunError() if active.cancelled else HandedBackError()
+        except SyncError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 (a run that met a defect must end, not hang)
+            self._log.log(40, "defect", run=active.run.id, exc_info=error)
+            return ListenerError("The sync met a defect of this program; the log has it.")
+        return None
+
+    async def _settle(self, active: _Active, error: ListenerError | None, journal: Journal) -> None:
+        """Write down how the attempt ended, however long the store takes to answer."""
+        outcome = active.progress.outcome(error)
+        again = None
+        if error is not None:
+            again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
+        _conclude(journal, active.run, outcome, error, again.delay if again else None)
+        while True:
+            try:
+                if again is not None:
+                    now = self._clock()
+                    await self._store.requeue(
+                        active.run, outcome, now + again.delay, now, failed=again.failed
+                    )
+                else:
+                    await self._store.finish(active.run, _final(error), outcome, self._clock())
+            except StoreUnavailableError as unavailable:
+                self._log.log(40, "store", run=active.run.id, error=unavailable.message)
+                await asyncio.sleep(STORE_PAUSE)
+            else:
+                return
+
+
+def _final(error: ListenerError | None) -> State:
+    if error is None:
+        return State.SUCCEEDED
+    return State.CANCELLED if isinstance(error, CancelledRunError) else State.FAILED
+
+
+def _conclude(
+    journal: Journal, run: Run, outcome: Outcome, error: ListenerError | None, delay: float | None
+) -> None:
+    """Write the canonical line of a run that ended, or the line that says when it goes on."""
+    facts = {
+        "plan": outcome.plan,
+        "old": outcome.old,
+        "new": outcome.new,
+        "live": outcome.live,
+        "removed_count": outcome.removed_count,
+        "attempt": run.attempt,
+        "durations": dict(outcome.durations),
+    }
+    if error is not None:
+        facts |= {"error": error.code, "message": error.message, "remedy": error.remedy}
+    if delay is not None:
+        journal.note("again", level="warning", in_seconds=round(delay, 3), **facts)
+        return
+    state = _final(error)
+    level = {State.SUCCEEDED: "info", State.CANCELLED: "warning"}.get(state, "error")
+    journal.note("run", level=level, outcome=state.value, **facts)
