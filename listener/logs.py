@@ -1,0 +1,73 @@
+"""The process's log: structlog, as JSON lines, or coloured for a person at a terminal."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from listener.journal import Cleaner
+
+QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
+"""asyncssh writes command lines at INFO; what these libraries say below WARNING helps nobody."""
+
+
+def configure(level: str, form: str, clean: Cleaner, stream: TextIO = sys.stderr) -> None:
+    """Set up structlog, and the standard library's logging through it.
+
+    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere.
+    """
+    console = form == "console" or (form == "auto" and stream.isatty())
+    shared: list[Callable[..., Any]] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+        structlog.processors.format_exc_info,
+        _cleaning(clean),
+    ]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, _renderer(console=console)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    _adopt_standard_logging(number, shared, console=console, stream=stream)
+
+
+def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
+    def processor(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        trace = event.pop("exception", None)
+        cleaned: EventDict = clean(event)
+        if trace is not None:
+            cleaned["exception"] = [clean(line) for line in str(trace).splitlines()]
+        return cleaned
+
+    return processor
+
+
+def _renderer(*, console: bool) -> Callable[..., Any]:
+    if console:
+        return structlog.dev.ConsoleRenderer(
+            timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+        )
+    return structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _adopt_standard_logging(
+    number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
+) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _renderer(console=console),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=number, force=True)
+    for name in QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING))

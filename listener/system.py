@@ -1,0 +1,156 @@
+"""Builds the whole of it and starts it: daemon, `sync --local` and end-to-end tests start the same object."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from listener import systemd
+from listener.config import Settings
+from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
+from listener.intake import Intake
+from listener.journal import Cleaner, Remarks
+from listener.ssh import HostPool
+from listener.store import open_store
+from listener.sync import Synchronizer
+from listener.web import Ports, application
+from listener.worker import Worker
+
+
+class System:
+    """One listener. Enter it to start everything, leave it to drain and stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.log = structlog.get_logger()
+        self.clean = cleaner(settings)
+        self.store = open_store(settings.store)
+        self.pool = HostPool(
+            settings.hosts,
+            step_timeout=settings.sync.step_timeout,
+            connect_timeout=settings.sync.connect_timeout,
+        )
+        self.synchronizer = Synchronizer(
+            self.pool, quiet=settings.sync.quiet, patience=settings.sync.patience
+        )
+        self.worker = Worker(
+            self.store,
+            settings.sites,
+            self.synchronizer,
+            concurrency=settings.sync.concurrency,
+            policy=settings.sync.retry,
+            clock=time.time,
+            log=self.log,
+            clean=self.clean,
+        )
+        self.intake = Intake(self.store, settings.sites, settings.hooks, time.time, self.log)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._runner: web.AppRunner | None = None
+        self.port = settings.server.port
+        """The port that is listened on; the configured one may be 0."""
+
+    async def __aenter__(self) -> "System":
+        """Open the store, take up what was left, and start working."""
+        await self.store.open()
+        for run in await self.store.recover(time.time()):
+            self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
+        self._start("worker", self.worker.work())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop listening, let runs end within the limit, hand the others back, close everything."""
+        systemd.notify("STOPPING=1")
+        self.log.info("stopping", limit=self.settings.server.drain)
+        await self._stop_tasks()
+        if self._runner is not None:
+            for site in tuple(self._runner.sites):
+                await site.stop()
+        handed_back = await self.worker.drain(self.settings.server.drain)
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.pool.close()
+        await self.store.close()
+        self.log.info("stopped", handed_back=handed_back)
+
+    async def listen(self) -> None:
+        """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
+        server = self.settings.server
+        # A body is never unpacked before it is verified, and a waiting caller may wait for long.
+        self._runner = web.AppRunner(
+            self._application(), auto_decompress=False, access_log=None, shutdown_timeout=5.0
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, server.host, server.port, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"server: can't listen on {server.host}:{server.port}: {error.strerror}",
+                remedy="choose another server.port, or end what listens there",
+            ) from error
+        self.port = self._runner.addresses[0][1]
+        for host in self.settings.hosts:
+            self._start(f"warm {host}", self._warm(host))
+        self._start("watchdog", self._watchdog())
+        systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
+        self.log.info("listening", host=server.host, port=self.port)
+
+    def _application(self) -> web.Application:
+        return application(
+            Ports(
+                intake=self.intake,
+                store=self.store,
+                sites=self.settings.sites,
+                worker=self.worker,
+                synchronizer=self.synchronizer,
+                tokens=self.settings.tokens,
+                ready=self.unready,
+                clock=time.time,
+                log=self.log,
+                wait=self.settings.server.wait,
+                body_timeout=self.settings.server.body_timeout,
+            )
+        )
+
+    async def unready(self) -> str:
+        """Return why requests can't be taken now; empty when they can."""
+        try:
+            await self.store.ping()
+        except StoreUnavailableError as error:
+            return error.message
+        return "" if not self._tasks["worker"].done() else "the worker has ended"
+
+    async def _warm(self, host: str) -> None:
+        try:
+            await self.pool.warm(host, Remarks(self.log, host=host))
+        except SyncError as error:
+            self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
+
+    async def _watchdog(self) -> None:
+        """Tell systemd that the service lives, for as long as it can do its work."""
+        interval = systemd.watchdog_interval()
+        while interval is not None:
+            if not await self.unready():
+                systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    def _start(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(coroutine, name=name)
+
+    async def _stop_tasks(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
+            if isinstance(ended, Exception):
+                self.log.error("defect", exc_info=ended)
+
+
+def cleaner(settings: Settings) -> Cleaner:
+    """Return what takes the configured secrets out of every line."""
+    return Cleaner(secret.decode("utf-8", "replace") for secret in settings.secrets)

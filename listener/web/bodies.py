@@ -1,0 +1,44 @@
+"""Reading a request's body within limits of size and time."""
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from listener.errors import BadRequestError, BodyTooLargeError, BodyTooSlowError, UnsupportedMediaError
+
+API_LIMIT = 64 << 10
+"""Bytes that an API call may say."""
+
+
+async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
+    """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("Compressed bodies are not read.", remedy="send the body as it is")
+    if (request.content_length or 0) > limit:
+        raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    except TimeoutError as error:
+        raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
+    return bytes(body)
+
+
+async def read_object(request: web.Request, *, seconds: float, empty_allowed: bool = False) -> dict[str, Any]:
+    """Return the body's JSON object; raise `BadRequestError` for anything else."""
+    body = await read(request, limit=API_LIMIT, seconds=seconds)
+    if not body.strip() and empty_allowed:
+        return {}
+    try:
+        value = json.loads(body.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError from error
+    if not isinstance(value, dict):
+        raise BadRequestError
+    return value

@@ -1,0 +1,90 @@
+"""Every answer that is not plain success: which status an error has, and in whose words it is told.
+
+Studio's routes answer `{"message": …}` in Studio's own words; all others answer problem details (RFC 9457).
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from listener.errors import (
+    BodyTooLargeError,
+    BodyTooSlowError,
+    ConflictError,
+    ForbiddenError,
+    ListenerError,
+    NotFoundError,
+    OnHoldError,
+    RequestError,
+    SignatureRejectedError,
+    StoreUnavailableError,
+    SyncError,
+    UnauthorizedError,
+    UnsupportedMediaError,
+)
+
+STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
+    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    SignatureRejectedError: HTTPStatus.UNAUTHORIZED,
+    ForbiddenError: HTTPStatus.FORBIDDEN,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    BodyTooSlowError: HTTPStatus.REQUEST_TIMEOUT,
+    ConflictError: HTTPStatus.CONFLICT,
+    OnHoldError: HTTPStatus.CONFLICT,
+    BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    RequestError: HTTPStatus.BAD_REQUEST,
+    SyncError: HTTPStatus.BAD_GATEWAY,
+    StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    ListenerError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""The status of an error is that of its nearest ancestor here."""
+
+RETRY_AFTER = "5"
+"""Seconds, told to a sender whose delivery could not be stored."""
+
+CLOSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+"""With these answers the rest of the body is not read: the connection ends."""
+
+
+def status_of(error: ListenerError) -> HTTPStatus:
+    """Return the HTTP status that tells of `error`."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def in_studios_words(error: ListenerError) -> web.Response:
+    """Return an error as Studio's API told it."""
+    status = status_of(error)
+    if status is HTTPStatus.UNAUTHORIZED:
+        message = "Unauthorized"
+    elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
+        message = error.message
+    elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        message = status.phrase
+    else:
+        status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
+    return _finished(web.json_response({"message": message}, status=status), status)
+
+
+def as_problem(error: ListenerError) -> web.Response:
+    """Return an error as problem details; a refused credential or signature gets no detail."""
+    status = status_of(error)
+    problem: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    if status is not HTTPStatus.UNAUTHORIZED:
+        problem |= {"code": error.code, "detail": error.message}
+        if error.remedy:
+            problem["remedy"] = error.remedy
+    response = web.json_response(problem, status=status, content_type="application/problem+json")
+    return _finished(response, status, challenge=isinstance(error, UnauthorizedError))
+
+
+def _finished(response: web.Response, status: HTTPStatus, *, challenge: bool = True) -> web.Response:
+    if status is HTTPStatus.UNAUTHORIZED and challenge:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER
+    if status in CLOSING:
+        response.force_close()
+    return response

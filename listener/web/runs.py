@@ -1,0 +1,99 @@
+"""The history of runs, their logs, and what may be done to them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from aiohttp import web
+
+from listener.access import Token
+from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.runs import ENDED, Origin, Run, RunFilter, RunStore, State
+from listener.sites import Sites
+from listener.web import views
+from listener.web.calls import Calls
+from listener.web.credentials import Gate
+from listener.web.preferences import EVENTS, NDJSON, preferred
+from listener.web.streams import send_log
+from listener.worker import Worker
+
+PAGE_MOST = 200
+
+
+class Runs:
+    """Handles `/api/v1/runs`."""
+
+    def __init__(self, gate: Gate, sites: Sites, store: RunStore, worker: Worker, calls: Calls) -> None:
+        self._gate = gate
+        self._sites = sites
+        self._store = store
+        self._worker = worker
+        self._calls = calls
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Yield the routes."""
+        yield web.get("/api/v1/runs", self.list)
+        yield web.get("/api/v1/runs/{run}", self.show)
+        yield web.get("/api/v1/runs/{run}/log", self.log)
+        yield web.post("/api/v1/runs/{run}/cancel", self.cancel)
+        yield web.post("/api/v1/runs/{run}/retry", self.retry)
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Answer a page of the history, newest first, and where the next one starts."""
+        caller = self._gate.caller(request)
+        which = replace(_filter(request), sites=caller.visible)
+        found = await self._store.runs(which)
+        following = found[-1].id if len(found) == which.limit else None
+        return web.json_response({"runs": [views.run(run) for run in found], "before": following})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer one run and its triggers."""
+        _, run = await self._visible(request)
+        return web.json_response(views.run(run, await self._store.triggers(run.id)))
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """Answer a run's log, live until the run has ended."""
+        _, run = await self._visible(request)
+        return await send_log(request, self._store, run, preferred(request, (NDJSON, EVENTS)))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """End a run whose branch has not moved."""
+        caller, run = await self._visible(request)
+        others = {trigger.actor for trigger in await self._store.triggers(run.id)} - {caller.name}
+        if others and not caller.admin:
+            raise ForbiddenError(f"The run serves others too ({', '.join(sorted(others))}): ask an admin.")
+        ended = await self._worker.cancel(run.id)
+        return web.json_response(views.run(ended, await self._store.triggers(run.id)))
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """Start a new run in the place of one that has failed or was cancelled."""
+        caller, run = await self._visible(request)
+        if run.state not in ENDED - {State.SUCCEEDED, State.SUPERSEDED}:
+            raise ConflictError(f"The run is {run.state}: only a failed or cancelled one is tried again.")
+        environment = self._sites.environment(run.site, run.environment)
+        acceptance = await self._calls.request(environment, caller, Origin.RETRY)
+        return await self._calls.answer(await self._store.run(acceptance.runs[0]))
+
+    async def _visible(self, request: web.Request) -> tuple[Token, Run]:
+        caller = self._gate.caller(request)
+        run = await self._store.run(request.match_info["run"])
+        if not caller.covers(run.site):
+            raise RunNotFoundError
+        return caller, run
+
+
+def _filter(request: web.Request) -> RunFilter:
+    query = request.query
+    try:
+        state = State(query["state"]) if "state" in query else None
+        limit = int(query.get("limit", 50))
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error
+    if not 1 <= limit <= PAGE_MOST:
+        raise BadRequestError(f"limit is from 1 to {PAGE_MOST}")
+    return RunFilter(
+        site=query.get("site"),
+        environment=query.get("environment"),
+        state=state,
+        before=query.get("before"),
+        limit=limit,
+    )

@@ -1,0 +1,125 @@
+"""A run's log as it grows, over HTTP: JSON Lines, or server-sent events that resume where they broke off."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from listener import follow
+from listener.errors import BadRequestError
+from listener.runs import ENDED, LogLine, Run, RunStore, State
+from listener.web.preferences import EVENTS, NDJSON
+
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a comment (or an empty line) keeps proxies from closing the stream."""
+
+SLOWEST = 30.0
+"""Seconds that a reader may take to make room; then it is closed, and may resume."""
+
+
+class LogStream:
+    """One response that writes log lines in the form that the client prefers."""
+
+    def __init__(self, form: str, headers: Mapping[str, str]) -> None:
+        self._events = form == EVENTS
+        self._response = web.StreamResponse(
+            headers={
+                "Content-Type": f"{EVENTS if self._events else NDJSON}; charset=utf-8",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+                **headers,
+            }
+        )
+
+    async def open(self, request: web.Request) -> None:
+        """Send the status and the headers."""
+        await self._response.prepare(request)
+
+    async def line(self, line: LogLine) -> None:
+        """Send one log line; its sequence number is the event's id."""
+        if self._events:
+            await self._write(f"id: {line.sequence}\ndata: {line.text}\n\n")
+        else:
+            await self._write(f"{line.text}\n")
+
+    async def end(self, facts: Mapping[str, Any]) -> web.StreamResponse:
+        """Send the last event and close."""
+        text = json.dumps(facts, ensure_ascii=False)
+        await self._write(f"event: end\ndata: {text}\n\n" if self._events else f"{text}\n")
+        return await self.close()
+
+    async def close(self) -> web.StreamResponse:
+        """Close without a last event."""
+        await self._response.write_eof()
+        return self._response
+
+    async def keep_alive(self) -> None:
+        """Send what carries no meaning."""
+        await self._write(": \n\n" if self._events else "\n")
+
+    async def _write(self, text: str) -> None:
+        async with asyncio.timeout(SLOWEST):
+            await self._response.write(text.encode())
+
+
+async def send_lines(stream: LogStream, store: RunStore, run_id: str, after: int = 0) -> None:
+    """Send a run's lines beyond `after` until it has ended, keeping the stream alive in between."""
+    lines = follow.lines(store, run_id, after)
+    async for line in _with_silences(lines):
+        if line is None:
+            await stream.keep_alive()
+        else:
+            await stream.line(line)
+
+
+async def _with_silences(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine | None]:
+    """Yield the lines, and None for each `KEEP_ALIVE` seconds without one."""
+    coming = asyncio.ensure_future(anext(lines, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE)
+            if not done:
+                yield None
+                continue
+            line = coming.result()
+            if line is None:
+                return
+            coming = asyncio.ensure_future(anext(lines, None))
+            yield line
+    finally:
+        coming.cancel()
+
+
+async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -> web.StreamResponse:
+    """Answer with the run's log from where the client was, until the run ends."""
+    after = _resume_at(request)
+    if run.state in ENDED and form == EVENTS and after >= run.lines > 0:
+        # 204 tells an EventSource to stop connecting again (HTML standard, 9.2.3).
+        return web.Response(status=204)
+    stream = LogStream(form, {"X-Run-Id": run.id})
+    await stream.open(request)
+    await send_lines(stream, store, run.id, after)
+    ended = await store.run(run.id)
+    if form == EVENTS:
+        return await stream.end({"state": ended.state.value, "successor": ended.successor})
+    return await stream.close()
+
+
+def _resume_at(request: web.Request) -> int:
+    """Return the sequence number after which to go on: from `Last-Event-ID`, or `?after=`."""
+    said = request.headers.get("Last-Event-ID") or request.query.get("after") or "0"
+    if not (said.isascii() and said.isdigit() and len(said) <= len(str(1 << 31))):
+        raise BadRequestError("Last-Event-ID and after take the sequence number of a log line.")
+    return int(said)
+
+
+async def send_trigger(stream: LogStream, store: RunStore, trigger_id: str) -> Run:
+    """Send the log of whichever run serves a trigger, from one to the next, and return the last one."""
+    while True:
+        run = await store.serving(trigger_id)
+        await send_lines(stream, store, run.id)
+        run = await store.run(run.id)
+        if run.state is not State.SUPERSEDED:
+            return run
