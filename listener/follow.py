@@ -1,7 +1,7 @@
 """Following what was asked for: a run's log as it grows, a trigger until it is served."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from listener.runs import ENDED, LogLine, Run, RunStore, Signal, State
 
@@ -9,7 +9,7 @@ FALLBACK = 5.0
 """Seconds after which a follower looks again even when nothing was signalled."""
 
 
-async def lines(store: RunStore, run_id: str, after: int = 0) -> AsyncIterator[LogLine]:
+async def lines(store: RunStore, run_id: str, after: int = 0) -> AsyncGenerator[LogLine, None]:
     """Yield a run's log lines beyond the sequence number `after`, until the run has ended.
 
     The store is the source and a signal only wakes the reader: a slow one holds nothing up and misses none.

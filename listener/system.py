@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from aiohttp import web
@@ -53,7 +53,7 @@ class System:
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
 
-    async def __aenter__(self) -> "System":
+    async def __aenter__(self) -> Self:
         """Open the store, take up what was left, and start working."""
         await self.store.open()
         for run in await self.store.recover(time.time()):

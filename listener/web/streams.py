@@ -1,8 +1,9 @@
 """A run's log as it grows, over HTTP: JSON Lines, or server-sent events that resume where they broke off."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -67,14 +68,15 @@ class LogStream:
 async def send_lines(stream: LogStream, store: RunStore, run_id: str, after: int = 0) -> None:
     """Send a run's lines beyond `after` until it has ended, keeping the stream alive in between."""
     lines = follow.lines(store, run_id, after)
-    async for line in _with_silences(lines):
-        if line is None:
-            await stream.keep_alive()
-        else:
-            await stream.line(line)
+    async with contextlib.aclosing(_with_silences(lines)) as coming:
+        async for line in coming:
+            if line is None:
+                await stream.keep_alive()
+            else:
+                await stream.line(line)
 
 
-async def _with_silences(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine | None]:
+async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine | None, None]:
     """Yield the lines, and None for each `KEEP_ALIVE` seconds without one."""
     coming = asyncio.ensure_future(anext(lines, None))
     try:
@@ -90,6 +92,8 @@ async def _with_silences(lines: AsyncIterator[LogLine]) -> AsyncIterator[LogLine
             yield line
     finally:
         coming.cancel()
+        await asyncio.wait({coming})
+        await lines.aclose()
 
 
 async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -> web.StreamResponse:
