@@ -23,9 +23,12 @@ GIT_LEAST = (2, 25)
 KILL_LIMIT = 5.0
 """Seconds within which a remote process group must have been ended, or its connection is given up."""
 
+SLOT_PAUSE = 0.1
+"""Seconds before a session that could not be opened is tried once more."""
+
 KILL = """
 line=$(tr '\\0' ' ' <"/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1")
-case $line in *"$2"*) kill -KILL -- "-$1" ;; esac
+case $line in *"$2"*) kill -s KILL -- "-$1" ;; esac
 """
 """Ends the process group $1 if its leader still is the shell named $2."""
 
@@ -81,15 +84,33 @@ class HostConnection:
                     self._idle.append(shell)
 
     async def _open(self, notes: Notes) -> Shell:
-        connection = await self._connected(notes)
-        with failures.of_sessions(self.host):
-            async with asyncio.timeout(self._limit):
-                shell = await Shell.open(connection)
+        try:
+            shell = await self._load(await self._connected(notes))
+        except ConnectionLostError:
+            # No command has started: the connection had died unseen, or sshd had not freed
+            # the slot of an ended session yet.
+            await asyncio.sleep(SLOT_PAUSE)
+            shell = await self._load(await self._connected(notes))
         found = re.search(r"(\d+)\.(\d+)", shell.git)
         if found is None or tuple(map(int, found.groups())) < GIT_LEAST:
             shell.abandon()
             raise GitUnavailableError(f"{self.host.name} has {shell.git or 'no git'}, which is too old")
         return shell
+
+    async def _load(self, connection: asyncssh.SSHClientConnection) -> Shell:
+        with failures.of_sessions(self.host):
+            try:
+                async with asyncio.timeout(self._limit):
+                    return await Shell.open(connection)
+            except TimeoutError:
+                self._give_up(connection)
+                raise
+
+    def _give_up(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Leave a connection whose other end does not answer, without a word to it."""
+        connection.abort()
+        if self._connection is connection:
+            self._connection = None
 
     async def _connected(self, notes: Notes) -> asyncssh.SSHClientConnection:
         async with self._connecting:
@@ -129,14 +150,16 @@ class HostConnection:
             try:
                 await self._end_leftovers(connection)
             except ConnectionLostError:
-                connection.abort()
+                self._give_up(connection)
 
     async def _end_leftovers(self, connection: asyncssh.SSHClientConnection) -> None:
         for group, name in tuple(self._leftovers):
             command = shlex.join(("exec", "sh", "-c", KILL, "sh", str(group), name))
             with failures.of_sessions(self.host):
                 async with asyncio.timeout(KILL_LIMIT):
-                    await connection.run(command, encoding=None)
+                    ended = await connection.run(command, encoding=None)
+            if ended.exit_status != 0:
+                raise ConnectionLostError(f"what still runs on {self.host.name} could not be ended")
             self._leftovers.discard((group, name))
 
     async def warm(self, notes: Notes) -> None:

@@ -6,6 +6,7 @@ a window's edge, and a lost connection is an error instead of an empty reply.
 """
 
 import asyncio
+import re
 import secrets
 import shlex
 from dataclasses import dataclass
@@ -154,11 +155,11 @@ class Shell:
 
 def refusal(reply: Reply) -> SyncError:
     """Return the error that a failed reply stands for."""
-    last = reply.out.rstrip("\n").rpartition("\n")[2]
     said = reply.err.strip()
-    if not last.startswith("error "):
+    found = re.search(r"^error ([a-z-]+) (.*)\Z", reply.out.strip(), re.DOTALL | re.MULTILINE)
+    if found is None:
         return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
-    _, code, text = last.split(" ", 2)
+    code, text = found.groups()
     error = _REFUSALS.get(code, RemoteStepError)
     return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
 

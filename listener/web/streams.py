@@ -97,18 +97,36 @@ async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator
 
 
 async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -> web.StreamResponse:
-    """Answer with the run's log from where the client was, until the run ends."""
-    after = _resume_at(request)
+    """Answer with the run's log from where the client was: until the run ends, or what is there now."""
+    after, following = _resume_at(request), _following(request)
     if run.state in ENDED and form == EVENTS and after >= run.lines > 0:
         # 204 tells an EventSource to stop connecting again (HTML standard, 9.2.3).
         return web.Response(status=204)
     stream = LogStream(form, {"X-Run-Id": run.id})
     await stream.open(request)
-    await send_lines(stream, store, run.id, after)
+    if following:
+        await send_lines(stream, store, run.id, after)
+    else:
+        await _send_stored(stream, store, run.id, after)
     ended = await store.run(run.id)
     if form == EVENTS:
         return await stream.end({"state": ended.state.value, "successor": ended.successor})
     return await stream.close()
+
+
+async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: int) -> None:
+    """Send the lines that are stored now."""
+    while batch := await store.lines(run_id, after):
+        for line in batch:
+            await stream.line(line)
+        after = batch[-1].sequence
+
+
+def _following(request: web.Request) -> bool:
+    said = request.query.get("follow", "true")
+    if said not in {"true", "false"}:
+        raise BadRequestError("follow is true or false.")
+    return said == "true"
 
 
 def _resume_at(request: web.Request) -> int:

@@ -1,0 +1,5 @@
+"""The command line: `sync-staging COMMAND …`."""
+
+from listener.cli.invocation import run
+
+__all__ = ["run"]

@@ -1,0 +1,101 @@
+"""`check-config`: what a configuration says, and whether its hosts and repositories answer."""
+
+import argparse
+import asyncio
+from dataclasses import asdict, dataclass
+
+from listener import config
+from listener.cli import address, local
+from listener.cli.failures import DONE, FAILED
+from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
+from listener.cli.printing import document, say
+from listener.config import Settings
+from listener.errors import ListenerError, SyncError
+from listener.journal import Remarks
+from listener.sites import Environment
+from listener.system import System
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "check-config",
+        check_config,
+        summary="read the configuration and tell what was understood, or all that is wrong with it",
+        example="sync-staging check-config --connect",
+        done="the configuration is valid and, with --connect, everything answers",
+        failed="it is not, or something does not answer or would be refused",
+        misused=WRONG_USAGE,
+    )
+    parser.add_argument(
+        "--connect", action="store_true", help="log in to every host and look at every environment too"
+    )
+    add_config(parser)
+    add_json(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Whether something answers."""
+
+    what: str
+    ok: bool
+    message: str = ""
+    remedy: str = ""
+
+
+async def check_config(arguments: argparse.Namespace) -> int:
+    """Tell what was understood of the configuration."""
+    if arguments.connect:
+        settings = local.settings_of(arguments)
+        checks = await _checks(settings)
+    else:
+        settings, checks = config.load(address.config_path(arguments)), []
+    if arguments.json:
+        document({"configuration": config.to_dict(settings), "checks": [asdict(check) for check in checks]})
+    else:
+        for line in [*config.describe(settings), *(line for check in checks for line in _lines(check))]:
+            say(line)
+    return DONE if all(check.ok for check in checks) else FAILED
+
+
+async def _checks(settings: Settings) -> list[Check]:
+    async with local.unentered(settings) as system:
+        hosts = await asyncio.gather(*(_host(system, name) for name in settings.hosts))
+        answering = {name for name, check in zip(settings.hosts, hosts, strict=True) if check.ok}
+        environments = [each for site in settings.sites for each in site.environments.values()]
+        looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
+    return [*hosts, *looks]
+
+
+async def _host(system: System, name: str) -> Check:
+    try:
+        await system.pool.warm(name, Remarks(system.log, host=name))
+    except SyncError as error:
+        return _failed(f"host {name}", error)
+    return Check(f"host {name}", ok=True)
+
+
+async def _environment(system: System, environment: Environment, answering: set[str]) -> Check:
+    what = f"environment {environment.site}/{environment.name}"
+    host = environment.repository.host
+    if host not in answering:
+        return Check(what, ok=False, message=f"not looked at: the host {host} does not answer")
+    try:
+        _, plan = await local.look_with(system, environment)
+    except SyncError as error:
+        return _failed(what, error)
+    if plan.refusal is not None:
+        return _failed(what, plan.refusal)
+    return Check(what, ok=True, message=plan.kind.value)
+
+
+def _failed(what: str, error: ListenerError) -> Check:
+    return Check(what, ok=False, message=error.message, remedy=error.remedy)
+
+
+def _lines(check: Check) -> list[str]:
+    said = f": {check.message}" if check.message else ""
+    line = f"{check.what}: {'ok' if check.ok else 'failed'}{said}"
+    return [line, f"  remedy: {check.remedy}"] if check.remedy else [line]

@@ -1,0 +1,96 @@
+"""`sync --local`: the whole of it in this process, without a listener."""
+
+import argparse
+import contextlib
+import os
+import pwd
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any
+
+import structlog
+
+from listener import config, follow, logs
+from listener.cli import address, wording
+from listener.cli.printing import tell
+from listener.config import Settings
+from listener.errors import StoreLockedError
+from listener.journal import Remarks
+from listener.runs import Origin, State
+from listener.sites import Environment
+from listener.system import System, cleaner
+from listener.web import views
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    """Load the configuration and send the process's log, from warnings up, to standard error."""
+    settings = config.load(address.config_path(arguments))
+    logs.configure("warning", settings.log.format, cleaner(settings))
+    structlog.configure(processors=[_once, *structlog.get_config()["processors"]])
+    return settings
+
+
+async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
+    """Return what a sync would do now; raise `SyncError`."""
+    async with unentered(settings) as system:
+        return views.plan(*await look_with(system, environment))
+
+
+async def look_with(system: System, environment: Environment) -> Any:
+    """Return the observation of an environment and the plan for it; raise `SyncError`."""
+    remarks = Remarks(
+        system.log, site=environment.site, environment=environment.name, host=environment.repository.host
+    )
+    return await system.synchronizer.look(environment, remarks)
+
+
+@contextlib.asynccontextmanager
+async def unentered(settings: Settings) -> AsyncIterator[System]:
+    """Lend a system whose store stays closed: it can look at repositories beside a running listener."""
+    system = System(settings)
+    try:
+        yield system
+    finally:
+        await system.pool.close()
+
+
+async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:
+    """Sync, telling the log as it grows, and return the run that did it."""
+    system = System(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(system)
+        except StoreLockedError as error:
+            raise StoreLockedError(
+                error.message, remedy="leave out --local: the listener that runs does the sync"
+            ) from error
+        acceptance = await system.intake.request(
+            environment.site, environment.name, Origin.CLI, _system_user()
+        )
+        return await _served(system, acceptance.triggers[0])
+
+
+async def _served(system: System, trigger: str) -> dict[str, Any]:
+    """Tell the log of whichever run serves the trigger, from one to the next, and return the last one."""
+    while True:
+        run = await system.store.serving(trigger)
+        async with contextlib.aclosing(follow.lines(system.store, run.id)) as lines:
+            async for line in lines:
+                tell(wording.log_line(line.text))
+        run = await system.store.run(run.id)
+        if run.state is not State.SUPERSEDED:
+            return views.run(run, await system.store.triggers(run.id))
+
+
+def _system_user() -> str:
+    number = os.getuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def _once(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Drop what a run's own log says too: its follower tells it."""
+    if event.keys() >= {"run", "site", "environment", "host"}:
+        raise structlog.DropEvent
+    return event

@@ -1,0 +1,171 @@
+"""`runs`: the history, a run's log, and what may be done to a run."""
+
+import argparse
+import contextlib
+import json
+
+from listener.cli import wording
+from listener.cli.client import connected, path
+from listener.cli.failures import DONE
+from listener.cli.options import Commands, Handler, add_client, add_command, add_group, add_json
+from listener.cli.printing import document, json_line, say, table, tell
+from listener.cli.wording import Document, moment, short
+from listener.runs import State
+
+PAGE_MOST = 200
+"""How many runs the listener tells at once."""
+
+_HEADINGS = ("RUN", "CREATED", "SITE", "ENVIRONMENT", "STATE", "PLAN", "OLD", "NEW", "ERROR")
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    group = add_group(
+        commands,
+        "runs",
+        summary="see the history of runs, and retry or cancel one",
+        example="sync-staging runs list --state failed\nsync-staging runs log ID --follow",
+    )
+    _add_list(group)
+    _add_one(group, "show", show, "tell all of one run", "there is no such run")
+    _add_log(group)
+    _add_one(
+        group,
+        "retry",
+        _asking("retry"),
+        "start a new run in the place of one that has failed or was cancelled",
+        "there is no such run, or it has not failed",
+    )
+    _add_one(
+        group,
+        "cancel",
+        _asking("cancel"),
+        "end a run whose branch has not moved",
+        "there is no such run, it has ended, or its branch has moved already",
+    )
+
+
+def _add_list(group: Commands) -> None:
+    parser = add_command(
+        group,
+        "list",
+        list_runs,
+        summary="list runs, newest first",
+        example="sync-staging runs list --site mysite --environment staging --limit 10",
+        done="told, even if there are none",
+        failed="the listener refuses the question",
+    )
+    parser.add_argument("--site", metavar="SITE", help="only runs of this site")
+    parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")
+    parser.add_argument("--state", choices=[state.value for state in State], help="only runs in this state")
+    parser.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (default: 50)")
+    parser.add_argument("--before", metavar="RUN", help="only runs before this one: the next page")
+    add_client(parser)
+    add_json(parser)
+
+
+def _add_log(group: Commands) -> None:
+    parser = _add_one(
+        group, "log", log, "print a run's log", "there is no such run", example="log ID --follow"
+    )
+    parser.add_argument("--follow", action="store_true", help="go on until the run has ended")
+
+
+def _add_one(
+    group: Commands, name: str, handler: Handler, summary: str, failed: str, example: str = ""
+) -> argparse.ArgumentParser:
+    parser = add_command(
+        group,
+        name,
+        handler,
+        summary=summary,
+        example=f"sync-staging runs {example or f'{name} ID'}",
+        failed=failed,
+    )
+    parser.add_argument("run", metavar="ID", help="the run's id")
+    add_client(parser)
+    add_json(parser, "JSON Lines" if name == "log" else "one JSON document")
+    return parser
+
+
+async def list_runs(arguments: argparse.Namespace) -> int:
+    """List runs."""
+    async with connected(arguments) as client:
+        page = await client.get(
+            path("runs"),
+            site=arguments.site,
+            environment=arguments.environment,
+            state=arguments.state,
+            limit=arguments.limit,
+            before=arguments.before,
+        )
+    if arguments.json:
+        document(page)
+        return DONE
+    table(_HEADINGS, map(_row, page["runs"]))
+    if page["before"]:
+        tell(f"older runs: --before {page['before']}")
+    return DONE
+
+
+async def show(arguments: argparse.Namespace) -> int:
+    """Tell all of one run."""
+    async with connected(arguments) as client:
+        run = await client.get(path("runs", arguments.run))
+    if arguments.json:
+        document(run)
+    else:
+        for line in wording.run(run):
+            say(line)
+    return DONE
+
+
+async def log(arguments: argparse.Namespace) -> int:
+    """Print a run's log: what is stored now, or all until the run has ended."""
+    async with (
+        connected(arguments) as client,
+        contextlib.aclosing(client.log(arguments.run, follow=arguments.follow)) as lines,
+    ):
+        async for line in lines:
+            if arguments.json:
+                json_line(json.loads(line))
+            else:
+                say(wording.log_line(line))
+    return DONE
+
+
+def _asking(what: str) -> Handler:
+    """Return the handler that asks the listener for something to be done to a run."""
+
+    async def ask(arguments: argparse.Namespace) -> int:
+        async with connected(arguments) as client:
+            run = await client.post(path("runs", arguments.run, what))
+        if arguments.json:
+            document(run)
+        else:
+            say(f"run {run['id']} is {run['state']}")
+        return DONE
+
+    return ask
+
+
+def _row(run: Document) -> tuple[str, ...]:
+    done = run["outcome"] or {}
+    return (
+        run["id"],
+        moment(run["created_at"]),
+        run["site"],
+        run["environment"],
+        run["state"],
+        done.get("plan", ""),
+        short(done.get("old", "")),
+        short(done.get("new", "")),
+        done.get("error", ""),
+    )
+
+
+def _limit(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= PAGE_MOST:
+        raise argparse.ArgumentTypeError(f"is from 1 to {PAGE_MOST}")
+    return number

@@ -1,0 +1,150 @@
+"""`status`, `hold` and `release`: how environments stand, and freezing them."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from listener.cli.client import connected, path
+from listener.cli.failures import DONE
+from listener.cli.options import Commands, add_client, add_command, add_json, add_target
+from listener.cli.printing import document, say, table
+from listener.cli.wording import Document, moment, short
+from listener.plans import PlanKind
+
+_HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD", "LAST SUCCESS")
+
+
+def add(commands: Commands) -> None:
+    """Add the commands."""
+    _add_status(commands)
+    _add_hold(commands)
+    _add_release(commands)
+
+
+def _add_status(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "status",
+        status,
+        summary="show how every environment stands to live, or those of one site",
+        example="sync-staging status mysite",
+        done="told, whether or not environments differ from live",
+        failed="there is no such site",
+    )
+    parser.add_argument("site", metavar="SITE", nargs="?", help="the site's id (default: all sites)")
+    add_client(parser)
+    add_json(parser)
+
+
+def _add_hold(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "hold",
+        hold,
+        summary="freeze an environment: nothing syncs it until it is released",
+        example='sync-staging hold mysite staging --reason "acceptance test until Friday"',
+        done="the environment is on hold",
+        failed="there is no such site or environment, or the reason is refused",
+    )
+    add_target(parser)
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why, for those who wonder")
+    add_client(parser)
+    add_json(parser)
+
+
+def _add_release(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "release",
+        release,
+        summary="let an environment go that is on hold; one that follows live is synced",
+        example="sync-staging release mysite staging",
+        done="the environment is not on hold",
+        failed="there is no such site or environment",
+    )
+    add_target(parser)
+    add_client(parser)
+    add_json(parser)
+
+
+async def status(arguments: argparse.Namespace) -> int:
+    """Show how environments stand."""
+    async with connected(arguments) as client:
+        found = await client.get(path("sites", *([arguments.site] if arguments.site else [])))
+    if arguments.json:
+        document(found)
+        return DONE
+    stands = [
+        (site["site"], environment)
+        for site in found.get("sites", [found])
+        for environment in site["environments"]
+    ]
+    table(_HEADINGS, (_row(site, environment) for site, environment in stands))
+    for line in (line for site, environment in stands for line in _remarks(site, environment)):
+        say(line)
+    return DONE
+
+
+async def hold(arguments: argparse.Namespace) -> int:
+    """Freeze an environment."""
+    answer = await _ask(arguments, "hold", {"reason": arguments.reason})
+    if arguments.json:
+        document(answer)
+    else:
+        say(f"{arguments.site}/{arguments.environment} is on hold: {answer['hold']['reason']}")
+    return DONE
+
+
+async def release(arguments: argparse.Namespace) -> int:
+    """Let an environment go."""
+    answer = await _ask(arguments, "release", None)
+    if arguments.json:
+        document(answer)
+        return DONE
+    where = f"{arguments.site}/{arguments.environment}"
+    say(f"{where} is released" if answer["released"] else f"{where} was not on hold")
+    for run in answer["runs"]:
+        say(f"run {run} catches up with live")
+    return DONE
+
+
+async def _ask(arguments: argparse.Namespace, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    async with connected(arguments) as client:
+        return await client.post(
+            path("sites", arguments.site, "environments", arguments.environment, what), body
+        )
+
+
+def _row(site: str, environment: Document) -> tuple[str, ...]:
+    drift, last = environment["drift"], environment["last_success"]
+    return (
+        site,
+        environment["name"],
+        _state(drift),
+        short(drift.get("live", "")),
+        short(drift.get("branch", "")),
+        str(drift.get("removed_count") or ""),
+        "yes" if environment["hold"] else "",
+        moment(last["at"]) if last else "",
+    )
+
+
+def _state(drift: Document) -> str:
+    if "error" in drift:
+        return f"error: {drift['error']}"
+    if drift["plan"] in {PlanKind.BUSY, PlanKind.REFUSE}:
+        return str(drift["plan"])
+    return "equal" if drift["equal"] else f"differs: {drift['plan']}"
+
+
+def _remarks(site: str, environment: Document) -> Iterator[str]:
+    """Yield what has no room in the table: why an environment can't be told or synced, why it is on hold."""
+    where, drift, hold = f"{site}/{environment['name']}", environment["drift"], environment["hold"]
+    why = drift.get("message") or drift.get("reason")
+    if why:
+        yield f"{where}: {why}"
+        if drift.get("remedy"):
+            yield f"  remedy: {drift['remedy']}"
+    yield from (f"{where}: warning: {warning}" for warning in drift.get("warnings", ()))
+    if hold:
+        yield f"{where}: on hold by {hold['actor']} since {moment(hold['since'])}: {hold['reason']}"

@@ -1,0 +1,142 @@
+"""How the API's documents read for a person: a run, a plan, a line of a log."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from listener.plans import PlanKind
+from listener.runs import State
+
+Document = Mapping[str, Any]
+"""A JSON object of the API (`listener.web.views`)."""
+
+COMMIT_SHOWN = 10
+"""Characters of a commit id where it is only to be recognised."""
+
+PATHS_SHOWN = 20
+"""How many of the paths that a dry run would remove are listed."""
+
+_PLANS = {
+    PlanKind.UP_TO_DATE: "is equal to live",
+    PlanKind.CREATE: "would be made at live",
+    PlanKind.FAST_FORWARD: "would be fast-forwarded to live",
+    PlanKind.FORWARD_COMMIT: "would get a forward commit with live's content",
+    PlanKind.RESET: "would be moved to live, its old commit kept under a backup ref",
+    PlanKind.BUSY: "would wait: Studio is publishing",
+    PlanKind.REFUSE: "would be refused",
+}
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+_FRAME = frozenset({"at", "level", "event", "run", "site", "environment", "host", "removed"})
+"""What a log line's reader knows already, or sees at its beginning; removed paths are only counted."""
+
+
+def short(commit: str) -> str:
+    """Return enough of a commit id to recognise it; `-` for none."""
+    return commit[:COMMIT_SHOWN] or "-"
+
+
+def moment(at: str | None) -> str:
+    """Return a time of the API's (RFC 3339, UTC) to the second; empty for none."""
+    return f"{at[:19].replace('T', ' ')}Z" if at else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def place(document: Document) -> str:
+    """Return the site and the environment that a run is about."""
+    return f"{document['site']}/{document['environment']}"
+
+
+def outcome(run: Document) -> str:
+    """Return in one line what became of a run."""
+    done = run["outcome"] or {}
+    if run["state"] != State.SUCCEEDED:
+        why = f" ({done['error']})" if done.get("error") else f", run {run['id']}"
+        return f"{place(run)}: {run['state']}{why}"
+    if done["plan"] == PlanKind.UP_TO_DATE:
+        return f"{place(run)}: {done['plan']} at {short(done['new'])}"
+    removed = counted(done["removed_count"], "path")
+    return f"{place(run)}: {done['plan']}, {short(done['old'])} -> {short(done['new'])}, {removed} removed"
+
+
+def plan(where: str, look: Document) -> Iterator[str]:
+    """Yield the lines that tell what a sync would do now."""
+    kind = PlanKind(look["plan"])
+    yield f"{where} {_PLANS[kind]}"
+    yield f"  branch {short(look['branch'])}, live {short(look['live'])}"
+    if look["reason"]:
+        yield f"  {look['reason']}"
+    for warning in look["warnings"]:
+        yield f"  warning: {warning}"
+    if kind in {PlanKind.UP_TO_DATE, PlanKind.BUSY, PlanKind.REFUSE}:
+        return
+    yield f"  would remove {counted(look['removed_count'], 'path')}" + (":" if look["removed"] else "")
+    yield from removed(look, PATHS_SHOWN)
+
+
+def removed(document: Document, most: int) -> Iterator[str]:
+    """Yield the removed paths, at most so many, and how many more there are."""
+    paths = document["removed"][:most]
+    yield from (f"    {path}" for path in paths)
+    if document["removed_count"] > len(paths):
+        yield f"    … and {document['removed_count'] - len(paths)} more"
+
+
+def run(run: Document) -> Iterator[str]:
+    """Yield the lines that tell all of a run."""
+    done = run["outcome"] or {}
+    facts = {
+        "run": run["id"],
+        "environment": place(run),
+        "state": run["state"],
+        "created": moment(run["created_at"]),
+        "started": moment(run["started_at"]),
+        "finished": moment(run["finished_at"]),
+        "attempts": f"{run['attempt']}, {run['failures']} failed" if run["attempt"] else "",
+        "not before": moment(run["not_before"]) if run["state"] == State.QUEUED else "",
+        "successor": run["successor"],
+        **{name: done.get(name) for name in ("plan", "live", "old", "new", "backup")},
+        **{name: done.get(name) for name in ("error", "message", "remedy")},
+        "durations": ", ".join(f"{step} {spent:.3f} s" for step, spent in done.get("durations", {}).items()),
+    }
+    yield from (f"{name:<12} {value}" for name, value in facts.items() if value)
+    yield from (f"{'warning':<12} {warning}" for warning in done.get("warnings", ()))
+    for trigger in run["triggers"]:
+        yield f"{'asked for':<12} {moment(trigger['at'])} by {trigger['actor']} ({trigger['origin']})"
+    if done.get("removed_count"):
+        yield f"{'removed':<12} {counted(done['removed_count'], 'path')}"
+        yield from removed(done, len(done["removed"]))
+
+
+def log_line(text: str) -> str:
+    """Return a line of a run's log with its time, its event and what it says."""
+    line = json.loads(text)
+    facts = [f"{name}={_fact(value)}" for name, value in line.items() if name not in _FRAME and _says(value)]
+    mark = "" if line["level"] == "info" else f"{line['level']}: "
+    return " ".join([line["at"][11:23], f"{mark}{line['event']}", *facts])
+
+
+def _says(value: Any) -> bool:
+    return value is not None and value not in ("", [], {})
+
+
+def _fact(value: Any) -> str:
+    match value:
+        case dict():
+            return ",".join(f"{key}:{_fact(each)}" for key, each in value.items())
+        case list():
+            return ",".join(map(_fact, value))
+        case str() if _COMMIT.fullmatch(value):
+            return short(value)
+        case str() if " " in value:
+            return json.dumps(value, ensure_ascii=False)
+        case str():
+            return value
+        case _:
+            return json.dumps(value)

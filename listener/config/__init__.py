@@ -1,0 +1,154 @@
+"""The configuration: one YAML file, read once and judged as a whole.
+
+    file → read (YAML) → resolve (references) → check (shape) and broken (rules) → Settings
+
+Either everything is right and `load` returns frozen settings, or it raises one error that lists everything
+that is wrong. No message and no representation of anything here shows a secret.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from listener.access import Token
+from listener.config.check import check
+from listener.config.file import read
+from listener.config.model import Document, EnvironmentEntry, HookEntry, SiteEntry, SyncSection, TokenEntry
+from listener.config.names import unix_seconds
+from listener.config.problems import refusal, shown
+from listener.config.references import Resolution, Surroundings, find, resolve
+from listener.config.rules import broken
+from listener.config.settings import (
+    LogSettings,
+    ServerSettings,
+    Settings,
+    SyncSettings,
+    describe,
+    to_dict,
+)
+from listener.deliveries import Hook
+from listener.runs import RetryPolicy
+from listener.sites import Environment, Host, RepositoryAddress, Site, Sites
+
+__all__ = [
+    "DEFAULT_PATH",
+    "LogSettings",
+    "ServerSettings",
+    "Settings",
+    "SyncSettings",
+    "describe",
+    "load",
+    "to_dict",
+]
+
+DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
+
+BODY_LIMIT = 1 << 20
+"""Bytes."""
+BODY_LIMITS: Mapping[str, int] = {"github": 25 << 20}
+"""Bytes that a forge sends at most (https://docs.github.com/en/webhooks/webhook-events-and-payloads)."""
+
+
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in a configuration file; raise `ConfigurationError` with all that is wrong in it.
+
+    `environ` is where `env:NAME` and the folder of `credential:NAME` are looked up.
+    """
+    path = Path(path)
+    surroundings = Surroundings(path.absolute().parent, environ)
+    resolution = resolve(read(path), surroundings)
+    document, faults = check(resolution.tree)
+    faults = [fault for fault in faults if fault.location not in resolution.unresolved]
+    problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
+    if document is None or problems:
+        raise refusal(path, problems)
+    return _settings(document, tuple(_warnings(document, resolution)))
+
+
+def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
+    ssh = document.ssh
+    return Settings(
+        server=ServerSettings(**document.server.model_dump()),
+        store=document.store,
+        hosts={
+            name: Host(name, entry.address, entry.port, entry.user, ssh.known_hosts, ssh.identity)
+            for name, entry in document.hosts.items()
+        },
+        sites=Sites.of(_site(name, entry) for name, entry in document.sites.items()),
+        hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
+        tokens=tuple(_token(entry) for entry in document.tokens),
+        sync=_sync(document.sync),
+        log=LogSettings(**document.log.model_dump()),
+        secrets=frozenset(secret.encode() for hook in document.hooks.values() for secret in hook.secrets),
+        warnings=warnings,
+    )
+
+
+def _site(name: str, entry: SiteEntry) -> Site:
+    repository = RepositoryAddress(entry.repository.host, entry.repository.path)
+    environments = {
+        key: _environment(name, key, value, repository, entry.live)
+        for key, value in entry.environments.items()
+    }
+    return Site(name, repository, entry.live, environments)
+
+
+def _environment(
+    site: str, name: str, entry: EnvironmentEntry, repository: RepositoryAddress, live: str
+) -> Environment:
+    branch = entry.branch or name
+    return Environment(site, name, repository, branch, live, entry.policy, entry.follow)
+
+
+def _hook(name: str, entry: HookEntry) -> Hook:
+    return Hook(
+        name,
+        entry.scheme,
+        tuple(secret.encode() for secret in entry.secrets),
+        repositories=dict(entry.repositories),
+        sites=frozenset(entry.sites),
+        site=entry.site,
+        body_limit=BODY_LIMITS.get(entry.scheme, BODY_LIMIT),
+    )
+
+
+def _token(entry: TokenEntry) -> Token:
+    expires = None if entry.expires is None else unix_seconds(entry.expires)
+    return Token(entry.name, entry.sha256, entry.role, frozenset(entry.sites), expires)
+
+
+def _sync(section: SyncSection) -> SyncSettings:
+    return SyncSettings(
+        quiet=section.quiet,
+        patience=section.patience,
+        step_timeout=section.step_timeout,
+        connect_timeout=section.connect_timeout,
+        concurrency=section.concurrency,
+        retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
+    )
+
+
+def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
+    if not _loopback(document.server.host):
+        yield (
+            "server.host: others than this machine reach the listener, which speaks no TLS: "
+            "put a reverse proxy with TLS in front of it"
+        )
+    for site, entry in document.sites.items():
+        for name, environment in entry.environments.items():
+            if environment.follow:
+                place = shown(("sites", site, "environments", name, "follow"))
+                yield f"{place}: each publish to live removes the items that are staged for review there"
+    for location, _ in find(resolution.tree, "hooks.*.secrets.*"):
+        if location not in resolution.references:
+            yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    if not document.hooks and not document.tokens:
+        yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

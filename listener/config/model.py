@@ -1,0 +1,176 @@
+"""The shape of a configuration file. A setting's description is what its error tells to write."""
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from listener.access import Role
+from listener.config.names import (
+    Address,
+    BranchName,
+    Duration,
+    Flag,
+    Limit,
+    Moment,
+    Name,
+    RemotePath,
+    RepositoryName,
+    Sha256,
+    SiteId,
+    StoreUrl,
+    User,
+    Whole,
+    rule,
+)
+from listener.config.problems import Location
+from listener.sites import Policy
+
+FOLLOW_CHOICE = (
+    "in live's own repository there is no default, because with staging enabled Studio publishes items to "
+    "staging first, and a sync removes those that wait there for review. Write follow: true to let every "
+    "publish to live sync this environment, or follow: false to sync it only when a call names it"
+)
+
+
+class Section(BaseModel):
+    """A map of settings: no key but the known ones, no type but the right one."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerSection(Section):
+    """Where the listener answers HTTP."""
+
+    host: Address = Field("127.0.0.1", description="the address to listen on, such as 127.0.0.1")
+    port: Whole = Field(8787, ge=0, le=65535, description="the port to listen on, such as 8787")
+    wait: Duration = Field(55.0, description="how long a caller waits for its sync, such as 55s")
+    body_timeout: Limit = Field(10.0, description="how long a request's body may take, such as 10s")
+    drain: Duration = Field(30.0, description="how long running syncs may go on at a stop, such as 30s")
+
+
+class SshSection(Section):
+    """What the listener logs in with, on every host."""
+
+    known_hosts: str = Field(description="the path of a file with the hosts' keys, as OpenSSH has it")
+    identity: str = Field(description="the path of the private key to log in with")
+
+
+class HostEntry(Section):
+    """A repo host."""
+
+    address: Address = Field(description="the host's name or IP address")
+    port: Whole = Field(22, ge=1, le=65535, description="the port of its sshd, such as 22")
+    user: User = Field(description="the user that owns the repositories on it, such as crafter")
+
+
+class RepositoryEntry(Section):
+    """A published repository."""
+
+    host: str = Field(description="the name of one of the configured hosts")
+    path: RemotePath = Field(description="the repository's absolute path on its host")
+
+
+class EnvironmentEntry(Section):
+    """A staging environment."""
+
+    branch: BranchName | None = Field(None, description="its branch, if that has another name than itself")
+    policy: Policy = Field(Policy.FORWARD, strict=False, description="forward, reset or fast-forward")
+    follow: Flag = Field(description=FOLLOW_CHOICE)
+
+
+class SiteEntry(Section):
+    """A CrafterCMS site."""
+
+    repository: RepositoryEntry = Field(description="a map of host and path: the site's published repository")
+    live: BranchName = Field("live", description="the branch that the environments are made equal to")
+    environments: dict[Name, EnvironmentEntry] = Field(
+        min_length=1, description="a map of the site's staging environments, at least one"
+    )
+
+
+class HookEntry(Section):
+    """A webhook endpoint."""
+
+    scheme: str = Field(description="how the sender signs, such as github")
+    secrets: list[str] = Field(
+        min_length=1,
+        repr=False,
+        description="a list of one or more secrets, such as [credential:forge-secret]; "
+        "no hook starts without one",
+    )
+    repositories: dict[RepositoryName, str] = Field(
+        default_factory=dict, description="a map of repository names, each with the site that it mirrors"
+    )
+    site: str | None = Field(None, description="the one site that every delivery selects")
+    sites: list[str] = Field(default_factory=list, description="a list of sites that a payload may select")
+
+
+class TokenEntry(Section):
+    """An API credential."""
+
+    name: Name = Field(description="a name for the logs, such as ci")
+    sha256: Sha256 = Field(description="the hex SHA-256 of the token's text")
+    role: Role = Field(strict=False, description="admin or member")
+    sites: list[str] = Field(default_factory=list, description="a list of the sites that a member may sync")
+    expires: Moment | None = Field(None, description="a time such as 2027-01-31T00:00:00Z")
+
+
+class SyncSection(Section):
+    """How syncs go."""
+
+    quiet: Duration = Field(2.0, description="how long a repository must have been left alone, such as 2s")
+    patience: Duration = Field(900.0, description="after how long a publish counts as crashed, such as 15m")
+    step_timeout: Limit = Field(60.0, description="how long a step on a host may take, such as 60s")
+    connect_timeout: Limit = Field(15.0, description="how long logging in may take, such as 15s")
+    concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
+    attempts: Whole = Field(20, ge=1, le=1000, description="how often a failing sync is tried, such as 20")
+    backoff: Limit = Field(1.0, description="how long the second attempt waits, such as 1s")
+    backoff_most: Limit = Field(300.0, description="how long any attempt waits at most, such as 5m")
+
+    @field_validator("backoff_most")
+    @classmethod
+    def _not_below_backoff(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("backoff", 0.0):
+            raise rule("is shorter than sync.backoff; write a longer duration, or a shorter backoff")
+        return value
+
+
+class LogSection(Section):
+    """What the listener logs, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="such as info")
+    format: Literal["auto", "json", "console"] = Field("auto", description="such as auto")
+
+
+class Document(Section):
+    """A whole configuration file."""
+
+    server: ServerSection = Field(default_factory=ServerSection, description="a map of settings")
+    store: StoreUrl = Field("sqlite:///var/lib/sync-staging/listener.db", description="the URL of the store")
+    ssh: SshSection = Field(description="a map of known_hosts and identity")
+    hosts: dict[Name, HostEntry] = Field(min_length=1, description="a map of repo hosts, at least one")
+    sites: dict[SiteId, SiteEntry] = Field(min_length=1, description="a map of sites, at least one")
+    hooks: dict[Name, HookEntry] = Field(default_factory=dict, description="a map of webhook endpoints")
+    tokens: list[TokenEntry] = Field(default_factory=list, description="a list of API credentials")
+    sync: SyncSection = Field(default_factory=SyncSection, description="a map of settings")
+    log: LogSection = Field(default_factory=LogSection, description="a map of settings")
+
+
+def setting(location: Location) -> FieldInfo | None:
+    """Return the setting that stands at a place in a file, or None if none does."""
+    *above, last = location
+    found = section(tuple(above))
+    return found.model_fields.get(str(last)) if found else None
+
+
+def section(location: Location) -> type[Section] | None:
+    """Return the map of settings that stands at a place in a file, or None if none does."""
+    kind: Any = Document
+    for step in location:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            entry = kind.model_fields.get(str(step))
+            kind = entry.annotation if entry else None
+        else:
+            kind = get_args(kind)[-1] if get_args(kind) else None
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None

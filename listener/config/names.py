@@ -1,0 +1,186 @@
+"""What a single setting may be: names, addresses, branches, durations, moments.
+
+Every refusal says what to write instead and repeats nothing of what was written.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from listener.config.references import Referenced
+
+RULE: Final = "rule"
+"""The type of the errors that are raised here: their text is our own."""
+
+LONGEST_DURATION = 86400.0
+"""Seconds: a day."""
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_BRANCH_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_STORE = "write sqlite:///var/lib/sync-staging/listener.db (the part after sqlite:// is the absolute path)"
+
+
+def rule(text: str) -> PydanticCustomError:
+    """Return the error that refuses a setting with this text."""
+    return PydanticCustomError(RULE, "{text}", {"text": text})
+
+
+def matching(pattern: str, text: str) -> AfterValidator:
+    """Return the check that a setting matches the whole pattern; `text` says what else to write."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise rule(text)
+        return value
+
+    return AfterValidator(check)
+
+
+def checked(find_fault: Callable[[str], str]) -> AfterValidator:
+    """Return the check that a function, which returns a refusal or nothing, finds nothing."""
+
+    def check(value: str) -> str:
+        fault = find_fault(value)
+        if fault:
+            raise rule(fault)
+        return value
+
+    return AfterValidator(check)
+
+
+def site_fault(site: str) -> str:
+    """Return what is wrong with a site id; Studio's own rule is the same without dots."""
+    if "*" in site:
+        return "patterns with * are not read by this version; name each site"
+    if not re.fullmatch(r"[a-z0-9_][a-z0-9_.-]{0,254}", site) or ".." in site:
+        return "is not a site id; use lower-case letters, digits, - and _, as in Studio"
+    return ""
+
+
+def branch_fault(branch: str) -> str:
+    """Return what is wrong with a branch name (https://git-scm.com/docs/git-check-ref-format)."""
+    parts = branch.split("/")
+    if branch.endswith("_in_progress"):
+        return "ends with _in_progress, which marks a publish of Studio's; name the branch without it"
+    if branch.startswith("refs/"):
+        return "is a full ref; write the branch alone, without refs/heads/"
+    if (
+        _BRANCH_REFUSED.search(branch)
+        or any(not part or part.startswith(".") or part.endswith(".lock") for part in parts)
+        or branch.startswith("-")
+        or branch.endswith(".")
+        or branch in {"@", "HEAD"}
+        or len(branch.encode()) > 200  # noqa: PLR2004 (leaves room for suffixes in a file name of 255 bytes)
+    ):
+        return "is not a branch name that git takes; write one such as staging"
+    return ""
+
+
+def address_fault(address: str) -> str:
+    """Return what is wrong with a host's address."""
+    if "@" in address:
+        return "holds a user; write the address alone, and the user as the setting user beside it"
+    if re.fullmatch(r"[^:]*:[0-9]+", address):
+        return "holds a port; write the address alone, and the port as the setting port beside it"
+    if not re.fullmatch(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}", address):
+        return "is not a host name or IP address; write one such as studio.example.com"
+    return ""
+
+
+def path_fault(path: str) -> str:
+    """Return what is wrong with a repository's path on its host."""
+    if not re.fullmatch(r"/[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+", path):
+        return "is not an absolute path; write one such as /opt/crafter/data/repos/sites/mysite/published"
+    return ""
+
+
+def store_fault(store: str) -> str:
+    """Return what is wrong with the store's URL."""
+    if re.match(r"postgres(ql)?(\+\w+)?:", store):
+        return f"PostgreSQL is not read by this version; {_STORE}"
+    if not re.fullmatch(r"sqlite:///[^?#\x00-\x1f\x7f]*[^?#/\x00-\x1f\x7f]", store) or ":memory:" in store:
+        return f"is not the URL of a store; {_STORE}"
+    return ""
+
+
+def seconds(value: object) -> object:
+    """Return the seconds of a number or of text such as `250ms`; raise a refusal for anything else."""
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        number = float(match[1]) * _UNITS[match[2] or ""]
+    if not 0 <= number <= LONGEST_DURATION:
+        raise rule("is not a duration; write seconds, or a number with ms, s, m or h, of at most 24h")
+    return number
+
+
+def more_than_none(value: float) -> float:
+    """Return a duration that is not 0."""
+    if value <= 0:
+        raise rule("is 0, and nothing can be done in no time; write a longer duration")
+    return value
+
+
+def moment(value: str) -> str:
+    """Return a time stamp with a zone (RFC 3339); raise a refusal for anything else."""
+    try:
+        if _MOMENT.fullmatch(value) and unix_seconds(value) is not None:
+            return value
+    except (ValueError, OverflowError):
+        pass
+    raise rule("is not a time with its zone; write one such as 2027-01-31T00:00:00Z")
+
+
+def unix_seconds(text: str) -> float:
+    """Return the Unix seconds of an RFC 3339 time stamp."""
+    return datetime.fromisoformat(text.upper()).timestamp()
+
+
+def whole(value: object) -> object:
+    """Return the number that a reference's text is."""
+    return int(value) if isinstance(value, Referenced) and re.fullmatch("[0-9]{1,18}", value) else value
+
+
+def flag(value: object) -> object:
+    """Return the yes or no that a reference's text is."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, Referenced) else value
+
+
+Name = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}",
+        "is not a name; use at most 64 letters, digits, dots, - and _, and begin with none of . and -",
+    ),
+]
+SiteId = Annotated[str, checked(site_fault)]
+BranchName = Annotated[str, checked(branch_fault)]
+Address = Annotated[str, checked(address_fault)]
+RemotePath = Annotated[str, checked(path_fault)]
+StoreUrl = Annotated[str, checked(store_fault)]
+User = Annotated[
+    str,
+    matching(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,254}\$?", "is not a user name; write one such as crafter"),
+]
+RepositoryName = Annotated[
+    str,
+    matching(r"[^/\s]+/[^/\s]+", "is not a full repository name; write owner/name, as the forge shows it"),
+]
+Sha256 = Annotated[
+    str,
+    matching("[0-9a-f]{64}", "is not a SHA-256; write the 64 lower-case hex digits that token new prints"),
+]
+Moment = Annotated[str, AfterValidator(moment)]
+Duration = Annotated[float, BeforeValidator(seconds)]
+Limit = Annotated[float, BeforeValidator(seconds), AfterValidator(more_than_none)]
+Whole = Annotated[int, BeforeValidator(whole)]
+Flag = Annotated[bool, BeforeValidator(flag)]

@@ -1,0 +1,186 @@
+"""Values that stand elsewhere: `file:PATH`, `env:NAME` and `credential:NAME` in the place of any text.
+
+A credential is a file in the folder that systemd gives a service ($CREDENTIALS_DIRECTORY,
+https://systemd.io/CREDENTIALS/). One newline at the end of a file is not part of the value. Where a setting
+is itself the path of a file (`PATHS`), the reference stands for the file's path and not for its content.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from listener.config.problems import Location, Problem, quoted
+
+PATHS: frozenset[Location] = frozenset({("ssh", "identity"), ("ssh", "known_hosts")})
+
+LARGEST = 1 << 16
+"""Bytes of a file that stands for a value."""
+
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+
+
+class Referenced(str):
+    """Text that a reference stood for: a setting of another type may read it as its own."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What references are resolved against."""
+
+    directory: Path
+    """The configuration file's own folder."""
+    environ: Mapping[str, str]
+
+    @property
+    def credentials(self) -> Path | None:
+        """The folder with the service's credentials, if it has one."""
+        directory = self.environ.get(CREDENTIALS_DIRECTORY)
+        return Path(directory) if directory else None
+
+    def path(self, text: str) -> Path:
+        """Return a path that is meant relative to the configuration file."""
+        return self.directory / text
+
+    def exposed(self, path: Path, mode: int) -> bool:
+        """Return whether others than its owner may open a file; systemd watches over credentials itself."""
+        if self.credentials is not None and path.is_relative_to(self.credentials):
+            return False
+        return bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
+
+
+@dataclass(slots=True)
+class Resolution:
+    """A configuration with every reference replaced by what it stands for."""
+
+    tree: Any = None
+    references: set[Location] = field(default_factory=set)
+    """Where references stood."""
+    exposed: dict[Location, Path] = field(default_factory=dict)
+    """The files among them that others than their owner may open."""
+    problems: list[Problem] = field(default_factory=list)
+    """The references that stand for nothing. They stay in the tree as they were."""
+
+    @property
+    def unresolved(self) -> set[Location]:
+        """The places that have no value."""
+        return {problem.location for problem in self.problems}
+
+
+class _Unresolved(Exception):  # noqa: N818 (a step's result, never an error that anybody sees)
+    """Why a reference stands for nothing, and what to do."""
+
+
+def resolve(tree: Any, surroundings: Surroundings) -> Resolution:
+    """Return `tree` with all its references resolved."""
+    resolution = Resolution()
+    resolution.tree = _resolved(tree, (), surroundings, resolution)
+    return resolution
+
+
+def _resolved(node: Any, location: Location, surroundings: Surroundings, resolution: Resolution) -> Any:
+    if isinstance(node, dict):
+        return {k: _resolved(v, (*location, k), surroundings, resolution) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_resolved(v, (*location, i), surroundings, resolution) for i, v in enumerate(node)]
+    if not isinstance(node, str):
+        return node
+    kind, colon, name = node.partition(":")
+    if not colon or kind not in KINDS:
+        return str(surroundings.path(node)) if location in PATHS else node
+    resolution.references.add(location)
+    try:
+        return KINDS[kind](name, location, surroundings, resolution)
+    except _Unresolved as reason:
+        resolution.problems.append(Problem(location, str(reason)))
+        return node
+
+
+def _file(name: str, location: Location, surroundings: Surroundings, resolution: Resolution) -> str:
+    if not name:
+        raise _Unresolved("names no file; write file:PATH")
+    return _content(surroundings.path(name), location, surroundings, resolution)
+
+
+def _env(name: str, location: Location, surroundings: Surroundings, _: Resolution) -> str:
+    if name not in surroundings.environ:
+        raise _Unresolved(
+            "names an environment variable that is not set; set it for the service (Environment= or "
+            "EnvironmentFile= in its unit)"
+        )
+    value = Referenced(surroundings.environ[name])
+    if value.encode(errors="ignore").decode() != value:
+        raise _Unresolved("names an environment variable whose value is not UTF-8; write it as UTF-8 text")
+    return str(surroundings.path(value)) if location in PATHS else value
+
+
+def _credential(name: str, location: Location, surroundings: Surroundings, resolution: Resolution) -> str:
+    if not name or "/" in name or name in {".", ".."}:
+        raise _Unresolved("is not the name of a credential; write credential:NAME, without a slash")
+    if surroundings.credentials is None:
+        raise _Unresolved(
+            f"needs ${CREDENTIALS_DIRECTORY}, which systemd sets; add LoadCredential=NAME:PATH to the unit, "
+            "or write file:PATH"
+        )
+    return _content(surroundings.credentials / name, location, surroundings, resolution)
+
+
+KINDS: Mapping[str, Callable[[str, Location, Surroundings, Resolution], str]] = {
+    "file": _file,
+    "env": _env,
+    "credential": _credential,
+}
+
+
+def _content(path: Path, location: Location, surroundings: Surroundings, resolution: Resolution) -> str:
+    if location in PATHS:
+        return str(path)
+    content, mode = _read(path)
+    if surroundings.exposed(path, mode):
+        resolution.exposed[location] = path
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise _Unresolved(f"names {quoted(path)}, which is not UTF-8; write it as UTF-8 text") from None
+    return Referenced(text.removesuffix("\r\n") if text.endswith("\r\n") else text.removesuffix("\n"))
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return a file's content and mode."""
+    try:
+        if not path.is_file():
+            raise _Unresolved(f"names {quoted(path)}, which is no file; create it, or correct the path")
+        with path.open("rb") as file:
+            content, mode = file.read(LARGEST + 1), os.fstat(file.fileno()).st_mode
+    except (OSError, ValueError) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no path"
+        raise _Unresolved(
+            f"names {quoted(path)}, which can't be read ({why}); let the listener's user read it"
+        ) from None
+    if len(content) > LARGEST:
+        raise _Unresolved(
+            f"names {quoted(path)}, which is larger than {LARGEST >> 10} KiB; name another file"
+        )
+    return content, mode
+
+
+def find(tree: Any, pattern: str) -> Iterator[tuple[Location, Any]]:
+    """Return every place that a pattern such as `sites.*.environments.*` names, with what stands there."""
+    found: list[tuple[Location, Any]] = [((), tree)]
+    for step in pattern.split("."):
+        found = [pair for location, node in found for pair in _into(node, location, step)]
+    return iter(found)
+
+
+def _into(node: Any, location: Location, step: str) -> list[tuple[Location, Any]]:
+    if isinstance(node, dict):
+        pairs: Any = node.items()
+    elif isinstance(node, list):
+        pairs = enumerate(node)
+    else:
+        pairs = ()
+    return [((*location, key), value) for key, value in pairs if step in {"*", key}]

@@ -1,0 +1,159 @@
+"""What one part of a configuration demands of another.
+
+The rules look at the plain tree, and skip what has the wrong shape: so everything that is wrong is told at
+once, and nothing twice.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from listener.config.names import branch_fault
+from listener.config.problems import Location, Problem, nearest, quoted, shown
+from listener.config.references import Resolution, Surroundings, find
+from listener.signatures import SCHEMES
+
+SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")}
+"""The settings of which a hook of a scheme has exactly one: they say what its deliveries may select."""
+
+
+def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
+    """Return every rule that a resolved configuration breaks."""
+    tree = resolution.tree
+    yield from _known(tree, "host", "hosts", "sites.*.repository.host")
+    for pattern in ("hooks.*.repositories.*", "hooks.*.site", "hooks.*.sites.*", "tokens.*.sites.*"):
+        yield from _known(tree, "site", "sites", pattern)
+    yield from _repositories(tree)
+    for location, site in find(tree, "sites.*"):
+        yield from _environments(location, site)
+    for location, hook in find(tree, "hooks.*"):
+        if isinstance(hook, dict):
+            yield from _hook(location, hook, resolution)
+    for location, token in find(tree, "tokens.*"):
+        if isinstance(token, dict):
+            yield from _token(location, token)
+    for key in ("name", "sha256"):
+        yield from _distinct(tree, f"tokens.*.{key}")
+    yield from _ssh_files(resolution, surroundings)
+
+
+def _known(tree: Any, noun: str, section: str, pattern: str) -> Iterator[Problem]:
+    known = [location[-1] for location, _ in find(tree, f"{section}.*")]
+    for location, value in find(tree, pattern):
+        if isinstance(value, str) and value not in known:
+            hint = nearest(value, [str(name) for name in known])
+            yield Problem(location, f"names no configured {noun}; {hint}")
+
+
+def _distinct(tree: Any, pattern: str) -> Iterator[Problem]:
+    first: dict[str, Location] = {}
+    for location, value in find(tree, pattern):
+        if isinstance(value, str) and first.setdefault(value, location) != location:
+            yield Problem(location, f"is the same as {shown(first[value])}; each token needs its own")
+
+
+def _repositories(tree: Any) -> Iterator[Problem]:
+    first: dict[tuple[str, str], Location] = {}
+    for location, repository in find(tree, "sites.*.repository"):
+        if not isinstance(repository, dict):
+            continue
+        host, path = repository.get("host"), repository.get("path")
+        if not isinstance(host, str) or not isinstance(path, str):
+            continue
+        if first.setdefault((host, path.rstrip("/")), location) != location:
+            other = shown(first[host, path.rstrip("/")])
+            yield Problem(
+                location, f"is the same as {other}; each site has a published repository of its own"
+            )
+
+
+def _environments(location: Location, site: Any) -> Iterator[Problem]:
+    live = site.get("live", "live") if isinstance(site, dict) else None
+    first: dict[str, Location] = {}
+    for at, environment in find(site, "environments.*"):
+        if not isinstance(environment, dict):
+            continue
+        name = str(at[-1])
+        given = isinstance(environment.get("branch"), str)
+        branch = environment["branch"] if given else name
+        place = (*location, *at, "branch") if given else (*location, *at)
+        if name == "live":
+            yield Problem(place, "live itself is never an environment; remove it")
+        elif branch == live:
+            yield Problem(place, "has the branch that it would follow; name the environment's own branch")
+        elif not given and (fault := branch_fault(name)):
+            yield Problem(place, f"{fault}, or set the environment's branch")
+        elif first.setdefault(branch, place) != place:
+            yield Problem(place, f"has the same branch as {shown(first[branch])}; each has its own")
+
+
+def _hook(location: Location, hook: dict[str, Any], resolution: Resolution) -> Iterator[Problem]:
+    scheme = hook.get("scheme")
+    if not isinstance(scheme, str):
+        return
+    if scheme not in SELECTORS:
+        yield Problem((*location, "scheme"), f"is no scheme; {nearest(scheme, SELECTORS)}")
+        return
+    yield from _selection(location, hook, scheme)
+    for at, secret in find(hook, "secrets.*"):
+        place = (*location, *at)
+        if isinstance(secret, str) and place not in resolution.unresolved:
+            fault = SCHEMES[scheme].fault(secret.encode())
+            if fault:
+                yield Problem(place, fault)
+        if place in resolution.exposed:
+            yield _exposed(place, resolution.exposed[place])
+
+
+def _selection(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
+    wanted = SELECTORS[scheme]
+    given = [key for key in ("repositories", "site", "sites") if hook.get(key)]
+    for key in given:
+        if key not in wanted:
+            yield Problem(
+                (*location, key), f"is no setting of the scheme {scheme}; write {' or '.join(wanted)}"
+            )
+    fitting = [key for key in given if key in wanted]
+    if not fitting:
+        yield Problem(location, f"selects no site; write {' or '.join(wanted)}")
+    if len(fitting) > 1:
+        yield Problem(location, f"has {' and '.join(fitting)}; write one of them")
+
+
+def _token(location: Location, token: dict[str, Any]) -> Iterator[Problem]:
+    place = (*location, "sites")
+    if token.get("role") == "member" and not token.get("sites"):
+        yield Problem(place, "is missing: write the list of sites that this member may sync")
+    if token.get("role") == "admin" and token.get("sites"):
+        yield Problem(place, "has no meaning for an admin, who covers every site; remove it or write member")
+
+
+def _ssh_files(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
+    for location, text in find(resolution.tree, "ssh.*"):
+        if isinstance(text, str) and location not in resolution.unresolved:
+            yield from _ssh_file(location, Path(text), surroundings)
+
+
+def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Iterator[Problem]:
+    remedy = {
+        "known_hosts": "make it with ssh-keyscan, and verify each key with its host's administrator",
+        "identity": "make a key with ssh-keygen -t ed25519 -N ''",
+    }.get(str(location[-1]))
+    if remedy is None:
+        return
+    try:
+        mode = path.stat().st_mode
+        readable = stat.S_ISREG(mode) and os.access(path, os.R_OK)
+    except (OSError, ValueError):
+        readable = False
+    if not readable:
+        # The path is not shown: somebody may have put the key itself here.
+        yield Problem(location, f"is not the path of a file that can be read; {remedy}")
+    elif location[-1] == "identity" and surroundings.exposed(path, mode):
+        yield _exposed(location, path)
+
+
+def _exposed(location: Location, path: Path) -> Problem:
+    return Problem(location, f"others than its owner may open {quoted(path)}; run chmod 600 {quoted(path)}")

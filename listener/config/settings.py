@@ -1,0 +1,161 @@
+"""A valid configuration, made of the core's own values, and how it is told without its secrets."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from listener.access import Token
+from listener.deliveries import Hook
+from listener.runs import RetryPolicy
+from listener.sites import Environment, Host, Site, Sites
+
+STORE_PREFIX = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where the listener answers HTTP. Times are seconds."""
+
+    host: str
+    port: int
+    wait: float
+    """How long a caller waits for its sync unless it asks for another time."""
+    body_timeout: float
+    drain: float
+    """How long running syncs may go on when the listener is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncSettings:
+    """How syncs go. Times are seconds."""
+
+    quiet: float
+    patience: float
+    step_timeout: float
+    connect_timeout: float
+    concurrency: int
+    retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged, and in which form."""
+
+    level: str
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is configured. It never changes; a new file makes new settings."""
+
+    server: ServerSettings
+    store: str
+    """The store's URL."""
+    hosts: Mapping[str, Host]
+    sites: Sites
+    hooks: Mapping[str, Hook]
+    tokens: tuple[Token, ...]
+    sync: SyncSettings
+    log: LogSettings
+    secrets: frozenset[bytes] = field(repr=False)
+    """Every secret, for the log to leave out."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed, but better known."""
+
+    @property
+    def store_path(self) -> str:
+        """The path of the SQLite file."""
+        return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
+
+
+def describe(settings: Settings) -> list[str]:
+    """Return what was understood of a configuration, a line each, without secrets; warnings come last."""
+    server, sync = settings.server, settings.sync
+    return [
+        f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
+        f"store: {settings.store_path}",
+        *(f"host {h.name}: {h.user}@{_authority(h.address, h.port)}" for h in settings.hosts.values()),
+        *(line for site in settings.sites for line in _site_lines(site)),
+        *(_hook_line(hook) for hook in settings.hooks.values()),
+        *(_token_line(token) for token in settings.tokens),
+        f"sync: at most {sync.concurrency} at a time, each tried up to {sync.retry.attempts} times",
+        f"log: {settings.log.level} and above, format {settings.log.format}",
+        *(f"warning: {warning}" for warning in settings.warnings),
+    ]
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _site_lines(site: Site) -> list[str]:
+    return [
+        f"site {site.id}: {site.repository}, live branch {site.live}",
+        *(f"environment {site.id}/{e.name}: {_environment_text(e)}" for e in site.environments.values()),
+    ]
+
+
+def _environment_text(environment: Environment) -> str:
+    when = "by every publish to live" if environment.follow else "only by a call that names it"
+    return f"branch {environment.branch}, policy {environment.policy}, synced {when}"
+
+
+def _hook_line(hook: Hook) -> str:
+    secrets = "1 secret" if len(hook.secrets) == 1 else f"{len(hook.secrets)} secrets"
+    selects = [f"{repository} is {site}" for repository, site in hook.repositories.items()]
+    selects += sorted(hook.sites) + ([hook.site] if hook.site else [])
+    return f"hook {hook.name}: POST /hooks/{hook.name}, scheme {hook.scheme}, {secrets}, {', '.join(selects)}"
+
+
+def _token_line(token: Token) -> str:
+    covers = "" if token.admin else f" of {', '.join(sorted(token.sites))}"
+    ends = "" if token.expires is None else f", expires {_utc(token.expires)}"
+    return f"token {token.name}: {token.role}{covers}{ends}"
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Return what was understood of a configuration as values for JSON, without secrets."""
+    return {
+        "server": asdict(settings.server),
+        "store": settings.store,
+        "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
+        "sites": {site.id: _site_dict(site) for site in settings.sites},
+        "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
+        "tokens": [_token_dict(token) for token in settings.tokens],
+        "sync": asdict(settings.sync),
+        "log": asdict(settings.log),
+        "warnings": list(settings.warnings),
+    }
+
+
+def _site_dict(site: Site) -> dict[str, Any]:
+    return {
+        "repository": asdict(site.repository),
+        "live": site.live,
+        "environments": {
+            e.name: {"branch": e.branch, "policy": str(e.policy), "follow": e.follow}
+            for e in site.environments.values()
+        },
+    }
+
+
+def _hook_dict(hook: Hook) -> dict[str, Any]:
+    return {
+        "scheme": hook.scheme,
+        "secrets": len(hook.secrets),
+        "repositories": dict(hook.repositories),
+        "site": hook.site,
+        "sites": sorted(hook.sites),
+        "body_limit": hook.body_limit,
+    }
+
+
+def _token_dict(token: Token) -> dict[str, Any]:
+    expires = None if token.expires is None else _utc(token.expires)
+    return {"name": token.name, "role": str(token.role), "sites": sorted(token.sites), "expires": expires}

@@ -1,0 +1,141 @@
+"""An SSH server within this process, for machines that have no sshd.
+
+Commands run as sshd runs them: through `sh`, each a real process in a session of its own, which outlives a
+connection that is lost.
+"""
+
+import asyncio
+import contextlib
+import os
+import pwd
+import signal
+from pathlib import Path
+from typing import Self
+
+import asyncssh
+
+from listener.rehearsal.processes import MARK, end_marked
+from listener.rehearsal.sshd import LoopbackHost
+
+
+class EmbeddedServer(LoopbackHost):
+    """Looks like `Sshd` to who connects; enter it to start, leave it to stop."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._sessions: set[asyncio.Future[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start it on its port; raise `OSError`."""
+        self._acceptor = await asyncssh.listen(
+            self.address,
+            self.port,
+            server_host_keys=[str(self.folder / "host_key")],
+            server_factory=lambda: _Guard(self),
+            process_factory=self._serve,
+            encoding=None,
+        )
+
+    async def stop(self) -> None:
+        """End the server, its connections and its commands, as a power cut does."""
+        if self._acceptor is None:
+            return
+        self._acceptor.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._acceptor.wait_closed()
+        self._acceptor = None
+        end_marked(self.mark)
+        await asyncio.gather(*self._sessions)
+
+    async def new_host_key(self) -> None:
+        """Give the server another host key, as a reinstalled or an impersonated host has."""
+        self._make_host_key()
+        await self.stop()
+        await self.start()
+
+    def admit(self, connection: asyncssh.SSHServerConnection) -> None:
+        """Note a connection that is made."""
+        self._connections.add(connection)
+
+    def forget(self, connection: asyncssh.SSHServerConnection) -> None:
+        """Note a connection that is lost."""
+        self._connections.discard(connection)
+
+    async def _serve(self, session: "asyncssh.SSHServerProcess[bytes]") -> None:
+        """Run one command and tell how it ended."""
+        with self._log.open("a") as log:
+            log.write(f"Starting session: {session.command or 'shell'}\n")
+        running = asyncio.ensure_future(self._run(session))
+        self._sessions.add(running)
+        running.add_done_callback(self._sessions.discard)
+        await running
+
+    async def _run(self, session: "asyncssh.SSHServerProcess[bytes]") -> None:
+        """Run one command, its three streams tied to the session's: closing one end closes the other."""
+        pipes = [os.pipe() for _ in range(3)]
+        (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = pipes
+        command = ("-c", session.command) if session.command else ()
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *("/bin/sh", *command),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=self._environment(),
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            for theirs in (stdin, stdout, stderr):
+                os.close(theirs)
+        await session.redirect(to_stdin, from_stdout, from_stderr)
+        status = await child.wait()
+        # A connection that is lost takes neither the rest of the output nor the status.
+        with contextlib.suppress(OSError, asyncssh.Error):
+            await session.stdout.drain()
+            await session.stderr.drain()
+        if status < 0:
+            session.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+        else:
+            session.exit(status)
+        await session.wait_closed()
+
+    def _environment(self) -> dict[str, str]:
+        """Return what sshd gives a command; nothing of this process's own but where programs lie."""
+        return {
+            "HOME": pwd.getpwnam(self.user).pw_dir,
+            "LOGNAME": self.user,
+            "PATH": os.environ.get("PATH", os.defpath),
+            "SHELL": "/bin/sh",
+            "USER": self.user,
+            MARK: self.mark,
+        }
+
+
+class _Guard(asyncssh.SSHServer):
+    """Lets one user in, by one key."""
+
+    def __init__(self, host: EmbeddedServer) -> None:
+        self._host = host
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._host.admit(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._host.forget(self._connection)
+
+    def begin_auth(self, username: str) -> bool:
+        if username == self._host.user:
+            self._connection.set_authorized_keys(str(self._host.folder / "authorized_keys"))
+        return True

@@ -1,0 +1,91 @@
+"""What is read without writing: each function is one statement, hence sees one moment."""
+
+import json
+import sqlite3
+
+from listener.errors import RunNotFoundError
+from listener.runs import Hold, LogLine, Run, RunFilter, Trigger
+from listener.store.rows import hold_of, run_of, trigger_of
+
+_RUN = "SELECT * FROM current_runs WHERE id = :id"
+_RUNS = """
+SELECT * FROM current_runs
+WHERE (:site IS NULL OR site = :site)
+    AND (:environment IS NULL OR environment = :environment)
+    AND (:state IS NULL OR state = :state)
+    AND (:sites IS NULL OR site IN (SELECT value FROM json_each(:sites)))
+    AND (:before IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit
+"""
+_SERVING = """
+SELECT r.* FROM current_runs AS r JOIN triggers AS t ON t.run = r.id WHERE t.id = :id
+"""
+_LAST_SUCCESS = """
+SELECT * FROM current_runs
+WHERE site = :site AND environment = :environment AND state = 'succeeded'
+ORDER BY finished_at DESC, id DESC LIMIT 1
+"""
+_LINES = """
+SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
+"""
+
+
+def next_due(connection: sqlite3.Connection) -> float | None:
+    """Return when the next run is due that nothing but its time holds back."""
+    due: float | None
+    (due,) = connection.execute("SELECT min(not_before) FROM claimable").fetchone()
+    return due
+
+
+def holds(connection: sqlite3.Connection) -> list[Hold]:
+    """Return every hold."""
+    return [hold_of(row) for row in connection.execute("SELECT * FROM holds ORDER BY site, environment")]
+
+
+def run(connection: sqlite3.Connection, run_id: str) -> Run:
+    """Return a run, or raise `RunNotFoundError`."""
+    return _one(connection.execute(_RUN, {"id": run_id}).fetchone())
+
+
+def runs(connection: sqlite3.Connection, which: RunFilter) -> list[Run]:
+    """Return a page of the history, newest first."""
+    values = {
+        "site": which.site,
+        "environment": which.environment,
+        "state": which.state,
+        "sites": None if which.sites is None else json.dumps(sorted(which.sites)),
+        "before": which.before,
+        "limit": which.limit,
+    }
+    return [run_of(row) for row in connection.execute(_RUNS, values)]
+
+
+def serving(connection: sqlite3.Connection, trigger_id: str) -> Run:
+    """Return the run that serves a trigger now, or raise `RunNotFoundError`."""
+    return _one(connection.execute(_SERVING, {"id": trigger_id}).fetchone())
+
+
+def triggers(connection: sqlite3.Connection, run_id: str) -> list[Trigger]:
+    """Return the triggers that a run serves, oldest first."""
+    rows = connection.execute(
+        "SELECT * FROM triggers WHERE run = :run ORDER BY at, position", {"run": run_id}
+    )
+    return [trigger_of(row) for row in rows]
+
+
+def last_success(connection: sqlite3.Connection, site: str, environment: str) -> Run | None:
+    """Return the newest run that made the environment equal to live, or None."""
+    row = connection.execute(_LAST_SUCCESS, {"site": site, "environment": environment}).fetchone()
+    return None if row is None else run_of(row)
+
+
+def lines(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[LogLine]:
+    """Return the stored log lines of a run beyond a sequence number."""
+    rows = connection.execute(_LINES, {"run": run_id, "after": after, "limit": limit})
+    return [LogLine(row["sequence"], row["text"]) for row in rows]
+
+
+def _one(row: sqlite3.Row | None) -> Run:
+    if row is None:
+        raise RunNotFoundError
+    return run_of(row)

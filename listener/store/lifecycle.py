@@ -1,0 +1,199 @@
+"""What happens to a run once it waits: claimed, logged, ended, put back, cancelled, held.
+
+Whatever a run's owner writes is fenced: it counts only while the run is running in the attempt that this
+owner claimed.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from listener.errors import ConflictError, FencedError, RunNotFoundError
+from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State
+from listener.store.acceptance import held_outcome, hold_on, waiting
+from listener.store.rows import hold_of, outcome_text, run_of
+from listener.store.writer import Transaction
+
+_CLAIM = """
+UPDATE runs SET state = 'running', attempt = attempt + 1, started_at = :now
+WHERE state = 'queued' AND id = (
+    SELECT id FROM claimable WHERE not_before <= :now ORDER BY created_at, id LIMIT 1
+)
+RETURNING id
+"""
+_RUN = "SELECT * FROM current_runs WHERE id = :id"
+_RUNNING = "SELECT * FROM current_runs WHERE state = 'running' ORDER BY id"
+_OWN_LINES = "SELECT lines FROM runs WHERE id = :id AND attempt = :attempt AND state = 'running'"
+_NEW_LINE = "INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text)"
+_COUNT_LINES = "UPDATE runs SET lines = :lines WHERE id = :id"
+_FINISH = """
+UPDATE runs SET state = :state, finished_at = :now, outcome = :outcome
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+"""
+_PUT_BACK = """
+UPDATE runs SET
+    state = :state, finished_at = :finished_at, successor = :successor, not_before = :not_before,
+    failures = failures + :failed, looks = looks + :looked, outcome = :outcome
+WHERE id = :id AND attempt = :attempt AND state = 'running'
+"""
+_MOVE_TRIGGERS = "UPDATE triggers SET run = :successor WHERE run = :id"
+_DELAY_SUCCESSOR = "UPDATE runs SET not_before = max(not_before, :not_before) WHERE id = :successor"
+_BACK_OFF = """
+INSERT INTO backoffs (site, environment, failures, not_before) VALUES (:site, :environment, 1, :not_before)
+ON CONFLICT (site, environment) DO UPDATE SET failures = failures + 1, not_before = excluded.not_before
+"""
+_NO_BACKOFF = "DELETE FROM backoffs WHERE site = :site AND environment = :environment"
+_CANCEL = """
+UPDATE runs SET state = 'cancelled', finished_at = :now, outcome = :outcome
+WHERE id = :id AND state = 'queued'
+"""
+_SET_HOLD = """
+INSERT INTO holds (site, environment, reason, actor, since)
+VALUES (:site, :environment, :reason, :actor, :since)
+ON CONFLICT (site, environment) DO UPDATE SET
+    reason = excluded.reason, actor = excluded.actor, since = excluded.since
+"""
+_RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
+
+
+def claim(transaction: Transaction, now: float) -> Run | None:
+    """Start the oldest run that may be started."""
+    claimed = transaction.all(_CLAIM, {"now": now})
+    if not claimed:
+        return None
+    run_id = str(claimed[0]["id"])
+    transaction.changed.add(run_id)
+    return _read(transaction, run_id)
+
+
+def store_lines(transaction: Transaction, run: Run, lines: Iterable[LogLine]) -> int:
+    """Store those lines that are not stored yet; return how many are now, or raise `FencedError`."""
+    stored = transaction.one(_OWN_LINES, {"id": run.id, "attempt": run.attempt})
+    if stored is None:
+        raise FencedError
+    new = [line for line in lines if line.sequence > stored["lines"]]
+    if not new:
+        return int(stored["lines"])
+    for line in new:
+        transaction.execute(_NEW_LINE, {"run": run.id, "sequence": line.sequence, "text": line.text})
+    transaction.execute(_COUNT_LINES, {"id": run.id, "lines": new[-1].sequence})
+    transaction.changed.add(run.id)
+    return new[-1].sequence
+
+
+def finish(transaction: Transaction, run: Run, state: State, outcome: Outcome, now: float) -> None:
+    """End a running run; a success ends the backoff of its environment."""
+    if state not in ENDED:
+        raise ValueError(f"{state} ends no run")
+    values = {
+        "id": run.id,
+        "attempt": run.attempt,
+        "state": state,
+        "now": now,
+        "outcome": outcome_text(outcome),
+    }
+    if not transaction.execute(_FINISH, values):
+        raise FencedError
+    if state is State.SUCCEEDED:
+        transaction.execute(_NO_BACKOFF, {"site": run.site, "environment": run.environment})
+    transaction.changed.add(run.id)
+    transaction.work = True
+
+
+def requeue(
+    transaction: Transaction, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
+) -> Run:
+    """Put a running run back; only a failed attempt's delay is a backoff of the whole environment."""
+    if failed:
+        values = {"site": run.site, "environment": run.environment, "not_before": not_before}
+        transaction.execute(_BACK_OFF, values)
+        return _put_back(transaction, run, outcome, now, now, failed=1)
+    return _put_back(transaction, run, outcome, not_before, now, looked=1)
+
+
+def recover(transaction: Transaction, now: float) -> list[Run]:
+    """Put back what a dead listener left running; that was no failure of the run's."""
+    orphans = [run_of(row) for row in transaction.all(_RUNNING, {})]
+    return [_put_back(transaction, run, run.outcome, run.not_before, now) for run in orphans]
+
+
+def _put_back(
+    transaction: Transaction,
+    run: Run,
+    outcome: Outcome | None,
+    not_before: float,
+    now: float,
+    *,
+    failed: int = 0,
+    looked: int = 0,
+) -> Run:
+    """Queue a running run again, or hand its triggers to its successor, or end it if it is held."""
+    hold = hold_on(transaction, run.site, run.environment)
+    successor = waiting(transaction, run.site, run.environment)
+    state = State.CANCELLED if hold else State.SUPERSEDED if successor else State.QUEUED
+    if hold is not None:
+        outcome = held_outcome(hold, outcome)
+    values: dict[str, Any] = {
+        "id": run.id,
+        "attempt": run.attempt,
+        "state": state,
+        "finished_at": None if state is State.QUEUED else now,
+        "successor": successor if state is State.SUPERSEDED else None,
+        "not_before": not_before,
+        "failed": failed,
+        "looked": looked,
+        "outcome": None if outcome is None else outcome_text(outcome),
+    }
+    if not transaction.execute(_PUT_BACK, values):
+        raise FencedError
+    if values["successor"]:
+        transaction.execute(_MOVE_TRIGGERS, values)
+        transaction.execute(_DELAY_SUCCESSOR, values)
+        transaction.changed.add(values["successor"])
+    transaction.changed.add(run.id)
+    transaction.work = True
+    return _read(transaction, run.id)
+
+
+def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
+    """End a waiting run because somebody wants that."""
+    run = _read(transaction, run_id)
+    if run.state is not State.QUEUED:
+        raise ConflictError(f"The run is {run.state}: only a waiting one can be cancelled.")
+    _end_waiting(transaction, run_id, Outcome(error="cancelled", message="The run was cancelled."), now)
+    return _read(transaction, run_id)
+
+
+def hold(transaction: Transaction, freeze: Hold) -> None:
+    """Freeze an environment, anew if it is frozen, and end its waiting run."""
+    values = {
+        "site": freeze.site,
+        "environment": freeze.environment,
+        "reason": freeze.reason,
+        "actor": freeze.actor,
+        "since": freeze.since,
+    }
+    transaction.execute(_SET_HOLD, values)
+    run_id = waiting(transaction, freeze.site, freeze.environment)
+    if run_id is not None:
+        _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
+
+
+def release(transaction: Transaction, site: str, environment: str) -> Hold | None:
+    """Let an environment go."""
+    released = transaction.all(_RELEASE, {"site": site, "environment": environment})
+    if not released:
+        return None
+    transaction.work = True
+    return hold_of(released[0])
+
+
+def _end_waiting(transaction: Transaction, run_id: str, outcome: Outcome, now: float) -> None:
+    transaction.execute(_CANCEL, {"id": run_id, "now": now, "outcome": outcome_text(outcome)})
+    transaction.changed.add(run_id)
+
+
+def _read(transaction: Transaction, run_id: str) -> Run:
+    row = transaction.one(_RUN, {"id": run_id})
+    if row is None:
+        raise RunNotFoundError
+    return run_of(row)

@@ -1,0 +1,40 @@
+"""How the nouns of the core lie in rows."""
+
+import json
+import sqlite3
+from dataclasses import asdict
+from typing import Any
+
+from listener.runs import Hold, Origin, Outcome, Run, State, Trigger
+
+
+def run_of(row: sqlite3.Row) -> Run:
+    """Return the run of a row of `current_runs`."""
+    values: dict[str, Any] = dict(row)
+    values["state"] = State(values["state"])
+    values["outcome"] = _outcome_of(values["outcome"])
+    return Run(**values)
+
+
+def trigger_of(row: sqlite3.Row) -> Trigger:
+    """Return the trigger of a row of `triggers`."""
+    return Trigger(row["id"], row["site"], row["environment"], Origin(row["origin"]), row["actor"], row["at"])
+
+
+def hold_of(row: sqlite3.Row) -> Hold:
+    """Return the hold of a row of `holds`."""
+    return Hold(row["site"], row["environment"], row["reason"], row["actor"], row["since"])
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return what is stored of an outcome."""
+    return json.dumps(asdict(outcome))
+
+
+def _outcome_of(text: str | None) -> Outcome | None:
+    if text is None:
+        return None
+    values = json.loads(text)
+    for name in ("removed", "warnings"):
+        values[name] = tuple(values[name])
+    return Outcome(**values)

@@ -1,0 +1,170 @@
+"""The one thread that writes, and its group commit.
+
+A durable commit costs an fsync, whatever it holds. So requests queue up while one is under way, the next
+transaction takes all of them, and nobody is answered before it is committed: an acknowledgement costs its
+share of an fsync, and none is given for what a power cut could take back.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from listener.errors import StoreUnavailableError
+from listener.store.signals import Signals
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One request's part of a batch: where it writes, and whom to wake once that is committed."""
+
+    connection: sqlite3.Connection
+    changed: set[str] = field(default_factory=set)
+    """The runs that have a new state or new lines."""
+    work: bool = False
+    """Whether a run may have become claimable."""
+
+    def execute(self, sql: str, values: Mapping[str, Any]) -> int:
+        """Run a statement; return how many rows it changed."""
+        return self.connection.execute(sql, values).rowcount
+
+    def one(self, sql: str, values: Mapping[str, Any]) -> sqlite3.Row | None:
+        """Return the statement's first row, or None."""
+        row: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
+        """Return every row of the statement."""
+        return self.connection.execute(sql, values).fetchall()
+
+
+@dataclass(slots=True)
+class _Request:
+    perform: Callable[[Transaction], Any]
+    future: asyncio.Future[Any]
+    transaction: Transaction
+    result: Any = None
+    error: Exception | None = None
+
+
+class Writer:
+    """Carries out requests in their order, as many in one transaction as are waiting."""
+
+    def __init__(self, connection: sqlite3.Connection, signals: Signals) -> None:
+        self._connection = connection
+        self._signals = signals
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._closed = False
+        # A daemon: a program that ends without closing its store must not hang on it.
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, perform: Callable[[Transaction], T]) -> asyncio.Future[T]:
+        """Queue `perform`; the future has its result, or its error, once the batch is committed.
+
+        It is carried out even if the future is cancelled. Raise `StoreUnavailableError` after `close`.
+        """
+        if self._closed:
+            raise StoreUnavailableError("The store is closed.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Request(perform, future, Transaction(self._connection)))
+        return future
+
+    async def close(self) -> None:
+        """Take nothing more, carry out what is queued, and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            batch, closing = self._next_batch()
+            if batch:
+                self._commit(batch)
+                # A closed loop means that nobody is left to be answered.
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._answer, batch)
+
+    def _next_batch(self) -> tuple[list[_Request], bool]:
+        """Return a request with all that wait behind it, and whether this is the last batch."""
+        batch: list[_Request] = []
+        request = self._queue.get()
+        with suppress(Empty):
+            while request is not None:
+                batch.append(request)
+                request = self._queue.get_nowait()
+        return batch, request is None
+
+    def _commit(self, batch: list[_Request]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for request in batch:
+                self._perform(request)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            for request in batch:
+                request.error = unavailable(error)
+
+    def _perform(self, request: _Request) -> None:
+        """Carry out one request; what goes wrong in it is undone and is its own affair.
+
+        Unless SQLite gave up the whole transaction, as it may when the disk is full: then raise.
+        """
+        self._connection.execute("SAVEPOINT request")
+        try:
+            request.result = request.perform(request.transaction)
+        except Exception as error:
+            # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
+            if not self._connection.in_transaction:
+                raise
+            self._connection.execute("ROLLBACK TO request")
+            request.error = translated(error)
+        self._connection.execute("RELEASE request")
+
+    def _roll_back(self) -> None:
+        # If even this fails, the next batch fails at its BEGIN, and tries it again.
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _answer(self, batch: Iterable[_Request]) -> None:
+        """Answer a whole batch, in the event loop's thread."""
+        for request in batch:
+            if request.error is None:
+                self._signals.ring(request.transaction.changed, work=request.transaction.work)
+            if request.future.cancelled():
+                continue
+            if request.error is None:
+                request.future.set_result(request.result)
+            else:
+                request.future.set_exception(request.error)
+
+
+def unavailable(error: sqlite3.Error) -> StoreUnavailableError:
+    """Return the error that tells what SQLite said."""
+    raised = StoreUnavailableError(
+        f"The store does not answer: {error}",
+        remedy="check that the disk of the store is neither full nor read-only",
+    )
+    raised.__cause__ = error
+    return raised
+
+
+def translated(error: Exception) -> Exception:
+    """Return `error` as the port's callers know it: the database's own failures are `StoreUnavailableError`.
+
+    A broken constraint or a wrong statement stays what it is: a fault of this program, which no retry heals.
+    """
+    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+        return unavailable(error)
+    return error

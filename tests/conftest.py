@@ -1,0 +1,82 @@
+"""The real parts that the tests share."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from listener.rehearsal import published as rehearsal
+from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd, find_sshd
+from tests.proxy import Proxy
+from tests.publisher import StudioPublisher
+
+REQUIRE_ALL = os.environ.get("SYNC_STAGING_REQUIRE_ALL") == "1"
+
+
+def unavailable(what: str) -> NoReturn:
+    """Skip a test whose real part is missing, or fail it where every part is required."""
+    if REQUIRE_ALL:
+        pytest.fail(f"{what} is required here, and missing")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd that all tests share: do not stop it."""
+    if find_sshd() is None:
+        unavailable("sshd (openssh-server)")
+    with Sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """An sshd of one test's own, which may stop it or change its key."""
+    if find_sshd() is None:
+        unavailable("sshd (openssh-server)")
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    with Sshd(folder) as running:
+        yield running
+
+
+@pytest.fixture
+async def proxy(sshd: Sshd) -> AsyncIterator[Proxy]:
+    """A way to the shared sshd that can be cut, frozen and slowed down."""
+    async with Proxy(sshd.port) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A repository as Studio leaves it, to be copied."""
+    return rehearsal.build(tmp_path_factory.mktemp("pristine"), files=40)
+
+
+@pytest.fixture
+def published(pristine: Published, tmp_path: Path) -> Published:
+    """A fresh copy of a repository as Studio leaves it, untouched for a while."""
+    folder = tmp_path / "mysite"
+    shutil.copytree(pristine.path.parent, folder, symlinks=True)
+    copy = Published(folder / "published")
+    copy.git("update-index", "-q", "--refresh")
+    age(copy, 60)
+    return copy
+
+
+def age(published: Published, seconds: float) -> None:
+    """Make the repository look as if nobody had touched it for so long."""
+    for file in (published.path / ".git").rglob("*"):
+        if file.is_file():
+            then = file.stat().st_mtime - seconds
+            os.utime(file, (then, then))
+
+
+@pytest.fixture
+def publisher(published: Published) -> StudioPublisher:
+    """Studio, publishing into the repository."""
+    return StudioPublisher(published)

@@ -1,0 +1,73 @@
+"""The stores that the contract suite runs over. One more implementation is one more parameter here."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from listener.runs import Acceptance, Origin, Reception, Trigger, new_id
+from listener.store import Store, open_store
+
+NOW = 1_700_000_000.0
+
+
+@pytest.fixture(params=["sqlite"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    urls = {"sqlite": f"sqlite://{tmp_path}/listener.db"}
+    return urls[request.param]
+
+
+@pytest.fixture
+async def opened(store_url: str) -> AsyncIterator[Callable[[], Awaitable[Store]]]:
+    """Opens the store; closes at the end what was opened."""
+    async with AsyncExitStack() as stores:
+
+        async def opening() -> Store:
+            store = open_store(store_url)
+            await store.open()
+            stores.push_async_callback(store.close)
+            return store
+
+        yield opening
+
+
+@pytest.fixture
+async def store(opened: Callable[[], Awaitable[Store]]) -> Store:
+    return await opened()
+
+
+@pytest.fixture
+def deliver() -> Callable[..., Awaitable[Acceptance]]:
+    """Brings a delivery with the key `key` that selects `environments`, with fresh ids of ours."""
+
+    async def delivering(
+        store: Store,
+        key: str | None,
+        *environments: str,
+        now: float = NOW,
+        ignored: str = "",
+        origin: Origin = Origin.HOOK,
+    ) -> Acceptance:
+        reception = Reception(
+            new_id(now), "forge", key, now, 2, "digest", {"x-event": "push"}, {"ref": "live"}, ignored
+        )
+        triggers = [Trigger(new_id(now), "site", e, origin, "forge", now) for e in environments]
+        return await store.accept(triggers, reception, now)
+
+    return delivering
+
+
+@pytest.fixture
+def call() -> Callable[..., Awaitable[Acceptance]]:
+    """Asks explicitly for one environment."""
+    numbers = count(1)
+
+    async def calling(
+        store: Store, environment: str, *, now: float = NOW, origin: Origin = Origin.API, site: str = "site"
+    ) -> Acceptance:
+        trigger = Trigger(f"call-{next(numbers)}", site, environment, origin, "ci", now)
+        return await store.accept([trigger], None, now)
+
+    return calling

@@ -1,0 +1,445 @@
+"""The `Repository` port over a real sshd and real git: what is decided is what happens, and nothing else."""
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from listener.errors import (
+    BusyError,
+    CheckedOutElsewhereError,
+    DivergedError,
+    LiveMissingError,
+    NotARepositoryError,
+    StaleLockError,
+    SymbolicBranchError,
+    WrongOwnerError,
+)
+from listener.plans import PlanKind, Signing
+from listener.rehearsal.git import git
+from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
+from listener.runs import Run, State
+from listener.sites import Environment, Host, Policy, RepositoryAddress
+from listener.ssh import HostPool
+from listener.sync import Progress, Synchronizer
+from tests.conftest import age
+from tests.publisher import STEPS, DeliveryNode, StudioPublisher
+
+QUIET = 2.0
+PATIENCE = 900.0
+NUMBERS = itertools.count()
+
+
+class Notes:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def note(self, event: str, level: str = "info", **facts: Any) -> None:
+        self.events.append((event, {"level": level, **facts}))
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [facts for event, facts in self.events if event == name]
+
+
+def host_of(sshd: Sshd) -> Host:
+    return Host("studio", "127.0.0.1", sshd.port, sshd.user, str(sshd.known_hosts), str(sshd.identity))
+
+
+@pytest.fixture
+async def pool(sshd: Sshd) -> AsyncIterator[HostPool]:
+    pool = HostPool({"studio": host_of(sshd)}, step_timeout=20, connect_timeout=10)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def environment(published: Published) -> Environment:
+    address = RepositoryAddress("studio", str(published.path))
+    return Environment("mysite", "staging", address, "staging", "live", Policy.FORWARD, follow=True)
+
+
+def a_run() -> Run:
+    return Run(f"run-{next(NUMBERS)}", "mysite", "staging", State.RUNNING, time.time(), 0.0)
+
+
+async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> Progress:
+    progress = Progress()
+    synchronizer = Synchronizer(pool, quiet=quiet, patience=PATIENCE)
+    await synchronizer.sync(environment, a_run(), Notes(), progress)
+    return progress
+
+
+def make_ancestor(published: Published) -> None:
+    """Let staging be where live was one commit ago."""
+    tree = published.tree("staging")
+    newer = published.git("commit-tree", tree, "-p", published.commit("live"), "-m", "Publish to live")
+    published.git("update-ref", "refs/heads/staging", published.commit("live"))
+    published.git("update-ref", "refs/heads/live", newer)
+    published.git("reset", "--quiet", "--hard")
+    age(published, 60)
+
+
+async def test_a_diverged_branch_gets_a_commit_with_lives_tree_and_both_parents(
+    pool: HostPool, environment: Environment, published: Published, tmp_path: Path
+) -> None:
+    old, live = published.commit("staging"), published.commit("live")
+    node = DeliveryNode(published, tmp_path / "node", "staging")
+    progress = await sync(pool, environment)
+    assert progress.plan == PlanKind.FORWARD_COMMIT
+    assert (progress.old, progress.new, progress.live) == (old, published.commit("staging"), live)
+    assert published.tree("staging") == published.tree("live")
+    assert published.git("rev-list", "--parents", "-1", "staging").split()[1:] == [old, live]
+    assert published.commit("live") == live
+    assert published.is_clean()
+    assert node.pull() == "fast-forward"
+    assert node.tree() == published.tree("live")
+
+
+async def test_what_a_sync_removes_is_told_before_and_after(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
+    observation, plan = await synchronizer.look(environment, Notes())
+    removed = ("site/website/staged-for-review/index.xml",)
+    assert plan.kind is PlanKind.FORWARD_COMMIT
+    assert (observation.removal.count, observation.removal.paths) == (1, removed)
+    progress = await sync(pool, environment)
+    assert (progress.removed_count, progress.removed) == (1, removed)
+
+
+async def test_paths_that_git_quotes_are_told_as_they_are(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    names = ('ä "quoted"\n.xml', "tab\t.xml", "back\\slash.xml", "plain.xml")
+    for name in names:
+        (published.path / name).write_text("x")
+    published.git("add", "--all")
+    published.git("commit", "--quiet", "-m", "odd names")
+    (published.path / os.fsdecode(b"\xff.xml")).write_text("x")
+    published.git("add", "--all")
+    published.git("commit", "--quiet", "-m", "no UTF-8")
+    age(published, 60)
+    observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    assert {*names, "\\xff.xml"} <= set(observation.removal.paths)
+
+
+async def test_only_the_first_thousand_of_many_removed_paths_are_listed_and_all_are_counted(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    for number in range(1500):
+        (published.path / f"staged-{number:04}.xml").write_text("x")
+    published.git("add", "--all")
+    published.git("commit", "--quiet", "-m", "many")
+    age(published, 60)
+    observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    assert observation.removal.count == 1501
+    assert len(observation.removal.paths) == 1000
+
+
+async def test_an_ancestor_of_live_is_fast_forwarded(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    make_ancestor(published)
+    progress = await sync(pool, environment)
+    assert progress.plan == PlanKind.FAST_FORWARD
+    assert published.commit("staging") == published.commit("live")
+    assert published.is_clean()
+
+
+async def test_equal_trees_are_left_alone(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    await sync(pool, environment)
+    before = published.commit("staging")
+    progress = await sync(pool, environment)
+    assert progress.plan == PlanKind.UP_TO_DATE
+    assert published.commit("staging") == before
+
+
+async def test_a_missing_branch_is_created_at_live(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("checkout", "--quiet", "live")
+    published.git("branch", "--quiet", "-D", "staging")
+    age(published, 60)
+    progress = await sync(pool, environment)
+    assert (progress.plan, progress.old) == (PlanKind.CREATE, "")
+    assert published.commit("staging") == published.commit("live")
+
+
+async def test_policy_reset_moves_to_lives_commit_and_keeps_the_old_one_under_a_backup(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    old = published.commit("staging")
+    progress = await sync(pool, replace(environment, policy=Policy.RESET))
+    assert progress.plan == PlanKind.RESET
+    assert published.commit("staging") == published.commit("live")
+    assert published.git("rev-parse", progress.backup) == old
+    assert published.is_clean()
+
+
+async def test_policy_reset_makes_commits_equal_where_trees_are(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    await sync(pool, environment)
+    progress = await sync(pool, replace(environment, policy=Policy.RESET))
+    assert progress.plan == PlanKind.RESET
+    assert published.commit("staging") == published.commit("live")
+
+
+async def test_policy_fast_forward_refuses_a_diverged_branch(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    before = published.commit("staging")
+    with pytest.raises(DivergedError):
+        await sync(pool, replace(environment, policy=Policy.FAST_FORWARD))
+    assert published.commit("staging") == before
+
+
+async def test_a_missing_live_is_refused(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("branch", "--quiet", "-D", "live")
+    with pytest.raises(LiveMissingError):
+        await sync(pool, environment)
+
+
+async def test_a_symbolic_branch_is_refused_and_its_target_stays(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    before = published.commit("staging")
+    published.git("symbolic-ref", "refs/heads/qa", "refs/heads/staging")
+    with pytest.raises(SymbolicBranchError):
+        await sync(pool, replace(environment, name="qa", branch="qa"))
+    assert published.commit("staging") == before
+
+
+async def test_a_branch_that_another_work_tree_has_checked_out_is_refused(
+    pool: HostPool, environment: Environment, published: Published, tmp_path: Path
+) -> None:
+    published.git("branch", "--quiet", "qa", "staging")
+    published.git("worktree", "add", "--quiet", str(tmp_path / "elsewhere"), "qa")
+    age(published, 60)
+    with pytest.raises(CheckedOutElsewhereError):
+        await sync(pool, replace(environment, name="qa", branch="qa"))
+
+
+async def test_a_bare_repository_is_synced_without_waiting_for_quiet(
+    pool: HostPool, environment: Environment, published: Published, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), "bare.git")
+    address = RepositoryAddress("studio", str(tmp_path / "bare.git"))
+    progress = await sync(pool, replace(environment, repository=address))
+    assert progress.plan == PlanKind.FORWARD_COMMIT
+    bare = Published(tmp_path / "bare.git")
+    assert bare.tree("staging") == bare.tree("live")
+    assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
+
+
+async def test_a_path_to_the_git_directory_itself_works_as_well(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    address = RepositoryAddress("studio", str(published.path / ".git"))
+    await sync(pool, replace(environment, repository=address))
+    assert published.tree("staging") == published.tree("live")
+    assert published.is_clean()
+
+
+async def test_a_repository_just_touched_is_left_to_studio_until_it_is_quiet(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("fetch", "--quiet", "origin")
+    with pytest.raises(BusyError) as refused:
+        await sync(pool, environment, quiet=30)
+    assert refused.value.again_in == pytest.approx(30, abs=10)
+    assert published.head() == "ref: refs/heads/staging"
+
+
+async def test_our_own_sync_does_not_count_as_touching(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    await sync(pool, environment)
+    live = published.commit("live")
+    newer = published.git("commit-tree", f"{live}^{{tree}}", "-p", live, "-m", "x")
+    published.git("update-ref", "refs/heads/live", newer)
+    assert (await sync(pool, replace(environment, policy=Policy.RESET), quiet=30)).plan == PlanKind.RESET
+
+
+@pytest.mark.parametrize("mark", ["staging_in_progress", "live_in_progress", "index.lock", "HEAD.lock"])
+async def test_a_mark_of_a_publish_holds_the_sync_up_for_patience_only(
+    pool: HostPool, environment: Environment, published: Published, mark: str
+) -> None:
+    published.git("checkout", "--quiet", "live")
+    if mark.endswith("_in_progress"):
+        published.git("branch", mark, "staging")
+    else:
+        (published.path / ".git" / mark).touch()
+    age(published, 60)
+    with pytest.raises(BusyError, match=mark):
+        await sync(pool, environment)
+    age(published, PATIENCE)
+    progress = await sync(pool, environment)
+    assert progress.plan == PlanKind.FORWARD_COMMIT
+    assert mark in progress.warnings[0]
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_a_stale_head_lock_is_never_taken_away_where_it_is_needed(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    lock = published.path / ".git" / "HEAD.lock"
+    lock.write_text("somebody else's")
+    age(published, PATIENCE + 60)
+    with pytest.raises(StaleLockError):
+        await sync(pool, environment)
+    assert lock.read_text() == "somebody else's"
+
+
+async def test_the_head_lock_of_a_killed_predecessor_is_taken_away(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    process = await asyncio.create_subprocess_exec("true")
+    await process.wait()
+    own = published.path / ".git" / f"sync-staging-HEAD.{process.pid}"
+    own.write_text(published.commit("staging") + "\n")
+    os.link(own, published.path / ".git" / "HEAD.lock")
+    age(published, 60)
+    await sync(pool, environment)
+    assert published.is_clean()
+    assert not list((published.path / ".git").glob("*HEAD.*"))
+
+
+async def test_a_repository_of_another_owner_is_refused(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a repository away")
+    os.chown(published.path / ".git" / "objects", 12345, 12345)
+    with pytest.raises(WrongOwnerError):
+        await sync(pool, environment)
+
+
+@pytest.mark.parametrize("path", ["/nonexistent", "/etc", "/", "/tmp/a b;$(touch /tmp/never)'\"\n"])
+async def test_a_path_without_a_repository_is_refused(
+    pool: HostPool, environment: Environment, path: str
+) -> None:
+    with pytest.raises(NotARepositoryError):
+        await sync(pool, replace(environment, repository=RepositoryAddress("studio", path)))
+    assert not os.path.exists("/tmp/never")  # noqa: ASYNC240, PTH110 (one look)
+
+
+async def test_what_changed_between_looking_and_applying_moves_nothing(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    repository = pool.at(environment.repository, Notes())
+    synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
+    observation, plan = await synchronizer.look(environment, Notes())
+    published.git("checkout", "--quiet", "live")
+    before = published.commit("staging")
+    applied = await repository.apply(environment, plan, observation, Signing("r", 0))
+    assert applied.changed
+    assert published.commit("staging") == before
+
+
+async def test_a_forward_commit_is_the_same_object_however_often_it_is_made(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    old = published.commit("staging")
+    run = a_run()
+    synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
+    await synchronizer.sync(environment, run, Notes(), Progress())
+    first = published.commit("staging")
+    published.git("update-ref", "refs/heads/staging", old)
+    await synchronizer.sync(environment, run, Notes(), Progress())
+    assert published.commit("staging") == first
+
+
+UNMARKED = {"fetch", "leave crashed", "checkout sandbox", "pull", "branch"}
+"""The steps before which no `_in_progress` branch tells of the publish."""
+
+CHANGES = {"site/website/news/index.xml": "approved\n", "static-assets/css/part-0002.css": None}
+
+
+def published_well(published: Published, target: str, staged: set[str]) -> bool:
+    """Whether a publish of `CHANGES` has its content, and live nothing that was only staged."""
+    files = published.files(target)
+    return (
+        "site/website/news/index.xml" in files
+        and "static-assets/css/part-0002.css" not in files
+        and not staged & set(published.files("live"))
+        and published.is_clean()
+    )
+
+
+@pytest.mark.parametrize("paused", STEPS)
+@pytest.mark.parametrize("target", ["staging", "live"])
+async def test_a_sync_let_loose_in_a_pause_of_a_publish_waits(
+    pool: HostPool,
+    environment: Environment,
+    published: Published,
+    publisher: StudioPublisher,
+    target: str,
+    paused: str,
+) -> None:
+    staged = set(published.files("staging")) - set(published.files("live"))
+    for number, step in enumerate(publisher.steps(target, CHANGES)):
+        if step == (target, paused) and number > 0:
+            with pytest.raises(BusyError):
+                await sync(pool, environment, quiet=30)
+    assert published_well(published, target, staged)
+
+
+@pytest.mark.parametrize("paused", STEPS)
+@pytest.mark.parametrize("target", ["staging", "live"])
+async def test_a_sync_let_loose_in_a_pause_that_outlasts_quiet_breaks_no_publish(
+    pool: HostPool,
+    environment: Environment,
+    published: Published,
+    publisher: StudioPublisher,
+    target: str,
+    paused: str,
+) -> None:
+    staged = set(published.files("staging")) - set(published.files("live"))
+    for step in publisher.steps(target, CHANGES):
+        if step == (target, paused):
+            age(published, 60)
+            if paused in UNMARKED:
+                await sync(pool, environment)
+            else:
+                with pytest.raises(BusyError, match=f"{target}_in_progress"):
+                    await sync(pool, environment)
+    assert published_well(published, target, staged)
+    age(published, 60)
+    await sync(pool, environment)
+    assert published.tree("staging") == published.tree("live")
+    publisher.publish("live", {"site/website/later/index.xml": "later\n"})
+    assert "site/website/later/index.xml" in published.files("live")
+
+
+@pytest.mark.parametrize("crashed", STEPS[5:])
+async def test_a_publish_that_crashed_delays_a_site_by_patience_and_is_repeated_well(
+    pool: HostPool, environment: Environment, published: Published, publisher: StudioPublisher, crashed: str
+) -> None:
+    staged = set(published.files("staging")) - set(published.files("live"))
+    for step in publisher.steps("staging", CHANGES):
+        if step == ("staging", crashed):
+            break
+    (published.path / ".git" / "index.lock").touch()
+    with pytest.raises(BusyError):
+        await sync(pool, environment)
+    age(published, PATIENCE + 1)
+    progress = await sync(pool, environment)
+    assert "staging_in_progress" in progress.warnings[0]
+    assert published.tree("staging") == published.tree("live")
+    (published.path / ".git" / "index.lock").unlink()
+    publisher.publish("live", CHANGES)
+    assert published_well(published, "live", staged)

@@ -1,0 +1,253 @@
+"""Any order of events keeps the store's rules: real SQLite against a model of a few dictionaries."""
+
+import asyncio
+from collections.abc import Coroutine
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from listener.runs import Hold, LogLine, Origin, Outcome, Reception, Run, RunFilter, State, Trigger, new_id
+from listener.store import Store, open_store
+
+T = TypeVar("T")
+
+ENVIRONMENTS = ("qa", "staging")
+CLEARING_PAUSE = 5.0
+
+environments = st.sampled_from(ENVIRONMENTS)
+delays = st.sampled_from((0.0, 1.0, 7.0))
+lost = frozenset({State.FAILED, State.CANCELLED})
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Two environments of one site, a handful of deliveries that repeat, and one worker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1_700_000_000.0
+        self.directory = TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.store = self.opened()
+        self.states: dict[str, State] = {}
+        self.waiting: dict[str, str] = {}
+        self.due: dict[str, float] = {}
+        """When a waiting run may start by itself, whatever the backoff of its environment."""
+        self.running: dict[str, Run] = {}
+        self.lines: dict[str, int] = {}
+        self.held: set[str] = set()
+        self.serving: dict[str, str] = {}
+        self.backoffs: dict[str, float] = {}
+        self.cleared: dict[str, float] = {}
+        self.deliveries: dict[str, dict[str, str]] = {}
+        """The latest trigger by environment of each delivery that was not ignored."""
+        self.ignored: set[str] = set()
+
+    def do(self, asked: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(asked)
+
+    def opened(self) -> Store:
+        store = open_store(f"sqlite://{self.directory.name}/listener.db")
+        self.do(store.open())
+        return store
+
+    def teardown(self) -> None:
+        self.do(self.store.close())
+        self.runner.close()
+        self.directory.cleanup()
+
+    def trigger(self, environment: str, origin: Origin) -> Trigger:
+        self.now += 0.01
+        return Trigger(new_id(self.now), "site", environment, origin, "actor", self.now)
+
+    def served(self, trigger: Trigger, run_id: str) -> None:
+        """The model of a trigger that gets the run that waits, or a new one."""
+        environment = trigger.environment
+        if environment in self.held:
+            assert run_id not in self.states
+            self.states[run_id] = State.FAILED
+        elif environment in self.waiting:
+            assert run_id == self.waiting[environment]
+        else:
+            assert run_id not in self.states
+            self.states[run_id] = State.QUEUED
+            self.waiting[environment] = run_id
+            self.due[environment] = self.now
+        self.serving[trigger.id] = run_id
+
+    def ended(self, environment: str, state: State) -> None:
+        self.states[self.running.pop(environment).id] = state
+
+    def goes_back(self, environment: str, own: float) -> State:
+        """The model of a run that leaves its owner unfinished."""
+        run = self.running.pop(environment)
+        state = State.QUEUED
+        if environment in self.held:
+            state = State.CANCELLED
+        elif environment in self.waiting:
+            state = State.SUPERSEDED
+            successor = self.waiting[environment]
+            self.due[environment] = max(self.due[environment], own)
+            moved = {trigger: successor for trigger, by in self.serving.items() if by == run.id}
+            self.serving.update(moved)
+        else:
+            self.waiting[environment] = run.id
+            self.due[environment] = own
+        self.states[run.id] = state
+        return state
+
+    @rule(key=st.sampled_from("abc"), selected=st.lists(environments, min_size=1, unique=True))
+    def a_delivery_arrives(self, key: str, selected: list[str]) -> None:
+        triggers = [self.trigger(environment, Origin.HOOK) for environment in selected]
+        reception = Reception(new_id(self.now), "forge", key, self.now, 0, "", {}, {})
+        answer = self.do(self.store.accept(triggers, reception, self.now))
+        free = {t.environment: t for t in triggers if t.environment not in self.held}
+        known = self.deliveries.get(key)
+        assert answer.repeated == (known is not None or (key in self.ignored and not free))
+        if known is None:
+            self.taken(key, free, answer.runs)
+            assert bool(answer.ignored) == (not free)
+            return
+        runs = dict(zip(known, answer.runs, strict=True))
+        for environment, old in list(known.items()):
+            if environment in free and self.states[self.serving[old]] in lost:
+                self.served(free[environment], runs[environment])
+                known[environment] = free[environment].id
+        assert answer.triggers == tuple(known.values())
+        assert answer.runs == tuple(self.serving[trigger] for trigger in known.values())
+
+    def taken(self, key: str, free: dict[str, Trigger], runs: tuple[str, ...]) -> None:
+        for trigger, run_id in zip(free.values(), runs, strict=True):
+            self.served(trigger, run_id)
+        if free:
+            self.deliveries[key] = {environment: trigger.id for environment, trigger in free.items()}
+        else:
+            self.ignored.add(key)
+
+    @rule(environment=environments)
+    def somebody_calls(self, environment: str) -> None:
+        trigger = self.trigger(environment, Origin.API)
+        (run_id,) = self.do(self.store.accept([trigger], None, self.now)).runs
+        self.served(trigger, run_id)
+        may = self.now - self.cleared.get(environment, 0.0) >= CLEARING_PAUSE
+        if environment not in self.held and may and self.backoffs.get(environment, 0.0) > self.now:
+            self.backoffs[environment] = 0.0
+            self.cleared[environment] = self.now
+
+    def claimable(self) -> dict[str, float]:
+        free = set(self.waiting) - set(self.running) - self.held
+        return {e: max(self.due[e], self.backoffs.get(e, 0.0)) for e in free}
+
+    @precondition(lambda self: self.claimable())
+    @rule()
+    def the_worker_claims(self) -> None:
+        run = self.do(self.store.claim(self.now))
+        due = {environment for environment, at in self.claimable().items() if at <= self.now}
+        assert (run is None) == (not due)
+        if run is not None:
+            assert run.environment in due
+            assert run.id == self.waiting.pop(run.environment)
+            assert run.lines == self.lines.get(run.id, 0)
+            self.running[run.environment] = run
+            self.states[run.id] = State.RUNNING
+
+    def owned(self, data: st.DataObject) -> Run:
+        return self.running[data.draw(st.sampled_from(sorted(self.running)))]
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), state=st.sampled_from((State.SUCCEEDED, State.FAILED)))
+    def the_worker_finishes(self, data: st.DataObject, state: State) -> None:
+        run = self.owned(data)
+        self.do(self.store.finish(run, state, Outcome(), self.now))
+        self.ended(run.environment, state)
+        if state is State.SUCCEEDED:
+            self.backoffs.pop(run.environment, None)
+            self.cleared.pop(run.environment, None)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), delay=delays, failed=st.booleans())
+    def the_worker_gives_up_for_now(self, data: st.DataObject, delay: float, failed: bool) -> None:
+        run, again = self.owned(data), self.now + delay
+        back = self.do(self.store.requeue(run, Outcome(), again, self.now, failed=failed))
+        if failed:
+            self.backoffs[run.environment] = again
+        assert back.state is self.goes_back(run.environment, self.now if failed else again)
+        assert (back.failures, back.looks) == (run.failures + failed, run.looks + (not failed))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), count=st.integers(1, 5))
+    def the_worker_logs(self, data: st.DataObject, count: int) -> None:
+        run = self.owned(data)
+        first = self.lines.get(run.id, 0) + 1
+
+        async def append() -> None:
+            self.store.append(run, [LogLine(first + n, "{}") for n in range(count)])
+            await self.store.ping()
+
+        self.do(append())
+        self.lines[run.id] = first + count - 1
+        stored = self.do(self.store.lines(run.id, 0))
+        assert [line.sequence for line in stored] == list(range(1, first + count))
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def somebody_cancels(self, data: st.DataObject) -> None:
+        environment = data.draw(st.sampled_from(sorted(self.waiting)))
+        run_id = self.waiting.pop(environment)
+        assert self.do(self.store.cancel(run_id, self.now)).state is State.CANCELLED
+        self.states[run_id] = State.CANCELLED
+
+    @precondition(lambda self: not self.held)
+    @rule(environment=environments)
+    def somebody_holds(self, environment: str) -> None:
+        self.do(self.store.hold(Hold("site", environment, "reason", "actor", self.now)))
+        self.held.add(environment)
+        run_id = self.waiting.pop(environment, None)
+        if run_id is not None:
+            self.states[run_id] = State.CANCELLED
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def somebody_releases(self) -> None:
+        environment = self.held.pop()
+        assert self.do(self.store.release("site", environment)) is not None
+
+    @rule(seconds=st.sampled_from((0.5, 3.0, 10.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def the_listener_starts_again(self) -> None:
+        self.do(self.store.close())
+        self.store = self.opened()
+        recovered = {run.environment: run for run in self.do(self.store.recover(self.now))}
+        assert set(recovered) == set(self.running)
+        for environment, run in recovered.items():
+            own = self.running[environment].not_before
+            assert run.state is self.goes_back(environment, own)
+
+    @invariant()
+    def every_run_is_where_the_model_has_it(self) -> None:
+        history = self.do(self.store.runs(RunFilter(limit=10_000)))
+        assert {run.id: run.state for run in history} == self.states
+        for state, model in (
+            (State.QUEUED, self.waiting),
+            (State.RUNNING, {environment: run.id for environment, run in self.running.items()}),
+        ):
+            there = [(run.environment, run.id) for run in history if run.state is state]
+            assert sorted(there) == sorted(model.items())
+
+    @invariant()
+    def every_trigger_is_served_by_the_run_that_the_model_says(self) -> None:
+        for trigger, run_id in self.serving.items():
+            assert self.do(self.store.serving(trigger)).id == run_id
+
+    @invariant()
+    def the_next_due_time_is_the_earliest_claimable_one(self) -> None:
+        assert self.do(self.store.next_due()) == min(self.claimable().values(), default=None)
+
+
+AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestAnyOrder = AnyOrder.TestCase

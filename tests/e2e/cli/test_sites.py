@@ -1,0 +1,55 @@
+"""`status`, `hold` and `release`."""
+
+from pathlib import Path
+
+from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
+from tests.e2e.cli.shell import Shell
+from tests.listening import Client, Daemon, configuration, daemon, free_port, written
+
+
+async def test_status_tells_how_every_environment_stands(
+    running: Daemon, shell: Shell, published: Published
+) -> None:
+    before = await shell("status")
+    assert before.status == 0
+    assert before.out.splitlines()[1].split()[:4] == ["mysite", "staging", "differs:", "forward-commit"]
+    await shell("sync", "mysite", "staging")
+    after = await shell("status", "mysite")
+    row = after.out.splitlines()[1].split()
+    assert row[:5] == [
+        "mysite",
+        "staging",
+        "equal",
+        published.commit("live")[:10],
+        published.commit("staging")[:10],
+    ]
+
+
+async def test_status_tells_why_a_host_can_not_be_asked(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    whole = configuration(tmp_path, sshd, published.path)
+    whole["hosts"]["studio"]["port"] = free_port()
+    config = written(tmp_path, whole)
+    async with daemon(config):
+        done = await Shell(config)("status")
+    assert done.status == 0
+    assert "error: host-unreachable" in done.out
+    assert done.out.splitlines()[-1].startswith("  remedy: check the host's address")
+
+
+async def test_a_hold_freezes_an_environment_until_it_is_released(
+    running: Daemon, shell: Shell, api: Client, published: Published
+) -> None:
+    held = await shell("hold", "mysite", "staging", "--reason", "acceptance \x1b[31mtest")
+    assert (held.status, held.out) == (0, "mysite/staging is on hold: acceptance \\x1b[31mtest\n")
+    refused = await shell("sync", "mysite", "staging")
+    assert (refused.status, refused.out) == (1, "mysite/staging: failed (on-hold)\n")
+    assert "on hold by root since" in (await shell("status")).out
+    released = await shell("release", "mysite", "staging", "--json")
+    assert released.status == 0
+    [run] = released.document["runs"]
+    assert (await api.ended(run))["state"] == "succeeded"
+    again = await shell("release", "mysite", "staging")
+    assert (again.status, again.out) == (0, "mysite/staging was not on hold\n")

@@ -1,0 +1,210 @@
+"""A configured listener to test against: in this process, or as a daemon of its own that can be killed."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+ADMIN = "admin-token-of-the-tests"
+MEMBER = "member-token-of-the-tests"
+GITHUB_SECRET = "It's a Secret to Everybody"
+
+SYNC_STAGING = "/api/1/services/api/1/publish/sync-staging.json"
+RESET_STAGING = "/api/1/services/api/1/publish/reset-staging.json"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict[str, Any]:
+    """The configuration of one site whose repository lies at `path` on `sshd`; overrides replace sections."""
+    sha256 = {name: hashlib.sha256(name.encode()).hexdigest() for name in (ADMIN, MEMBER)}
+    whole: dict[str, Any] = {
+        "server": {"host": "127.0.0.1", "port": free_port(), "drain": 5},
+        "store": f"sqlite:///{folder}/listener.db",
+        "ssh": {"known_hosts": str(sshd.known_hosts), "identity": str(sshd.identity)},
+        "hosts": {"studio": {"address": "127.0.0.1", "port": sshd.port, "user": sshd.user}},
+        "sites": {
+            "mysite": {
+                "repository": {"host": "studio", "path": str(path)},
+                "environments": {"staging": {"follow": True}},
+            }
+        },
+        "hooks": {
+            "forge": {
+                "scheme": "github",
+                "secrets": [GITHUB_SECRET],
+                "repositories": {"acme/mysite": "mysite"},
+            }
+        },
+        "tokens": [
+            {"name": "root", "sha256": sha256[ADMIN], "role": "admin"},
+            {"name": "editors", "sha256": sha256[MEMBER], "role": "member", "sites": ["mysite"]},
+        ],
+        "sync": {"quiet": 0.2, "patience": 3, "backoff": 0.1, "backoff_most": 0.5},
+        "log": {"format": "json", "level": "debug"},
+    }
+    return {**whole, **overrides}
+
+
+def written(folder: Path, whole: dict[str, Any]) -> Path:
+    """The path of the configuration, written to a file that only its owner reads."""
+    path = folder / "listener.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    path.chmod(0o600)
+    return path
+
+
+def push(ref: str = "refs/heads/live", repository: str = "acme/mysite", **more: Any) -> bytes:
+    """The body of a forge's push."""
+    body = {"ref": ref, "after": "1" * 40, "deleted": False, "repository": {"full_name": repository}, **more}
+    return json.dumps(body).encode()
+
+
+def signed(body: bytes, delivery: str, event: str = "push", secret: str = GITHUB_SECRET) -> dict[str, str]:
+    """The headers with which GitHub sends a body."""
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/json",
+        "X-GitHub-Event": event,
+        "X-GitHub-Delivery": delivery,
+        "X-Hub-Signature-256": f"sha256={digest}",
+    }
+
+
+class Client:
+    """Speaks HTTP to a listener."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+
+    async def call(
+        self, method: str, path: str, *, token: str | None = ADMIN, **more: Any
+    ) -> tuple[int, Any, "aiohttp.typedefs.LooseHeaders"]:
+        """Status, parsed JSON (or text), headers."""
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        async with self.session.request(method, self.url + path, headers=headers, **more) as response:
+            text = await response.text()
+            body = (
+                json.loads(text)
+                if "json" in response.content_type and "nd" not in response.content_type
+                else text
+            )
+            return response.status, body, response.headers
+
+    async def sync(
+        self, environment: str = "staging", site: str = "mysite", **more: Any
+    ) -> tuple[int, Any, Any]:
+        """The Crafter call."""
+        return await self.call(
+            "POST", SYNC_STAGING, json={"site_id": site, "environment": environment}, **more
+        )
+
+    async def deliver(self, delivery: str, body: bytes | None = None, **more: Any) -> tuple[int, Any, Any]:
+        """A signed push to the hook `forge`."""
+        body = push() if body is None else body
+        return await self.call(
+            "POST", "/hooks/forge", token=None, data=body, headers=signed(body, delivery, **more)
+        )
+
+    async def ended(self, run: str) -> dict[str, Any]:
+        """A run, once it has ended (followed through its successors)."""
+        while True:
+            _, view, _ = await self.call("GET", f"/api/v1/runs/{run}")
+            if view["state"] == "superseded":
+                run = view["successor"]
+            elif view["state"] in {"succeeded", "failed", "cancelled"}:
+                found: dict[str, Any] = view
+                return found
+            else:
+                await asyncio.sleep(0.02)
+
+    async def events(self, run: str) -> list[dict[str, Any]]:
+        """A run's whole log, read until the run has ended."""
+        _, text, _ = await self.call("GET", f"/api/v1/runs/{run}/log")
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+class Daemon:
+    """`sync-staging serve` in a process of its own."""
+
+    def __init__(self, configuration: Path) -> None:
+        self.configuration = configuration
+        whole = yaml.safe_load(configuration.read_text())
+        self.url = f"http://127.0.0.1:{whole['server']['port']}"
+        self.log = configuration.with_suffix(".log")
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "listener", "serve", "--config", str(self.configuration), stderr=log
+            )
+        async with aiohttp.ClientSession() as session:
+            while not await self._ready(session):
+                if self._process.returncode is not None:
+                    raise RuntimeError(self.log.read_text())
+                await asyncio.sleep(0.02)
+
+    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+        try:
+            async with session.get(f"{self.url}/readyz") as response:
+                return response.status == 200
+        except aiohttp.ClientError:
+            return False
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        assert self._process is not None
+        return self._process
+
+    async def kill(self) -> None:
+        """End it as a power cut does."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def terminate(self) -> int:
+        """End it as systemd does; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+    def events(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@asynccontextmanager
+async def daemon(configuration: Path) -> AsyncIterator[Daemon]:
+    """A running daemon, ended at last."""
+    running = Daemon(configuration)
+    await running.start()
+    try:
+        yield running
+    finally:
+        if running.process.returncode is None:
+            await running.kill()
+
+
+@asynccontextmanager
+async def client(url: str) -> AsyncIterator[Client]:
+    """A client of a listener."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+        yield Client(session, url)

@@ -1,0 +1,389 @@
+"""What a configuration may say, and what is told about one that says something else."""
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from listener import config
+from listener.access import Role
+from listener.config import Settings, describe, load, to_dict
+from listener.errors import ConfigurationError
+from listener.sites import Policy
+
+STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def valid() -> dict[str, Any]:
+    """A configuration with one of everything; its files lie beside it."""
+    return {
+        "ssh": {"known_hosts": "known_hosts", "identity": "id_ed25519"},
+        "hosts": {"studio": {"address": "studio.example.com", "user": "crafter"}},
+        "sites": {
+            "mysite": {
+                "repository": {"host": "studio", "path": "/srv/mysite/published"},
+                "environments": {
+                    "staging": {"follow": True},
+                    "qa": {"branch": "quality", "policy": "reset", "follow": False},
+                },
+            }
+        },
+        "hooks": {
+            "forge": {
+                "scheme": "github",
+                "secrets": ["file:forge-secret"],
+                "repositories": {"acme/my.site": "mysite"},
+            },
+            "publisher": {
+                "scheme": "standard-webhooks",
+                "secrets": ["credential:publisher"],
+                "sites": ["mysite"],
+            },
+        },
+        "tokens": [
+            {"name": "ci", "sha256": "a" * 64, "role": "admin"},
+            {
+                "name": "editors",
+                "sha256": "b" * 64,
+                "role": "member",
+                "sites": ["mysite"],
+                "expires": "2030-01-31T00:00:00Z",
+            },
+        ],
+    }
+
+
+class Folder:
+    """A folder with a configuration and all that it refers to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / "listener.yaml"
+        self.credentials = path / "credentials"
+        self.credentials.mkdir()
+        self.environ = {"CREDENTIALS_DIRECTORY": str(self.credentials)}
+        self.put("known_hosts", "studio.example.com ssh-ed25519 AAAA\n", 0o644)
+        self.put("id_ed25519", "a key\n")
+        self.put("forge-secret", "It's a Secret to Everybody\n")
+        self.put("credentials/publisher", STANDARD_SECRET, 0o440)
+
+    def put(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
+        file = self.path / name
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        file.chmod(mode)
+        return file
+
+    def load(self, tree: object) -> Settings:
+        self.put("listener.yaml", yaml.safe_dump(tree, sort_keys=False))
+        return load(self.file, self.environ)
+
+    def refused(self, tree: object) -> str:
+        with pytest.raises(ConfigurationError) as refused:
+            self.load(tree)
+        return refused.value.message
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The valid configuration with one place set; `None` takes the place away. `/` leads to it."""
+    tree = valid()
+    *above, last = path.split("/")
+    node: Any = tree
+    for step in above:
+        node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
+    if value is None:
+        del node[last]
+    else:
+        node[int(last) if isinstance(node, list) else last] = value
+    return tree
+
+
+def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> None:
+    loaded = folder.load(valid())
+    host = loaded.hosts["studio"]
+    assert (host.address, host.port, host.user) == ("studio.example.com", 22, "crafter")
+    assert host.known_hosts == str(folder.path / "known_hosts")
+    assert host.identity == str(folder.path / "id_ed25519")
+    staging = loaded.sites.environment("mysite", "staging")
+    assert (staging.branch, staging.live, staging.policy) == ("staging", "live", Policy.FORWARD)
+    assert str(staging.repository) == "studio:/srv/mysite/published"
+    assert loaded.sites.site("mysite").following == (staging,)
+    assert loaded.sites.environment("mysite", "qa").branch == "quality"
+    forge, publisher = loaded.hooks["forge"], loaded.hooks["publisher"]
+    assert forge.secrets == (b"It's a Secret to Everybody",)
+    assert (forge.repositories, forge.body_limit) == ({"acme/my.site": "mysite"}, 25 << 20)
+    assert (publisher.sites, publisher.site, publisher.body_limit) == (frozenset({"mysite"}), None, 1 << 20)
+    ci, editors = loaded.tokens
+    assert (ci.role, ci.sites, ci.expires) == (Role.ADMIN, frozenset(), None)
+    assert (editors.role, editors.sites, editors.expires) == (
+        Role.MEMBER,
+        frozenset({"mysite"}),
+        1896048000.0,
+    )
+    assert loaded.secrets == {b"It's a Secret to Everybody", STANDARD_SECRET.encode()}
+
+
+def test_what_is_left_out_has_its_default(folder: Folder) -> None:
+    loaded = folder.load(valid())
+    assert loaded.server == config.ServerSettings("127.0.0.1", 8787, 55, 10, 30)
+    assert (loaded.store, loaded.store_path) == (
+        "sqlite:///var/lib/sync-staging/listener.db",
+        "/var/lib/sync-staging/listener.db",
+    )
+    sync, retry = loaded.sync, loaded.sync.retry
+    assert (sync.quiet, sync.patience, sync.step_timeout, sync.connect_timeout) == (2, 900, 60, 15)
+    assert (sync.concurrency, retry.attempts, retry.first, retry.most) == (8, 20, 1, 300)
+    assert loaded.log == config.LogSettings("info", "auto")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(2, 2), (0.5, 0.5), ("250ms", 0.25), ("2s", 2), ("15m", 900), ("1.5h", 5400)]
+)
+def test_a_duration_is_seconds_or_has_a_unit(folder: Folder, written: object, seconds: float) -> None:
+    assert folder.load(changed("sync/patience", written)).sync.patience == seconds
+
+
+REFUSED = [
+    # settings that there are not, and those that are missing
+    ("hooks/forge/secret", "x", "hooks.forge.secret: is no setting; did you mean secrets? Known: repos"),
+    (
+        "metrics",
+        {},
+        "metrics: is no setting; Known: hooks, hosts, log, server, sites, ssh, store, sync, tokens",
+    ),
+    ("ssh", None, "ssh: is missing: a map of known_hosts and identity"),
+    ("ssh/identity", None, "ssh.identity: is missing: the path of the private key"),
+    ("hosts/studio/user", None, "hosts.studio.user: is missing: the user that owns the repositories"),
+    ("hosts", {}, "hosts: is empty: write a map of repo hosts"),
+    ("sites/mysite/environments", {}, "environments: is empty: write a map of the site's staging"),
+    # types
+    ("server/port", "8787", "server.port: is text, not a whole number; write a whole number without quotes"),
+    ("server/port", True, "server.port: is true or false, not a whole number; write the port"),
+    ("server/port", 70000, "server.port: must be at most 65535"),
+    ("sync/concurrency", 0, "sync.concurrency: must be at least 1"),
+    ("hosts/studio/user", 7, "hosts.studio.user: is a number, not text; put it in quotes"),
+    ("hosts/studio", "x", "hosts.studio: is text, not a map of address, port, user"),
+    ("hooks/forge/secrets", "x", "hooks.forge.secrets: is text, not a list; write a list of one or more"),
+    ("hooks/forge/secrets/0", {"env": "X"}, "secrets.0: is a map, not text; write env: and the name in one"),
+    ("sites/mysite/environments/qa/follow", "yes", "qa.follow: is text, not true or false"),
+    (
+        "sites/mysite/environments/qa/policy",
+        "merge",
+        "qa.policy: must be 'forward', 'reset' or 'fast-forward'",
+    ),
+    ("log/level", "loud", "log.level: must be 'debug', 'info', 'warning' or 'error'"),
+    ("sync/quiet", "2 weeks", "sync.quiet: is not a duration; write seconds, or a number with ms, s, m or h"),
+    ("sync/quiet", -1, "sync.quiet: is not a duration"),
+    ("sync/quiet", "25h", "sync.quiet: is not a duration"),
+    ("sync/step_timeout", 0, "sync.step_timeout: is 0"),
+    ("sync/backoff_most", "500ms", "sync.backoff_most: is shorter than sync.backoff"),
+    # names and addresses
+    ("hosts/a b", {"address": "a", "user": "u"}, 'hosts."a b": is not a name'),
+    ("hosts/studio/address", "me@studio", "hosts.studio.address: holds a user"),
+    ("hosts/studio/address", "studio:22", "hosts.studio.address: holds a port"),
+    ("hosts/studio/address", "-oProxyCommand=x", "hosts.studio.address: is not a host name"),
+    ("hosts/studio/user", "-x", "hosts.studio.user: is not a user name"),
+    ("sites/My Site", {}, 'sites."My Site": is not a site id; use lower-case'),
+    ("sites/a..b", {}, 'sites."a..b": is not a site id'),
+    ("sites/brand-*", {}, "sites.brand-*: patterns with * are not read by this version"),
+    (
+        "sites/mysite/repository/host",
+        "studoi",
+        "repository.host: names no configured host; did you mean studio?",
+    ),
+    ("sites/mysite/repository/path", "srv/x", "sites.mysite.repository.path: is not an absolute path"),
+    ("sites/mysite/repository/path", "/srv\n/x", "sites.mysite.repository.path: is not an absolute path"),
+    # branches
+    ("sites/mysite/live", "main_in_progress", "sites.mysite.live: ends with _in_progress"),
+    ("sites/mysite/live", "a..b", "sites.mysite.live: is not a branch name that git takes"),
+    ("sites/mysite/live", "refs/heads/live", "sites.mysite.live: is a full ref"),
+    ("sites/mysite/live", "staging", "environments.staging: has the branch that it would follow"),
+    ("sites/mysite/environments/qa/branch", "live", "qa.branch: has the branch that it would follow"),
+    (
+        "sites/mysite/environments/qa/branch",
+        "staging",
+        "qa.branch: has the same branch as sites.mysite.envir",
+    ),
+    ("sites/mysite/environments/live", {"follow": True}, "live: live itself is never an environment"),
+    ("sites/mysite/environments/x.lock", {"follow": True}, '"x.lock": is not a branch name that git takes'),
+    (
+        "sites/mysite/environments/eu",
+        {"follow": True, "repositories": []},
+        "eu.repositories: several repositories of an environment are not read by this version",
+    ),
+    # the store
+    ("store", "postgresql://db/x", "store: PostgreSQL is not read by this version; write sqlite:///var"),
+    ("store", "sqlite://x.db", "store: is not the URL of a store; write sqlite:///var"),
+    ("store", "sqlite:///:memory:", "store: is not the URL of a store"),
+    # hooks
+    ("hooks/forge/secrets", None, "hooks.forge.secrets: is missing: a list of one or more secrets"),
+    ("hooks/forge/secrets", [], "secrets: is empty: write a list of one or more secrets"),
+    ("hooks/forge/secrets/0", "", "hooks.forge.secrets.0: is empty"),
+    ("hooks/publisher/secrets/0", "plain", "secrets.0: is no secret of Standard Webhooks; write whsec_"),
+    ("hooks/forge/scheme", "githab", "hooks.forge.scheme: is no scheme; did you mean github? Known: github"),
+    ("hooks/forge/repositories", {}, "hooks.forge: selects no site; write repositories"),
+    ("hooks/forge/repositories", {"mysite": "mysite"}, "repositories.mysite: is not a full repository name"),
+    ("hooks/forge/repositories", {"a/b": "yoursite"}, "a/b: names no configured site; did you mean mysite?"),
+    (
+        "hooks/forge/site",
+        "mysite",
+        "hooks.forge.site: is no setting of the scheme github; write repositories",
+    ),
+    ("hooks/publisher/sites", ["x"], "hooks.publisher.sites.0: names no configured site; Known: mysite"),
+    ("hooks/publisher/sites", [], "hooks.publisher: selects no site; write site or sites"),
+    ("hooks/publisher/site", "mysite", "hooks.publisher: has site and sites; write one of them"),
+    # tokens
+    ("tokens/0/sha256", "A" * 64, "tokens.0.sha256: is not a SHA-256; write the 64 lower-case hex digits"),
+    ("tokens/0/sha256", "b" * 64, "tokens.1.sha256: is the same as tokens.0.sha256"),
+    ("tokens/0/name", "editors", "tokens.1.name: is the same as tokens.0.name"),
+    ("tokens/0/role", "owner", "tokens.0.role: must be 'admin' or 'member'"),
+    ("tokens/0/sites", ["mysite"], "tokens.0.sites: has no meaning for an admin"),
+    ("tokens/1/sites", None, "tokens.1.sites: is missing: write the list of sites"),
+    ("tokens/1/sites", ["other"], "tokens.1.sites.0: names no configured site"),
+    ("tokens/1/expires", "2030-01-31", "tokens.1.expires: is not a time with its zone"),
+    ("tokens/1/expires", "2030-02-31T00:00:00Z", "tokens.1.expires: is not a time with its zone"),
+    # references
+    ("server/host", "env:ABSENT", "server.host: names an environment variable that is not set"),
+    ("hooks/forge/secrets/0", "credential:../x", "secrets.0: is not the name of a credential"),
+    ("hooks/forge/secrets/0", "credential:absent", "which is no file; create it"),
+    ("hooks/forge/secrets/0", "file:absent", "which is no file; create it"),
+    (
+        "ssh/known_hosts",
+        "absent",
+        "is not the path of a file that can be read; make it with ssh-keyscan, and verify each key",
+    ),
+    ("ssh/identity", "absent", "is not the path of a file that can be read; make a key with ssh-keygen"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "told"), REFUSED, ids=[f"{p}={v!r}"[:60] for p, v, _ in REFUSED])
+def test_what_is_wrong_is_told_with_its_place_and_what_to_write(
+    folder: Folder, path: str, value: object, told: str
+) -> None:
+    assert told in folder.refused(changed(path, value))
+
+
+def test_the_choice_of_following_is_explained_in_two_sentences(folder: Folder) -> None:
+    message = folder.refused(changed("sites/mysite/environments/staging/follow", None))
+    assert (
+        "sites.mysite.environments.staging.follow: is missing: in live's own repository there is no"
+        in message
+    )
+    assert (
+        "a sync removes those that wait there for review. Write follow: true to let every publish" in message
+    )
+
+
+def test_two_sites_can_t_share_a_published_repository(folder: Folder) -> None:
+    tree = valid()
+    tree["sites"]["other"] = copy.deepcopy(tree["sites"]["mysite"])
+    assert "sites.other.repository: is the same as sites.mysite.repository" in folder.refused(tree)
+
+
+def test_everything_that_is_wrong_is_told_at_once_a_line_each(folder: Folder) -> None:
+    tree = valid()
+    tree["server"] = {"port": "x"}
+    tree["hooks"]["forge"]["secrets"] = ["file:absent"]
+    tree["tokens"][1]["sites"] = ["other"]
+    tree["sites"]["mysite"]["environments"]["qa"]["branch"] = "live"
+    heading, *lines = folder.refused(tree).splitlines()
+    assert heading == f"{folder.file}: 4 problems"
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "hooks.forge.secrets.0",
+        "server.port",
+        "sites.mysite.environments.qa.branch",
+        "tokens.1.sites.0",
+    ]
+
+
+def test_a_reference_stands_for_a_value_of_any_type(folder: Folder) -> None:
+    folder.environ |= {"PORT": "9000", "FOLLOW": "false", "ADDRESS": "10.0.0.7"}
+    tree = changed("server/port", "env:PORT")
+    tree["sites"]["mysite"]["environments"]["staging"]["follow"] = "env:FOLLOW"
+    tree["hosts"]["studio"]["address"] = "env:ADDRESS"
+    loaded = folder.load(tree)
+    assert (loaded.server.port, loaded.hosts["studio"].address) == (9000, "10.0.0.7")
+    assert not loaded.sites.environment("mysite", "staging").follow
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"), [("s\n", b"s"), ("s\r\n", b"s"), ("s\n\n", b"s\n"), (" s ", b" s "), ("7", b"7")]
+)
+def test_one_newline_at_the_end_of_a_file_is_no_part_of_the_secret(
+    folder: Folder, content: str, secret: bytes
+) -> None:
+    folder.put("forge-secret", content)
+    assert folder.load(valid()).hooks["forge"].secrets == (secret,)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_secret_or_key_that_others_may_open_is_refused(folder: Folder, mode: int) -> None:
+    for name, place in (("forge-secret", "hooks.forge.secrets.0"), ("id_ed25519", "ssh.identity")):
+        file = folder.path / name
+        file.chmod(mode)
+        assert f"{place}: others than its owner may open {file}; run chmod 600 {file}" in folder.refused(
+            valid()
+        )
+        file.chmod(0o600)
+
+
+def test_systemd_watches_over_the_modes_of_its_credentials(folder: Folder) -> None:
+    key = folder.put("credentials/key", "a key", 0o444)
+    loaded = folder.load(changed("ssh/identity", "credential:key"))
+    assert loaded.hosts["studio"].identity == str(key)
+
+
+def test_a_credential_needs_systemd_s_folder(folder: Folder) -> None:
+    folder.environ.clear()
+    assert "hooks.publisher.secrets.0: needs $CREDENTIALS_DIRECTORY" in folder.refused(valid())
+
+
+def test_a_file_that_is_no_text_or_too_large_is_no_value(folder: Folder) -> None:
+    folder.put("forge-secret", b"\xff\xfe")
+    assert "which is not UTF-8" in folder.refused(valid())
+    folder.put("forge-secret", "x" * (1 << 16) + "x")
+    assert "which is larger than 64 KiB" in folder.refused(valid())
+
+
+def test_what_is_neither_file_nor_folder_is_not_waited_for(folder: Folder) -> None:
+    os.mkfifo(folder.path / "pipe", 0o600)
+    assert "which is no file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
+    assert "is not the path of a file that can be read" in folder.refused(changed("ssh/identity", "pipe"))
+
+
+def test_what_is_allowed_but_better_known_is_a_warning(folder: Folder) -> None:
+    tree = changed("hooks/forge/secrets/0", "in clear")
+    tree["server"] = {"host": "0.0.0.0"}
+    assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == [
+        "server.host",
+        "sites.mysite.environments.staging.follow",
+        "hooks.forge.secrets.0",
+    ]
+    tree = changed("server/host", "::1") | {"hooks": {}, "tokens": []}
+    tree["sites"]["mysite"]["environments"]["staging"]["follow"] = False
+    assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == ["hooks, tokens"]
+
+
+def test_what_was_understood_is_told_without_secrets(folder: Folder) -> None:
+    loaded = folder.load(changed("hooks/forge/secrets", ["file:forge-secret", "another one"]))
+    lines = describe(loaded)
+    assert "environment mysite/qa: branch quality, policy reset, synced only by a call that names it" in lines
+    assert "hook forge: POST /hooks/forge, scheme github, 2 secrets, acme/my.site is mysite" in lines
+    assert "token editors: member of mysite, expires 2030-01-31T00:00:00Z" in lines
+    assert lines[-1].startswith("warning: hooks.forge.secrets.1: the secret stands in clear")
+    values = to_dict(loaded)
+    assert values["hooks"]["forge"]["secrets"] == 2
+    assert values["tokens"][1] == {
+        "name": "editors", "role": "member", "sites": ["mysite"], "expires": "2030-01-31T00:00:00Z",
+    }  # fmt: skip
+    everything = f"{lines}{json.dumps(values)}{loaded!r}"
+    for secret in ("Secret to Everybody", "another one", STANDARD_SECRET):
+        assert secret not in everything

@@ -1,0 +1,95 @@
+"""What single settings may be, compared with those who know."""
+
+import base64
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from listener.config.names import branch_fault, seconds, secret_fault, store_fault, unix_seconds
+
+GIT = shutil.which("git")
+CHARACTERS = st.sampled_from("aZ9/.-_@{}~^:?*[\\ \t\x7f\u00e9") | st.characters(
+    codec="utf-8", exclude_characters="\0"
+)
+NAMES = st.text(CHARACTERS, max_size=8) | st.sampled_from(
+    ["HEAD", "@", "a.lock", "a.lock/b", ".a", "a/.b", "a."]
+)
+
+
+@pytest.mark.skipif(GIT is None, reason="git is not installed")
+@settings(max_examples=200, deadline=None)
+@given(name=NAMES)
+def test_a_branch_is_a_name_that_git_takes(name: str) -> None:
+    asked = subprocess.run(
+        [GIT or "", "check-ref-format", "--branch", name], capture_output=True, check=False
+    )
+    # Git lets HEAD and @ pass here, but takes them for what is checked out wherever it reads a branch.
+    assert (branch_fault(name) == "") == (asked.returncode == 0 and name not in {"HEAD", "@"})
+
+
+@pytest.mark.parametrize("size", [24, 25, 26, 64])
+@pytest.mark.parametrize("padding", ["", "="])
+def test_a_secret_of_standard_webhooks_is_base64_with_its_prefix(size: int, padding: str) -> None:
+    encoded = base64.b64encode(bytes(size)).decode()
+    secret = "whsec_" + (encoded if padding else encoded.rstrip("="))
+    assert secret_fault("standard-webhooks", secret) == ""
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "whsec_",
+        "whsec_c2hvcnQ=",
+        "whsec_" + "A" * 31,
+        "whsec_" + "A" * 88,
+        "whsec_" + "A" * 33,
+        "whsec_" + "A" * 31 + "-",
+        "whsec_" + "A" * 31 + "é",
+        "A" * 32,
+        "whpk_" + "A" * 43 + "=",
+    ],
+)
+def test_a_secret_of_standard_webhooks_is_nothing_else(secret: str) -> None:
+    assert secret_fault("standard-webhooks", secret).startswith(
+        "is no secret of Standard Webhooks; write whsec_"
+    )
+
+
+@pytest.mark.parametrize("secret", ["", " ", "\n"])
+def test_an_empty_secret_is_none_whatever_the_scheme(secret: str) -> None:
+    assert secret_fault("github", secret).startswith("is empty")
+    assert secret_fault("standard-webhooks", secret).startswith("is empty")
+
+
+@given(st.floats(0, 86400) | st.integers(0, 86400))
+def test_a_number_is_a_duration_in_seconds(number: float) -> None:
+    assert seconds(number) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2", 2), ("250ms", 0.25), ("2s", 2), ("15m", 900), ("1h", 3600), ("1.5h", 5400)]
+)
+def test_text_with_a_unit_is_a_duration(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["2030-01-31T00:00:00Z", "2030-01-31t01:00:00.000+01:00", "2030-01-30 19:00:00-05:00"]
+)
+def test_a_time_stamp_is_read_in_its_zone(text: str) -> None:
+    assert unix_seconds(text) == 1896048000
+
+
+@pytest.mark.parametrize("url", ["sqlite:///x", "sqlite:///var/lib/x.db", "sqlite:////var/lib/x.db"])
+def test_a_store_is_the_url_of_a_file(url: str) -> None:
+    assert store_fault(url) == ""
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///", "sqlite:///x/", "sqlite:///x?mode=memory", "sqlite:x", "x", ""]
+)
+def test_a_store_is_nothing_else(url: str) -> None:
+    assert store_fault(url).startswith("is not the URL of a store; write sqlite:///")
