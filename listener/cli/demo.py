@@ -20,8 +20,8 @@ def add(commands: Commands) -> None:
     )
 
 
-def demo(arguments: argparse.Namespace) -> int:
+async def demo(_arguments: argparse.Namespace) -> int:
     """Run the demo."""
     # Its host and its repository are wanted by no other command: they are loaded here.
-    status: int = import_module("listener.demo").run(arguments)
+    status: int = await import_module("listener.demo").run()
     return status

@@ -17,6 +17,8 @@ import asyncssh
 from listener.rehearsal.processes import MARK, end_marked
 from listener.rehearsal.sshd import LoopbackHost
 
+CHUNK = 1 << 16
+
 
 class EmbeddedServer(LoopbackHost):
     """Looks like `Sshd` to who connects; enter it to start, leave it to stop."""
@@ -81,14 +83,13 @@ class EmbeddedServer(LoopbackHost):
         await running
 
     async def _run(self, session: "asyncssh.SSHServerProcess[bytes]") -> None:
-        """Run one command, its three streams tied to the session's: closing one end closes the other."""
-        pipes = [os.pipe() for _ in range(3)]
-        (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr) = pipes
+        """Run one command, its three streams tied to the session's; signals are not passed to it."""
+        (from_stdout, stdout), (from_stderr, stderr) = os.pipe(), os.pipe()
         command = ("-c", session.command) if session.command else ()
         try:
             child = await asyncio.create_subprocess_exec(
                 *("/bin/sh", *command),
-                stdin=stdin,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
                 env=self._environment(),
@@ -96,14 +97,13 @@ class EmbeddedServer(LoopbackHost):
                 start_new_session=True,
             )
         finally:
-            for theirs in (stdin, stdout, stderr):
-                os.close(theirs)
-        await session.redirect(to_stdin, from_stdout, from_stderr)
+            os.close(stdout)
+            os.close(stderr)
+        feeding = asyncio.ensure_future(_feed(session.stdin, child.stdin))
+        await asyncio.gather(_send(from_stdout, session.stdout), _send(from_stderr, session.stderr))
         status = await child.wait()
-        # A connection that is lost takes neither the rest of the output nor the status.
-        with contextlib.suppress(OSError, asyncssh.Error):
-            await session.stdout.drain()
-            await session.stderr.drain()
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
         if status < 0:
             session.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
         else:
@@ -120,6 +120,29 @@ class EmbeddedServer(LoopbackHost):
             "USER": self.user,
             MARK: self.mark,
         }
+
+
+async def _feed(source: "asyncssh.SSHReader[bytes]", stdin: asyncio.StreamWriter | None) -> None:
+    """Pass a session's input to a command, to the end of either."""
+    if stdin is None:
+        return
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while data := await source.read(CHUNK):
+            stdin.write(data)
+            await stdin.drain()
+    stdin.close()
+
+
+async def _send(pipe: int, sink: "asyncssh.SSHWriter[bytes]") -> None:
+    """Pass what a command says to its session; once nobody hears it, the command's next word fails."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
+    )
+    with contextlib.closing(transport), contextlib.suppress(OSError, asyncssh.Error):
+        while data := await reader.read(CHUNK):
+            sink.write(data)
+            await sink.drain()
 
 
 class _Guard(asyncssh.SSHServer):

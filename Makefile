@@ -1,0 +1,38 @@
+# The targets that a newcomer, the tests and a release need. `make help` lists them.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(VENV)/run.stamp ## Show it at work: sshd, a repository, a signed webhook, a POST, a replay
+	@$(PYTHON) -m listener demo
+
+test: $(VENV)/test.stamp lint ## Lint, then run every test (ARGS="-k name" for some)
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: $(VENV)/test.stamp ## Check form, rules and types
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+
+format: $(VENV)/test.stamp ## Put the code into form
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
+	@$(PYTHON) -m tests.bench
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt .ci/setup
+	@.ci/setup run
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt .ci/setup
+	@.ci/setup test

@@ -1,0 +1,169 @@
+"""The decision table, exhaustively, against an oracle written from the rules and not from the code."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import pytest
+
+from listener.plans import Branch, Observation, PlanKind, decide, equal
+from listener.sites import Environment, Policy, RepositoryAddress
+
+QUIET, PATIENCE = 2.0, 900.0
+NOW = 1_000_000.0
+HOME = "/srv/mysite/published"
+
+LIVE = Branch("l" * 40, "T" * 40)
+TIPS = {
+    "missing": None,
+    "same commit": LIVE,
+    "same tree": Branch("s" * 40, LIVE.tree),
+    "ancestor": Branch("a" * 40, "A" * 40),
+    "diverged": Branch("d" * 40, "D" * 40),
+}
+IDLE = {"just now": 0.5, "a while": 60.0, "beyond patience": PATIENCE + 1, "in the future": -3600.0}
+MARKS = ("none", "branch", "live", "other", "index.lock", "HEAD.lock")
+HEADS = {
+    "branch": "ref: refs/heads/staging",
+    "live": "ref: refs/heads/live",
+    "detached": "d" * 40,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    live: bool
+    tip: str
+    policy: Policy
+    bare: bool
+    idle: str
+    mark: str
+    head: str
+    placed: str
+
+    def environment(self) -> Environment:
+        address = RepositoryAddress("studio", HOME)
+        return Environment("mysite", "staging", address, "staging", "live", self.policy, follow=True)
+
+    def observation(self) -> Observation:
+        tip = TIPS[self.tip]
+        if tip is not None:
+            tip = replace(
+                tip,
+                target="refs/heads/other" if self.placed == "symbolic" else "",
+                worktree={"elsewhere": "/srv/elsewhere", "here": HOME}.get(self.placed, ""),
+            )
+        marked = {"branch": "staging_in_progress", "live": "live_in_progress", "other": "qa_in_progress"}
+        return Observation(
+            live=LIVE if self.live else None,
+            branch=tip,
+            head=HEADS[self.head],
+            bare=self.bare,
+            worktree=HOME,
+            now=NOW,
+            touched=NOW - IDLE[self.idle],
+            in_progress={marked[self.mark]: "p" * 40} if self.mark in marked else {},
+            index_lock=self.mark == "index.lock",
+            head_lock=self.mark == "HEAD.lock",
+            ancestor=self.tip == "ancestor",
+        )
+
+
+CASES = [
+    Case(*values)
+    for values in itertools.product(
+        (True, False),
+        TIPS,
+        Policy,
+        (False, True),
+        IDLE,
+        MARKS,
+        HEADS,
+        ("nowhere", "here", "elsewhere", "symbolic"),
+    )
+]
+
+
+def expected(case: Case) -> PlanKind:
+    """What the rules say, read from the top."""
+    exists = case.tip != "missing"
+    if not case.live or (exists and case.placed in {"symbolic", "elsewhere"}):
+        return PlanKind.REFUSE
+    publishing = case.mark not in {"none", "other"}
+    crashed = case.idle in {"beyond patience", "in the future"}
+    if publishing and not crashed:
+        return PlanKind.BUSY
+    if not publishing and not case.bare and case.idle == "just now":
+        return PlanKind.BUSY
+    if not exists:
+        return PlanKind.BUSY if case.head == "branch" else PlanKind.CREATE
+    moving = expected_move(case)
+    stuck = case.mark == "HEAD.lock" and case.head == "branch" and not case.bare
+    if stuck and moving is not PlanKind.UP_TO_DATE:
+        return PlanKind.REFUSE
+    return moving
+
+
+def expected_move(case: Case) -> PlanKind:
+    if case.tip == "same commit" or (case.tip == "same tree" and case.policy is not Policy.RESET):
+        return PlanKind.UP_TO_DATE
+    if case.tip == "ancestor":
+        return PlanKind.FAST_FORWARD
+    return {
+        Policy.FORWARD: PlanKind.FORWARD_COMMIT,
+        Policy.RESET: PlanKind.RESET,
+        Policy.FAST_FORWARD: PlanKind.REFUSE,
+    }[case.policy]
+
+
+def test_every_observation_is_decided_by_the_rules() -> None:
+    assert len(CASES) == 17_280
+    for case in CASES:
+        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        assert plan.kind is expected(case), case
+
+
+def test_only_a_refusal_has_an_error_and_only_being_busy_a_time() -> None:
+    for case in CASES:
+        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        assert (plan.refusal is not None) == (plan.kind is PlanKind.REFUSE), case
+        assert (plan.again_in > 0) == (plan.kind is PlanKind.BUSY), case
+        assert plan.refusal is None or plan.refusal.permanent
+
+
+def test_going_on_after_a_crash_is_warned_about_with_its_age() -> None:
+    for case in CASES:
+        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        goes_on = plan.kind not in {PlanKind.BUSY, PlanKind.REFUSE}
+        marked = case.mark not in {"none", "other"}
+        assert bool(plan.warnings) == (goes_on and marked), case
+    case = Case(True, "diverged", Policy.FORWARD, False, "beyond patience", "branch", "live", "nowhere")
+    plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+    assert plan.warnings == (
+        "a publish seems to have crashed: staging_in_progress left behind, last touched 901 s ago",
+    )
+    assert plan.stale == {"staging_in_progress": "p" * 40}
+
+
+@pytest.mark.parametrize(("idle", "again_in"), [(0.0, 2.0), (0.5, 1.5), (-1.0, 3.0)])
+def test_a_repository_just_touched_is_looked_at_again_when_it_is_quiet(idle: float, again_in: float) -> None:
+    case = Case(True, "diverged", Policy.FORWARD, False, "just now", "none", "live", "nowhere")
+    observation = replace(case.observation(), touched=NOW - idle)
+    plan = decide(case.environment(), observation, quiet=QUIET, patience=PATIENCE)
+    assert plan.again_in == pytest.approx(again_in)
+
+
+def test_an_environment_on_another_branch_heeds_its_own_marks() -> None:
+    case = Case(True, "diverged", Policy.FORWARD, False, "a while", "other", "live", "nowhere")
+    qa = replace(case.environment(), name="qa", branch="qa")
+    assert decide(qa, case.observation(), quiet=QUIET, patience=PATIENCE).kind is PlanKind.BUSY
+
+
+def test_equal_means_trees_but_for_policy_reset() -> None:
+    environment = CASES[0].environment()
+    other = replace(environment, policy=Policy.RESET)
+    assert equal(environment, LIVE, TIPS["same tree"])
+    assert not equal(other, LIVE, TIPS["same tree"])
+    assert equal(other, LIVE, LIVE)
+    assert not equal(environment, LIVE, TIPS["diverged"])
+    assert not equal(environment, None, LIVE)
+    assert not equal(environment, LIVE, None)
