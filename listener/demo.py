@@ -1,8 +1,8 @@
 """`sync-staging demo`: the main job on loopback, with real parts, and with every claim checked.
 
 An SSH server, a repository as Studio leaves it, a listener on a free port; then a signed webhook, a direct
-call and a replay, with the log as it streams. Nothing is left behind, and the exit status says whether all was
-right.
+call and a replay, with the log as it streams. Nothing is left behind, and the exit status says whether all of
+it was right.
 """
 
 import asyncio

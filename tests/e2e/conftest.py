@@ -1,0 +1,49 @@
+"""The whole system, in this process or as a daemon, against a real sshd and a real repository."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from listener import config
+from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
+from listener.system import System
+from tests.listening import Client, client, configuration, written
+
+Start = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture
+def configured(tmp_path: Path, sshd: Sshd, published: Published) -> Callable[..., Path]:
+    """Writes a configuration for the repository; what is given replaces whole sections."""
+
+    def write(**overrides: Any) -> Path:
+        return written(
+            tmp_path, configuration(tmp_path, overrides.pop("sshd", sshd), published.path, **overrides)
+        )
+
+    return write
+
+
+@pytest.fixture
+def listening(configured: Callable[..., Path]) -> Start:
+    """Starts the system in this process and gives a client of it."""
+
+    @asynccontextmanager
+    async def start(**overrides: Any) -> AsyncIterator[Client]:
+        async with System(config.load(configured(**overrides))) as system:
+            await system.listen()
+            async with client(f"http://127.0.0.1:{system.port}") as speaking:
+                yield speaking
+
+    return start
+
+
+@pytest.fixture
+async def listener(listening: Start) -> AsyncIterator[Client]:
+    """A client of a running system."""
+    async with listening() as speaking:
+        yield speaking
