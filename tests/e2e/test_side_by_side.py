@@ -1,0 +1,95 @@
+"""Publishes and syncs side by side: nothing is lost, nothing leaks, and Studio is not disturbed.
+
+Some seconds in the suite; a minute and more with `SYNC_STAGING_SOAK=60`.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from listener.rehearsal.published import Published
+from tests.e2e.conftest import Start
+from tests.listening import Client
+from tests.publisher import PublishError, StudioPublisher
+
+SECONDS = float(os.environ.get("SYNC_STAGING_SOAK", "6"))
+QUIET = 0.3
+
+
+@dataclass
+class Editor:
+    """Publishes at random for a while, and remembers what live must have."""
+
+    publisher: StudioPublisher
+    pause: float
+    live: dict[str, str] = field(default_factory=dict)
+    staged: set[str] = field(default_factory=set)
+    publishes: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def work(self, seconds: float) -> None:
+        dice = random.Random(7)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._publish(dice)
+            time.sleep(self.pause)
+
+    def _publish(self, dice: random.Random) -> None:
+        self.publishes += 1
+        name = f"site/website/item-{dice.randrange(30)}/index.xml"
+        text = f"{self.publishes}\n"
+        try:
+            if dice.random() < 0.4:
+                name = f"site/website/staged-{self.publishes}/index.xml"
+                self.staged.add(name)
+                self.publisher.publish("staging", {name: text})
+            else:
+                self.publisher.publish("live", {name: text})
+                self.live[name] = text
+        except PublishError as error:
+            self.failures.append(str(error))
+
+
+async def sync_until(done: "asyncio.Task[None]", listener: Client) -> int:
+    """Deliver one webhook after the other until the editor is done; how many runs succeeded."""
+    number = 0
+    while not done.done():
+        await listener.deliver(f"d-{number}")
+        number += 1
+        await asyncio.sleep(0.05)
+    _, page, _ = await listener.call("GET", "/api/v1/runs?limit=200&state=succeeded")
+    return len(page["runs"])
+
+
+def content(published: Published, branch: str, names: set[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        yield name, published.git("show", f"{branch}:{name}") + "\n"
+
+
+@pytest.mark.parametrize("pause", [0.0, QUIET + 0.3], ids=["back to back", "pausing for quiet"])
+async def test_nothing_is_lost_or_leaks_however_publishes_and_syncs_meet(
+    listening: Start, publisher: StudioPublisher, published: Published, pause: float
+) -> None:
+    original = published.files("live")
+    sync = {"quiet": QUIET, "patience": 60, "backoff": 0.1, "backoff_most": 0.5}
+    async with listening(sync=sync) as listener:
+        editor = Editor(publisher, pause)
+        working = asyncio.create_task(asyncio.to_thread(editor.work, SECONDS))
+        synced = await sync_until(working, listener)
+        await working
+        assert (await listener.sync())[0] == 200
+    files = published.files("live")
+    assert editor.failures == []
+    assert dict(content(published, "live", set(editor.live))) == editor.live
+    assert original.items() <= files.items()
+    assert not editor.staged & set(files)
+    assert published.tree("staging") == published.tree("live")
+    assert published.is_clean()
+    assert editor.publishes > 3
+    if pause:
+        assert synced >= 3, "syncs ran between the publishes"
