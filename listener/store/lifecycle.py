@@ -16,7 +16,7 @@ from listener.store.writer import Transaction
 _CLAIM = """
 UPDATE runs SET state = 'running', attempt = attempt + 1, started_at = :now
 WHERE state = 'queued' AND id = (
-    SELECT id FROM claimable WHERE not_before <= :now ORDER BY created_at, id LIMIT 1
+    SELECT id FROM claimable WHERE not_before <= :now ORDER BY created_at, position LIMIT 1
 )
 RETURNING id
 """

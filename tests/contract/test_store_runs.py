@@ -63,6 +63,12 @@ async def test_the_oldest_run_is_claimed_first(store: Store, call: Ask) -> None:
     assert await store.claim(NOW + 9) is None
 
 
+async def test_runs_of_one_delivery_are_claimed_in_its_order(store: Store, deliver: Ask) -> None:
+    environments = ["e", "b", "d", "a", "c"]
+    await deliver(store, "1", *environments)
+    assert [(await claimed(store)).environment for _ in environments] == environments
+
+
 async def test_a_run_is_not_claimed_while_another_one_of_its_environment_runs(
     store: Store, call: Ask
 ) -> None:

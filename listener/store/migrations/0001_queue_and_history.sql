@@ -1,7 +1,8 @@
 -- Times are Unix seconds; headers, facts and outcomes are JSON.
 
 CREATE TABLE runs (
-    id TEXT PRIMARY KEY,
+    position INTEGER PRIMARY KEY,  -- the order of arrival, where times are equal
+    id TEXT NOT NULL UNIQUE,
     site TEXT NOT NULL,
     environment TEXT NOT NULL,
     state TEXT NOT NULL
@@ -94,8 +95,9 @@ LEFT JOIN backoffs AS b ON b.site = r.site AND b.environment = r.environment;
 
 -- What only its time holds back.
 CREATE VIEW claimable AS
-SELECT w.id, w.created_at, w.not_before
+SELECT w.id, w.not_before, q.created_at, q.position
 FROM current_runs AS w
+JOIN runs AS q ON q.id = w.id
 WHERE
     w.state = 'queued'
     AND NOT EXISTS (
