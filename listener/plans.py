@@ -6,7 +6,7 @@ of the program; each row stands because leaving it out lost content, put unappro
 Studio's next publish fail.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from listener.errors import (
     RefusedError,
     StaleLockError,
     SymbolicBranchError,
+    SyncError,
 )
 from listener.sites import Environment, Policy, RepositoryAddress
 
@@ -25,8 +26,8 @@ COMMITTER_NAME = "sync-staging"
 COMMITTER_EMAIL = "sync-staging@localhost"
 """Marks the forward commits as ours: the question whether live contains one need not be asked."""
 
-REMOVED_PATHS_KEPT = 1000
-"""How many of the paths that a sync removes are listed; all of them are counted."""
+PATHS_LISTED = 1000
+"""How many of the paths that a sync adds, changes or removes are listed; all of them are counted."""
 
 CLOCK_SLACK = 5.0
 """Seconds by which a file may seem to be touched in the future before its time is disbelieved."""
@@ -46,12 +47,26 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
-    """The paths that are in the environment and not in live: a sync removes them."""
+class Paths:
+    """Some paths of a tree."""
 
     count: int = 0
-    paths: tuple[str, ...] = ()
-    """In git's order, at most `REMOVED_PATHS_KEPT` of them."""
+    listed: tuple[str, ...] = ()
+    """In git's order, at most `PATHS_LISTED` of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How the environment differs from live, seen as what a sync would do to it."""
+
+    added: Paths = field(default_factory=Paths)
+    changed: Paths = field(default_factory=Paths)
+    removed: Paths = field(default_factory=Paths)
+    """What is in the environment only."""
+    ahead: int | None = None
+    """Commits that only the environment has; None where nobody asked for it."""
+    behind: int | None = None
+    """Commits that only live has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +90,7 @@ class Observation:
     head_lock: bool = False
     ancestor: bool = False
     """Whether the environment's branch is an ancestor of live."""
-    removal: Removal = field(default_factory=Removal)
+    drift: Drift = field(default_factory=Drift)
     fingerprint: str = ""
     """What `apply` reads again and finds unchanged before it moves anything."""
 
@@ -153,8 +168,11 @@ class Notes(Protocol):
 class Repository(Protocol):
     """One published repository, as its host shows it."""
 
-    async def observe(self, environment: Environment) -> Observation:
-        """Read everything that a decision needs; raise `SyncError`."""
+    async def observe(self, environment: Environment, *, counting: bool = False) -> Observation:
+        """Read everything that a decision needs, and with `counting` how many commits are apart.
+
+        Raises `SyncError`.
+        """
 
     async def apply(
         self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
@@ -167,6 +185,11 @@ class Repositories(Protocol):
 
     def at(self, address: RepositoryAddress, notes: Notes) -> Repository:
         """Return the repository; what happens while it is spoken to goes to `notes`."""
+
+    async def survey(
+        self, environments: Sequence[Environment], notes: Notes
+    ) -> list[Observation | SyncError]:
+        """Observe many environments, each host asked in few round trips, commits counted."""
 
 
 def decide(environment: Environment, observation: Observation, *, quiet: float, patience: float) -> Plan:

@@ -7,7 +7,7 @@ move while a run goes, and a connection may be lost in the middle of a step: the
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from listener.plans import (
     Branch,
     Notes,
     Observation,
+    Paths,
     Plan,
     PlanKind,
     Repositories,
@@ -86,9 +87,8 @@ class Progress:
             self.new = tip
         elif plan.kind in MOVING or not self.plan:
             self.plan, self.old, self.new = plan.kind.value, tip, tip
-            removal = observation.removal if plan.kind in MOVING else None
-            self.removed_count = removal.count if removal else 0
-            self.removed = removal.paths if removal else ()
+            removed = observation.drift.removed if plan.kind in MOVING else Paths()
+            self.removed_count, self.removed = removed.count, removed.listed
 
     def applied(self, applied: Applied) -> None:
         """Take in what was read back after applying."""
@@ -118,8 +118,19 @@ class Synchronizer:
 
     async def look(self, environment: Environment, notes: Notes) -> tuple[Observation, Plan]:
         """Return how the repository stands and what a run would do now; move nothing."""
-        observation = await self._repositories.at(environment.repository, notes).observe(environment)
+        repository = self._repositories.at(environment.repository, notes)
+        observation = await repository.observe(environment, counting=True)
         return observation, self._decide(environment, observation)
+
+    async def survey(
+        self, environments: Sequence[Environment], notes: Notes
+    ) -> list[tuple[Observation, Plan] | SyncError]:
+        """Return the same for many environments, or why it can't be told for one; raise nothing."""
+        seen = await self._repositories.survey(environments, notes)
+        return [
+            each if isinstance(each, SyncError) else (each, self._decide(environment, each))
+            for environment, each in zip(environments, seen, strict=True)
+        ]
 
     async def sync(self, environment: Environment, run: Run, notes: Notes, progress: Progress) -> None:
         """Make the environment equal to live; raise `SyncError` if it can't be done now, or at all."""
@@ -237,8 +248,10 @@ def _planned(plan: Plan, observation: Observation) -> dict[str, Any]:
         facts["reason"] = plan.reason
     if plan.warnings:
         facts |= {"level": "warning", "warnings": list(plan.warnings)}
-    if plan.kind in MOVING and observation.removal.count:
-        facts |= {"removed_count": observation.removal.count, "removed": list(observation.removal.paths)}
+    drift = observation.drift
+    if plan.kind in MOVING:
+        facts |= {"added_count": drift.added.count, "changed_count": drift.changed.count}
+        facts |= {"removed_count": drift.removed.count, "removed": list(drift.removed.listed)}
     return facts
 
 

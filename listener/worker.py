@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from listener.errors import (
     CancelledRunError,
-    ConflictError,
     FencedError,
     HandedBackError,
     ListenerError,
@@ -28,14 +27,22 @@ STORE_PAUSE = 1.0
 """Seconds before a store that did not answer is asked again."""
 
 
+HAND_BACK_LIMIT = 15.0
+"""Seconds within which a cancelled run must be back in the queue; the next start takes up what is not."""
+
+
 @dataclass(slots=True)
 class _Active:
-    """A run that this worker is carrying out."""
+    """A run that this worker is carrying out.
+
+    Only the attempt is ever cancelled; the whole goes on to write down how it ended.
+    """
 
     run: Run
     progress: Progress = field(default_factory=Progress)
     cancelled: bool = False
-    task: "asyncio.Task[None] | None" = None
+    attempt: "asyncio.Task[ListenerError | None] | None" = None
+    whole: "asyncio.Task[None] | None" = None
 
 
 class Worker:
@@ -73,7 +80,7 @@ class Worker:
                 self._slots.release()
                 raise
             active = self._active[run.id] = _Active(run)
-            active.task = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
+            active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
 
     async def _next(self) -> Run:
         """Wait for a run that can be claimed, and claim it."""
@@ -110,41 +117,38 @@ class Worker:
 
     async def drain(self, limit: float) -> int:
         """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
-        tasks = {active.task for active in self._active.values() if active.task is not None}
-        if not tasks:
+        runs = {active.whole: active for active in self._active.values() if active.whole is not None}
+        if not runs:
             return 0
-        _, late = await asyncio.wait(tasks, timeout=limit)
-        for task in late:
-            task.cancel()
+        _, late = await asyncio.wait(runs, timeout=limit)
+        for whole in late:
+            _end(runs[whole])
         if late:
-            await asyncio.wait(late)
+            await asyncio.wait(late, timeout=HAND_BACK_LIMIT)
         return len(late)
 
     async def cancel(self, run_id: str) -> Run:
         """End a waiting or running run; raise `ConflictError` once its branch has moved."""
         active = self._active.get(run_id)
-        if active is None or active.task is None:
-            return await self._store.cancel(run_id, self._clock())
-        if not active.progress.moved:
-            active.cancelled = True
-            active.task.cancel()
-            await asyncio.wait({active.task})
-        run = await self._store.run(run_id)
-        if run.state is State.QUEUED:
-            return await self._store.cancel(run_id, self._clock())
-        if run.state is not State.CANCELLED:
-            raise ConflictError("The branch has moved already: the run can't be cancelled any more.")
-        return run
+        if active is not None and active.whole is not None:
+            if not active.progress.moved:
+                active.cancelled = True
+                _end(active)
+            await asyncio.wait({active.whole})
+            run = await self._store.run(run_id)
+            if run.state is State.CANCELLED:
+                return run
+        return await self._store.cancel(run_id, self._clock())
 
     async def _carry_out(self, active: _Active) -> None:
         run = active.run
+        environment = self._environment(run)
+        host = environment.repository.host if environment else ""
+        journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
+        journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
+        active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
         try:
-            environment = self._environment(run)
-            host = environment.repository.host if environment else ""
-            journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
-            journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
-            error = await self._attempt(active, environment, journal)
-            await self._settle(active, error, journal)
+            await self._settle(active, await _ended(active), journal)
         except FencedError as fenced:
             self._log.log(30, "fenced", run=run.id, error=fenced.message)
         finally:
@@ -165,8 +169,6 @@ class Worker:
             if environment is None:
                 return UnknownTargetError()
             await self._synchronizer.sync(environment, active.run, journal, active.progress)
-        except asyncio.CancelledError:
-            return CancelledRunError() if active.cancelled else HandedBackError()
         except SyncError as error:
             return error
         except Exception as error:  # noqa: BLE001 (a run that met a defect must end, not hang)
@@ -195,6 +197,21 @@ class Worker:
                 await asyncio.sleep(STORE_PAUSE)
             else:
                 return
+
+
+def _end(active: _Active) -> None:
+    """Cancel the attempt, if it is still going on."""
+    if active.attempt is not None:
+        active.attempt.cancel()
+
+
+async def _ended(active: _Active) -> ListenerError | None:
+    """Wait for the attempt, and return the error that ended it; being cancelled is one too."""
+    assert active.attempt is not None  # noqa: S101 (made just before)
+    try:
+        return await active.attempt
+    except asyncio.CancelledError:
+        return CancelledRunError() if active.cancelled else HandedBackError()
 
 
 def _final(error: ListenerError | None) -> State:

@@ -95,7 +95,7 @@ class Client:
 
     async def call(
         self, method: str, path: str, *, token: str | None = ADMIN, **more: Any
-    ) -> tuple[int, Any, "aiohttp.typedefs.LooseHeaders"]:
+    ) -> tuple[int, Any, Any]:
         """Status, parsed JSON (or text), headers."""
         headers = dict(more.pop("headers", {}))
         if token is not None:

@@ -15,7 +15,7 @@ COMMIT_SHOWN = 10
 """Characters of a commit id where it is only to be recognised."""
 
 PATHS_SHOWN = 20
-"""How many of the paths that a dry run would remove are listed."""
+"""How many of the paths that a dry run would add, change or remove are listed of each."""
 
 _PLANS = {
     PlanKind.UP_TO_DATE: "is equal to live",
@@ -76,16 +76,19 @@ def plan(where: str, look: Document) -> Iterator[str]:
         yield f"  warning: {warning}"
     if kind in {PlanKind.UP_TO_DATE, PlanKind.BUSY, PlanKind.REFUSE}:
         return
-    yield f"  would remove {counted(look['removed_count'], 'path')}" + (":" if look["removed"] else "")
-    yield from removed(look, PATHS_SHOWN)
+    if look["ahead"] is not None:
+        yield f"  {counted(look['ahead'], 'commit')} ahead of live, {look['behind']} behind"
+    for change, verb in (("added", "add"), ("changed", "change"), ("removed", "remove")):
+        yield f"  would {verb} {counted(look[f'{change}_count'], 'path')}" + (":" if look[change] else "")
+        yield from paths(look, change, PATHS_SHOWN)
 
 
-def removed(document: Document, most: int) -> Iterator[str]:
-    """Yield the removed paths, at most so many, and how many more there are."""
-    paths = document["removed"][:most]
-    yield from (f"    {path}" for path in paths)
-    if document["removed_count"] > len(paths):
-        yield f"    … and {document['removed_count'] - len(paths)} more"
+def paths(document: Document, kind: str, most: int) -> Iterator[str]:
+    """Yield the paths of a kind, at most so many, and how many more there are."""
+    shown = document[kind][:most]
+    yield from (f"    {path}" for path in shown)
+    if document[f"{kind}_count"] > len(shown):
+        yield f"    … and {document[f'{kind}_count'] - len(shown)} more"
 
 
 def run(run: Document) -> Iterator[str]:
@@ -111,7 +114,7 @@ def run(run: Document) -> Iterator[str]:
         yield f"{'asked for':<12} {moment(trigger['at'])} by {trigger['actor']} ({trigger['origin']})"
     if done.get("removed_count"):
         yield f"{'removed':<12} {counted(done['removed_count'], 'path')}"
-        yield from removed(done, len(done["removed"]))
+        yield from paths(done, "removed", len(done["removed"]))
 
 
 def log_line(text: str) -> str:

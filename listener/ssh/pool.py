@@ -1,12 +1,16 @@
 """The connections to all hosts."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from listener.plans import Notes
-from listener.sites import Host, RepositoryAddress
+from listener.errors import SyncError
+from listener.plans import Notes, Observation
+from listener.sites import Environment, Host, RepositoryAddress
 from listener.ssh.connection import HostConnection
-from listener.ssh.repository import SshRepository
+from listener.ssh.repository import SshRepository, survey
+
+SURVEYED_AT_ONCE = 32
+"""Environments of one host that a round trip asks about."""
 
 
 class HostPool:
@@ -20,7 +24,34 @@ class HostPool:
 
     def at(self, address: RepositoryAddress, notes: Notes) -> SshRepository:
         """Return the repository at that address."""
-        return SshRepository(self._connections[address.host], address.path, notes, self._step_timeout)
+        return SshRepository(self._connections[address.host], notes, self._step_timeout)
+
+    async def survey(
+        self, environments: Sequence[Environment], notes: Notes
+    ) -> list[Observation | SyncError]:
+        """Observe many environments, `SURVEYED_AT_ONCE` of a host in each round trip."""
+        groups: dict[str, list[int]] = {}
+        for number, environment in enumerate(environments):
+            groups.setdefault(environment.repository.host, []).append(number)
+        found: dict[int, Observation | SyncError] = {}
+
+        async def ask(host: str, numbers: Sequence[int]) -> None:
+            chosen = [environments[number] for number in numbers]
+            answers: Sequence[Observation | SyncError]
+            try:
+                answers = await survey(self._connections[host], chosen, notes, self._step_timeout)
+            except SyncError as error:
+                answers = [error] * len(chosen)
+            found.update(zip(numbers, answers, strict=True))
+
+        await asyncio.gather(
+            *(
+                ask(host, numbers[start : start + SURVEYED_AT_ONCE])
+                for host, numbers in groups.items()
+                for start in range(0, len(numbers), SURVEYED_AT_ONCE)
+            )
+        )
+        return [found[number] for number in range(len(environments))]
 
     async def warm(self, host: str, notes: Notes) -> None:
         """Connect to a host ahead of its first run; raise `SyncError`."""

@@ -121,8 +121,16 @@ ss_tips() {
 	END
 }
 
-# ss_observe PATH LIVE BRANCH COMPARE EMAIL KEPT: tell everything that a decision needs.
-# COMPARE is `tree` or `commit`: what must be equal. EMAIL marks our own commits. KEPT bounds the listed paths.
+# List the paths that differ between two commits, $3 of each kind at most, and count them all.
+ss_differences() {
+	git -c core.quotePath=true diff-tree -r --no-renames --name-status "$1" "$2" | awk -F '\t' -v most="$3" '
+		{ kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
+		END { print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0 }'
+}
+
+# ss_observe PATH LIVE BRANCH COMPARE EMAIL LISTED COUNTING: tell everything that a decision needs.
+# COMPARE is `tree` or `commit`: what must be equal. EMAIL marks our own commits. LISTED bounds the listed paths
+# of each kind. COUNTING is `yes` for the numbers of commits too, which no decision needs.
 ss_observe() {
 	live=$2 branch=$3
 	ss_enter "$1"
@@ -144,9 +152,20 @@ ss_observe() {
 		*) ss_refuse remote-step "git merge-base failed" ;;
 		esac
 	fi
-	echo 'removed'
-	git -c core.quotePath=true diff-tree -r --no-renames --diff-filter=D --name-only "$tip" "$live_tip" |
-		sed -n -e "1,$6p" -e '$='
+	[ "$7" = no ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$tip...$live_tip")"
+	echo 'differences'
+	ss_differences "$tip" "$live_tip" "$6"
+}
+
+# ss_survey SEPARATOR (PATH LIVE BRANCH COMPARE EMAIL LISTED COUNTING)…: observe many, each in a subshell.
+ss_survey() {
+	separator=$1
+	shift
+	while [ $# -ge 7 ]; do
+		(ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7")
+		printf '\n%s %s\n' "$separator" "$?"
+		shift 7
+	done
 }
 
 # Detach HEAD from the branch at the commit that it is at, under HEAD's own lock: work tree and index stay as

@@ -1,51 +1,47 @@
 """A repository on a host: what the port asks for, said in the dialogue's words and read back."""
 
 import re
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from listener.errors import RemoteStepError
+from listener.errors import RemoteStepError, SyncError
 from listener.plans import (
     COMMITTER_EMAIL,
     COMMITTER_NAME,
-    REMOVED_PATHS_KEPT,
+    PATHS_LISTED,
     Applied,
     Branch,
+    Drift,
     Notes,
     Observation,
+    Paths,
     Plan,
     PlanKind,
-    Removal,
     Signing,
 )
 from listener.sites import Environment, Policy
 from listener.ssh.connection import HostConnection
+from listener.ssh.shell import Reply, refusal
 
 BACKUPS = "refs/sync-staging/backup"
+
+SURVEY_LISTED = 20
+"""How many paths of each kind a survey lists."""
 
 
 class SshRepository:
     """Implements `listener.plans.Repository` by a host's loaded shells."""
 
-    def __init__(self, connection: HostConnection, path: str, notes: Notes, limit: float) -> None:
+    def __init__(self, connection: HostConnection, notes: Notes, limit: float) -> None:
         self._connection = connection
-        self._path = path
         self._notes = notes
         self._limit = limit
 
-    async def observe(self, environment: Environment) -> Observation:
+    async def observe(self, environment: Environment, *, counting: bool = False) -> Observation:
         """Read everything that a decision needs, in one round trip."""
-        compare = "commit" if environment.policy is Policy.RESET else "tree"
-        text = await self._connection.call(
-            self._notes,
-            self._limit,
-            "ss_observe",
-            self._path,
-            environment.live,
-            environment.branch,
-            compare,
-            COMMITTER_EMAIL,
-            str(REMOVED_PATHS_KEPT),
-        )
+        question = asked(environment, PATHS_LISTED, counting=counting)
+        text = await self._connection.call(self._notes, self._limit, "ss_observe", *question)
         return read_observation(environment, text)
 
     async def apply(
@@ -57,7 +53,7 @@ class SshRepository:
             self._notes,
             self._limit,
             "ss_apply",
-            self._path,
+            environment.repository.path,
             environment.live,
             environment.branch,
             observation.fingerprint,
@@ -70,6 +66,35 @@ class SshRepository:
             COMMITTER_EMAIL,
         )
         return read_applied(environment, text, backup)
+
+
+async def survey(
+    connection: HostConnection, environments: Sequence[Environment], notes: Notes, limit: float
+) -> list[Observation | SyncError]:
+    """Observe environments of one host in one round trip."""
+    separator = secrets.token_hex(16)
+    questions = [word for each in environments for word in asked(each, SURVEY_LISTED, counting=True)]
+    text = await connection.call(notes, limit, "ss_survey", separator, *questions)
+    answers = re.findall(rf"(.*?)\n{separator} (\d+)\n", text, re.DOTALL)
+    if len(answers) != len(environments):
+        raise RemoteStepError("the host's reply is not whole")
+    return [
+        read_observation(environment, said) if status == "0" else refusal(Reply(int(status), said, ""))
+        for environment, (said, status) in zip(environments, answers, strict=True)
+    ]
+
+
+def asked(environment: Environment, listed: int, *, counting: bool) -> tuple[str, ...]:
+    """Return the arguments of `ss_observe`."""
+    return (
+        environment.repository.path,
+        environment.live,
+        environment.branch,
+        "commit" if environment.policy is Policy.RESET else "tree",
+        COMMITTER_EMAIL,
+        str(listed),
+        "yes" if counting else "no",
+    )
 
 
 @dataclass(slots=True)
@@ -103,7 +128,7 @@ def read_observation(environment: Environment, text: str) -> Observation:
         index_lock="index.lock" in seen.marks,
         head_lock="HEAD.lock" in seen.marks,
         ancestor=findings.startswith("ancestor\n"),
-        removal=_read_removal(findings.partition("removed\n")[2]),
+        drift=_read_drift(findings),
         fingerprint=fingerprint,
     )
 
@@ -149,12 +174,20 @@ def _read_branch(line: str) -> tuple[str, Branch]:
     return name, Branch(commit, tree, target, worktree, email.strip("<>"))
 
 
-def _read_removal(text: str) -> Removal:
-    """Return the removed paths: one a line, as git quotes them, and their number on the last."""
-    lines = text.splitlines()
-    if not lines:
-        return Removal()
-    return Removal(int(lines[-1]), tuple(unquote(line) for line in lines[:-1]))
+def _read_drift(findings: str) -> Drift:
+    """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
+    apart = re.search(r"^apart (\d+)\t(\d+)$", findings, re.MULTILINE)
+    *listed, last = findings.partition("differences\n")[2].splitlines() or [""]
+    counts = [int(word) for word in last.split()[1:]] or [0, 0, 0]
+    kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
+    for line in listed:
+        kind, _, path = line.partition("\t")
+        kinds[kind].append(unquote(path))
+    added, changed, removed = (
+        Paths(count, tuple(paths)) for count, paths in zip(counts, kinds.values(), strict=True)
+    )
+    ahead, behind = map(int, apart.groups()) if apart else (None, None)
+    return Drift(added, changed, removed, ahead, behind)
 
 
 _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}

@@ -31,13 +31,13 @@ class Runs:
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes."""
-        yield web.get("/api/v1/runs", self.list)
+        yield web.get("/api/v1/runs", self.history)
         yield web.get("/api/v1/runs/{run}", self.show)
         yield web.get("/api/v1/runs/{run}/log", self.log)
         yield web.post("/api/v1/runs/{run}/cancel", self.cancel)
         yield web.post("/api/v1/runs/{run}/retry", self.retry)
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def history(self, request: web.Request) -> web.Response:
         """Answer a page of the history, newest first, and where the next one starts."""
         caller = self._gate.caller(request)
         which = replace(_filter(request), sites=caller.visible)

@@ -1,7 +1,6 @@
 """Sites and their environments: how they stand, and what may be asked of them."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +8,7 @@ from aiohttp import web
 from listener.access import Token
 from listener.errors import BadRequestError, InvalidParametersError, SyncError
 from listener.journal import Log, Remarks
+from listener.plans import Observation, Plan
 from listener.runs import Hold, Origin, RunStore
 from listener.sites import Environment, Site, Sites
 from listener.sync import Synchronizer
@@ -47,22 +47,23 @@ class SiteRoutes:
     def routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes."""
         one = "/api/v1/sites/{site}/environments/{environment}"
-        yield web.get("/api/v1/sites", self.list)
+        yield web.get("/api/v1/sites", self.overview)
         yield web.get("/api/v1/sites/{site}", self.show)
         yield web.post(f"{one}/sync", self.sync)
         yield web.post(f"{one}/hold", self.hold)
         yield web.post(f"{one}/release", self.release)
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def overview(self, request: web.Request) -> web.Response:
         """Answer every site that the caller may see, with the drift of its environments."""
         caller = self._gate.caller(request)
         visible = [site for site in self._sites if caller.covers(site.id)]
-        return web.json_response({"sites": await asyncio.gather(*map(self._stand, visible))})
+        return web.json_response({"sites": await self._stand(visible)})
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer one site."""
         self._gate.caller_for(request, request.match_info["site"])
-        return web.json_response(await self._stand(self._sites.site(request.match_info["site"])))
+        (stand,) = await self._stand([self._sites.site(request.match_info["site"])])
+        return web.json_response(stand)
 
     async def sync(self, request: web.Request) -> web.StreamResponse:
         """Start a run for one environment, or answer what one would do."""
@@ -109,35 +110,38 @@ class SiteRoutes:
         caller = self._gate.caller_for(request, site_id)
         return caller, self._sites.environment(site_id, request.match_info["environment"])
 
-    async def _stand(self, site: Site) -> dict[str, Any]:
-        holds = {hold.environment: hold for hold in await self._store.holds() if hold.site == site.id}
-
-        async def stand(environment: Environment) -> dict[str, Any]:
-            last = await self._store.last_success(site.id, environment.name)
-            return {
-                **views.environment(environment),
-                "hold": views.hold(holds.get(environment.name)),
-                "last_success": None
-                if last is None
-                else {"run": last.id, "at": views.moment(last.finished_at)},
-                "drift": await self._drift(environment),
-            }
-
-        environments = await asyncio.gather(*map(stand, site.environments.values()))
-        return {"site": site.id, "live": site.live, "environments": environments}
-
-    async def _drift(self, environment: Environment) -> dict[str, Any]:
-        """Return how an environment differs from live now, or why that can't be told."""
-        try:
-            return await self._look(environment)
-        except SyncError as error:
-            return {"error": error.code, "message": error.message, "remedy": error.remedy}
+    async def _stand(self, sites: Sequence[Site]) -> list[dict[str, Any]]:
+        """Return how sites stand: one look at every environment, their holds, their last successes."""
+        environments = [each for site in sites for each in site.environments.values()]
+        looks = await self._synchronizer.survey(environments, Remarks(self._log))
+        holds = {(hold.site, hold.environment): hold for hold in await self._store.holds()}
+        stands: dict[str, list[dict[str, Any]]] = {site.id: [] for site in sites}
+        for environment, look in zip(environments, looks, strict=True):
+            last = await self._store.last_success(environment.site, environment.name)
+            stands[environment.site].append(
+                {
+                    **views.environment(environment),
+                    "hold": views.hold(holds.get((environment.site, environment.name))),
+                    "last_success": None
+                    if last is None
+                    else {"run": last.id, "at": views.moment(last.finished_at)},
+                    "drift": _drift(look),
+                }
+            )
+        return [{"site": site.id, "live": site.live, "environments": stands[site.id]} for site in sites]
 
     async def _look(self, environment: Environment) -> dict[str, Any]:
         remarks = Remarks(
             self._log, site=environment.site, environment=environment.name, host=environment.repository.host
         )
         return views.plan(*await self._synchronizer.look(environment, remarks))
+
+
+def _drift(look: tuple[Observation, Plan] | SyncError) -> dict[str, Any]:
+    """Return how an environment differs from live now, or why that can't be told."""
+    if isinstance(look, SyncError):
+        return {"error": look.code, "message": look.message, "remedy": look.remedy}
+    return views.plan(*look)
 
 
 def _only(body: dict[str, Any], *known: str) -> None:

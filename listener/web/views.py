@@ -80,7 +80,8 @@ def environment(environment: Environment) -> dict[str, Any]:
 
 
 def plan(observation: Observation, plan: Plan) -> dict[str, Any]:
-    """Return what a run would do now, and what it would remove."""
+    """Return what a run would do now: commits apart, and the paths that it would add, change and remove."""
+    drift = observation.drift
     return {
         "plan": plan.kind.value,
         "equal": plan.kind is PlanKind.UP_TO_DATE,
@@ -89,8 +90,14 @@ def plan(observation: Observation, plan: Plan) -> dict[str, Any]:
         "warnings": list(plan.warnings),
         "live": _commit(observation.live),
         "branch": _commit(observation.branch),
-        "removed_count": observation.removal.count,
-        "removed": list(observation.removal.paths),
+        "ahead": drift.ahead,
+        "behind": drift.behind,
+        "added_count": drift.added.count,
+        "changed_count": drift.changed.count,
+        "removed_count": drift.removed.count,
+        "added": list(drift.added.listed),
+        "changed": list(drift.changed.listed),
+        "removed": list(drift.removed.listed),
     }
 
 

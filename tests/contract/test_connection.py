@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -348,10 +349,12 @@ async def test_the_script_runs_in_every_posix_shell(
     with Sshd(tmp_path, f"SetEnv PATH={tools}:/usr/bin:/bin\n") as own:
         connection = connected(host_of(own))
         said = await connection.call(
-            Notes(), 10, "ss_observe", str(published.path), "live", "staging", "tree", "x@y", "10"
+            Notes(), 10, "ss_observe", str(published.path), "live", "staging", "tree", "x@y", "10", "yes"
         )
         assert published.commit("staging") in said
-        assert "removed\nsite/website/staged-for-review/index.xml\n1\n" in said
+        assert re.search(r"^apart \d+\t\d+\ndifferences\n", said, re.MULTILINE)
+        assert "D\tsite/website/staged-for-review/index.xml\n" in said
+        assert said.endswith("counts 1 1 1\n")
 
 
 async def test_the_embedded_server_serves_as_sshd_does(

@@ -111,7 +111,7 @@ async def test_what_a_sync_removes_is_told_before_and_after(
     observation, plan = await synchronizer.look(environment, Notes())
     removed = ("site/website/staged-for-review/index.xml",)
     assert plan.kind is PlanKind.FORWARD_COMMIT
-    assert (observation.removal.count, observation.removal.paths) == (1, removed)
+    assert (observation.drift.removed.count, observation.drift.removed.listed) == (1, removed)
     progress = await sync(pool, environment)
     assert (progress.removed_count, progress.removed) == (1, removed)
 
@@ -129,7 +129,7 @@ async def test_paths_that_git_quotes_are_told_as_they_are(
     published.git("commit", "--quiet", "-m", "no UTF-8")
     age(published, 60)
     observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
-    assert {*names, "\\xff.xml"} <= set(observation.removal.paths)
+    assert {*names, "\\xff.xml"} <= set(observation.drift.removed.listed)
 
 
 async def test_only_the_first_thousand_of_many_removed_paths_are_listed_and_all_are_counted(
@@ -141,8 +141,8 @@ async def test_only_the_first_thousand_of_many_removed_paths_are_listed_and_all_
     published.git("commit", "--quiet", "-m", "many")
     age(published, 60)
     observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
-    assert observation.removal.count == 1501
-    assert len(observation.removal.paths) == 1000
+    assert observation.drift.removed.count == 1501
+    assert len(observation.drift.removed.listed) == 1000
 
 
 async def test_an_ancestor_of_live_is_fast_forwarded(
@@ -443,3 +443,41 @@ async def test_a_publish_that_crashed_delays_a_site_by_patience_and_is_repeated_
     (published.path / ".git" / "index.lock").unlink()
     publisher.publish("live", CHANGES)
     assert published_well(published, "live", staged)
+
+
+async def test_drift_is_told_in_commits_and_paths(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    observation, _ = await Synchronizer(pool, quiet=QUIET, patience=PATIENCE).look(environment, Notes())
+    drift = observation.drift
+    apart = published.git("rev-list", "--left-right", "--count", "staging...live").split()
+    assert [drift.ahead, drift.behind] == [int(number) for number in apart]
+    assert drift.added.listed == ("site/components/feature-0001.xml",)
+    assert drift.changed.listed == ("site/website/articles/0000/index.xml",)
+    assert drift.removed.listed == ("site/website/staged-for-review/index.xml",)
+
+
+async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones_own_error(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    await sync(pool, environment)
+    missing = replace(environment, repository=RepositoryAddress("studio", "/nonexistent"))
+    asked = [environment, missing, replace(environment, name="qa", branch="qa")] * 30
+    calls = []
+    connection = pool._connections["studio"]
+    call = connection.call
+
+    async def counted(*arguments: Any) -> str:
+        calls.append(arguments[2])
+        return await call(*arguments)
+
+    connection.call = counted  # type: ignore[method-assign, assignment]
+    synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
+    looks = await synchronizer.survey(asked, Notes())
+    assert calls == ["ss_survey"] * 3
+    for equal, refused, new in zip(looks[::3], looks[1::3], looks[2::3], strict=True):
+        assert isinstance(equal, tuple)
+        assert equal[1].kind is PlanKind.UP_TO_DATE
+        assert isinstance(refused, NotARepositoryError)
+        assert isinstance(new, tuple)
+        assert new[1].kind is PlanKind.CREATE

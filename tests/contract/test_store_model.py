@@ -153,10 +153,17 @@ class AnyOrder(RuleBasedStateMachine):
             self.running[run.environment] = run
             self.states[run.id] = State.RUNNING
 
+    def has_work(self) -> bool:
+        return bool(self.running or self.claimable())
+
     def owned(self, data: st.DataObject) -> Run:
+        """Return a run that is running, after waiting for one to be due if need be."""
+        if not self.running:
+            self.now = max(self.now, min(self.claimable().values()))
+            self.the_worker_claims()
         return self.running[data.draw(st.sampled_from(sorted(self.running)))]
 
-    @precondition(lambda self: self.running)
+    @precondition(has_work)
     @rule(data=st.data(), state=st.sampled_from((State.SUCCEEDED, State.FAILED)))
     def the_worker_finishes(self, data: st.DataObject, state: State) -> None:
         run = self.owned(data)
@@ -166,7 +173,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.backoffs.pop(run.environment, None)
             self.cleared.pop(run.environment, None)
 
-    @precondition(lambda self: self.running)
+    @precondition(has_work)
     @rule(data=st.data(), delay=delays, failed=st.booleans())
     def the_worker_gives_up_for_now(self, data: st.DataObject, delay: float, failed: bool) -> None:
         run, again = self.owned(data), self.now + delay
@@ -176,7 +183,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert back.state is self.goes_back(run.environment, self.now if failed else again)
         assert (back.failures, back.looks) == (run.failures + failed, run.looks + (not failed))
 
-    @precondition(lambda self: self.running)
+    @precondition(has_work)
     @rule(data=st.data(), count=st.integers(1, 5))
     def the_worker_logs(self, data: st.DataObject, count: int) -> None:
         run = self.owned(data)
@@ -199,7 +206,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.do(self.store.cancel(run_id, self.now)).state is State.CANCELLED
         self.states[run_id] = State.CANCELLED
 
-    @precondition(lambda self: not self.held)
+    @precondition(lambda self: not self.held and (self.waiting or self.running))
     @rule(environment=environments)
     def somebody_holds(self, environment: str) -> None:
         self.do(self.store.hold(Hold("site", environment, "reason", "actor", self.now)))
@@ -218,6 +225,7 @@ class AnyOrder(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
+    @precondition(lambda self: self.running)
     @rule()
     def the_listener_starts_again(self) -> None:
         self.do(self.store.close())

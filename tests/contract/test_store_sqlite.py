@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -210,7 +211,10 @@ async def test_a_full_disk_refuses_deliveries_leaves_nothing_half_done_and_heals
     assert (healed.repeated, len(healed.runs)) == (False, 2)
 
 
-async def test_a_full_disk_leaves_no_hole_in_a_log(store: SqliteStore, call: Ask) -> None:
+@pytest.mark.parametrize("further", [(), (4, 5)])
+async def test_a_full_disk_leaves_no_hole_in_a_log(
+    store: SqliteStore, call: Ask, further: tuple[int, ...]
+) -> None:
     await call(store, "staging")
     run = await claimed(store)
     text = "x" * 10_000
@@ -220,10 +224,32 @@ async def test_a_full_disk_leaves_no_hole_in_a_log(store: SqliteStore, call: Ask
         with pytest.raises(StoreUnavailableError):
             await store.finish(run, State.SUCCEEDED, Outcome(), NOW)
         assert await store.lines(run.id, 0) == []
-    store.append(run, [LogLine(4, text)])
+    for sequence in further:
+        store.append(run, [LogLine(sequence, text)])
     await store.finish(run, State.SUCCEEDED, Outcome(), NOW)
-    assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2, 3, 4]
+    assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2, 3, *further]
     assert store._unstored == {}
+
+
+def block_until_committed(commits: list[str], count: int) -> None:
+    """Keeps the loop from hearing of the commits meanwhile."""
+    while len(commits) < count:
+        time.sleep(0.001)
+
+
+async def test_a_line_that_comes_while_another_one_is_stored_is_stored_too(
+    store: SqliteStore, call: Ask
+) -> None:
+    await call(store, "staging")
+    run = await claimed(store)
+    with committing(store) as commits:
+        store.append(run, [LogLine(1, "{}")])
+    block_until_committed(commits, 2)
+    with committing(store):
+        store.append(run, [LogLine(2, "{}")])
+        await asyncio.sleep(0)
+    await store.ping()
+    assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2]
 
 
 async def test_log_lines_are_forgotten_once_they_are_stored_or_fenced(store: SqliteStore, call: Ask) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from listener import signatures
 from listener.rehearsal.published import Published
@@ -157,7 +158,7 @@ async def test_a_doubled_signature_is_refused(listener: Client) -> None:
 async def test_an_unknown_hook_is_not_found(listener: Client) -> None:
     for hook in ("nosuch", "..%2fforge", "forge/", "forge%00"):
         url = f"{listener.url}/hooks/{hook}"
-        async with listener.session.post(aiohttp.client.URL(url, encoded=True), data=push()) as response:
+        async with listener.session.post(URL(url, encoded=True), data=push()) as response:
             assert response.status == 404
 
 

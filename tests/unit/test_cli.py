@@ -308,6 +308,12 @@ LOOK = {
     "warnings": [],
     "live": "a" * 40,
     "branch": "b" * 40,
+    "ahead": 1,
+    "behind": 2,
+    "added_count": 0,
+    "added": [],
+    "changed_count": 1,
+    "changed": ["changed"],
     "removed_count": 1500,
     "removed": [f"path-{n}" for n in range(1000)],
 }
@@ -317,7 +323,12 @@ def test_a_plan_lists_some_of_the_removed_paths_and_counts_the_rest() -> None:
     lines = list(wording.plan("mysite/staging", LOOK))
     assert lines[0] == "mysite/staging would get a forward commit with live's content"
     assert lines[1] == "  branch bbbbbbbbbb, live aaaaaaaaaa"
-    assert lines[2:4] == ["  would remove 1500 paths:", "    path-0"]
+    assert lines[2:5] == [
+        "  1 commit ahead of live, 2 behind",
+        "  would add 0 paths",
+        "  would change 1 path:",
+    ]
+    assert lines[6:8] == ["  would remove 1500 paths:", "    path-0"]
     assert lines[-2:] == ["    path-19", "    … and 1480 more"]
 
 

@@ -39,6 +39,11 @@ async def test_a_dry_run_tells_what_would_be_removed_and_moves_nothing(
     assert done.out.splitlines() == [
         "mysite/staging would get a forward commit with live's content",
         f"  branch {old[:10]}, live {published.commit('live')[:10]}",
+        "  3 commits ahead of live, 2 behind",
+        "  would add 1 path:",
+        "    site/components/feature-0001.xml",
+        "  would change 1 path:",
+        "    site/website/articles/0000/index.xml",
         "  would remove 1 path:",
         "    site/website/staged-for-review/index.xml",
     ]
