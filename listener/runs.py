@@ -108,6 +108,8 @@ class Run:
     """How often it was started. Part of the fence: a worker writes only for the attempt that it claimed."""
     failures: int = 0
     """How many of its attempts failed for a transient reason."""
+    streak: int = 0
+    """How many attempts have failed in a row for its environment, its predecessors' included."""
     looks: int = 0
     """How many of its attempts found Studio publishing."""
     lines: int = 0
@@ -314,4 +316,4 @@ def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) ->
         return Retry(min(BUSY_MOST, max(error.again_in, looking)), failed=False)
     if error.permanent or run.failures + 1 >= policy.attempts:
         return None
-    return Retry(policy.delay(run.failures + 1, jitter), failed=True)
+    return Retry(policy.delay(run.streak + 1, jitter), failed=True)

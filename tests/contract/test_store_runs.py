@@ -240,6 +240,18 @@ async def test_a_backoff_outlives_a_restart_and_a_failure_for_good(
     assert (await again.run(fresh.runs[0])).not_before == NOW + 60
 
 
+async def test_failures_in_a_row_are_counted_over_the_runs_of_an_environment(store: Store, call: Ask) -> None:
+    await call(store, "staging")
+    failing = await claimed(store)
+    await call(store, "staging", origin=Origin.HOOK)
+    assert (await store.requeue(failing, FAILURE, NOW + 60, NOW, failed=True)).state is State.SUPERSEDED
+    successor = await claimed(store, NOW + 60)
+    assert (successor.failures, successor.streak) == (0, 1)
+    await store.finish(successor, State.SUCCEEDED, Outcome(), NOW + 60)
+    await call(store, "staging")
+    assert (await claimed(store, NOW + 60)).streak == 0
+
+
 async def test_a_success_ends_the_backoff(store: Store, call: Ask) -> None:
     await call(store, "staging")
     await back_off(store, 60)

@@ -19,8 +19,8 @@ from listener.runs import ENDED, TRANSITIONS, RetryPolicy, Run, State, new_id, r
 POLICY = RetryPolicy(attempts=3, first=1.0, most=8.0)
 
 
-def run(state: State = State.RUNNING, *, failures: int = 0, looks: int = 0) -> Run:
-    return Run("r", "mysite", "staging", state, 0.0, 0.0, failures=failures, looks=looks)
+def run(state: State = State.RUNNING, *, failures: int = 0, streak: int = 0, looks: int = 0) -> Run:
+    return Run("r", "mysite", "staging", state, 0.0, 0.0, failures=failures, streak=streak, looks=looks)
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.product(State, State)))
@@ -38,9 +38,15 @@ def test_nothing_follows_an_end() -> None:
 
 def test_a_transient_error_is_tried_again_until_the_attempts_are_used_up() -> None:
     error = HostUnreachableError()
-    decisions = [retry(run(failures=n), error, POLICY, 0.0) for n in range(3)]
+    decisions = [retry(run(failures=n, streak=n), error, POLICY, 0.0) for n in range(3)]
     assert [decision.delay if decision else None for decision in decisions] == [1.0, 2.0, None]
     assert all(decision.failed for decision in decisions if decision)
+
+
+def test_a_successor_waits_as_long_as_its_predecessors_made_it() -> None:
+    decision = retry(run(failures=0, streak=2), HostUnreachableError(), POLICY, 0.0)
+    assert decision is not None
+    assert decision.delay == 4.0
 
 
 @pytest.mark.parametrize("error", [DivergedError(), ListenerError("a defect")])

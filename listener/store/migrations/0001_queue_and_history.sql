@@ -89,7 +89,8 @@ SELECT
         WHEN 'queued' THEN max(r.not_before, coalesce(b.not_before, r.not_before))
         ELSE r.not_before
     END AS not_before,
-    r.attempt, r.failures, r.looks, r.lines, r.started_at, r.finished_at, r.successor, r.outcome
+    r.attempt, r.failures, coalesce(b.failures, 0) AS streak, r.looks, r.lines,
+    r.started_at, r.finished_at, r.successor, r.outcome
 FROM runs AS r
 LEFT JOIN backoffs AS b ON b.site = r.site AND b.environment = r.environment;
 
