@@ -9,10 +9,16 @@ from collections.abc import AsyncIterator
 
 import asyncssh
 
-from listener.errors import ConnectionLostError, GitUnavailableError, StepTimedOutError
+from listener.errors import (
+    ConnectionLostError,
+    GitUnavailableError,
+    HostUnreachableError,
+    StepTimedOutError,
+)
 from listener.plans import Notes
 from listener.sites import Host
 from listener.ssh import failures
+from listener.ssh.circuit import Circuit
 from listener.ssh.shell import Shell, refusal
 
 SHELLS = 3
@@ -40,7 +46,8 @@ class HostConnection:
         self.host = host
         self._limit = connect_timeout
         self._connection: asyncssh.SSHClientConnection | None = None
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
+        self._circuit = Circuit()
         self._slots = asyncio.Semaphore(SHELLS)
         self._idle: list[Shell] = []
         self._leftovers: set[tuple[int, str]] = set()
@@ -113,13 +120,29 @@ class HostConnection:
             self._connection = None
 
     async def _connected(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        async with self._connecting:
-            if self._connection is None or self._connection.is_closed():
-                started = time.monotonic()
-                self._connection = await self._connect()
-                notes.note("connect", seconds=round(time.monotonic() - started, 4), user=self.host.user)
-                await self._end_leftovers(self._connection)
+        """Return the warm connection, or share in the one attempt to make it."""
+        if self._connection is not None and not self._connection.is_closed():
             return self._connection
+        started = time.monotonic()
+        self._circuit.check(started)
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._reconnect(), name=f"connect {self.host.name}")
+            # It may end when nobody waits for it any more.
+            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        connection = await asyncio.shield(self._connecting)
+        notes.note("connect", seconds=round(time.monotonic() - started, 4), user=self.host.user)
+        return connection
+
+    async def _reconnect(self) -> asyncssh.SSHClientConnection:
+        try:
+            connection = await self._connect()
+        except HostUnreachableError as error:
+            self._circuit.failed(error, time.monotonic())
+            raise
+        self._circuit.succeeded()
+        self._connection = connection
+        await self._end_leftovers(connection)
+        return connection
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         host = self.host
@@ -158,9 +181,8 @@ class HostConnection:
             with failures.of_sessions(self.host):
                 async with asyncio.timeout(KILL_LIMIT):
                     ended = await connection.run(command, encoding=None)
-            if ended.exit_status != 0:
-                raise ConnectionLostError(f"what still runs on {self.host.name} could not be ended")
-            self._leftovers.discard((group, name))
+            if ended.exit_status == 0:
+                self._leftovers.discard((group, name))
 
     async def warm(self, notes: Notes) -> None:
         """Connect and load a shell ahead of the first run; raise `SyncError`."""
@@ -169,6 +191,8 @@ class HostConnection:
 
     async def close(self) -> None:
         """Close the connection, without waiting for a peer that does not answer."""
+        if self._connecting is not None:
+            self._connecting.cancel()
         if self._connection is not None:
             self._connection.close()
             with contextlib.suppress(TimeoutError):

@@ -371,3 +371,18 @@ async def test_the_embedded_server_serves_as_sshd_does(
             await say(connection, f"{SLOW}5555", limit=0.5)
         await until(lambda: gone(f"{SLOW}5555".replace(" ", "\0")))
         await connection.close()
+
+
+async def test_those_who_wait_for_a_dead_host_share_one_attempt_and_soon_do_not_wait_at_all(
+    sshd: Sshd, connected: Connect
+) -> None:
+    async with Proxy(sshd.port) as proxy:
+        proxy.freeze()
+        connection = connected(through(proxy, sshd))
+        for attempt in range(1, 4):
+            calls = await asyncio.gather(*(say(connection, "true") for _ in range(3)), return_exceptions=True)
+            assert [type(call) for call in calls] == [HostUnreachableError] * 3
+            assert proxy.connections == attempt
+        with pytest.raises(HostUnreachableError, match="not tried again"):
+            await say(connection, "true")
+        assert proxy.connections == 3

@@ -1,0 +1,38 @@
+"""A host that does not answer is left alone for a while, and then tried again."""
+
+import pytest
+
+from listener.errors import HostUnreachableError
+from listener.ssh.circuit import MOST, THRESHOLD, Circuit
+
+ERROR = HostUnreachableError("no route")
+
+
+def test_it_opens_after_some_failures_in_a_row_and_refuses_at_once() -> None:
+    circuit = Circuit()
+    for _ in range(THRESHOLD):
+        circuit.check(100.0)
+        circuit.failed(ERROR, 100.0)
+    with pytest.raises(HostUnreachableError, match=r"no route \(not tried again for 2 s\)"):
+        circuit.check(100.0)
+    circuit.check(102.0)
+
+
+def test_it_stays_open_longer_with_each_failure_up_to_a_minute() -> None:
+    circuit = Circuit()
+    for number in range(20):
+        circuit.failed(ERROR, 0.0)
+        open_for = 0.0 if number + 1 < THRESHOLD else min(MOST, 2.0 ** (number + 2 - THRESHOLD))
+        circuit.check(open_for)
+        if open_for:
+            with pytest.raises(HostUnreachableError):
+                circuit.check(open_for - 0.1)
+
+
+def test_a_success_closes_it() -> None:
+    circuit = Circuit()
+    for _ in range(THRESHOLD):
+        circuit.failed(ERROR, 0.0)
+    circuit.succeeded()
+    circuit.failed(ERROR, 0.0)
+    circuit.check(0.0)
