@@ -24,6 +24,7 @@ case $(stat -c %.3Y / 2>/dev/null) in
 *) ss_mtime=%.3Y ;;
 esac
 
+ss_tab=$(printf '\t')
 ss_format='%(refname)%09%(objectname)%09%(tree)%09%(symref)%09%(committeremail)%09%(worktreepath)'
 
 ss_call() {
@@ -53,14 +54,12 @@ ss_hello() {
 
 # Enter the git directory of the repository at $1; set `bare` and `worktree`.
 ss_enter() {
-	cd "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
+	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
 	bare=no
+	worktree=$PWD
 	if [ -d .git ]; then
-		worktree=$(pwd -P)
 		cd -P .git || exit 1
 	elif [ -f HEAD ] && [ -d objects ] && [ -d refs ]; then
-		worktree=$(pwd -P)
-		cd -P . || exit 1
 		if [ "$(git config --file config --type bool core.bare)" = false ]; then
 			worktree=${worktree%/*}
 		else
@@ -73,7 +72,7 @@ ss_enter() {
 		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
 	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
-	GIT_DIR=$(pwd -P)
+	GIT_DIR=$PWD
 	export GIT_DIR
 }
 
@@ -105,8 +104,7 @@ $refs"
 # Set `tip` and `tree` of the branch, `live_tip` and `live_tree` of live, and `ours` if the tip is a forward commit.
 ss_tips() {
 	tip='' tree='' live_tip='' live_tree='' ours=no
-	tab=$(printf '\t')
-	while IFS=$tab read -r name commit its_tree rest; do
+	while IFS=$ss_tab read -r name commit its_tree rest; do
 		case $name in
 		"refs/heads/$branch")
 			tip=$commit tree=$its_tree
