@@ -17,19 +17,24 @@ test: $(VENV)/test.stamp lint ## Lint, then run every test (ARGS="-k name" for s
 	@$(PYTHON) -m pytest $(ARGS)
 
 lint: $(VENV)/test.stamp ## Check form, rules and types
-	@$(VENV)/bin/ruff format --check --quiet .
-	@$(VENV)/bin/ruff check --quiet .
-	@$(VENV)/bin/mypy
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
 
 format: $(VENV)/test.stamp ## Put the code into form
-	@$(VENV)/bin/ruff format .
-	@$(VENV)/bin/ruff check --fix .
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
 
 bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
 	@$(PYTHON) -m tests.bench
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# A .venv whose Python has gone, after an upgrade of the system say, is made anew whatever its stamps say.
+ifneq ($(shell test -x $(PYTHON) && echo there),there)
+.PHONY: $(VENV)/run.stamp $(VENV)/test.stamp
+endif
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt .ci/setup
 	@.ci/setup run

@@ -30,6 +30,8 @@ class Host:
     """Path of the OpenSSH known_hosts file that its key must be in."""
     identity: str
     """Path of the private key."""
+    via: str | None = None
+    """The configured name of the host through which it is reached; None for directly."""
 
 
 @dataclass(frozen=True, slots=True)

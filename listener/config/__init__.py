@@ -72,7 +72,7 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         server=ServerSettings(**document.server.model_dump()),
         store=document.store,
         hosts={
-            name: Host(name, entry.address, entry.port, entry.user, ssh.known_hosts, ssh.identity)
+            name: Host(name, entry.address, entry.port, entry.user, ssh.known_hosts, ssh.identity, entry.via)
             for name, entry in document.hosts.items()
         },
         sites=Sites.of(_site(name, entry) for name, entry in document.sites.items()),

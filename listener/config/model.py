@@ -62,6 +62,7 @@ class HostEntry(Section):
     address: Address = Field(description="the host's name or IP address")
     port: Whole = Field(22, ge=1, le=65535, description="the port of its sshd, such as 22")
     user: User = Field(description="the user that owns the repositories on it, such as crafter")
+    via: str | None = Field(None, description="the name of the configured host to reach it through")
 
 
 class RepositoryEntry(Section):

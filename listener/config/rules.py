@@ -22,7 +22,9 @@ SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")
 def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
     """Return every rule that a resolved configuration breaks."""
     tree = resolution.tree
-    yield from _known(tree, "host", "hosts", "sites.*.repository.host")
+    for pattern in ("sites.*.repository.host", "hosts.*.via"):
+        yield from _known(tree, "host", "hosts", pattern)
+    yield from _detours(tree)
     for pattern in ("hooks.*.repositories.*", "hooks.*.site", "hooks.*.sites.*", "tokens.*.sites.*"):
         yield from _known(tree, "site", "sites", pattern)
     yield from _repositories(tree)
@@ -45,6 +47,20 @@ def _known(tree: Any, noun: str, section: str, pattern: str) -> Iterator[Problem
         if isinstance(value, str) and value not in known:
             hint = nearest(value, [str(name) for name in known])
             yield Problem(location, f"names no configured {noun}; {hint}")
+
+
+def _detours(tree: Any) -> Iterator[Problem]:
+    """Yield the hosts that are reached through themselves, at however many removes."""
+    via = {location[1]: value for location, value in find(tree, "hosts.*.via")}
+    for host in via:
+        seen, at = {host}, via.get(host)
+        while isinstance(at, str) and at not in seen:
+            seen.add(at)
+            at = via.get(at)
+        if at == host:
+            yield Problem(
+                ("hosts", host, "via"), "leads back to the host itself; remove one via of the circle"
+            )
 
 
 def _distinct(tree: Any, pattern: str) -> Iterator[Problem]:

@@ -76,7 +76,7 @@ def describe(settings: Settings) -> list[str]:
     return [
         f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
         f"store: {settings.store_path}",
-        *(f"host {h.name}: {h.user}@{_authority(h.address, h.port)}" for h in settings.hosts.values()),
+        *(_host_line(host) for host in settings.hosts.values()),
         *(line for site in settings.sites for line in _site_lines(site)),
         *(_hook_line(hook) for hook in settings.hooks.values()),
         *(_token_line(token) for token in settings.tokens),
@@ -88,6 +88,11 @@ def describe(settings: Settings) -> list[str]:
 
 def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_line(host: Host) -> str:
+    through = f", through {host.via}" if host.via else ""
+    return f"host {host.name}: {host.user}@{_authority(host.address, host.port)}{through}"
 
 
 def _site_lines(site: Site) -> list[str]:

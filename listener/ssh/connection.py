@@ -40,10 +40,23 @@ case $line in *"$2"*) kill -s KILL -- "-$1" ;; esac
 
 
 class HostConnection:
-    """One host: connects when needed, stays connected, lends its shells."""
+    """One host: connects when needed, stays connected, lends its shells.
 
-    def __init__(self, host: Host, *, connect_timeout: float) -> None:
+    `via` is the connection of the host through which this one is reached; `connects` bounds how many hosts
+    are being connected to at the same time.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        connect_timeout: float,
+        via: "HostConnection | None" = None,
+        connects: asyncio.Semaphore | None = None,
+    ) -> None:
         self.host = host
+        self._via = via
+        self._connects = connects or asyncio.Semaphore()
         self._limit = connect_timeout
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
@@ -126,16 +139,18 @@ class HostConnection:
         started = time.monotonic()
         self._circuit.check(started)
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._reconnect(), name=f"connect {self.host.name}")
+            self._connecting = asyncio.create_task(self._reconnect(notes), name=f"connect {self.host.name}")
             # It may end when nobody waits for it any more.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
         connection = await asyncio.shield(self._connecting)
         notes.note("connect", seconds=round(time.monotonic() - started, 4), user=self.host.user)
         return connection
 
-    async def _reconnect(self) -> asyncssh.SSHClientConnection:
+    async def _reconnect(self, notes: Notes) -> asyncssh.SSHClientConnection:
+        tunnel = await self._via._connected(notes) if self._via is not None else None  # noqa: SLF001 (a sibling)
         try:
-            connection = await self._connect()
+            async with self._connects:
+                connection = await self._connect(tunnel)
         except HostUnreachableError as error:
             self._circuit.failed(error, time.monotonic())
             raise
@@ -144,7 +159,7 @@ class HostConnection:
         await self._end_leftovers(connection)
         return connection
 
-    async def _connect(self) -> asyncssh.SSHClientConnection:
+    async def _connect(self, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
         host = self.host
         with failures.of_files(host):
             key = asyncssh.read_private_key(host.identity)
@@ -154,6 +169,7 @@ class HostConnection:
                 return await asyncssh.connect(
                     host.address,
                     host.port,
+                    tunnel=tunnel or (),
                     username=host.user,
                     client_keys=[key],
                     known_hosts=known_hosts,

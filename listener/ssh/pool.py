@@ -13,14 +13,31 @@ SURVEYED_AT_ONCE = 32
 """Environments of one host that a round trip asks about."""
 
 
+CONNECTS_AT_ONCE = 20
+"""Hosts that are being connected to at the same time; of one host there is never more than one attempt."""
+
+
 class HostPool:
     """Implements `listener.plans.Repositories` over one warm connection a host."""
 
     def __init__(self, hosts: Mapping[str, Host], *, step_timeout: float, connect_timeout: float) -> None:
         self._step_timeout = step_timeout
-        self._connections = {
-            name: HostConnection(host, connect_timeout=connect_timeout) for name, host in hosts.items()
-        }
+        self._connections: dict[str, HostConnection] = {}
+        connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
+
+        def connection_to(name: str) -> HostConnection:
+            if name not in self._connections:
+                via = hosts[name].via
+                self._connections[name] = HostConnection(
+                    hosts[name],
+                    connect_timeout=connect_timeout,
+                    via=None if via is None else connection_to(via),
+                    connects=connects,
+                )
+            return self._connections[name]
+
+        for name in hosts:
+            connection_to(name)
 
     def at(self, address: RepositoryAddress, notes: Notes) -> SshRepository:
         """Return the repository at that address."""

@@ -26,6 +26,7 @@ from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, free_port
 from listener.sites import Host
+from listener.ssh import HostPool
 from listener.ssh import shell as shell_module
 from listener.ssh.connection import SHELLS, HostConnection
 from tests.contract.test_repository import Notes, host_of
@@ -386,3 +387,71 @@ async def test_those_who_wait_for_a_dead_host_share_one_attempt_and_soon_do_not_
         with pytest.raises(HostUnreachableError, match="not tried again"):
             await say(connection, "true")
         assert proxy.connections == 3
+
+
+async def test_a_host_behind_another_is_reached_through_it(own_sshd: Sshd, sshd: Sshd) -> None:
+    near, far = host_of(own_sshd), replace(host_of(sshd), name="far", via="near")
+    pool = HostPool({"far": far, "near": replace(near, name="near")}, step_timeout=10, connect_timeout=5)
+    notes = Notes()
+    await pool.warm("far", notes)
+    assert len(notes.named("connect")) == 2
+    own_sshd.stop()
+    with pytest.raises((ConnectionLostError, HostUnreachableError)):
+        await pool._connections["far"].call(Notes(), 5, "eval", "true")
+    own_sshd.start()
+    assert await pool._connections["far"].call(Notes(), 5, "eval", "echo back") == "back\n"
+    await pool.close()
+
+
+def known_by(sshd: Sshd, text: str, path: Path) -> Host:
+    path.write_text(text)
+    return replace(host_of(sshd), known_hosts=str(path))
+
+
+async def test_a_hashed_line_of_known_hosts_is_read(sshd: Sshd, connected: Connect, tmp_path: Path) -> None:
+    hashed = tmp_path / "hashed"
+    hashed.write_text(sshd.known_hosts.read_text())
+    making = await asyncio.create_subprocess_exec("ssh-keygen", "-q", "-H", "-f", str(hashed))
+    assert await making.wait() == 0
+    assert "127.0.0.1" not in hashed.read_text()
+    assert await say(connected(replace(host_of(sshd), known_hosts=str(hashed))), "echo in") == "in\n"
+
+
+async def test_a_revoked_host_key_is_refused(sshd: Sshd, connected: Connect, tmp_path: Path) -> None:
+    line = sshd.known_hosts.read_text()
+    host = known_by(sshd, f"{line}@revoked {line}", tmp_path / "revoked")
+    with pytest.raises(HostKeyRejectedError):
+        await say(connected(host), "true")
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_host_certificate_counts_if_its_authority_is_known(
+    connected: Connect, tmp_path: Path, trusted: bool
+) -> None:
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    with Sshd(tmp_path, f"HostCertificate {tmp_path}/host_key-cert.pub\n") as own:
+        key = asyncssh.read_private_key(str(tmp_path / "host_key"))
+        certificate = authority.generate_host_certificate(key, "host", principals=["127.0.0.1"])
+        certificate.write_certificate(str(tmp_path / "host_key-cert.pub"))
+        own.stop()
+        own.start()
+        signer = authority if trusted else asyncssh.generate_private_key("ssh-ed25519")
+        line = f"@cert-authority [127.0.0.1]:{own.port} {signer.export_public_key().decode()}"
+        connection = connected(known_by(own, line, tmp_path / "authorities"))
+        if trusted:
+            assert await say(connection, "echo in") == "in\n"
+        else:
+            with pytest.raises(HostKeyRejectedError):
+                await say(connection, "true")
+
+
+@pytest.mark.parametrize(("kind", "form"), [("ssh-rsa", "pkcs1-pem"), ("ecdsa-sha2-nistp256", "openssh")])
+async def test_keys_of_other_kinds_and_forms_log_in(
+    own_sshd: Sshd, connected: Connect, tmp_path: Path, kind: str, form: str
+) -> None:
+    key = asyncssh.generate_private_key(kind)
+    key.write_private_key(str(tmp_path / "key"), form)
+    with (own_sshd.folder / "authorized_keys").open("ab") as file:
+        file.write(key.export_public_key())
+    connection = connected(replace(host_of(own_sshd), identity=str(tmp_path / "key")))
+    assert await say(connection, "echo in") == "in\n"
