@@ -216,6 +216,27 @@ class RemoteStepError(SyncError):
     code = "remote-step"
 
 
+class DiskFullError(RemoteStepError):
+    """The host's disk is full."""
+
+    code = "disk-full"
+    default_remedy = "free space on the host; the sync is tried again by itself"
+
+
+class ReadOnlyError(RemoteStepError):
+    """The repository can't be written to."""
+
+    code = "read-only"
+    default_remedy = "mount its file system for writing, and let the user that logs in write to it"
+
+
+class RefLockedError(RemoteStepError):
+    """A lock on one of the refs is held."""
+
+    code = "ref-locked"
+    default_remedy = "if no git process runs in the repository, delete the .lock file that the message names"
+
+
 class BranchMovedError(SyncError):
     """The branches kept moving while they were being made equal."""
 

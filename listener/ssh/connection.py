@@ -34,9 +34,15 @@ SLOT_PAUSE = 0.1
 
 KILL = """
 line=$(tr '\\0' ' ' <"/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1")
-case $line in *"$2"*) kill -s KILL -- "-$1" ;; esac
+case $line in *"$2"*) ;; *) exit 0 ;; esac
+kill -s TERM -- "-$1"
+for pause in 0.02 0.08 0.2 0.7; do
+    kill -s 0 -- "-$1" 2>/dev/null || exit 0
+    sleep "$pause"
+done
+kill -s KILL -- "-$1" 2>/dev/null || exit 0
 """
-"""Ends the process group $1 if its leader still is the shell named $2."""
+"""Ends the process group $1 if its leader still is the shell named $2; git, asked first, removes its locks."""
 
 
 class HostConnection:

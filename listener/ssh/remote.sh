@@ -170,10 +170,13 @@ ss_survey() {
 # they are, and stay clean. The lock is a link to a file of ours, so that a later look knows it for ours.
 ss_detach() {
 	own=sync-staging-HEAD.$$
-	printf '%s\n' "$tip" >"$own" || ss_refuse remote-step "can't write into $GIT_DIR"
+	if ! printf '%s\n' "$tip" >"$own"; then
+		rm -f "$own"
+		ss_refuse remote-step "can't write into $GIT_DIR"
+	fi
 	if ! ln "$own" HEAD.lock; then
 		rm -f "$own"
-		[ -e HEAD.lock ] || ss_refuse remote-step "can't link HEAD.lock in $GIT_DIR"
+		[ -e HEAD.lock ] || ss_refuse remote-step "can't make HEAD.lock in $GIT_DIR"
 		echo 'busy HEAD.lock'
 		return 1
 	fi

@@ -14,7 +14,15 @@ from importlib.resources import files
 
 import asyncssh
 
-from listener.errors import ConnectionLostError, RemoteStepError, ShellUnavailableError, SyncError
+from listener.errors import (
+    ConnectionLostError,
+    DiskFullError,
+    ReadOnlyError,
+    RefLockedError,
+    RemoteStepError,
+    ShellUnavailableError,
+    SyncError,
+)
 
 SCRIPT = files("listener.ssh").joinpath("remote.sh").read_bytes()
 
@@ -161,7 +169,17 @@ def refusal(reply: Reply) -> SyncError:
         return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
     code, text = found.groups()
     error = _REFUSALS.get(code, RemoteStepError)
+    if error is RemoteStepError:
+        error = next((cause for words, cause in _CAUSES if re.search(words, said)), error)
     return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+
+
+_CAUSES: tuple[tuple[str, type[RemoteStepError]], ...] = (
+    (r"No space left on device|Disk quota exceeded", DiskFullError),
+    (r"Read-only file system|Permission denied|insufficient permission", ReadOnlyError),
+    (r"\.lock': File exists", RefLockedError),
+)
+"""What git and the shell say of the causes that have an error of their own."""
 
 
 def _refusals(kind: type[SyncError]) -> dict[str, type[SyncError]]:
