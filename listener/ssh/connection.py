@@ -42,7 +42,7 @@ for pause in 0.02 0.08 0.2 0.7; do
 done
 kill -s KILL -- "-$1" 2>/dev/null || exit 0
 """
-"""Ends the process group $1 if its leader still is the shell named $2; git, asked first, removes its locks."""
+"""Ends the process group $1 if its leader still is the shell named $2. Git, asked first, unlocks."""
 
 
 class HostConnection:
