@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench soak clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,6 +27,9 @@ format: $(VENV)/test.stamp ## Put the code into form
 
 bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
 	@$(PYTHON) -m tests.bench
+
+soak: $(VENV)/test.stamp ## Publish and sync side by side for a minute each way
+	@SYNC_STAGING_SOAK=60 $(PYTHON) -m pytest --timeout 300 tests/e2e/test_side_by_side.py
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
