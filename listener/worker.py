@@ -69,6 +69,7 @@ class Worker:
         self._log = log
         self._clean = clean
         self._active: dict[str, _Active] = {}
+        self._handed_back = 0
 
     async def work(self) -> None:
         """Carry out runs until cancelled."""
@@ -119,13 +120,13 @@ class Worker:
         """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
         runs = {active.whole: active for active in self._active.values() if active.whole is not None}
         if not runs:
-            return 0
+            return self._handed_back
         _, late = await asyncio.wait(runs, timeout=limit)
         for whole in late:
             _end(runs[whole])
         if late:
             await asyncio.wait(late, timeout=HAND_BACK_LIMIT)
-        return len(late)
+        return self._handed_back
 
     async def cancel(self, run_id: str) -> Run:
         """End a waiting or running run; raise `ConflictError` once its branch has moved."""
@@ -148,7 +149,9 @@ class Worker:
         journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
         active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
         try:
-            await self._settle(active, await _ended(active), journal)
+            error = await _ended(active)
+            await self._settle(active, error, journal)
+            self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.log(30, "fenced", run=run.id, error=fenced.message)
         finally:
