@@ -79,14 +79,15 @@ class Calls:
     ) -> web.StreamResponse:
         trigger = acceptance.triggers[0]
         stream = LogStream(form, {"X-Run-Id": acceptance.runs[0], **preferences.applied})
-        await stream.open(request)
-        try:
-            async with asyncio.timeout(self._wait if preferences.wait is None else preferences.wait):
-                run = await send_trigger(stream, self._store, trigger)
-        except TimeoutError:
-            run = await self._store.serving(trigger)
-        status, message = _verdict(run)
-        return await stream.end({"status": status, "message": message, "run": run.id})
+        async with stream.sent(request) as response:
+            try:
+                async with asyncio.timeout(self._wait if preferences.wait is None else preferences.wait):
+                    run = await send_trigger(stream, self._store, trigger)
+            except TimeoutError:
+                run = await self._store.serving(trigger)
+            status, message = _verdict(run)
+            await stream.end({"status": status, "message": message, "run": run.id})
+        return response
 
 
 _ANSWERED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})

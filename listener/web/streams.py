@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from listener import follow
-from listener.errors import BadRequestError
+from listener.errors import BadRequestError, StoreError
 from listener.runs import ENDED, LogLine, Run, RunStore, State
 from listener.web.preferences import EVENTS, NDJSON
 
@@ -18,6 +18,10 @@ KEEP_ALIVE = 15.0
 
 SLOWEST = 30.0
 """Seconds that a reader may take to make room; then it is closed, and may resume."""
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads the stream any more, or not fast enough."""
 
 
 class LogStream:
@@ -34,9 +38,21 @@ class LogStream:
             }
         )
 
-    async def open(self, request: web.Request) -> None:
-        """Send the status and the headers."""
+    @contextlib.asynccontextmanager
+    async def sent(self, request: web.Request) -> AsyncGenerator[web.StreamResponse, None]:
+        """Send the headers, then what is sent inside; yield the response, which ends with the block.
+
+        Once the headers are out there is no other answer: where the reader has gone or the store fails, the
+        connection is cut, which tells a client to resume.
+        """
         await self._response.prepare(request)
+        try:
+            yield self._response
+            async with asyncio.timeout(SLOWEST):
+                await self._response.write_eof()
+        except (ReaderGoneError, StoreError, TimeoutError, ConnectionError):
+            if request.transport is not None:
+                request.transport.abort()
 
     async def line(self, line: LogLine) -> None:
         """Send one log line; its sequence number is the event's id."""
@@ -45,24 +61,21 @@ class LogStream:
         else:
             await self._write(f"{line.text}\n")
 
-    async def end(self, facts: Mapping[str, Any]) -> web.StreamResponse:
-        """Send the last event and close."""
+    async def end(self, facts: Mapping[str, Any]) -> None:
+        """Send the last event."""
         text = json.dumps(facts, ensure_ascii=False)
         await self._write(f"event: end\ndata: {text}\n\n" if self._events else f"{text}\n")
-        return await self.close()
-
-    async def close(self) -> web.StreamResponse:
-        """Close without a last event."""
-        await self._response.write_eof()
-        return self._response
 
     async def keep_alive(self) -> None:
         """Send what carries no meaning."""
         await self._write(": \n\n" if self._events else "\n")
 
     async def _write(self, text: str) -> None:
-        async with asyncio.timeout(SLOWEST):
-            await self._response.write(text.encode())
+        try:
+            async with asyncio.timeout(SLOWEST):
+                await self._response.write(text.encode())
+        except (TimeoutError, ConnectionError) as error:
+            raise ReaderGoneError from error
 
 
 async def send_lines(stream: LogStream, store: RunStore, run_id: str, after: int = 0) -> None:
@@ -103,15 +116,15 @@ async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -
         # 204 tells an EventSource to stop connecting again (HTML standard, 9.2.3).
         return web.Response(status=204)
     stream = LogStream(form, {"X-Run-Id": run.id})
-    await stream.open(request)
-    if following:
-        await send_lines(stream, store, run.id, after)
-    else:
-        await _send_stored(stream, store, run.id, after)
-    ended = await store.run(run.id)
-    if form == EVENTS:
-        return await stream.end({"state": ended.state.value, "successor": ended.successor})
-    return await stream.close()
+    async with stream.sent(request) as response:
+        if following:
+            await send_lines(stream, store, run.id, after)
+        else:
+            await _send_stored(stream, store, run.id, after)
+        ended = await store.run(run.id)
+        if form == EVENTS:
+            await stream.end({"state": ended.state.value, "successor": ended.successor})
+    return response
 
 
 async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: int) -> None:
