@@ -6,6 +6,7 @@ site id is looked up in the configuration.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -167,7 +168,8 @@ def _github_json(delivery: Delivery) -> bytes:
     if media_type != "application/x-www-form-urlencoded":
         raise UnsupportedMediaError(f"The content type {_told(media_type)} is not read here.")
     try:
-        form = parse_qs(delivery.body.decode("ascii"), strict_parsing=True, errors="strict", max_num_fields=8)
+        text = delivery.body.decode("ascii")
+        form = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)
     except ValueError as error:
         raise MalformedDeliveryError("The form can't be read.") from error
     payloads = form.get("payload", [])
@@ -227,6 +229,7 @@ def _parse(body: bytes) -> dict[str, Any]:
             parse_float=_number(float),
             parse_constant=_no_constant,
         )
+        _check_surrogates(text, value)
     except (ValueError, RecursionError) as error:
         raise MalformedDeliveryError(f"The body is not strict JSON: {_told(str(error))}") from error
     if not isinstance(value, dict):
@@ -234,10 +237,14 @@ def _parse(body: bytes) -> dict[str, Any]:
     return value
 
 
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
+"""A string, ended or not, or what stands between. It never backtracks: hostile text takes no longer."""
+
+
 def _check_depth(text: str) -> None:
     """Raise `ValueError` for text that nests too deep, brackets in strings not counted."""
     depth = 0
-    for bracket in re.sub(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[^][{}"]+', "", text):
+    for bracket in _NO_BRACKETS.sub("", text):
         depth += 1 if bracket in "[{" else -1
         if depth > DEPTH_MOST:
             raise ValueError(f"it nests over {DEPTH_MOST} deep")
@@ -247,17 +254,23 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
-    for text in (*found, *(value for value in found.values() if isinstance(value, str))):
-        if any("\ud800" <= char <= "\udfff" for char in text):
-            raise ValueError("half a surrogate pair")
     return found
+
+
+def _check_surrogates(text: str, value: Any) -> None:
+    """Raise `ValueError` if an escape made half a surrogate pair, which UTF-8 can't carry on."""
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()
 
 
 def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(digits: str) -> float:
         if len(digits) > DIGITS_MOST:
             raise ValueError(f"a number has over {DIGITS_MOST} digits")
-        return kind(digits)
+        number = kind(digits)
+        if not math.isfinite(number):
+            raise ValueError("a number is out of range")
+        return number
 
     return read
 

@@ -207,7 +207,7 @@ def decide(environment: Environment, observation: Observation, *, quiet: float, 
     kind = _move(environment, observation)
     if kind is None:
         return Plan(PlanKind.REFUSE, reason=DivergedError().message, refusal=DivergedError())
-    if kind in MOVING and observation.head_lock and _checked_out(environment, observation):
+    if kind in MOVING and observation.head_lock and _head_names(environment, observation):
         return Plan(PlanKind.REFUSE, reason=StaleLockError().message, refusal=StaleLockError())
     marks = _marks(environment, observation)
     return Plan(
@@ -268,12 +268,13 @@ def _marks(environment: Environment, observation: Observation) -> list[str]:
     return marks
 
 
-def _checked_out(environment: Environment, observation: Observation) -> bool:
-    return not observation.bare and observation.head == f"ref: refs/heads/{environment.branch}"
+def _head_names(environment: Environment, observation: Observation) -> bool:
+    """Return whether HEAD names the branch: git then takes HEAD.lock to move it, bare or not."""
+    return observation.head == f"ref: refs/heads/{environment.branch}"
 
 
 def _unborn(environment: Environment, observation: Observation) -> bool:
-    return observation.branch is None and observation.head == f"ref: refs/heads/{environment.branch}"
+    return observation.branch is None and _head_names(environment, observation)
 
 
 def _move(environment: Environment, observation: Observation) -> PlanKind | None:

@@ -1,11 +1,12 @@
 """A verified delivery is read strictly, and selects what is configured or nothing."""
 
 import json
+import subprocess
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.deliveries import (
@@ -162,7 +163,12 @@ HOSTILE = {
     "no UTF-8": b'{"a": "\xff"}',
     "UTF-16": '{"a": 1}'.encode("utf-16"),
     "lone surrogate": b'{"ref": "\\ud800"}',
+    "lone surrogate in a list": b'{"a": [["\\uDFFF"]]}',
+    "lone surrogate in a key": b'{"\\udc00": 1}',
     "depth": DEEP,
+    "escapes without an end": b'{"a": "' + b'\\"' * 500_000 + b"\\",
+    "escapes before a bad one": b'{"a": "' + b'\\"' * 500_000 + b'\\\n"}',
+    "number without a value": b'{"a": 1e999}',
     "depth closed": b'{"a":' + b"[" * 65 + b"]" * 65 + b"}",
     "depth behind a quote": b'{"a": "\\"' + DEEP,
     "number": b'{"a": ' + b"9" * 5000 + b"}",
@@ -173,8 +179,23 @@ HOSTILE = {
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_what_is_not_strict_json_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedDeliveryError):
+    with pytest.raises(MalformedDeliveryError, match=r"is not (strict JSON|a JSON object)"):
         read(GITHUB, github(body))
+
+
+def test_a_whole_surrogate_pair_is_text() -> None:
+    body = json.dumps(push(message="\N{PARTY POPPER}")).encode()
+    assert b"\\ud83c\\udf89" in body
+    assert read(GITHUB, github(body)).publish
+
+
+@pytest.mark.parametrize(
+    "payload", ["payload={0}&payload={0}", "payload=&payload={0}", "payload={0}&payload=", "other={0}", "{0}"]
+)
+def test_a_form_without_exactly_one_payload_is_malformed(payload: str) -> None:
+    body = payload.format(quote(json.dumps(push()))).encode()
+    with pytest.raises(MalformedDeliveryError):
+        read(GITHUB, github(body, Content_Type="application/x-www-form-urlencoded"))
 
 
 def test_brackets_in_text_do_not_count_as_depth() -> None:
@@ -206,6 +227,23 @@ def test_brackets_in_text_do_not_count_as_depth() -> None:
 def test_what_can_be_no_ref_is_malformed(ref: Any) -> None:
     with pytest.raises(MalformedDeliveryError):
         read(GITHUB, github(push(ref=ref)))
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.sampled_from([*"ab/.@{~^:?*[\\ -é$(\n\x7f", ".lock", "..", "@{", "//", "/.", "--x="]), max_size=8
+    )
+)
+def test_a_ref_is_one_exactly_when_git_says_so(parts: list[str]) -> None:
+    ref = "refs/" + "".join(parts)
+    allowed = subprocess.run(["git", "check-ref-format", ref], check=False).returncode == 0
+    try:
+        assert read(GITHUB, github(push(ref=ref))).ref == ref
+    except MalformedDeliveryError:
+        assert not allowed
+    else:
+        assert allowed
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,12 @@ def imports() -> list[tuple[str, str]]:
     return [(room, name) for room, name in found if room != "__init__"]
 
 
+def test_every_room_stands_on_one_floor() -> None:
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).with_suffix("").parts[0]
+        assert [room in rooms for rooms in FLOORS].count(True) == 1 or room == "__init__", f"{path}"
+
+
 def test_every_import_points_down_or_stays_in_its_room() -> None:
     for room, name in imports():
         other = room_of(name) if name.startswith("listener.") else room

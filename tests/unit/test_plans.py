@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from listener.errors import StaleLockError
 from listener.plans import Branch, Observation, PlanKind, decide, equal
 from listener.sites import Environment, Policy, RepositoryAddress
 
@@ -97,7 +98,7 @@ def expected(case: Case) -> PlanKind:
     if not exists:
         return PlanKind.BUSY if case.head == "branch" else PlanKind.CREATE
     moving = expected_move(case)
-    stuck = case.mark == "HEAD.lock" and case.head == "branch" and not case.bare
+    stuck = case.mark == "HEAD.lock" and case.head == "branch"
     if stuck and moving is not PlanKind.UP_TO_DATE:
         return PlanKind.REFUSE
     return moving
@@ -150,6 +151,16 @@ def test_a_repository_just_touched_is_looked_at_again_when_it_is_quiet(idle: flo
     observation = replace(case.observation(), touched=NOW - idle)
     plan = decide(case.environment(), observation, quiet=QUIET, patience=PATIENCE)
     assert plan.again_in == pytest.approx(again_in)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_lock_that_git_itself_would_need_is_told_by_name(bare: bool) -> None:
+    case = Case(True, "diverged", Policy.FORWARD, bare, "beyond patience", "HEAD.lock", "branch", "nowhere")
+    plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+    assert isinstance(plan.refusal, StaleLockError)
+    elsewhere = replace(case, head="live")
+    plan = decide(elsewhere.environment(), elsewhere.observation(), quiet=QUIET, patience=PATIENCE)
+    assert plan.kind is PlanKind.FORWARD_COMMIT
 
 
 def test_an_environment_on_another_branch_heeds_its_own_marks() -> None:
