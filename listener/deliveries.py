@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.message import Message
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
@@ -313,6 +313,12 @@ def kept_headers(delivery: Delivery) -> dict[str, str]:
     """Return the headers to store with a delivery."""
     found = {name: delivery.values(name) for name in KEPT_HEADERS}
     return {name: _told(values[0].decode("latin-1")) for name, values in found.items() if values}
+
+
+def kept_facts(facts: Facts) -> dict[str, Any]:
+    """Return the facts to store with a delivery: no text of a sender's is kept at any length."""
+    kept = asdict(facts)
+    return {name: _told(value) if isinstance(value, str) else value for name, value in kept.items()}
 
 
 def _told(text: str) -> str:

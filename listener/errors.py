@@ -343,6 +343,13 @@ class CheckedOutElsewhereError(RefusedError):
     default_remedy = "remove that work tree, or check out something else in it"
 
 
+class UnbornBranchError(RefusedError):
+    """HEAD names the environment's branch, which does not exist, and nobody is making it."""
+
+    code = "unborn-branch"
+    default_remedy = "publish to the environment once, or check another branch out in the repository"
+
+
 class StaleLockError(RefusedError):
     """A crashed process left HEAD.lock behind."""
 

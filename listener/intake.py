@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 
 from listener import deliveries, signatures
 from listener.deliveries import Delivery, Hook
@@ -73,7 +72,7 @@ class Intake:
             size=len(delivery.body),
             digest=hashlib.sha256(delivery.body).hexdigest(),
             headers=deliveries.kept_headers(delivery),
-            facts=asdict(facts),
+            facts=deliveries.kept_facts(facts),
             ignored=ignored,
         )
         triggers = [

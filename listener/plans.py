@@ -19,6 +19,7 @@ from listener.errors import (
     StaleLockError,
     SymbolicBranchError,
     SyncError,
+    UnbornBranchError,
 )
 from listener.sites import Environment, Policy, RepositoryAddress
 
@@ -28,9 +29,6 @@ COMMITTER_EMAIL = "sync-staging@localhost"
 
 PATHS_LISTED = 1000
 """How many of the paths that a sync adds, changes or removes are listed; all of them are counted."""
-
-CLOCK_SLACK = 5.0
-"""Seconds by which a file may seem to be touched in the future before its time is disbelieved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +94,8 @@ class Observation:
 
     @property
     def idle(self) -> float:
-        """Seconds since the repository was last touched. A time from the future counts as long ago."""
-        age = self.now - self.touched
-        return age if age > -CLOCK_SLACK else float("inf")
+        """Seconds since the repository was last touched; negative where a clock or a file's time is off."""
+        return self.now - self.touched
 
 
 class PlanKind(StrEnum):
@@ -238,23 +235,39 @@ def _refusal(environment: Environment, observation: Observation) -> RefusedError
 def _studio(
     environment: Environment, observation: Observation, quiet: float, patience: float
 ) -> tuple[Plan | None, str]:
-    """Return a busy plan if Studio is publishing, or the warning about what a crashed publish left."""
+    """Return the plan that Studio's presence dictates, or the warning about what a crashed publish left.
+
+    A time somewhat in the future is a clock that is off, and may hide a publish: it counts as now. One that
+    is further off than `patience` was written before the clock was set back: it must not hold the site up.
+    """
     marks = _marks(environment, observation)
-    idle = observation.idle
+    idle = observation.idle if observation.idle >= -patience else float("inf")
     if marks and idle < patience:
         reason = f"Studio is publishing: {', '.join(marks)}"
         return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
     if not marks and not observation.bare and idle < quiet:
-        reason = f"the repository was touched {max(idle, 0.0):.1f} s ago"
-        return Plan(PlanKind.BUSY, reason, again_in=quiet - idle), ""
-    if _unborn(environment, observation):
-        return Plan(
-            PlanKind.BUSY, "HEAD is the unborn branch: it is about to be made", again_in=max(quiet, 0.5)
-        ), ""
+        return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle), ""
+    if not observation.bare and _unborn(environment, observation):
+        return _about_to_be_born(idle, quiet, patience), ""
     if not marks:
         return None, ""
     age = "at a time in the future" if idle == float("inf") else f"{idle:.0f} s ago"
     return None, f"a publish seems to have crashed: {', '.join(marks)} left behind, last touched {age}"
+
+
+def _touched(idle: float) -> str:
+    if idle < 0:
+        return f"the repository was touched {-idle:.1f} s in the future: the host's clock is off"
+    return f"the repository was touched {idle:.1f} s ago"
+
+
+def _about_to_be_born(idle: float, quiet: float, patience: float) -> Plan:
+    """Return the plan for a missing branch that HEAD names: a publish makes it, or nobody does."""
+    if idle < patience:
+        return Plan(
+            PlanKind.BUSY, "HEAD is the unborn branch: it is about to be made", again_in=max(quiet, 0.5)
+        )
+    return Plan(PlanKind.REFUSE, reason=UnbornBranchError().message, refusal=UnbornBranchError())
 
 
 def _marks(environment: Environment, observation: Observation) -> list[str]:

@@ -232,7 +232,7 @@ def _observed(observation: Observation) -> dict[str, Any]:
         "live": _commit(observation.live),
         "branch": _commit(observation.branch),
         "head": observation.head,
-        "idle": round(observation.idle, 3) if observation.idle != float("inf") else None,
+        "idle": round(observation.idle, 3),
         "in_progress": dict(observation.in_progress),
         "locks": [
             name

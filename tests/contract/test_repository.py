@@ -19,6 +19,7 @@ from listener.errors import (
     NotARepositoryError,
     StaleLockError,
     SymbolicBranchError,
+    UnbornBranchError,
     WrongOwnerError,
 )
 from listener.plans import PlanKind, Signing
@@ -481,3 +482,41 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
         assert isinstance(refused, NotARepositoryError)
         assert isinstance(new, tuple)
         assert new[1].kind is PlanKind.CREATE
+
+
+async def test_an_unborn_branch_is_left_to_the_publish_that_makes_it_and_refused_if_none_does(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("symbolic-ref", "HEAD", "refs/heads/qa")
+    qa = replace(environment, name="qa", branch="qa")
+    age(published, 60)
+    with pytest.raises(BusyError, match="unborn"):
+        await sync(pool, qa)
+    age(published, PATIENCE)
+    with pytest.raises(UnbornBranchError):
+        await sync(pool, qa)
+
+
+async def test_an_unborn_branch_of_a_bare_repository_is_created(
+    pool: HostPool, environment: Environment, published: Published, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), "bare.git")
+    bare = Published(tmp_path / "bare.git")
+    bare.git("update-ref", "-d", "refs/heads/staging")
+    assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
+    progress = await sync(pool, replace(environment, repository=RepositoryAddress("studio", str(bare.path))))
+    assert progress.plan == PlanKind.CREATE
+    assert bare.commit("staging") == bare.commit("live")
+
+
+@pytest.mark.parametrize(("ahead", "moves"), [(60, False), (PATIENCE + 60, True)])
+async def test_a_time_in_the_future_counts_as_now_unless_it_is_absurd(
+    pool: HostPool, environment: Environment, published: Published, ahead: float, *, moves: bool
+) -> None:
+    age(published, -ahead - 60)
+    if moves:
+        await sync(pool, environment)
+        assert published.tree("staging") == published.tree("live")
+    else:
+        with pytest.raises(BusyError, match="in the future"):
+            await sync(pool, environment)

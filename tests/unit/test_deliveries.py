@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +16,7 @@ from listener.deliveries import (
     Facts,
     Hook,
     Ignored,
+    kept_facts,
     kept_headers,
     read,
     select,
@@ -285,3 +287,12 @@ def test_signatures_and_credentials_are_not_kept() -> None:
         "x-github-event": "push",
         "x-github-delivery": "d-1",
     }
+
+
+def test_facts_are_kept_short_and_printable() -> None:
+    facts = read(STANDARD, standard({"site_id": "x\0" * 5000}))
+    kept = kept_facts(facts)
+    assert set(kept) == {field.name for field in fields(Facts)}
+    assert kept["site"].isprintable()
+    assert len(kept["site"]) < 500
+    json.dumps(kept)

@@ -21,7 +21,13 @@ TIPS = {
     "ancestor": Branch("a" * 40, "A" * 40),
     "diverged": Branch("d" * 40, "D" * 40),
 }
-IDLE = {"just now": 0.5, "a while": 60.0, "beyond patience": PATIENCE + 1, "in the future": -3600.0}
+IDLE = {
+    "just now": 0.5,
+    "a while": 60.0,
+    "beyond patience": PATIENCE + 1,
+    "a bit ahead": -60.0,
+    "far ahead": -3600.0,
+}
 MARKS = ("none", "branch", "live", "other", "index.lock", "HEAD.lock")
 HEADS = {
     "branch": "ref: refs/heads/staging",
@@ -90,18 +96,21 @@ def expected(case: Case) -> PlanKind:
     if not case.live or (exists and case.placed in {"symbolic", "elsewhere"}):
         return PlanKind.REFUSE
     publishing = case.mark not in {"none", "other"}
-    crashed = case.idle in {"beyond patience", "in the future"}
+    crashed = case.idle in {"beyond patience", "far ahead"}
     if publishing and not crashed:
         return PlanKind.BUSY
-    if not publishing and not case.bare and case.idle == "just now":
+    if not publishing and not case.bare and case.idle in {"just now", "a bit ahead"}:
         return PlanKind.BUSY
-    if not exists:
-        return PlanKind.BUSY if case.head == "branch" else PlanKind.CREATE
-    moving = expected_move(case)
-    stuck = case.mark == "HEAD.lock" and case.head == "branch"
-    if stuck and moving is not PlanKind.UP_TO_DATE:
+    if not exists and case.head == "branch" and not case.bare:
+        return PlanKind.REFUSE if crashed else PlanKind.BUSY
+    moving = expected_move(case) if exists else PlanKind.CREATE
+    if stuck(case) and moving is not PlanKind.UP_TO_DATE:
         return PlanKind.REFUSE
     return moving
+
+
+def stuck(case: Case) -> bool:
+    return case.mark == "HEAD.lock" and case.head == "branch"
 
 
 def expected_move(case: Case) -> PlanKind:
@@ -117,7 +126,7 @@ def expected_move(case: Case) -> PlanKind:
 
 
 def test_every_observation_is_decided_by_the_rules() -> None:
-    assert len(CASES) == 17_280
+    assert len(CASES) == 21_600
     for case in CASES:
         plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
         assert plan.kind is expected(case), case
