@@ -1,9 +1,11 @@
 """The process's log: structlog, as JSON lines, or coloured for a person at a terminal."""
 
+import contextlib
+import io
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -14,12 +16,31 @@ QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
 """asyncssh writes command lines at INFO; what these libraries say below WARNING helps nobody."""
 
 
-def configure(level: str, form: str, clean: Cleaner, stream: TextIO = sys.stderr) -> None:
+class Tireless(io.TextIOBase):
+    """A text stream that drops what its target can't take: a full disk or a gone reader stops no sync."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        with contextlib.suppress(OSError):
+            return self._target.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the target, if it can be."""
+        with contextlib.suppress(OSError):
+            self._target.flush()
+
+
+def configure(level: str, form: str, clean: Cleaner, target: TextIO = sys.stderr) -> None:
     """Set up structlog, and the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere.
     """
-    console = form == "console" or (form == "auto" and stream.isatty())
+    console = form == "console" or (form == "auto" and target.isatty())
+    stream = cast("TextIO", Tireless(target))
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),

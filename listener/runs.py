@@ -77,6 +77,8 @@ class Outcome:
     """What a run did, or why it did not."""
 
     plan: str = ""
+    moved: bool = False
+    """Whether the branch has moved, or may have: such a run can't be cancelled."""
     live: str = ""
     old: str = ""
     new: str = ""

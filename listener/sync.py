@@ -56,10 +56,28 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, run: Run) -> "Progress":
+        """Return where a run stands: an earlier attempt may have moved the branch already."""
+        before = run.outcome
+        if before is None or not before.moved:
+            return cls()
+        return cls(
+            moved=True,
+            plan=before.plan,
+            old=before.old,
+            new=before.new,
+            backup=before.backup,
+            removed_count=before.removed_count,
+            removed=before.removed,
+            warnings=list(before.warnings),
+        )
+
     def outcome(self, error: ListenerError | None = None) -> Outcome:
         """Return what to keep of the attempt, with the error that ended it."""
         return Outcome(
             plan=self.plan,
+            moved=self.moved or self.uncertain,
             live=self.live,
             old=self.old,
             new=self.new,
@@ -80,12 +98,13 @@ class Progress:
             if warning not in self.warnings:
                 self.warnings.append(warning)
         tip = _commit(observation.branch)
-        if self.uncertain and observation.branch and _is_ours(observation.branch, planned_for):
-            self.moved, self.uncertain = True, False
+        if self.uncertain:
+            self.uncertain = False
+            self.moved = self.moved or (tip != self.old and _is_ours(observation.branch, planned_for))
         if self.moved:
             # An earlier round moved the branch: its plan and where it started from stay.
             self.new = tip
-        elif plan.kind in MOVING or not self.plan:
+        else:
             self.plan, self.old, self.new = plan.kind.value, tip, tip
             removed = observation.drift.removed if plan.kind in MOVING else Paths()
             self.removed_count, self.removed = removed.count, removed.listed
@@ -189,10 +208,10 @@ class Synchronizer:
             return await repository.apply(environment, plan, observation, signing)
         except asyncio.CancelledError as cancel:
             task = asyncio.current_task()
-            if task is None or not await _has_moved(environment, repository, observation):
+            if task is None or await _stayed(environment, repository, observation):
                 raise
             task.uncancel()
-            raise ConnectionLostError("A cancel came when the branch had moved already.") from cancel
+            raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
 
     def _confirm(self, environment: Environment, applied: Applied, notes: Notes) -> bool:
         same = equal(environment, applied.live, applied.branch)
@@ -200,19 +219,19 @@ class Synchronizer:
         return same
 
 
-def _is_ours(tip: Branch, planned_for: str) -> bool:
+def _is_ours(tip: Branch | None, planned_for: str) -> bool:
     """Return whether a plan whose result was lost seems to have put the branch where it is."""
-    return tip.commit == planned_for or tip.committer_email == COMMITTER_EMAIL
+    return tip is not None and (tip.commit == planned_for or tip.committer_email == COMMITTER_EMAIL)
 
 
-async def _has_moved(environment: Environment, repository: Repository, before: Observation) -> bool:
-    """Return whether the branch is no longer where it was. Who can't be asked has not moved it."""
+async def _stayed(environment: Environment, repository: Repository, before: Observation) -> bool:
+    """Return whether the branch is known to be where it was."""
     try:
         async with asyncio.timeout(LOOK_AFTER_CANCEL):
             now = await asyncio.shield(repository.observe(environment))
     except (SyncError, TimeoutError):
         return False
-    return _commit(now.branch) != _commit(before.branch)
+    return _commit(now.branch) == _commit(before.branch)
 
 
 def _proceed(plan: Plan) -> None:

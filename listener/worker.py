@@ -1,9 +1,10 @@
 """Takes runs off the queue and carries them out, a bounded number at a time."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from listener.errors import (
     CancelledRunError,
@@ -11,6 +12,7 @@ from listener.errors import (
     HandedBackError,
     ListenerError,
     RequestError,
+    StoreError,
     StoreUnavailableError,
     SyncError,
     UnknownTargetError,
@@ -39,7 +41,7 @@ class _Active:
     """
 
     run: Run
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress
     cancelled: bool = False
     attempt: "asyncio.Task[ListenerError | None] | None" = None
     whole: "asyncio.Task[None] | None" = None
@@ -80,7 +82,7 @@ class Worker:
             except BaseException:
                 self._slots.release()
                 raise
-            active = self._active[run.id] = _Active(run)
+            active = self._active[run.id] = _Active(run, Progress.of(run))
             active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
 
     async def _next(self) -> Run:
@@ -110,10 +112,12 @@ class Worker:
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
-            run = await claim
-            if run is not None:
-                now = self._clock()
-                await self._store.requeue(run, Outcome(), now, now, failed=False)
+            # What can't be handed back now is taken up at the next start.
+            with contextlib.suppress(StoreError):
+                run = await claim
+                if run is not None:
+                    now = self._clock()
+                    await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
             raise
 
     async def drain(self, limit: float) -> int:
@@ -132,7 +136,7 @@ class Worker:
         """End a waiting or running run; raise `ConflictError` once its branch has moved."""
         active = self._active.get(run_id)
         if active is not None and active.whole is not None:
-            if not active.progress.moved:
+            if not active.progress.moved and not active.cancelled:
                 active.cancelled = True
                 _end(active)
             await asyncio.wait({active.whole})
@@ -143,20 +147,31 @@ class Worker:
 
     async def _carry_out(self, active: _Active) -> None:
         run = active.run
-        environment = self._environment(run)
-        host = environment.repository.host if environment else ""
-        journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
-        journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
-        active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
         try:
+            environment = self._environment(run)
+            host = environment.repository.host if environment else ""
+            journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
+            journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
+            active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
+            if active.cancelled:
+                active.attempt.cancel()
             error = await _ended(active)
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.log(30, "fenced", run=run.id, error=fenced.message)
+        except Exception as defect:  # noqa: BLE001 (a run that met a defect must end, not hang)
+            self._log.log(40, "defect", run=run.id, exc_info=defect)
+            await self._give_up(active)
         finally:
             del self._active[run.id]
             self._slots.release()
+
+    async def _give_up(self, active: _Active) -> None:
+        """End a run whose end could not be written down as it should be."""
+        outcome = active.progress.outcome(ListenerError("The listener met a defect; its log has it."))
+        with contextlib.suppress(StoreError):
+            await self._store.finish(active.run, State.FAILED, outcome, self._clock())
 
     def _environment(self, run: Run) -> Environment | None:
         try:

@@ -6,7 +6,7 @@ THRESHOLD = 3
 """Attempts to connect that must fail in a row before the circuit opens."""
 
 FIRST = 2.0
-MOST = 60.0
+MOST = 15.0
 """Seconds for which it stays open: doubled with each further failure, up to the most."""
 
 
@@ -21,8 +21,12 @@ class Circuit:
     def check(self, now: float) -> None:
         """Raise the last failure, with the seconds to wait, while the circuit is open; `now` is monotonic."""
         if self._last is not None and now < self._open_until:
-            left = self._open_until - now
-            raise HostUnreachableError(f"{self._last.message} (not tried again for {left:.0f} s)")
+            refusal = HostUnreachableError(
+                f"{self._last.message} (not tried again for {self._open_until - now:.0f} s)"
+            )
+            # Nothing was tried, so nothing has failed: a run only waits.
+            refusal.again_in = self._open_until - now
+            raise refusal
 
     def failed(self, error: HostUnreachableError, now: float) -> None:
         """Take in a failed attempt."""

@@ -84,6 +84,7 @@ class HostConnection:
                 await self._end(shell)
                 raise StepTimedOutError(f"{function} took over {limit:g} s on {self.host.name}") from error
             except asyncio.CancelledError:
+                shell.abandon()
                 await asyncio.shield(self._end(shell))
                 raise
         for line in reply.err.splitlines():

@@ -76,21 +76,32 @@ ss_enter() {
 	export GIT_DIR
 }
 
+# Whether a process of that id lives and is a shell of ours: ids are used again.
+ss_lives() {
+	kill -0 "$1" 2>/dev/null || return 1
+	[ -r "/proc/$1/cmdline" ] || return 0
+	case $(tr '\0' ' ' <"/proc/$1/cmdline") in *sync-staging-*) return 0 ;; esac
+	return 1
+}
+
 # Take away what a killed predecessor left: its HEAD.lock is known by being a link to its own file.
 ss_tidy() {
 	for own in sync-staging-HEAD.*; do
 		[ -e "$own" ] || continue
-		kill -0 "${own##*.}" 2>/dev/null && continue
+		ss_lives "${own##*.}" && continue
+		# Who renames it has it to itself.
+		mv "$own" "$own.gone" 2>/dev/null || continue
 		# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -ef
-		[ "$own" -ef HEAD.lock ] && rm -f HEAD.lock
-		rm -f "$own"
+		[ "$own.gone" -ef HEAD.lock ] && rm -f HEAD.lock
+		rm -f "$own.gone"
 	done
 }
 
 # Set `seen` to all that must not change between deciding and applying, `refs` to the refs among it.
 ss_look() {
 	read -r head <HEAD || [ -n "$head" ] || ss_refuse not-a-repository "$GIT_DIR/HEAD can't be read"
-	refs=$(git for-each-ref --format="$ss_format" "refs/heads/$live" "refs/heads/$branch" 'refs/heads/*_in_progress') ||
+	refs=$(git for-each-ref --format="$ss_format" "refs/heads/$live" "refs/heads/$branch" 'refs/heads/*_in_progress' \
+		"refs/heads/${live}_in_progress" "refs/heads/${branch}_in_progress") ||
 		ss_refuse remote-step "git for-each-ref failed"
 	seen="head $head"
 	for lock in index.lock HEAD.lock; do
@@ -121,8 +132,10 @@ ss_tips() {
 
 # List the paths that differ between two commits, $3 of each kind at most, and count them all.
 ss_differences() {
-	git -c core.quotePath=true diff-tree -r --no-renames --name-status "$1" "$2" | awk -F '\t' -v most="$3" '
-		{ kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
+	changes=$(git -c core.quotePath=true diff-tree -r --no-renames --name-status "$1" "$2") ||
+		ss_refuse remote-step "git diff-tree failed"
+	printf '%s\n' "$changes" | awk -F '\t' -v most="$3" '
+		NF { kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
 		END { print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0 }'
 }
 
@@ -137,6 +150,7 @@ ss_observe() {
 	if [ -f logs/HEAD ]; then head_file=logs/HEAD; else head_file=HEAD; fi
 	touched=$(stat -c "touched $ss_mtime" "$head_file" index FETCH_HEAD index.lock HEAD.lock \
 		"refs/heads/${branch}_in_progress" "refs/heads/${live}_in_progress" 2>/dev/null)
+	[ -n "$touched" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
 	printf 'now %s\nbare %s\nworktree %s\n%s\n' "$(date $ss_clock)" "$bare" "$worktree" "$touched"
 	printf '%s\nseen\n' "$seen"
 	ss_tips "$5"
@@ -228,7 +242,7 @@ ss_apply() {
 
 ss_transaction() {
 	printf 'option no-deref\nverify refs/heads/%s_in_progress %s\n' "$branch" "$stale"
-	[ -z "$backup" ] || printf 'option no-deref\ncreate %s %s\n' "$backup" "$tip"
+	[ -z "$backup" ] || printf 'option no-deref\nupdate %s %s\n' "$backup" "$tip"
 	if [ -n "$tip" ]; then
 		printf 'option no-deref\nupdate refs/heads/%s %s %s\n' "$branch" "$new" "$tip"
 	else

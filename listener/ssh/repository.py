@@ -48,7 +48,10 @@ class SshRepository:
         self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
     ) -> Applied:
         """Carry out a moving plan and read back, in one round trip."""
-        backup = f"{BACKUPS}/{environment.branch}/{signing.run}" if plan.kind is PlanKind.RESET else ""
+        backup = ""
+        if plan.kind is PlanKind.RESET and observation.branch is not None:
+            # A run may have to reset more than once: each old commit has a ref of its own.
+            backup = f"{BACKUPS}/{environment.branch}/{signing.run}-{observation.branch.commit[:12]}"
         text = await self._connection.call(
             self._notes,
             self._limit,
@@ -114,8 +117,8 @@ def read_observation(environment: Environment, text: str) -> Observation:
         raise RemoteStepError("the host's reply is not whole")
     fingerprint = f"head {fingerprint}"
     seen = _read_seen(fingerprint)
-    values = dict(line.split(" ", 1) for line in facts.splitlines() if " " in line)
-    touched = [float(line[8:]) for line in facts.splitlines() if line.startswith("touched ")]
+    values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
+    touched = [_moment(line[8:]) for line in facts.split("\n") if line.startswith("touched ")]
     return Observation(
         live=seen.branches.get(environment.live),
         branch=seen.branches.get(environment.branch),
@@ -131,6 +134,11 @@ def read_observation(environment: Environment, text: str) -> Observation:
         drift=_read_drift(findings),
         fingerprint=fingerprint,
     )
+
+
+def _moment(text: str) -> float:
+    """Return when a file was touched; told in whole seconds, it may have been up to one later."""
+    return float(text) if "." in text else float(text) + 1
 
 
 def read_applied(environment: Environment, text: str, backup: str) -> Applied:
@@ -153,7 +161,7 @@ def read_applied(environment: Environment, text: str, backup: str) -> Applied:
 
 def _read_seen(text: str) -> _Seen:
     head, marks, branches = "", set(), {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         word, _, rest = line.partition(" ")
         if "\t" in line:
             name, branch = _read_branch(line)
@@ -177,7 +185,7 @@ def _read_branch(line: str) -> tuple[str, Branch]:
 def _read_drift(findings: str) -> Drift:
     """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
     apart = re.search(r"^apart (\d+)\t(\d+)$", findings, re.MULTILINE)
-    *listed, last = findings.partition("differences\n")[2].splitlines() or [""]
+    *listed, last = findings.partition("differences\n")[2].rstrip("\n").split("\n")
     counts = [int(word) for word in last.split()[1:]] or [0, 0, 0]
     kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
     for line in listed:

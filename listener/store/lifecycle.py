@@ -159,6 +159,8 @@ def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
     run = _read(transaction, run_id)
     if run.state is not State.QUEUED:
         raise ConflictError(f"The run is {run.state}: only a waiting one can be cancelled.")
+    if run.outcome is not None and run.outcome.moved:
+        raise ConflictError("The branch has moved already: the run goes on until it is equal to live.")
     _end_waiting(transaction, run_id, Outcome(error="cancelled", message="The run was cancelled."), now)
     return _read(transaction, run_id)
 

@@ -37,6 +37,8 @@ async def read_object(request: web.Request, *, seconds: float, empty_allowed: bo
         return {}
     try:
         value = json.loads(body.decode("utf-8"))
+        # An escape may have made half a surrogate pair, which no UTF-8 carries on.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadRequestError from error
     if not isinstance(value, dict):

@@ -17,6 +17,7 @@ from listener.errors import (
     DivergedError,
     LiveMissingError,
     NotARepositoryError,
+    RemoteStepError,
     StaleLockError,
     SymbolicBranchError,
     UnbornBranchError,
@@ -520,3 +521,48 @@ async def test_a_time_in_the_future_counts_as_now_unless_it_is_absurd(
     else:
         with pytest.raises(BusyError, match="in the future"):
             await sync(pool, environment)
+
+
+async def test_a_run_may_reset_more_than_once_and_keeps_each_old_commit(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    run, reset = a_run(), replace(environment, policy=Policy.RESET)
+    synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
+    for number in range(2):
+        published.git("checkout", "--quiet", "-B", "staging", "live")
+        published.git("commit", "--quiet", "--allow-empty", "-m", f"staged {number}")
+        old = published.commit("staging")
+        progress = Progress()
+        await synchronizer.sync(reset, run, Notes(), progress)
+        assert published.git("rev-parse", progress.backup) == old
+    assert len(published.git("for-each-ref", "refs/sync-staging/backup").splitlines()) == 2
+
+
+@pytest.mark.parametrize(("live", "branch"), [("pub/live", "staging"), ("live", "env/staging")])
+async def test_branches_with_a_slash_have_their_marks_heeded_too(
+    pool: HostPool, environment: Environment, published: Published, live: str, branch: str
+) -> None:
+    published.git("checkout", "--quiet", "master")
+    for old, new in (("live", live), ("staging", branch)):
+        if old != new:
+            published.git("branch", "--quiet", "-m", old, new)
+    marked = live if "/" in live else branch
+    published.git("branch", f"{marked}_in_progress", branch)
+    age(published, 60)
+    slashed = replace(environment, live=live, branch=branch)
+    with pytest.raises(BusyError, match=f"{marked}_in_progress"):
+        await sync(pool, slashed)
+    age(published, PATIENCE)
+    await sync(pool, slashed)
+    assert published.tree(branch) == published.tree(live)
+
+
+async def test_a_tree_that_cannot_be_read_is_an_error_and_not_an_empty_difference(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    tree = published.tree("staging")
+    (published.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink(missing_ok=True)
+    for pack in (published.path / ".git" / "objects" / "pack").glob("*"):
+        pack.unlink()
+    with pytest.raises(RemoteStepError):
+        await sync(pool, environment)

@@ -509,3 +509,11 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
         await store.run("no-such-run")
     with pytest.raises(RunNotFoundError):
         await store.serving("no-such-trigger")
+
+
+async def test_a_waiting_run_whose_branch_has_moved_is_not_cancelled(store: Store, call: Ask) -> None:
+    await call(store, "staging")
+    waiting = await store.requeue(await claimed(store), Outcome(moved=True), NOW, NOW, failed=False)
+    with pytest.raises(ConflictError, match="has moved"):
+        await store.cancel(waiting.id, NOW)
+    assert (await store.run(waiting.id)).state is State.QUEUED

@@ -1,13 +1,17 @@
 """What was accepted happens: killed, stopped, cut off or locked out in between."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import yaml
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
@@ -212,3 +216,37 @@ async def test_no_secret_and_no_control_character_is_in_any_line(configured: Con
     assert GITHUB_SECRET not in raw
     assert ADMIN not in raw
     assert not any(event["event"] == "forged" for event in running.events())
+
+
+async def test_a_log_that_nobody_takes_stops_no_sync(configured: Configured, published: Published) -> None:
+    path = configured()
+    reading, writing = os.pipe()
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "listener", "serve", "--config", str(path)), stderr=writing
+    )
+    os.close(writing)
+    os.close(reading)
+    url = f"http://127.0.0.1:{yaml.safe_load(path.read_text())['server']['port']}"
+    async with client(url) as listener, asyncio.timeout(30):
+        while True:
+            try:
+                status, answer, _ = await listener.deliver("d-1")
+                break
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+        assert status == 202
+        assert (await listener.ended(answer["runs"][0]))["state"] == "succeeded"
+        running.terminate()
+        assert await running.wait() == 0
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_sigterm_is_heeded_while_the_store_is_held_by_somebody_else(configured: Configured) -> None:
+    async with daemon(configured()) as running, client(running.url) as listener:
+        await listener.sync()
+        database = next(running.configuration.parent.glob("listener.db"))
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.5)
+            async with asyncio.timeout(40):
+                assert await running.terminate() == 0

@@ -18,7 +18,17 @@ def test_it_opens_after_some_failures_in_a_row_and_refuses_at_once() -> None:
     circuit.check(102.0)
 
 
-def test_it_stays_open_longer_with_each_failure_up_to_a_minute() -> None:
+def test_what_was_not_tried_has_not_failed() -> None:
+    circuit = Circuit()
+    for _ in range(THRESHOLD):
+        circuit.failed(ERROR, 0.0)
+    with pytest.raises(HostUnreachableError) as refused:
+        circuit.check(0.5)
+    assert refused.value.again_in == 1.5
+    assert ERROR.again_in is None
+
+
+def test_it_stays_open_longer_with_each_failure_up_to_its_most() -> None:
     circuit = Circuit()
     for number in range(20):
         circuit.failed(ERROR, 0.0)

@@ -1,0 +1,69 @@
+"""What a run has done is told rightly, however often it looked, lost its connection or started anew."""
+
+from dataclasses import replace
+
+from listener.plans import COMMITTER_EMAIL, Applied, Branch, Drift, Observation, Paths, Plan, PlanKind
+from listener.runs import Outcome, Run, State
+from listener.sync import Progress
+
+LIVE, OLD = Branch("1" * 40, "T"), Branch("2" * 40, "S")
+OURS = Branch("4" * 40, "T", committer_email=COMMITTER_EMAIL)
+DRIFT = Drift(removed=Paths(2, ("a", "b")))
+FORWARD, EQUAL = Plan(PlanKind.FORWARD_COMMIT), Plan(PlanKind.UP_TO_DATE)
+RUN = Run("r", "mysite", "staging", State.RUNNING, 0.0, 0.0)
+
+
+def seen(branch: Branch, drift: Drift = DRIFT) -> Observation:
+    return Observation(LIVE, branch, "", bare=False, worktree="", now=0.0, touched=0.0, drift=drift)
+
+
+def test_a_move_is_told_with_where_it_started_from() -> None:
+    progress = Progress()
+    progress.looked(seen(OLD), FORWARD)
+    progress.applied(Applied(changed=False, live=LIVE, branch=OURS))
+    progress.looked(seen(OURS, Drift()), EQUAL)
+    outcome = progress.outcome()
+    assert (outcome.plan, outcome.old, outcome.new) == ("forward-commit", OLD.commit, OURS.commit)
+    assert (outcome.moved, outcome.removed) == (True, ("a", "b"))
+
+
+def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
+    first = Progress()
+    first.looked(seen(OLD), FORWARD)
+    first.applied(Applied(changed=False, live=LIVE, branch=OURS))
+    again = Progress.of(replace(RUN, outcome=first.outcome()))
+    again.looked(seen(OURS, Drift()), EQUAL)
+    outcome = again.outcome()
+    assert (outcome.old, outcome.new, outcome.removed) == (OLD.commit, OURS.commit, ("a", "b"))
+
+
+def test_an_attempt_that_moved_nothing_leaves_nothing_to_the_next() -> None:
+    assert Progress.of(replace(RUN, outcome=Outcome(plan="busy", old="x"))) == Progress()
+    assert Progress.of(RUN) == Progress()
+
+
+def test_what_somebody_else_moved_is_not_told_as_ours() -> None:
+    progress = Progress()
+    progress.looked(seen(OLD), FORWARD)
+    progress.applied(Applied(changed=True))
+    progress.looked(seen(Branch("5" * 40, "T"), Drift()), EQUAL)
+    outcome = progress.outcome()
+    assert (outcome.plan, outcome.old, outcome.removed, outcome.moved) == ("up-to-date", "5" * 40, (), False)
+
+
+def test_a_lost_reply_is_cleared_up_by_the_next_look() -> None:
+    for tip, moved in ((OURS, True), (LIVE, True), (OLD, False)):
+        progress = Progress()
+        progress.looked(seen(OLD), FORWARD)
+        progress.uncertain = True
+        assert progress.outcome().moved, "who does not know may have moved it"
+        progress.looked(seen(tip, Drift()), EQUAL)
+        assert progress.moved is moved
+
+
+def test_an_old_forward_commit_of_ours_is_not_taken_for_a_new_one() -> None:
+    progress = Progress()
+    progress.looked(seen(OURS), FORWARD)
+    progress.uncertain = True
+    progress.looked(seen(OURS), FORWARD)
+    assert not progress.moved
