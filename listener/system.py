@@ -49,6 +49,7 @@ class System:
         )
         self.intake = Intake(self.store, settings.sites, settings.hooks, time.time, self.log)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
@@ -72,6 +73,7 @@ class System:
             for site in tuple(self._runner.sites):
                 await site.stop()
         handed_back = await self.worker.drain(self.settings.server.drain)
+        self._stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.pool.close()
@@ -111,6 +113,7 @@ class System:
                 synchronizer=self.synchronizer,
                 tokens=self.settings.tokens,
                 ready=self.unready,
+                stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
                 wait=self.settings.server.wait,

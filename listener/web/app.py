@@ -1,5 +1,6 @@
 """The application: every route, and the one place where errors become answers."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Ports:
     tokens: tuple[Token, ...]
     ready: Callable[[], Awaitable[str]]
     """Returns why the listener can't take requests now; empty when it can."""
+    stopping: asyncio.Event
+    """Set when the listener stops: who waits is answered with what there is."""
     clock: Callable[[], float]
     log: Log
     wait: float
@@ -48,11 +51,11 @@ class Ports:
 def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
     gate = Gate(ports.tokens, ports.clock)
-    calls = Calls(ports.intake, ports.store, wait=ports.wait)
+    calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     app = web.Application(middlewares=[_errors_and_log(ports.log)])
     app.add_routes(Crafter(gate, ports.sites, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
-    app.add_routes(Runs(gate, ports.sites, ports.store, ports.worker, calls).routes())
+    app.add_routes(Runs(gate, ports.sites, ports.store, ports.worker, calls, ports.stopping).routes())
     app.add_routes(
         SiteRoutes(
             gate,

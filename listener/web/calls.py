@@ -11,7 +11,7 @@ from listener.runs import Acceptance, Origin, Run, RunStore, State
 from listener.sites import Environment
 from listener.web import views
 from listener.web.preferences import EVENTS, JSON, NDJSON, Preferences, preferred
-from listener.web.streams import LogStream, send_trigger
+from listener.web.streams import LogStream, send_trigger, unless
 
 RUNS = "/api/v1/runs"
 
@@ -19,10 +19,11 @@ RUNS = "/api/v1/runs"
 class Calls:
     """Takes calls for one environment and answers them as their callers prefer."""
 
-    def __init__(self, intake: Intake, store: RunStore, *, wait: float) -> None:
+    def __init__(self, intake: Intake, store: RunStore, *, wait: float, stopping: asyncio.Event) -> None:
         self._intake = intake
         self._store = store
         self._wait = wait
+        self._stopping = stopping
 
     async def request(
         self, environment: Environment, caller: Token, origin: Origin = Origin.API
@@ -70,7 +71,7 @@ class Calls:
         trigger = acceptance.triggers[0]
         try:
             async with asyncio.timeout(wait):
-                return await follow.served(self._store, trigger)
+                return await unless(self._stopping, follow.served(self._store, trigger))
         except TimeoutError:
             return await self._store.serving(trigger)
 
@@ -82,7 +83,7 @@ class Calls:
         async with stream.sent(request) as response:
             try:
                 async with asyncio.timeout(self._wait if preferences.wait is None else preferences.wait):
-                    run = await send_trigger(stream, self._store, trigger)
+                    run = await unless(self._stopping, send_trigger(stream, self._store, trigger))
             except TimeoutError:
                 run = await self._store.serving(trigger)
             status, message = _verdict(run)

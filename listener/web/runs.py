@@ -1,5 +1,6 @@
 """The history of runs, their logs, and what may be done to them."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -22,7 +23,16 @@ PAGE_MOST = 200
 class Runs:
     """Handles `/api/v1/runs`."""
 
-    def __init__(self, gate: Gate, sites: Sites, store: RunStore, worker: Worker, calls: Calls) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        sites: Sites,
+        store: RunStore,
+        worker: Worker,
+        calls: Calls,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._stopping = stopping
         self._gate = gate
         self._sites = sites
         self._store = store
@@ -53,7 +63,8 @@ class Runs:
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Answer a run's log, live until the run has ended."""
         _, run = await self._visible(request)
-        return await send_log(request, self._store, run, preferred(request, (NDJSON, EVENTS)))
+        form = preferred(request, (NDJSON, EVENTS))
+        return await send_log(request, self._store, run, form, self._stopping)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """End a run whose branch has not moved."""

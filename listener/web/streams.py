@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -12,6 +12,8 @@ from listener import follow
 from listener.errors import BadRequestError, StoreError
 from listener.runs import ENDED, LogLine, Run, RunStore, State
 from listener.web.preferences import EVENTS, NDJSON
+
+T = TypeVar("T")
 
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment (or an empty line) keeps proxies from closing the stream."""
@@ -109,8 +111,28 @@ async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator
         await lines.aclose()
 
 
-async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -> web.StreamResponse:
-    """Answer with the run's log from where the client was: until the run ends, or what is there now."""
+async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; raise `TimeoutError` when the listener stops first."""
+    working = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({working, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise TimeoutError
+        return working.result()
+    finally:
+        stop.cancel()
+        working.cancel()
+        await asyncio.wait({working})
+
+
+async def send_log(
+    request: web.Request, store: RunStore, run: Run, form: str, stopping: asyncio.Event
+) -> web.StreamResponse:
+    """Answer with the run's log from where the client was: until the run ends, or what is there now.
+
+    When the listener stops, the stream is cut where it is; the client resumes there.
+    """
     after, following = _resume_at(request), _following(request)
     if run.state in ENDED and form == EVENTS and after >= run.lines > 0:
         # 204 tells an EventSource to stop connecting again (HTML standard, 9.2.3).
@@ -118,7 +140,7 @@ async def send_log(request: web.Request, store: RunStore, run: Run, form: str) -
     stream = LogStream(form, {"X-Run-Id": run.id})
     async with stream.sent(request) as response:
         if following:
-            await send_lines(stream, store, run.id, after)
+            await unless(stopping, send_lines(stream, store, run.id, after))
         else:
             await _send_stored(stream, store, run.id, after)
         ended = await store.run(run.id)

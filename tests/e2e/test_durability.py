@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import sqlite3
 import sys
@@ -250,3 +251,23 @@ async def test_sigterm_is_heeded_while_the_store_is_held_by_somebody_else(config
             await asyncio.sleep(0.5)
             async with asyncio.timeout(40):
                 assert await running.terminate() == 0
+
+
+async def test_who_waits_when_the_listener_stops_is_answered_and_the_run_goes_on_afterwards(
+    configured: Configured, published: Published
+) -> None:
+    lock = published.path / ".git" / "index.lock"
+    lock.touch()
+    waiting = {"quiet": 0.2, "patience": 60, "backoff": 0.1, "backoff_most": 0.5}
+    async with daemon(configured(sync=waiting)) as running, client(running.url) as listener:
+        call = asyncio.create_task(listener.sync())
+        stream = asyncio.create_task(listener.sync(headers={"Accept": "application/x-ndjson"}))
+        while len((await listener.call("GET", "/api/v1/runs"))[1]["runs"]) < 1:
+            await asyncio.sleep(0.02)
+        assert await running.terminate() == 0
+        status, body, headers = await call
+        assert (status, body) == (500, {"message": "Internal server error"})
+        assert json.loads((await stream)[1].splitlines()[-1])["status"] == 500
+        lock.unlink()
+        await running.start()
+        assert (await listener.ended(headers["X-Run-Id"]))["state"] == "succeeded"

@@ -25,7 +25,8 @@ def prepared(folder: Path, text: str) -> tuple[Path, dict[str, str]]:
     """Return a configuration file and an environment, with everything that the example refers to."""
     credentials = folder / "credentials"
     credentials.mkdir()
-    (credentials / "forge-secret").write_text(MARKER)
+    (folder / "forge-secret").write_text(MARKER)
+    (folder / "forge-secret").chmod(0o600)
     for name in ("known_hosts", "id_ed25519"):
         (folder / name).write_text("content\n")
         (folder / name).chmod(0o600)
@@ -33,7 +34,9 @@ def prepared(folder: Path, text: str) -> tuple[Path, dict[str, str]]:
     secret.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
     secret.chmod(0o600)
     file = folder / "listener.yaml"
-    file.write_text(text.replace("/etc/sync-staging/", ""))
+    hashes = iter(("a" * 64, "b" * 64))
+    filled = re.sub(r"<what `sync-staging token new [^`]+` printed>", lambda _: next(hashes), text)
+    file.write_text(filled.replace("/etc/sync-staging/", ""))
     return file, {"CREDENTIALS_DIRECTORY": str(credentials)}
 
 
@@ -42,6 +45,13 @@ def test_the_example_is_a_valid_configuration(tmp_path: Path) -> None:
     assert [environment.name for environment in loaded.sites.site("mysite").following] == ["staging"]
     assert loaded.hooks.keys() == {"forge", "publisher"}
     assert [token.name for token in loaded.tokens] == ["ci", "editors"]
+
+
+def test_the_example_lets_nobody_in_until_its_tokens_are_made(tmp_path: Path) -> None:
+    file, environ = prepared(tmp_path, EXAMPLE)
+    file.write_text(EXAMPLE.replace("/etc/sync-staging/", ""))
+    with pytest.raises(ConfigurationError, match=r"tokens\.0\.sha256"):
+        load(file, environ)
 
 
 def test_what_the_example_shows_commented_out_is_the_default(tmp_path: Path) -> None:
