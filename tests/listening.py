@@ -61,6 +61,16 @@ def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict
     return {**whole, **overrides}
 
 
+def on_a_closed_port(folder: Path, whole: dict[str, Any]) -> dict[str, Any]:
+    """The same configuration for a host that is known and does not answer."""
+    port = free_port()
+    public = Path(whole["ssh"]["known_hosts"]).read_text().split(maxsplit=1)[1]
+    known_hosts = folder / "known_hosts_of_nobody"
+    known_hosts.write_text(f"[127.0.0.1]:{port} {public}")
+    studio = {**whole["hosts"]["studio"], "port": port}
+    return {**whole, "ssh": {**whole["ssh"], "known_hosts": str(known_hosts)}, "hosts": {"studio": studio}}
+
+
 def written(folder: Path, whole: dict[str, Any]) -> Path:
     """The path of the configuration, written to a file that only its owner reads."""
     path = folder / "listener.yaml"

@@ -12,6 +12,7 @@ from listener.cli.printing import document, say
 from listener.config import Settings
 from listener.errors import ListenerError, SyncError
 from listener.journal import Remarks
+from listener.plans import PlanKind
 from listener.sites import Environment
 from listener.system import System
 
@@ -88,6 +89,10 @@ async def _environment(system: System, environment: Environment, answering: set[
         return _failed(what, error)
     if plan.refusal is not None:
         return _failed(what, plan.refusal)
+    if plan.kind is PlanKind.CREATE:
+        return Check(
+            what, ok=True, message=f"there is no branch {environment.branch} yet: a sync would make it"
+        )
     return Check(what, ok=True, message=plan.kind.value)
 
 

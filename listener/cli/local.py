@@ -32,7 +32,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
     """Return what a sync would do now; raise `SyncError`."""
     async with unentered(settings) as system:
-        return views.plan(*await look_with(system, environment))
+        return views.plan(environment, *await look_with(system, environment))
 
 
 async def look_with(system: System, environment: Environment) -> Any:

@@ -132,9 +132,11 @@ def _row(site: str, environment: Document) -> tuple[str, ...]:
 def _state(drift: Document) -> str:
     if "error" in drift:
         return f"error: {drift['error']}"
+    if drift["equal"]:
+        return "equal"
     if drift["plan"] in {PlanKind.BUSY, PlanKind.REFUSE}:
         return str(drift["plan"])
-    return "equal" if drift["equal"] else f"differs: {drift['plan']}"
+    return f"differs: {drift['plan']}"
 
 
 def _remarks(site: str, environment: Document) -> Iterator[str]:

@@ -23,7 +23,7 @@ _PLANS = {
     PlanKind.FAST_FORWARD: "would be fast-forwarded to live",
     PlanKind.FORWARD_COMMIT: "would get a forward commit with live's content",
     PlanKind.RESET: "would be moved to live, its old commit kept under a backup ref",
-    PlanKind.BUSY: "would wait: Studio is publishing",
+    PlanKind.BUSY: "would wait: Studio publishes, or has just been at work",
     PlanKind.REFUSE: "would be refused",
 }
 
@@ -74,7 +74,7 @@ def plan(where: str, look: Document) -> Iterator[str]:
         yield f"  {look['reason']}"
     for warning in look["warnings"]:
         yield f"  warning: {warning}"
-    if kind in {PlanKind.UP_TO_DATE, PlanKind.BUSY, PlanKind.REFUSE}:
+    if look["equal"] or kind is PlanKind.REFUSE:
         return
     if look["ahead"] is not None:
         yield f"  {counted(look['ahead'], 'commit')} ahead of live, {look['behind']} behind"

@@ -161,10 +161,14 @@ def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Ite
         return
     try:
         mode = path.stat().st_mode
-        readable = stat.S_ISREG(mode) and os.access(path, os.R_OK)
+        usable = stat.S_ISREG(mode)
+    except PermissionError:
+        usable, remedy = False, "let the listener's user enter its folder"
     except (OSError, ValueError):
-        readable = False
-    if not readable:
+        usable = False
+    if usable and not os.access(path, os.R_OK):
+        usable, remedy = False, "let the listener's user own and read it"
+    if not usable:
         # The path is not shown: somebody may have put the key itself here.
         yield Problem(location, f"is not the path of a file that can be read; {remedy}")
     elif location[-1] == "identity" and surroundings.exposed(path, mode):

@@ -170,7 +170,7 @@ class HostConnection:
         host = self.host
         with failures.of_files(host):
             key = asyncssh.read_private_key(host.identity)
-            known_hosts = asyncssh.read_known_hosts(host.known_hosts)
+            known_hosts = failures.known_keys(host)
         with failures.of_connecting(host, self._limit):
             async with asyncio.timeout(self._limit):
                 return await asyncssh.connect(

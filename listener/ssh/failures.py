@@ -1,7 +1,8 @@
 """What asyncssh and the network raise, told in this program's own errors."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import asyncssh
 
@@ -14,6 +15,8 @@ from listener.errors import (
     SyncError,
 )
 from listener.sites import Host
+
+SSH_PORT = 22
 
 
 @contextlib.contextmanager
@@ -28,6 +31,25 @@ def of_files(host: Host) -> Iterator[None]:
             f"{host.identity} or {host.known_hosts} can't be read: {error}",
             remedy="give an unencrypted OpenSSH private key and an OpenSSH known_hosts file",
         ) from error
+
+
+def known_keys(host: Host) -> tuple[Sequence[Any], ...]:
+    """Return what known_hosts says of a host; raise `HostKeyRejectedError` if it says nothing.
+
+    Only the configured name counts, as with OpenSSH: whoever rules the DNS could give it the address of
+    another known host.
+    """
+    said: tuple[Sequence[Any], ...] = asyncssh.match_known_hosts(
+        asyncssh.read_known_hosts(host.known_hosts), host.address, "", host.port
+    )
+    keys, authorities, *_ = said
+    if not keys and not authorities:
+        name = host.address if host.port == SSH_PORT else f"[{host.address}]:{host.port}"
+        raise HostKeyRejectedError(
+            f"{host.known_hosts} has no line for {name}",
+            remedy=f"add it with ssh-keyscan -p {host.port} {host.address}, and compare its fingerprint",
+        )
+    return said
 
 
 @contextlib.contextmanager

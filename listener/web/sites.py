@@ -125,7 +125,7 @@ class SiteRoutes:
                     "last_success": None
                     if last is None
                     else {"run": last.id, "at": views.moment(last.finished_at)},
-                    "drift": _drift(look),
+                    "drift": _drift(environment, look),
                 }
             )
         return [{"site": site.id, "live": site.live, "environments": stands[site.id]} for site in sites]
@@ -134,14 +134,14 @@ class SiteRoutes:
         remarks = Remarks(
             self._log, site=environment.site, environment=environment.name, host=environment.repository.host
         )
-        return views.plan(*await self._synchronizer.look(environment, remarks))
+        return views.plan(environment, *await self._synchronizer.look(environment, remarks))
 
 
-def _drift(look: tuple[Observation, Plan] | SyncError) -> dict[str, Any]:
+def _drift(environment: Environment, look: tuple[Observation, Plan] | SyncError) -> dict[str, Any]:
     """Return how an environment differs from live now, or why that can't be told."""
     if isinstance(look, SyncError):
         return {"error": look.code, "message": look.message, "remedy": look.remedy}
-    return views.plan(*look)
+    return views.plan(environment, *look)
 
 
 def _only(body: dict[str, Any], *known: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from listener.plans import Branch, Observation, Plan, PlanKind
+from listener.plans import Branch, Observation, Plan, equal
 from listener.runs import Hold, Run, Trigger
 from listener.sites import Environment
 
@@ -79,12 +79,12 @@ def environment(environment: Environment) -> dict[str, Any]:
     }
 
 
-def plan(observation: Observation, plan: Plan) -> dict[str, Any]:
+def plan(environment: Environment, observation: Observation, plan: Plan) -> dict[str, Any]:
     """Return what a run would do now: commits apart, and the paths that it would add, change and remove."""
     drift = observation.drift
     return {
         "plan": plan.kind.value,
-        "equal": plan.kind is PlanKind.UP_TO_DATE,
+        "equal": equal(environment, observation.live, observation.branch),
         "reason": plan.reason,
         "remedy": plan.refusal.remedy if plan.refusal else "",
         "warnings": list(plan.warnings),

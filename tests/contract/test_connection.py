@@ -247,8 +247,16 @@ async def test_a_host_without_a_line_in_known_hosts_is_refused(
     sshd: Sshd, connected: Connect, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(HostKeyRejectedError):
+    with pytest.raises(HostKeyRejectedError, match=rf"no line for \[127\.0\.0\.1\]:{sshd.port}") as refused:
         await say(connected(replace(host_of(sshd), known_hosts=str(tmp_path / "empty"))), "true")
+    assert f"ssh-keyscan -p {sshd.port} 127.0.0.1" in refused.value.remedy
+
+
+async def test_only_the_configured_name_of_a_host_counts_and_not_its_address(
+    sshd: Sshd, connected: Connect
+) -> None:
+    with pytest.raises(HostKeyRejectedError, match="no line for"):
+        await say(connected(replace(host_of(sshd), address="localhost")), "true")
 
 
 async def test_a_key_that_is_not_let_in_is_refused_though_an_agent_holds_the_right_one(
@@ -296,13 +304,20 @@ async def test_an_unusable_key_is_told_as_such(
     assert refused.value.permanent
 
 
-async def test_a_closed_port_and_an_unknown_name_are_unreachable(sshd: Sshd, connected: Connect) -> None:
+async def test_a_closed_port_and_an_unknown_name_are_unreachable(
+    sshd: Sshd, connected: Connect, tmp_path: Path
+) -> None:
+    closed = replace(host_of(sshd), port=free_port())
+    unknown = replace(closed, address="no-such-host.invalid")
+    public = sshd.known_hosts.read_text().split(maxsplit=1)[1]
+    both = tmp_path / "known_hosts"
+    both.write_text(f"[127.0.0.1]:{closed.port},[no-such-host.invalid]:{closed.port} {public}")
     for host in (
-        replace(host_of(sshd), port=free_port()),
-        replace(host_of(sshd), address="no-such-host.invalid"),
+        closed,
+        unknown,
     ):
         with pytest.raises(HostUnreachableError) as refused:
-            await say(connected(host), "true")
+            await say(connected(replace(host, known_hosts=str(both))), "true")
         assert not refused.value.permanent
 
 

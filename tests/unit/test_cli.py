@@ -333,7 +333,7 @@ def test_a_plan_lists_some_of_the_removed_paths_and_counts_the_rest() -> None:
 
 
 def test_a_plan_that_moves_nothing_removes_nothing() -> None:
-    lines = list(wording.plan("mysite/staging", {**LOOK, "plan": "up-to-date"}))
+    lines = list(wording.plan("mysite/staging", {**LOOK, "plan": "up-to-date", "equal": True}))
     assert lines == ["mysite/staging is equal to live", "  branch bbbbbbbbbb, live aaaaaaaaaa"]
 
 

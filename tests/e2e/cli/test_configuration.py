@@ -5,7 +5,7 @@ from pathlib import Path
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell
-from tests.listening import ADMIN, configuration, free_port, written
+from tests.listening import ADMIN, configuration, on_a_closed_port, written
 
 
 async def test_check_config_connects_to_every_host_and_environment(shell: Shell) -> None:
@@ -20,8 +20,7 @@ async def test_check_config_connects_to_every_host_and_environment(shell: Shell)
 async def test_check_config_tells_what_does_not_answer(
     tmp_path: Path, sshd: Sshd, published: Published
 ) -> None:
-    whole = configuration(tmp_path, sshd, published.path)
-    whole["hosts"]["studio"]["port"] = free_port()
+    whole = on_a_closed_port(tmp_path, configuration(tmp_path, sshd, published.path))
     done = await Shell(written(tmp_path, whole))("check-config", "--connect")
     assert done.status == 1
     assert done.out.splitlines()[-2:] == [

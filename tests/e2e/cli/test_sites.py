@@ -5,7 +5,7 @@ from pathlib import Path
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell
-from tests.listening import Client, Daemon, configuration, daemon, free_port, written
+from tests.listening import Client, Daemon, configuration, daemon, on_a_closed_port, written
 
 
 async def test_status_tells_how_every_environment_stands(
@@ -29,8 +29,7 @@ async def test_status_tells_how_every_environment_stands(
 async def test_status_tells_why_a_host_can_not_be_asked(
     tmp_path: Path, sshd: Sshd, published: Published
 ) -> None:
-    whole = configuration(tmp_path, sshd, published.path)
-    whole["hosts"]["studio"]["port"] = free_port()
+    whole = on_a_closed_port(tmp_path, configuration(tmp_path, sshd, published.path))
     config = written(tmp_path, whole)
     async with daemon(config):
         done = await Shell(config)("status")
