@@ -1,6 +1,7 @@
 """Answering a direct call: wait for its trigger, answer at once, or stream the log of what it started."""
 
 import asyncio
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -79,7 +80,8 @@ class Calls:
         self, request: web.Request, acceptance: Acceptance, form: str, preferences: Preferences
     ) -> web.StreamResponse:
         trigger = acceptance.triggers[0]
-        stream = LogStream(form, {"X-Run-Id": acceptance.runs[0], **preferences.applied})
+        applied = replace(preferences, respond_async=False).applied
+        stream = LogStream(form, {"X-Run-Id": acceptance.runs[0], **applied})
         async with stream.sent(request) as response:
             try:
                 async with asyncio.timeout(self._wait if preferences.wait is None else preferences.wait):

@@ -62,7 +62,8 @@ def in_studios_words(error: ListenerError) -> web.Response:
     elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        message = status.phrase
+        # Too large, too slow, compressed: no JSON object has arrived, and Studio knew no other word for that.
+        return _finished(web.json_response({"message": "Bad Request"}, status=HTTPStatus.BAD_REQUEST), status)
     else:
         status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
     return _finished(web.json_response({"message": message}, status=status), status)
