@@ -29,6 +29,7 @@ from listener.sites import Host
 from listener.ssh import HostPool
 from listener.ssh import shell as shell_module
 from listener.ssh.connection import SHELLS, HostConnection
+from tests.conftest import unavailable
 from tests.contract.test_repository import Notes, host_of
 from tests.proxy import Proxy
 
@@ -357,7 +358,7 @@ async def test_the_script_runs_in_every_posix_shell(
 ) -> None:
     found = next((path for path in (f"/bin/{program}", f"/usr/bin/{program}") if os.path.exists(path)), None)  # noqa: ASYNC240, PTH110
     if found is None:
-        pytest.skip(f"{program} is missing")
+        unavailable(program)
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "sh").write_text(f'#!/bin/sh\nexec {found}{" sh" if program == "busybox" else ""} "$@"\n')
