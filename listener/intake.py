@@ -7,8 +7,8 @@ from listener import deliveries, signatures
 from listener.deliveries import Delivery, Hook
 from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
 from listener.journal import Log
-from listener.runs import Acceptance, Origin, Reception, RunStore, Trigger, new_id
-from listener.sites import Sites
+from listener.runs import Acceptance, Hold, Origin, Reception, Run, RunStore, Trigger, new_id
+from listener.sites import Environment, Sites
 
 
 class Intake:
@@ -79,6 +79,17 @@ class Intake:
             Trigger(new_id(now), each.site, each.name, Origin.HOOK, hook.name, now) for each in environments
         ]
         return await self._store.accept(triggers, reception, now)
+
+    async def release(self, environment: Environment, actor: str) -> tuple[Hold | None, Run | None]:
+        """Let an environment go; return the hold that was, and the run by which it catches up."""
+        now = self._clock()
+        trigger = Trigger(new_id(now), environment.site, environment.name, Origin.RELEASE, actor, now)
+        catch_up = trigger if environment.follow else None
+        released = await self._store.release(environment.site, environment.name, catch_up)
+        if released is None:
+            return None, None
+        self._log.log(20, "release", site=environment.site, environment=environment.name, actor=actor)
+        return released, await self._store.serving(trigger.id) if catch_up else None
 
     async def request(self, site: str, environment: str, origin: Origin, actor: str) -> Acceptance:
         """Accept a direct call for one environment, known to exist; return once it is durable."""

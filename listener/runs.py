@@ -229,8 +229,11 @@ class RunStore(Protocol):
     async def hold(self, hold: Hold) -> None:
         """Freeze an environment and end its waiting run."""
 
-    async def release(self, site: str, environment: str) -> Hold | None:
-        """Let an environment go; return the hold that was, or None."""
+    async def release(self, site: str, environment: str, catch_up: Trigger | None = None) -> Hold | None:
+        """Let an environment go; return the hold that was, or None.
+
+        `catch_up` is accepted in the same transaction, if there was a hold.
+        """
 
     async def holds(self) -> list[Hold]:
         """Return every hold."""

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
-from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State
-from listener.store.acceptance import held_outcome, hold_on, waiting
+from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State, Trigger
+from listener.store.acceptance import accept, held_outcome, hold_on, waiting
 from listener.store.rows import hold_of, outcome_text, run_of
 from listener.store.writer import Transaction
 
@@ -180,12 +180,14 @@ def hold(transaction: Transaction, freeze: Hold) -> None:
         _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
 
 
-def release(transaction: Transaction, site: str, environment: str) -> Hold | None:
-    """Let an environment go."""
+def release(transaction: Transaction, site: str, environment: str, catch_up: Trigger | None) -> Hold | None:
+    """Let an environment go, and in the same breath let it catch up."""
     released = transaction.all(_RELEASE, {"site": site, "environment": environment})
     if not released:
         return None
     transaction.work = True
+    if catch_up is not None:
+        accept(transaction, [catch_up], None, catch_up.at)
     return hold_of(released[0])
 
 

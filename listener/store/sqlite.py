@@ -126,9 +126,9 @@ class SqliteStore:
         """Freeze an environment and end its waiting run."""
         await self._write(lifecycle.hold, hold)
 
-    async def release(self, site: str, environment: str) -> Hold | None:
+    async def release(self, site: str, environment: str, catch_up: Trigger | None = None) -> Hold | None:
         """Let an environment go; return the hold that was, or None."""
-        return await self._write(lifecycle.release, site, environment)
+        return await self._write(lifecycle.release, site, environment, catch_up)
 
     async def holds(self) -> list[Hold]:
         """Return every hold."""

@@ -62,6 +62,7 @@ def application(ports: Ports) -> web.Application:
             ports.sites,
             ports.store,
             ports.synchronizer,
+            ports.intake,
             calls,
             clock=ports.clock,
             log=ports.log,

@@ -7,9 +7,10 @@ from aiohttp import web
 
 from listener.access import Token
 from listener.errors import BadRequestError, InvalidParametersError, SyncError
+from listener.intake import Intake
 from listener.journal import Log, Remarks
 from listener.plans import Observation, Plan
-from listener.runs import Hold, Origin, RunStore
+from listener.runs import Hold, RunStore
 from listener.sites import Environment, Site, Sites
 from listener.sync import Synchronizer
 from listener.web import bodies, views
@@ -29,6 +30,7 @@ class SiteRoutes:
         sites: Sites,
         store: RunStore,
         synchronizer: Synchronizer,
+        intake: Intake,
         calls: Calls,
         *,
         clock: Callable[[], float],
@@ -39,6 +41,7 @@ class SiteRoutes:
         self._sites = sites
         self._store = store
         self._synchronizer = synchronizer
+        self._intake = intake
         self._calls = calls
         self._clock = clock
         self._log = log
@@ -95,15 +98,9 @@ class SiteRoutes:
     async def release(self, request: web.Request) -> web.Response:
         """Let one environment go. One that follows live catches up with what it missed."""
         caller, environment = self._asked(request)
-        released = await self._store.release(environment.site, environment.name)
-        runs: tuple[str, ...] = ()
-        if released is not None:
-            self._log.log(
-                20, "release", site=environment.site, environment=environment.name, actor=caller.name
-            )
-            if environment.follow:
-                runs = (await self._calls.request(environment, caller, Origin.RELEASE)).runs
-        return web.json_response({"released": views.hold(released), "runs": list(runs)})
+        released, run = await self._intake.release(environment, caller.name)
+        runs = [] if run is None else [run.id]
+        return web.json_response({"released": views.hold(released), "runs": runs})
 
     def _asked(self, request: web.Request) -> tuple[Token, Environment]:
         site_id = request.match_info["site"]

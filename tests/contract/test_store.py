@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
-from listener.runs import Acceptance, Hold, Origin, Outcome, Run, RunFilter, State
+from listener.runs import Acceptance, Hold, Origin, Outcome, Run, RunFilter, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0
@@ -283,3 +283,12 @@ async def test_holds_are_there_after_reopening(store: Store, opened: Open) -> No
     await store.hold(FREEZE)
     await store.close()
     assert await (await opened()).holds() == [FREEZE]
+
+
+async def test_a_release_and_its_catching_up_are_one_thing(store: Store) -> None:
+    trigger = Trigger("t-1", "site", "staging", Origin.RELEASE, "root", NOW)
+    assert await store.release("site", "staging", trigger) is None
+    assert await store.runs(RunFilter()) == []
+    await store.hold(FREEZE)
+    assert await store.release("site", "staging", trigger) == FREEZE
+    assert (await store.serving("t-1")).state is State.QUEUED
