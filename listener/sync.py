@@ -62,8 +62,11 @@ class Progress:
         before = run.outcome
         if before is None or not before.moved:
             return cls()
+        moved = before.new != before.old
         return cls(
-            moved=True,
+            moved=moved,
+            uncertain=not moved,
+            live=before.live,
             plan=before.plan,
             old=before.old,
             new=before.new,

@@ -37,6 +37,17 @@ def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
     assert (outcome.old, outcome.new, outcome.removed) == (OLD.commit, OURS.commit, ("a", "b"))
 
 
+def test_what_an_earlier_attempt_did_not_know_is_cleared_up_by_the_next() -> None:
+    for tip, moved in ((OURS, True), (LIVE, True), (OLD, False)):
+        first = Progress()
+        first.looked(seen(OLD), FORWARD)
+        first.uncertain = True
+        again = Progress.of(replace(RUN, outcome=first.outcome()))
+        again.looked(seen(tip, Drift()), EQUAL)
+        assert again.moved is moved
+        assert again.outcome().plan == ("forward-commit" if moved else "up-to-date")
+
+
 def test_an_attempt_that_moved_nothing_leaves_nothing_to_the_next() -> None:
     assert Progress.of(replace(RUN, outcome=Outcome(plan="busy", old="x"))) == Progress()
     assert Progress.of(RUN) == Progress()
