@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from listener.errors import ConflictError, ListenerError
+from listener.errors import ListenerError
 
 
 class State(StrEnum):
@@ -279,12 +279,6 @@ def new_id(now: float) -> str:
     millis = int(now * 1000) & (1 << 48) - 1
     value = millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
-
-
-def step(run: Run, state: State) -> None:
-    """Raise `ConflictError` unless `run` may go to `state`."""
-    if state not in TRANSITIONS[run.state]:
-        raise ConflictError(f"The run is {run.state}: it can't be {state} any more.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from aiohttp import web
 
 from listener.access import Token, bearer, identify
-from listener.errors import ForbiddenError, SiteNotFoundError, UnauthorizedError
+from listener.errors import SiteNotFoundError, UnauthorizedError
 
 
 class Gate:
@@ -31,11 +31,4 @@ class Gate:
         token = self.caller(request)
         if not token.covers(site):
             raise SiteNotFoundError
-        return token
-
-    def admin(self, request: web.Request) -> Token:
-        """Return the caller; raise `ForbiddenError` unless they may do everything."""
-        token = self.caller(request)
-        if not token.admin:
-            raise ForbiddenError
         return token
