@@ -5,6 +5,7 @@ again can't help, only a person or another request can. Its text says what was w
 How an error is told to an HTTP client is decided in one table (`listener.web.replies`).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -12,7 +13,7 @@ class ListenerError(Exception):
     """What this program can say went wrong."""
 
     code: ClassVar[str] = "internal"
-    permanent: ClassVar[bool] = True
+    permanent: bool = True
     default_remedy: ClassVar[str] = ""
     again_in: float | None = None
     """Seconds until it is worth another look, where nothing failed and only the moment was wrong."""
@@ -237,6 +238,27 @@ class RefLockedError(RemoteStepError):
     default_remedy = "if no git process runs in the repository, delete the .lock file that the message names"
 
 
+class CacheError(SyncError):
+    """The listener's own cache of objects can't be used."""
+
+    code = "cache"
+    default_remedy = "give sync.cache to the listener's user, and room on its disk"
+
+
+class LegsFailedError(SyncError):
+    """Some of the environment's repositories could not be made equal to live."""
+
+    code = "legs-failed"
+    default_remedy = "see each repository's own error"
+
+    def __init__(self, message: str, errors: Sequence[SyncError]) -> None:
+        super().__init__(message)
+        self.permanent = all(error.permanent for error in errors)
+        passing = [error.again_in for error in errors if not error.permanent]
+        if passing and None not in passing:
+            self.again_in = min(filter(None, passing), default=0.0)
+
+
 class BranchMovedError(SyncError):
     """The branches kept moving while they were being made equal."""
 
@@ -315,6 +337,15 @@ class GitUnavailableError(RefusedError):
     default_remedy = "install git 2.25 or later on the host"
 
 
+class OutsideRootError(RefusedError):
+    """The repository's path leads out of the folder that its site's pattern names."""
+
+    code = "outside-root"
+    default_remedy = (
+        "replace the symbolic link on the host by what it points to, or configure the site by its id"
+    )
+
+
 class LiveMissingError(RefusedError):
     """The live branch does not exist: the site was never published."""
 
@@ -341,6 +372,29 @@ class CheckedOutElsewhereError(RefusedError):
 
     code = "checked-out-elsewhere"
     default_remedy = "remove that work tree, or check out something else in it"
+
+
+class MovedSinceError(RefusedError):
+    """The branch has moved since the run: there is nothing to roll back."""
+
+    code = "moved-since"
+    default_remedy = "see runs list for what moved it; roll that run back first, or sync"
+
+
+class CommitGoneError(RefusedError):
+    """The commit to go back to is not in the repository any more."""
+
+    code = "commit-gone"
+    default_remedy = (
+        "a backup is kept for sync.keep_backups; restore the repository from a backup of its host"
+    )
+
+
+class CheckedOutHereError(RefusedError):
+    """The branch is checked out in the repository, and only a shell on its host could move it."""
+
+    code = "checked-out-here"
+    default_remedy = "give the account a shell and set access: sh, or check another branch out there"
 
 
 class UnbornBranchError(RefusedError):

@@ -15,13 +15,14 @@ from listener.errors import (
     CheckedOutElsewhereError,
     DivergedError,
     LiveMissingError,
+    MovedSinceError,
     RefusedError,
     StaleLockError,
     SymbolicBranchError,
     SyncError,
     UnbornBranchError,
 )
-from listener.sites import Environment, Policy, RepositoryAddress
+from listener.sites import Leg, Policy
 
 COMMITTER_NAME = "sync-staging"
 COMMITTER_EMAIL = "sync-staging@localhost"
@@ -65,6 +66,8 @@ class Drift:
     """Commits that only the environment has; None where nobody asked for it."""
     behind: int | None = None
     """Commits that only live has."""
+    blobs: int = 0
+    """How many of the paths are pointers into a blob store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Observation:
     head_lock: bool = False
     ancestor: bool = False
     """Whether the environment's branch is an ancestor of live."""
+    target: Branch | None = None
+    """The commit that a rollback goes back to, where one was asked about: the drift is to it, not to live."""
     drift: Drift = field(default_factory=Drift)
     fingerprint: str = ""
     """What `apply` reads again and finds unchanged before it moves anything."""
@@ -138,6 +143,13 @@ class Signing:
     at: int
     """Unix seconds: author's and committer's date."""
 
+    def message(self, leg: Leg, target: Branch | None) -> tuple[str, str]:
+        """Return the subject and the body of the commit that makes a leg equal to live, or to a target."""
+        goal = f"Make {leg.environment} equal to {leg.live}"
+        if target is not None:
+            goal = f"Roll {leg.environment} back to {target.commit[:12]}"
+        return goal, f"Sync-Staging-Run: {self.run}"
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -163,91 +175,117 @@ class Notes(Protocol):
 
 
 class Repository(Protocol):
-    """One published repository, as its host shows it."""
+    """The repository of one leg, as its host shows it."""
 
-    async def observe(self, environment: Environment, *, counting: bool = False) -> Observation:
+    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
         """Read everything that a decision needs, and with `counting` how many commits are apart.
 
+        With `target`, a commit, the branch is compared to that instead of live: for a rollback.
         Raises `SyncError`.
         """
 
-    async def apply(
-        self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
-    ) -> Applied:
+    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
         """Carry out a moving plan if all is still as observed, and read back; raise `SyncError`."""
 
 
 class Repositories(Protocol):
-    """Finds repositories by their addresses."""
+    """Finds the repositories of legs."""
 
-    def at(self, address: RepositoryAddress, notes: Notes) -> Repository:
-        """Return the repository; what happens while it is spoken to goes to `notes`."""
+    def of(self, leg: Leg, notes: Notes) -> Repository:
+        """Return the leg's repository; what happens while it is spoken to goes to `notes`."""
 
-    async def survey(
-        self, environments: Sequence[Environment], notes: Notes
-    ) -> list[Observation | SyncError]:
-        """Observe many environments, each host asked in few round trips, commits counted."""
+    async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
+        """Observe many legs, each host asked in few round trips, commits counted."""
 
 
-def decide(environment: Environment, observation: Observation, *, quiet: float, patience: float) -> Plan:
-    """Return what to do about `environment`, whose repository is as `observation` says.
+def decide(leg: Leg, observation: Observation, *, quiet: float, patience: float) -> Plan:
+    """Return what to do about `leg`, whose repository is as `observation` says.
 
     `quiet` is how many seconds a non-bare repository must have been left alone (Studio marks not every moment
     of a publish); after `patience` seconds without a touch, the marks of a publish are taken for a crash's.
     """
-    refusal = _refusal(environment, observation)
+    refusal = LiveMissingError() if observation.live is None else _immovable(leg, observation)
     if refusal is not None:
-        return Plan(PlanKind.REFUSE, reason=refusal.message, refusal=refusal)
-    busy, stale = _studio(environment, observation, quiet, patience)
+        return _refuse(refusal)
+    busy, stale = _studio(leg, observation, quiet, patience)
     if busy is not None:
         return busy
-    kind = _move(environment, observation)
-    if kind is None:
-        return Plan(PlanKind.REFUSE, reason=DivergedError().message, refusal=DivergedError())
-    if kind in MOVING and observation.head_lock and _head_names(environment, observation):
-        return Plan(PlanKind.REFUSE, reason=StaleLockError().message, refusal=StaleLockError())
-    marks = _marks(environment, observation)
+    kind = _move(leg, observation)
+    return _refuse(DivergedError()) if kind is None else _go(kind, leg, observation, stale)
+
+
+def undo(leg: Leg, observation: Observation, left: str, *, quiet: float, patience: float) -> Plan:
+    """Return how the branch goes back from `left`, where a run had put it, to the observation's target.
+
+    By the policy `forward` it gets a commit with the target's tree, which whoever pulls fast-forwards to; by
+    any other it is moved back, its commit kept under a backup ref.
+    """
+    refusal = _immovable(leg, observation)
+    if refusal is not None:
+        return _refuse(refusal)
+    if undone(leg, observation.branch, observation.target):
+        return Plan(PlanKind.UP_TO_DATE)
+    if observation.branch is None or observation.branch.commit != left:
+        return _refuse(MovedSinceError())
+    busy, stale = _studio(leg, observation, quiet, patience)
+    if busy is not None:
+        return busy
+    kind = PlanKind.FORWARD_COMMIT if leg.policy is Policy.FORWARD else PlanKind.RESET
+    return _go(kind, leg, observation, stale)
+
+
+def _refuse(refusal: RefusedError) -> Plan:
+    return Plan(PlanKind.REFUSE, reason=refusal.message, refusal=refusal)
+
+
+def _go(kind: PlanKind, leg: Leg, observation: Observation, stale: str) -> Plan:
+    """Return the plan of that kind, unless a lock that somebody left is in its way."""
+    if kind in MOVING and observation.head_lock and _head_names(leg, observation):
+        return _refuse(StaleLockError())
+    warnings = [stale] if stale else []
+    if kind in MOVING and observation.drift.blobs:
+        warnings.append(
+            f"{observation.drift.blobs} of the paths point into a blob store (*.blob): the pointers move, "
+            "the objects do not; staging must read them from live's store or a copy of it"
+        )
+    marks = _marks(leg, observation)
     return Plan(
         kind,
         stale={name: commit for name, commit in observation.in_progress.items() if name in marks},
-        warnings=(stale,) if stale else (),
+        warnings=tuple(warnings),
     )
 
 
-def _refusal(environment: Environment, observation: Observation) -> RefusedError | None:
-    """Return why this environment can't be synced at all, or None."""
-    if observation.live is None:
-        return LiveMissingError()
+def _immovable(leg: Leg, observation: Observation) -> RefusedError | None:
+    """Return why this branch can't be moved at all, or None."""
     branch = observation.branch
     if branch is None:
         return None
     if branch.target:
         return SymbolicBranchError(
-            f"The branch {environment.branch} is symbolic: moving it would move {branch.target}."
+            f"The branch {leg.branch} is symbolic: moving it would move {branch.target}."
         )
     if branch.worktree and branch.worktree != observation.worktree:
         return CheckedOutElsewhereError(
-            f"The branch {environment.branch} is checked out in another work tree: {branch.worktree}"
+            f"The branch {leg.branch} is checked out in another work tree: {branch.worktree}"
         )
     return None
 
 
-def _studio(
-    environment: Environment, observation: Observation, quiet: float, patience: float
-) -> tuple[Plan | None, str]:
+def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -> tuple[Plan | None, str]:
     """Return the plan that Studio's presence dictates, or the warning about what a crashed publish left.
 
     A time somewhat in the future is a clock that is off, and may hide a publish: it counts as now. One that
     is further off than `patience` was written before the clock was set back: it must not hold the site up.
     """
-    marks = _marks(environment, observation)
+    marks = _marks(leg, observation)
     idle = observation.idle if observation.idle >= -patience else float("inf")
     if marks and idle < patience:
         reason = f"Studio is publishing: {', '.join(marks)}"
         return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
     if not marks and not observation.bare and idle < quiet:
         return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle), ""
-    if not observation.bare and _unborn(environment, observation):
+    if not observation.bare and _unborn(leg, observation):
         return _about_to_be_born(idle, quiet, patience), ""
     if not marks:
         return None, ""
@@ -270,9 +308,11 @@ def _about_to_be_born(idle: float, quiet: float, patience: float) -> Plan:
     return Plan(PlanKind.REFUSE, reason=UnbornBranchError().message, refusal=UnbornBranchError())
 
 
-def _marks(environment: Environment, observation: Observation) -> list[str]:
-    """Return the marks that a publish in progress leaves, as far as they concern this environment."""
-    branches = (f"{environment.branch}_in_progress", f"{environment.live}_in_progress")
+def _marks(leg: Leg, observation: Observation) -> list[str]:
+    """Return the marks that a publish in progress leaves, as far as they concern this leg."""
+    branches = [f"{leg.branch}_in_progress"]
+    if leg.own:
+        branches.append(f"{leg.live}_in_progress")
     marks = [name for name in dict.fromkeys(branches) if name in observation.in_progress]
     if observation.index_lock:
         marks.append("index.lock")
@@ -281,21 +321,21 @@ def _marks(environment: Environment, observation: Observation) -> list[str]:
     return marks
 
 
-def _head_names(environment: Environment, observation: Observation) -> bool:
+def _head_names(leg: Leg, observation: Observation) -> bool:
     """Return whether HEAD names the branch: git then takes HEAD.lock to move it, bare or not."""
-    return observation.head == f"ref: refs/heads/{environment.branch}"
+    return observation.head == f"ref: refs/heads/{leg.branch}"
 
 
-def _unborn(environment: Environment, observation: Observation) -> bool:
-    return observation.branch is None and _head_names(environment, observation)
+def _unborn(leg: Leg, observation: Observation) -> bool:
+    return observation.branch is None and _head_names(leg, observation)
 
 
-def _move(environment: Environment, observation: Observation) -> PlanKind | None:
+def _move(leg: Leg, observation: Observation) -> PlanKind | None:
     """Return how the branch becomes equal to live, or None if its policy has no way."""
     live, branch = observation.live, observation.branch
     if branch is None or live is None:
         return PlanKind.CREATE
-    resetting = environment.policy is Policy.RESET
+    resetting = leg.policy is Policy.RESET
     if branch.commit == live.commit or (branch.tree == live.tree and not resetting):
         return PlanKind.UP_TO_DATE
     if observation.ancestor:
@@ -304,13 +344,22 @@ def _move(environment: Environment, observation: Observation) -> PlanKind | None
         Policy.FORWARD: PlanKind.FORWARD_COMMIT,
         Policy.RESET: PlanKind.RESET,
         Policy.FAST_FORWARD: None,
-    }[environment.policy]
+    }[leg.policy]
 
 
-def equal(environment: Environment, live: Branch | None, branch: Branch | None) -> bool:
+def equal(leg: Leg, live: Branch | None, branch: Branch | None) -> bool:
     """Return whether the environment is equal to live, in the sense of its policy."""
     if live is None or branch is None:
         return False
-    if environment.policy is Policy.RESET:
+    if leg.policy is Policy.RESET:
         return live.commit == branch.commit
     return live.tree == branch.tree
+
+
+def undone(leg: Leg, branch: Branch | None, target: Branch | None) -> bool:
+    """Return whether the branch is back at the target, in the sense of its policy."""
+    if branch is None or target is None:
+        return False
+    if leg.policy is Policy.FORWARD:
+        return branch.tree == target.tree
+    return branch.commit == target.commit

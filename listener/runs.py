@@ -52,6 +52,7 @@ class Origin(StrEnum):
     CLI = "cli"
     RETRY = "retry"
     RELEASE = "release"
+    ROLLBACK = "rollback"
 
 
 EXPLICIT = frozenset({Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE})
@@ -73,19 +74,37 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run did, or why it did not."""
+class LegOutcome:
+    """What a run did to one leg of its environment, or why it did not."""
 
+    repository: str = ""
+    """The configured name of its host and the path there, as `host:path`."""
+    branch: str = ""
     plan: str = ""
+    done: bool = False
+    """Whether it was made equal to `live`, or rolled back: another attempt leaves it alone."""
     moved: bool = False
-    """Whether the branch has moved, or may have: such a run can't be cancelled."""
+    """Whether the branch has moved, or may have."""
     live: str = ""
+    """The commit that it was to be made equal to: live's, or the one that a rollback goes back to."""
     old: str = ""
     new: str = ""
     backup: str = ""
     removed_count: int = 0
     removed: tuple[str, ...] = ()
-    """The first paths that the sync removed from the environment."""
+    """The first paths that were removed from the environment."""
+    error: str = ""
+    """The code of the error; empty on success."""
+    message: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did, leg by leg, or why it did not."""
+
+    legs: tuple[LegOutcome, ...] = ()
+    """Those that were begun."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     """The code of the error; empty on success."""
@@ -93,6 +112,16 @@ class Outcome:
     remedy: str = ""
     durations: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step."""
+
+    @property
+    def moved(self) -> bool:
+        """Whether a branch has moved, or may have: such a run can't be cancelled."""
+        return any(leg.moved for leg in self.legs)
+
+    @property
+    def undoable(self) -> tuple[LegOutcome, ...]:
+        """The legs that can be rolled back: the branch was there before, and moved."""
+        return tuple(leg for leg in self.legs if leg.moved and leg.old and leg.new != leg.old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +148,10 @@ class Run:
     started_at: float | None = None
     finished_at: float | None = None
     successor: str | None = None
+    undoes: str | None = None
+    """The id of the run that this one rolls back; None for a sync."""
+    held_live: str = ""
+    """The commit of live at which a rollback holds the environment; empty if none does."""
     outcome: Outcome | None = None
 
 
@@ -166,13 +199,18 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A freeze of an environment."""
+    """A freeze of an environment.
+
+    One that came with a rollback ends by itself: when live moves away from the commit `live`, or when
+    somebody asks for a sync.
+    """
 
     site: str
     environment: str
     reason: str
     actor: str
     since: float
+    live: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +234,19 @@ class RunStore(Protocol):
         """Store a delivery and its triggers in one transaction, each with a waiting run, new or joined.
 
         A trigger of a held environment gets no run when it comes by a hook, and one that has failed already
-        with the code `on-hold` when it is explicit.
+        with the code `on-hold` when it is explicit. A rollback's hold refuses nothing: an explicit trigger
+        ends it, and what comes by a hook gets a run, which sees whether live has moved.
         """
+
+    async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
+        """Store a run that takes back the run `undoes`, and its hold, in one transaction.
+
+        Raises `ConflictError` while another rollback of the environment waits or runs, or while it is on
+        hold for another reason.
+        """
+
+    async def keep(self, run: Run, outcome: Outcome) -> None:
+        """Make durable what a running run is about to do; raise `FencedError` if it is not this owner's."""
 
     async def claim(self, now: float) -> Run | None:
         """Start the oldest run that is due, unless its environment is running or held."""
@@ -209,7 +258,10 @@ class RunStore(Protocol):
         """Store log lines of a running run soon, in the order of the calls; a fenced one stores nothing."""
 
     async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
-        """End a running run; raise `FencedError` if it is not this owner's any more."""
+        """End a running run; raise `FencedError` if it is not this owner's any more.
+
+        A sync that succeeds ends the hold of an earlier rollback; a rollback that moved nothing ends its own.
+        """
 
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool

@@ -40,23 +40,72 @@ class RepositoryAddress:
 
     host: str
     path: str
+    root: str = ""
+    """The folder that the path may not lead out of, through no symbolic link; empty where any will do."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """One repository that carries an environment's branch, and the live branch to make it equal to."""
+
+    site: str
+    environment: str
+    repository: RepositoryAddress
+    branch: str
+    source: RepositoryAddress
+    """Where live lies."""
+    live: str
+    policy: Policy
+
+    def __str__(self) -> str:
+        return str(self.repository)
+
+    @property
+    def own(self) -> bool:
+        """Whether the branch lies in live's own repository."""
+        return self.repository == self.source
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
-    """A staging environment of a site: a branch kept equal to the site's live branch."""
+    """A staging environment of a site: a branch kept equal to the site's live branch, on every leg."""
 
     site: str
     name: str
-    repository: RepositoryAddress
-    branch: str
-    live: str
+    legs: tuple[Leg, ...]
+    """At least one."""
     policy: Policy
     follow: bool
     """Whether hooks sync it, or only a call that names it."""
+
+    @classmethod
+    def of(
+        cls,
+        site: str,
+        name: str,
+        source: RepositoryAddress,
+        live: str,
+        policy: Policy,
+        carriers: Iterable[tuple[RepositoryAddress, str]],
+        *,
+        follow: bool,
+    ) -> "Environment":
+        """Return one that follows `live` in `source`; each carrier is a repository and a branch."""
+        legs = tuple(Leg(site, name, at, branch, source, live, policy) for at, branch in carriers)
+        return cls(site, name, legs, policy, follow)
+
+    @property
+    def where(self) -> str:
+        """Where it lies, for a person: its repositories."""
+        return ", ".join(map(str, self.legs))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The configured names of the hosts that its legs lie on, each once."""
+        return tuple(dict.fromkeys(leg.repository.host for leg in self.legs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from listener.errors import (
     CancelledRunError,
     FencedError,
     HandedBackError,
     ListenerError,
+    OnHoldError,
     RequestError,
     StoreError,
     StoreUnavailableError,
@@ -18,9 +20,10 @@ from listener.errors import (
     UnknownTargetError,
 )
 from listener.journal import Cleaner, Journal, Log
+from listener.progress import Progress
 from listener.runs import Outcome, RetryPolicy, Run, RunStore, State, retry
 from listener.sites import Environment, Sites
-from listener.sync import Progress, Synchronizer
+from listener.sync import Synchronizer
 
 POLL = 15.0
 """Seconds after which the queue is looked at even when nothing was signalled."""
@@ -149,7 +152,7 @@ class Worker:
         run = active.run
         try:
             environment = self._environment(run)
-            host = environment.repository.host if environment else ""
+            host = ",".join(environment.hosts) if environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
             active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
@@ -186,13 +189,27 @@ class Worker:
         try:
             if environment is None:
                 return UnknownTargetError()
-            await self._synchronizer.sync(environment, active.run, journal, active.progress)
-        except SyncError as error:
+            await self._go(active, environment, journal)
+        except (SyncError, StoreUnavailableError) as error:
             return error
+        except FencedError:
+            raise
         except Exception as error:  # noqa: BLE001 (a run that met a defect must end, not hang)
             self._log.log(40, "defect", run=active.run.id, exc_info=error)
             return ListenerError("The sync met a defect of this program; the log has it.")
         return None
+
+    async def _go(self, active: _Active, environment: Environment, journal: Journal) -> None:
+        run, progress = active.run, active.progress
+
+        async def keep() -> None:
+            await self._store.keep(run, progress.outcome())
+
+        if run.undoes is None:
+            await self._synchronizer.sync(environment, run, journal, progress, keep)
+        else:
+            undone = await self._store.run(run.undoes)
+            await self._synchronizer.roll_back(environment, run, undone, journal, progress, keep)
 
     async def _settle(self, active: _Active, error: ListenerError | None, journal: Journal) -> None:
         """Write down how the attempt ended, however long the store takes to answer."""
@@ -235,22 +252,34 @@ async def _ended(active: _Active) -> ListenerError | None:
 def _final(error: ListenerError | None) -> State:
     if error is None:
         return State.SUCCEEDED
-    return State.CANCELLED if isinstance(error, CancelledRunError) else State.FAILED
+    return State.CANCELLED if isinstance(error, CancelledRunError | OnHoldError) else State.FAILED
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """Return what became of the only leg, or of each of several."""
+    legs = [
+        {
+            "plan": leg.plan,
+            "old": leg.old,
+            "new": leg.new,
+            "live": leg.live,
+            "removed_count": leg.removed_count,
+        }
+        for leg in outcome.legs
+    ]
+    if len(legs) == 1:
+        return legs[0]
+    named = zip(outcome.legs, legs, strict=True)
+    return {"legs": [{"repository": leg.repository, "error": leg.error, **facts} for leg, facts in named]}
 
 
 def _conclude(
     journal: Journal, run: Run, outcome: Outcome, error: ListenerError | None, delay: float | None
 ) -> None:
     """Write the canonical line of a run that ended, or the line that says when it goes on."""
-    facts = {
-        "plan": outcome.plan,
-        "old": outcome.old,
-        "new": outcome.new,
-        "live": outcome.live,
-        "removed_count": outcome.removed_count,
-        "attempt": run.attempt,
-        "durations": dict(outcome.durations),
-    }
+    facts = {**_told(outcome), "attempt": run.attempt, "durations": dict(outcome.durations)}
+    if run.undoes is not None:
+        facts["undoes"] = run.undoes
     if error is not None:
         facts |= {"error": error.code, "message": error.message, "remedy": error.remedy}
     if delay is not None:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import asyncssh
 
+from listener.progress import Progress
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.runs import Origin, Reception, Run, State, Trigger, new_id
-from listener.sites import Environment, Host, Policy, RepositoryAddress
+from listener.sites import Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.store import open_store
-from listener.sync import Progress, Synchronizer
+from listener.sync import Synchronizer
+from tests.legs import changed, environment_of, unkept
 
 TIMES = 60
 DELIVERIES = 2000
@@ -68,7 +70,7 @@ async def sync_rows(sshd: Sshd, published: Published) -> list[Row]:
     """Measure one sync, and what else could have moved the ref."""
     host = Host("studio", "127.0.0.1", sshd.port, sshd.user, str(sshd.known_hosts), str(sshd.identity))
     address = RepositoryAddress("studio", str(published.path))
-    environment = Environment("mysite", "staging", address, "staging", "live", Policy.RESET, follow=True)
+    environment = changed(environment_of(address), policy=Policy.RESET)
     live, older = published.commit("live"), published.commit("staging")
     command = f"git -C '{published.path}' update-ref refs/heads/probe {live}"
     client = [
@@ -111,7 +113,7 @@ async def sync_rows(sshd: Sshd, published: Published) -> list[Row]:
         published.git("update-ref", "refs/heads/staging", older)
         run = Run(new_id(time.time()), "mysite", "staging", State.RUNNING, time.time(), 0.0)
         started = time.perf_counter()
-        await synchronizer.sync(environment, run, Silent(), Progress())
+        await synchronizer.sync(environment, run, Silent(), Progress(), unkept)
         spent.append((time.perf_counter() - started) * 1000)
 
     spent: list[float] = []

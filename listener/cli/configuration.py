@@ -10,10 +10,11 @@ from listener.cli.failures import DONE, FAILED
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
 from listener.cli.printing import document, say
 from listener.config import Settings
-from listener.errors import ListenerError, SyncError
+from listener.errors import ListenerError, RefusedError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
 from listener.sites import Environment
+from listener.sync import Look
 from listener.system import System
 
 
@@ -67,7 +68,7 @@ async def _checks(settings: Settings) -> list[Check]:
         answering = {name for name, check in zip(settings.hosts, hosts, strict=True) if check.ok}
         environments = [each for site in settings.sites for each in site.environments.values()]
         looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
-    return [*hosts, *looks]
+    return [*hosts, *(check for checks in looks for check in checks)]
 
 
 async def _host(system: System, name: str) -> Check:
@@ -78,22 +79,25 @@ async def _host(system: System, name: str) -> Check:
     return Check(f"host {name}", ok=True)
 
 
-async def _environment(system: System, environment: Environment, answering: set[str]) -> Check:
+async def _environment(system: System, environment: Environment, answering: set[str]) -> list[Check]:
     what = f"environment {environment.site}/{environment.name}"
-    host = environment.repository.host
-    if host not in answering:
-        return Check(what, ok=False, message=f"not looked at: the host {host} does not answer")
-    try:
-        _, plan = await local.look_with(system, environment)
-    except SyncError as error:
-        return _failed(what, error)
-    if plan.refusal is not None:
-        return _failed(what, plan.refusal)
-    if plan.kind is PlanKind.CREATE:
-        return Check(
-            what, ok=True, message=f"there is no branch {environment.branch} yet: a sync would make it"
-        )
-    return Check(what, ok=True, message=plan.kind.value)
+    needed = {host for leg in environment.legs for host in (leg.source.host, leg.repository.host)}
+    silent = sorted(needed - answering)
+    if silent:
+        return [Check(what, ok=False, message=f"not looked at: no answer from {', '.join(silent)}")]
+    looks = await local.look_with(system, environment)
+    several = len(looks) > 1
+    return [_look(f"{what} on {look.leg}" if several else what, look) for look in looks]
+
+
+def _look(what: str, look: Look) -> Check:
+    if look.error is not None:
+        return _failed(what, look.error)
+    if look.plan is None or look.plan.refusal is not None:
+        return _failed(what, look.plan.refusal if look.plan and look.plan.refusal else RefusedError())
+    if look.plan.kind is PlanKind.CREATE:
+        return Check(what, ok=True, message=f"there is no branch {look.leg.branch} yet: a sync would make it")
+    return Check(what, ok=True, message=look.plan.kind.value)
 
 
 def _failed(what: str, error: ListenerError) -> Check:

@@ -17,6 +17,7 @@ from listener.errors import StoreLockedError
 from listener.journal import Remarks
 from listener.runs import Origin, State
 from listener.sites import Environment
+from listener.sync import Look
 from listener.system import System, cleaner
 from listener.web import views
 
@@ -32,13 +33,16 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
     """Return what a sync would do now; raise `SyncError`."""
     async with unentered(settings) as system:
-        return views.plan(environment, *await look_with(system, environment))
+        looks = await look_with(system, environment)
+    if len(looks) == 1 and looks[0].error is not None:
+        raise looks[0].error
+    return views.looks(looks)
 
 
-async def look_with(system: System, environment: Environment) -> Any:
-    """Return the observation of an environment and the plan for it; raise `SyncError`."""
+async def look_with(system: System, environment: Environment) -> list[Look]:
+    """Return how each leg of an environment stands."""
     remarks = Remarks(
-        system.log, site=environment.site, environment=environment.name, host=environment.repository.host
+        system.log, site=environment.site, environment=environment.name, host=",".join(environment.hosts)
     )
     return await system.synchronizer.look(environment, remarks)
 

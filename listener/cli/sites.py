@@ -79,7 +79,7 @@ async def status(arguments: argparse.Namespace) -> int:
         for site in found.get("sites", [found])
         for environment in site["environments"]
     ]
-    table(_HEADINGS, (_row(site, environment) for site, environment in stands))
+    table(_HEADINGS, (row for site, environment in stands for row in _rows(site, environment)))
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE
@@ -115,18 +115,29 @@ async def _ask(arguments: argparse.Namespace, what: str, body: dict[str, Any] | 
         )
 
 
-def _row(site: str, environment: Document) -> tuple[str, ...]:
-    drift, last = environment["drift"], environment["last_success"]
-    return (
-        site,
-        environment["name"],
-        _state(drift),
-        short(drift.get("live", "")),
-        short(drift.get("branch", "")),
-        str(drift.get("removed_count") or ""),
-        "yes" if environment["hold"] else "",
-        moment(last["at"]) if last else "",
-    )
+def _rows(site: str, environment: Document) -> Iterator[tuple[str, ...]]:
+    """Yield a row for the environment, or for each of its repositories."""
+    last = environment["last_success"]
+    for on, drift in _drifts(environment):
+        yield (
+            site,
+            environment["name"] + on,
+            _state(drift),
+            short(drift.get("live", "")),
+            short(drift.get("branch", "")),
+            str(drift.get("removed_count") or ""),
+            "yes" if environment["hold"] else "",
+            moment(last["at"]) if last else "",
+        )
+
+
+def _drifts(environment: Document) -> Iterator[tuple[str, Document]]:
+    """Yield the drift of the only repository, or of each of several behind its name."""
+    drift = environment["drift"]
+    if "legs" not in drift:
+        yield "", drift
+    for leg in drift.get("legs", ()):
+        yield f" on {leg['repository']}", leg
 
 
 def _state(drift: Document) -> str:
@@ -141,12 +152,13 @@ def _state(drift: Document) -> str:
 
 def _remarks(site: str, environment: Document) -> Iterator[str]:
     """Yield what has no room in the table: why an environment can't be told or synced, why it is on hold."""
-    where, drift, hold = f"{site}/{environment['name']}", environment["drift"], environment["hold"]
-    why = drift.get("message") or drift.get("reason")
-    if why:
-        yield f"{where}: {why}"
-        if drift.get("remedy"):
-            yield f"  remedy: {drift['remedy']}"
-    yield from (f"{where}: warning: {warning}" for warning in drift.get("warnings", ()))
+    where, hold = f"{site}/{environment['name']}", environment["hold"]
+    for on, drift in _drifts(environment):
+        why = drift.get("message") or drift.get("reason")
+        if why:
+            yield f"{where}{on}: {why}"
+            if drift.get("remedy"):
+                yield f"  remedy: {drift['remedy']}"
+        yield from (f"{where}{on}: warning: {warning}" for warning in drift.get("warnings", ()))
     if hold:
         yield f"{where}: on hold by {hold['actor']} since {moment(hold['since'])}: {hold['reason']}"

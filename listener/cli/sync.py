@@ -75,9 +75,8 @@ def _tell_plan(arguments: argparse.Namespace, look: dict[str, Any]) -> int:
     else:
         for line in wording.plan(f"{arguments.site}/{arguments.environment}", look):
             say(line)
-        if look["remedy"]:
-            say(f"  remedy: {look['remedy']}")
-    return FAILED if look["plan"] == PlanKind.REFUSE else DONE
+    refused = [leg for leg in look.get("legs", [look]) if leg.get("plan", PlanKind.REFUSE) == PlanKind.REFUSE]
+    return FAILED if refused else DONE
 
 
 def _conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:

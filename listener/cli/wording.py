@@ -27,6 +27,9 @@ _PLANS = {
     PlanKind.REFUSE: "would be refused",
 }
 
+_MOVE = ("plan", "live", "old", "new", "backup")
+"""What an outcome tells of a branch's way."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 _FRAME = frozenset({"at", "level", "event", "run", "site", "environment", "host", "removed"})
@@ -45,7 +48,9 @@ def moment(at: str | None) -> str:
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun."""
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number} {noun}s"
 
 
 def place(document: Document) -> str:
@@ -59,6 +64,9 @@ def outcome(run: Document) -> str:
     if run["state"] != State.SUCCEEDED:
         why = f" ({done['error']})" if done.get("error") else f", run {run['id']}"
         return f"{place(run)}: {run['state']}{why}"
+    if "legs" in done:
+        moved = sum(leg["moved"] for leg in done["legs"])
+        return f"{place(run)}: done on {counted(len(done['legs']), 'repository')}, {moved} moved"
     if done["plan"] == PlanKind.UP_TO_DATE:
         return f"{place(run)}: {done['plan']} at {short(done['new'])}"
     removed = counted(done["removed_count"], "path")
@@ -66,7 +74,18 @@ def outcome(run: Document) -> str:
 
 
 def plan(where: str, look: Document) -> Iterator[str]:
-    """Yield the lines that tell what a sync would do now."""
+    """Yield the lines that tell what a sync would do now, on each repository where there are several."""
+    if "legs" in look:
+        for leg in look["legs"]:
+            yield from plan(f"{where} on {leg['repository']}", leg)
+    elif "error" in look:
+        yield f"{where} can't be told: {look['message']}"
+        yield from _remedy(look)
+    else:
+        yield from _plan(where, look)
+
+
+def _plan(where: str, look: Document) -> Iterator[str]:
     kind = PlanKind(look["plan"])
     yield f"{where} {_PLANS[kind]}"
     yield f"  branch {short(look['branch'])}, live {short(look['live'])}"
@@ -74,6 +93,7 @@ def plan(where: str, look: Document) -> Iterator[str]:
         yield f"  {look['reason']}"
     for warning in look["warnings"]:
         yield f"  warning: {warning}"
+    yield from _remedy(look)
     if look["equal"] or kind is PlanKind.REFUSE:
         return
     if look["ahead"] is not None:
@@ -81,6 +101,11 @@ def plan(where: str, look: Document) -> Iterator[str]:
     for change, verb in (("added", "add"), ("changed", "change"), ("removed", "remove")):
         yield f"  would {verb} {counted(look[f'{change}_count'], 'path')}" + (":" if look[change] else "")
         yield from paths(look, change, PATHS_SHOWN)
+
+
+def _remedy(look: Document) -> Iterator[str]:
+    if look["remedy"]:
+        yield f"  remedy: {look['remedy']}"
 
 
 def paths(document: Document, kind: str, most: int) -> Iterator[str]:
@@ -104,7 +129,8 @@ def run(run: Document) -> Iterator[str]:
         "attempts": f"{run['attempt']}, {run['failures']} failed" if run["attempt"] else "",
         "not before": moment(run["not_before"]) if run["state"] == State.QUEUED else "",
         "successor": run["successor"],
-        **{name: done.get(name) for name in ("plan", "live", "old", "new", "backup")},
+        "rolls back": run["undoes"],
+        **{name: done.get(name) for name in _MOVE},
         **{name: done.get(name) for name in ("error", "message", "remedy")},
         "durations": ", ".join(f"{step} {spent:.3f} s" for step, spent in done.get("durations", {}).items()),
     }
@@ -112,6 +138,15 @@ def run(run: Document) -> Iterator[str]:
     yield from (f"{'warning':<12} {warning}" for warning in done.get("warnings", ()))
     for trigger in run["triggers"]:
         yield f"{'asked for':<12} {moment(trigger['at'])} by {trigger['actor']} ({trigger['origin']})"
+    yield from _removed(done)
+    for leg in done.get("legs", ()):
+        yield f"{'repository':<12} {leg['repository']}"
+        facts = {name: leg[name] for name in (*_MOVE, "error", "message", "remedy")}
+        yield from (f"  {name:<10} {value}" for name, value in facts.items() if value)
+        yield from _removed(leg)
+
+
+def _removed(done: Document) -> Iterator[str]:
     if done.get("removed_count"):
         yield f"{'removed':<12} {counted(done['removed_count'], 'path')}"
         yield from paths(done, "removed", len(done["removed"]))

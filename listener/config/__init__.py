@@ -97,8 +97,19 @@ def _site(name: str, entry: SiteEntry) -> Site:
 def _environment(
     site: str, name: str, entry: EnvironmentEntry, repository: RepositoryAddress, live: str
 ) -> Environment:
-    branch = entry.branch or name
-    return Environment(site, name, repository, branch, live, entry.policy, entry.follow)
+    carriers = [
+        (RepositoryAddress(each.host, each.path), each.branch or entry.branch or name)
+        for each in entry.repositories
+    ]
+    return Environment.of(
+        site,
+        name,
+        repository,
+        live,
+        entry.policy,
+        carriers or [(repository, entry.branch or name)],
+        follow=True if entry.follow is None else entry.follow,
+    )
 
 
 def _hook(name: str, entry: HookEntry) -> Hook:
@@ -137,7 +148,7 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
         )
     for site, entry in document.sites.items():
         for name, environment in entry.environments.items():
-            if environment.follow:
+            if environment.follow and not environment.repositories:
                 place = shown(("sites", site, "environments", name, "follow"))
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     for location, _ in find(resolution.tree, "hooks.*.secrets.*"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from listener.config.model import Document, EnvironmentEntry, section, setting
+from listener.config.model import Document, section, setting
 from listener.config.names import RULE
 from listener.config.problems import Location, Problem, nearest
 from listener.config.references import KINDS
@@ -32,8 +32,6 @@ _TEXTS = {
     "missing": "is missing: {description}",
     "too_short": "is empty: write {description}",
 }
-
-_LATER = "several repositories of an environment are not read by this version; remove the setting"
 
 
 def check(tree: Any) -> tuple[Document | None, list[Problem]]:
@@ -62,8 +60,6 @@ def _text(location: Location, fault: Mapping[str, Any]) -> str:
 
 def _unknown(location: Location) -> str:
     within = section(location[:-1])
-    if within is EnvironmentEntry and location[-1] == "repositories":
-        return _LATER
     return f"is no setting; {nearest(str(location[-1]), within.model_fields if within else ())}"
 
 

@@ -72,12 +72,23 @@ class RepositoryEntry(Section):
     path: RemotePath = Field(description="the repository's absolute path on its host")
 
 
+class CarrierEntry(RepositoryEntry):
+    """A repository that carries an environment's branch."""
+
+    branch: BranchName | None = Field(None, description="its branch, if that has another name there")
+
+
 class EnvironmentEntry(Section):
     """A staging environment."""
 
     branch: BranchName | None = Field(None, description="its branch, if that has another name than itself")
     policy: Policy = Field(Policy.FORWARD, strict=False, description="forward, reset or fast-forward")
-    follow: Flag = Field(description=FOLLOW_CHOICE)
+    follow: Flag | None = Field(None, description=FOLLOW_CHOICE)
+    repositories: list[CarrierEntry] = Field(
+        default_factory=list,
+        min_length=1,
+        description="a list of one or more maps of host and path: the repositories that carry its branch",
+    )
 
 
 class SiteEntry(Section):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from listener.config.model import FOLLOW_CHOICE
 from listener.config.names import branch_fault
 from listener.config.problems import Location, Problem, nearest, quoted, shown
 from listener.config.references import Resolution, Surroundings, find
@@ -22,14 +23,13 @@ SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")
 def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
     """Return every rule that a resolved configuration breaks."""
     tree = resolution.tree
-    for pattern in ("sites.*.repository.host", "hosts.*.via"):
+    for pattern in ("sites.*.repository.host", "sites.*.environments.*.repositories.*.host", "hosts.*.via"):
         yield from _known(tree, "host", "hosts", pattern)
     yield from _detours(tree)
     for pattern in ("hooks.*.repositories.*", "hooks.*.site", "hooks.*.sites.*", "tokens.*.sites.*"):
         yield from _known(tree, "site", "sites", pattern)
     yield from _repositories(tree)
-    for location, site in find(tree, "sites.*"):
-        yield from _environments(location, site)
+    yield from _environments(tree)
     for location, hook in find(tree, "hooks.*"):
         if isinstance(hook, dict):
             yield from _hook(location, hook, resolution)
@@ -85,24 +85,63 @@ def _repositories(tree: Any) -> Iterator[Problem]:
             )
 
 
-def _environments(location: Location, site: Any) -> Iterator[Problem]:
-    live = site.get("live", "live") if isinstance(site, dict) else None
-    first: dict[str, Location] = {}
-    for at, environment in find(site, "environments.*"):
-        if not isinstance(environment, dict):
-            continue
-        name = str(at[-1])
-        given = isinstance(environment.get("branch"), str)
-        branch = environment["branch"] if given else name
-        place = (*location, *at, "branch") if given else (*location, *at)
-        if name == "live":
-            yield Problem(place, "live itself is never an environment; remove it")
-        elif branch == live:
-            yield Problem(place, "has the branch that it would follow; name the environment's own branch")
-        elif not given and (fault := branch_fault(name)):
-            yield Problem(place, f"{fault}, or set the environment's branch")
-        elif first.setdefault(branch, place) != place:
-            yield Problem(place, f"has the same branch as {shown(first[branch])}; each has its own")
+def _environments(tree: Any) -> Iterator[Problem]:
+    taken: dict[tuple[str, str, str], Location] = {}
+    for location, site in find(tree, "sites.*"):
+        if isinstance(site, dict):
+            live = site.get("live", "live")
+            for key in _carried(site.get("repository"), live):
+                taken[key] = (*location, "live")
+            for at, environment in find(site, "environments.*"):
+                if isinstance(environment, dict):
+                    yield from _environment((*location, *at), site, environment, taken)
+
+
+def _environment(
+    location: Location,
+    site: dict[str, Any],
+    environment: dict[str, Any],
+    taken: dict[tuple[str, str, str], Location],
+) -> Iterator[Problem]:
+    """Yield what is wrong with an environment; `taken` are the branches that others have."""
+    name, given = str(location[-1]), isinstance(environment.get("branch"), str)
+    branch = environment["branch"] if given else name
+    place = (*location, "branch") if given else location
+    if name == "live":
+        yield Problem(place, "live itself is never an environment; remove it")
+        return
+    if not given and (fault := branch_fault(name)):
+        yield Problem(place, f"{fault}, or set the environment's branch")
+        return
+    own = list(_carried(site.get("repository"), branch))
+    carriers = [
+        (at, key)
+        for at, each in find(environment, "repositories.*")
+        if isinstance(each, dict)
+        for key in _carried(each, each.get("branch", branch))
+    ]
+    if environment.get("follow") is None and (not carriers or _beside(own, carriers)):
+        yield Problem((*location, "follow"), f"is missing: {FOLLOW_CHOICE}")
+    for at, key in carriers or [((), key) for key in own]:
+        where = (*location, *at) if at else place
+        first = taken.setdefault(key, where)
+        if first != where and first[-1] == "live" and len(first) == len(("sites", "site", "live")):
+            yield Problem(where, "has the branch that it would follow; name the environment's own branch")
+        elif first != where:
+            yield Problem(where, f"has the same branch as {shown(first)}; each has its own")
+
+
+def _carried(repository: Any, branch: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield host, path and branch, if all of them can be told."""
+    if isinstance(repository, dict) and isinstance(branch, str):
+        host, path = repository.get("host"), repository.get("path")
+        if isinstance(host, str) and isinstance(path, str):
+            yield host, path.rstrip("/"), branch
+
+
+def _beside(own: list[tuple[str, str, str]], carriers: list[tuple[Location, tuple[str, str, str]]]) -> bool:
+    """Return whether one of the carriers is live's own repository."""
+    return any(key[:2] == mine[:2] for mine in own for _, key in carriers)
 
 
 def _hook(location: Location, hook: dict[str, Any], resolution: Resolution) -> Iterator[Problem]:

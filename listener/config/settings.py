@@ -104,7 +104,10 @@ def _site_lines(site: Site) -> list[str]:
 
 def _environment_text(environment: Environment) -> str:
     when = "by every publish to live" if environment.follow else "only by a call that names it"
-    return f"branch {environment.branch}, policy {environment.policy}, synced {when}"
+    branches = ", ".join(
+        f"branch {leg.branch}" + ("" if leg.own else f" on {leg}") for leg in environment.legs
+    )
+    return f"{branches}, policy {environment.policy}, synced {when}"
 
 
 def _hook_line(hook: Hook) -> str:
@@ -144,7 +147,11 @@ def _site_dict(site: Site) -> dict[str, Any]:
         "repository": asdict(site.repository),
         "live": site.live,
         "environments": {
-            e.name: {"branch": e.branch, "policy": str(e.policy), "follow": e.follow}
+            e.name: {
+                "legs": [{"repository": str(leg), "branch": leg.branch} for leg in e.legs],
+                "policy": str(e.policy),
+                "follow": e.follow,
+            }
             for e in site.environments.values()
         },
     }

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from listener.errors import SyncError
 from listener.plans import Notes, Observation
-from listener.sites import Environment, Host, RepositoryAddress
+from listener.sites import Host, Leg
 from listener.ssh.connection import HostConnection
 from listener.ssh.repository import SshRepository, survey
 
 SURVEYED_AT_ONCE = 32
-"""Environments of one host that a round trip asks about."""
+"""Legs on one host that a round trip asks about."""
 
 
 CONNECTS_AT_ONCE = 20
@@ -39,21 +39,19 @@ class HostPool:
         for name in hosts:
             connection_to(name)
 
-    def at(self, address: RepositoryAddress, notes: Notes) -> SshRepository:
-        """Return the repository at that address."""
-        return SshRepository(self._connections[address.host], notes, self._step_timeout)
+    def of(self, leg: Leg, notes: Notes) -> SshRepository:
+        """Return the leg's repository."""
+        return SshRepository(self._connections[leg.repository.host], leg, notes, self._step_timeout)
 
-    async def survey(
-        self, environments: Sequence[Environment], notes: Notes
-    ) -> list[Observation | SyncError]:
-        """Observe many environments, `SURVEYED_AT_ONCE` of a host in each round trip."""
+    async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
+        """Observe many legs, `SURVEYED_AT_ONCE` of a host in each round trip."""
         groups: dict[str, list[int]] = {}
-        for number, environment in enumerate(environments):
-            groups.setdefault(environment.repository.host, []).append(number)
+        for number, leg in enumerate(legs):
+            groups.setdefault(leg.repository.host, []).append(number)
         found: dict[int, Observation | SyncError] = {}
 
         async def ask(host: str, numbers: Sequence[int]) -> None:
-            chosen = [environments[number] for number in numbers]
+            chosen = [legs[number] for number in numbers]
             answers: Sequence[Observation | SyncError]
             try:
                 answers = await survey(self._connections[host], chosen, notes, self._step_timeout)
@@ -68,7 +66,7 @@ class HostPool:
                 for start in range(0, len(numbers), SURVEYED_AT_ONCE)
             )
         )
-        return [found[number] for number in range(len(environments))]
+        return [found[number] for number in range(len(legs))]
 
     async def warm(self, host: str, notes: Notes) -> None:
         """Connect to a host ahead of its first run; raise `SyncError`."""

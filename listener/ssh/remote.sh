@@ -52,7 +52,7 @@ ss_hello() {
 	printf 'hello %s %s\n' "$group" "$(git --version)"
 }
 
-# Enter the git directory of the repository at $1; set `bare` and `worktree`.
+# Enter the git directory of the repository at $1, which lies below $2 unless that is empty; set `bare` and `worktree`.
 ss_enter() {
 	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
 	bare=no
@@ -72,8 +72,16 @@ ss_enter() {
 		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
 	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
+	ss_within "$1" "$2"
 	GIT_DIR=$PWD
 	export GIT_DIR
+}
+
+# Refuse if $1, which is the directory that we are in, leads out of the folder $2 through a symbolic link.
+ss_within() {
+	[ -n "$2" ] || return 0
+	root=$(cd -P "$2" && pwd -P) || ss_refuse not-a-repository "there is no directory $2 that $(id -un) may enter"
+	case $PWD in "${root%/}"/*) ;; *) ss_refuse outside-root "$1 leads out of $2" ;; esac
 }
 
 # Whether a process of that id lives and is a shell of ours: ids are used again.
@@ -98,9 +106,10 @@ ss_tidy() {
 }
 
 # Set `seen` to all that must not change between deciding and applying, `refs` to the refs among it.
+# `live` is empty where live lies in another repository.
 ss_look() {
 	read -r head <HEAD || [ -n "$head" ] || ss_refuse not-a-repository "$GIT_DIR/HEAD can't be read"
-	refs=$(git for-each-ref --format="$ss_format" "refs/heads/$live" "refs/heads/$branch" 'refs/heads/*_in_progress' \
+	refs=$(git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" 'refs/heads/*_in_progress' \
 		"refs/heads/${live}_in_progress" "refs/heads/${branch}_in_progress") ||
 		ss_refuse remote-step "git for-each-ref failed"
 	seen="head $head"
@@ -136,15 +145,22 @@ ss_differences() {
 		ss_refuse remote-step "git diff-tree failed"
 	printf '%s\n' "$changes" | awk -F '\t' -v most="$3" '
 		NF { kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
-		END { print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0 }'
+		$2 ~ /[.]blob"?$/ { blobs++ }
+		END { print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0, blobs + 0 }'
 }
 
-# ss_observe PATH LIVE BRANCH COMPARE EMAIL LISTED COUNTING: tell everything that a decision needs.
+# Count the pointers into a blob store in the tree of $1.
+ss_blobs() {
+	printf 'blobs %s\n' "$(git ls-tree -r --name-only "$1" | grep -c '[.]blob"*$')"
+}
+
+# ss_observe PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET: tell everything that a decision needs.
 # COMPARE is `tree` or `commit`: what must be equal. EMAIL marks our own commits. LISTED bounds the listed paths
-# of each kind. COUNTING is `yes` for the numbers of commits too, which no decision needs.
+# of each kind. COUNTING is `yes` for the numbers of commits too, which no decision needs. TARGET is the commit to
+# compare the branch to, empty for live's.
 ss_observe() {
-	live=$2 branch=$3
-	ss_enter "$1"
+	live=$3 branch=$4
+	ss_enter "$1" "$2"
 	ss_tidy
 	ss_look
 	if [ -f logs/HEAD ]; then head_file=logs/HEAD; else head_file=HEAD; fi
@@ -153,30 +169,62 @@ ss_observe() {
 	[ -n "$touched" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
 	printf 'now %s\nbare %s\nworktree %s\n%s\n' "$(date $ss_clock)" "$bare" "$worktree" "$touched"
 	printf '%s\nseen\n' "$seen"
-	ss_tips "$5"
-	[ -n "$tip" ] && [ -n "$live_tip" ] && [ "$tip" != "$live_tip" ] || return 0
-	[ "$tree" != "$live_tree" ] || [ "$4" = commit ] || return 0
-	if [ "$ours" = no ]; then
-		git merge-base --is-ancestor "$tip" "$live_tip"
+	ss_tips "$6"
+	to=$live_tip to_tree=$live_tree
+	if [ -n "$9" ]; then
+		to=$9
+		to_tree=$(git rev-parse --verify --quiet "$to^{tree}") || ss_refuse commit-gone "the commit $to is not in $1 any more"
+		printf 'target %s %s\n' "$to" "$to_tree"
+	fi
+	[ -n "$to" ] && [ "$tip" != "$to" ] || return 0
+	[ -n "$tip" ] || {
+		ss_blobs "$to"
+		return 0
+	}
+	[ "$tree" != "$to_tree" ] || [ "$5" = commit ] || return 0
+	if [ "$ours" = no ] && [ -z "$9" ]; then
+		git merge-base --is-ancestor "$tip" "$to"
 		case $? in
 		0) echo 'ancestor' ;;
 		1) ;;
 		*) ss_refuse remote-step "git merge-base failed" ;;
 		esac
 	fi
-	[ "$7" = no ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$tip...$live_tip")"
+	[ "$8" = no ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$tip...$to")"
 	echo 'differences'
-	ss_differences "$tip" "$live_tip" "$6"
+	ss_differences "$tip" "$to" "$7"
 }
 
-# ss_survey SEPARATOR (PATH LIVE BRANCH COMPARE EMAIL LISTED COUNTING)…: observe many, each in a subshell.
+# ss_survey SEPARATOR (PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET)…: observe many, each in a subshell.
 ss_survey() {
 	separator=$1
 	shift
-	while [ $# -ge 7 ]; do
-		(ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7")
+	while [ $# -ge 9 ]; do
+		(ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9")
 		printf '\n%s %s\n' "$separator" "$?"
-		shift 7
+		shift 9
+	done
+}
+
+# ss_expire PATH ROOT BRANCH BEFORE: delete the backups of runs whose ids, which sort by time, are below BEFORE.
+ss_expire() {
+	ss_enter "$1" "$2"
+	old=$(git for-each-ref --format='%(refname) %(objectname)' "refs/sync-staging/backup/$3" | awk -v before="$4" '
+		{ run = $1; sub(".*/", "", run) }
+		run < before { print "option no-deref\ndelete " $1 " " $2 }')
+	[ -n "$old" ] || return 0
+	printf '%s\n' "$old" | git update-ref --stdin || ss_refuse remote-step "git update-ref failed"
+	printf '%s\n' "$old" | grep '^delete'
+}
+
+# ss_sites ROOT BEFORE AFTER REST ONE: tell the names between BEFORE and AFTER of what lies in ROOT and has a
+# repository at REST within. ONE is the only name that is asked about, empty for all.
+ss_sites() {
+	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
+	for each in "$2"${5:-*}"$3"; do
+		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
+		name=${each#"$2"}
+		printf 'site %s\n' "${name%"$3"}"
 	done
 }
 
@@ -207,30 +255,36 @@ ss_detach() {
 	echo 'detached'
 }
 
-# ss_apply PATH LIVE BRANCH SEEN KIND STALE BACKUP RUN DATE NAME EMAIL: move the branch if all is still as seen.
-# STALE is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none.
+# ss_apply PATH ROOT LIVE BRANCH SEEN KIND TO STALE BACKUP INCOMING RUN DATE NAME EMAIL SUBJECT BODY: move the branch
+# if all is still as seen. TO is the commit to go to, empty for live's; a forward commit takes its tree from there.
+# STALE is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none. BACKUP is the
+# ref that keeps the old commit, INCOMING the one that brought TO here, each empty for none.
 ss_apply() {
-	live=$2 branch=$3 kind=$5 stale=$6 backup=$7
-	ss_enter "$1"
+	live=$3 branch=$4 kind=$6 to=$7 stale=$8 backup=$9 incoming=${10} run=${11}
+	ss_enter "$1" "$2"
 	ss_look
-	if [ "$seen" != "$4" ]; then
+	if [ "$seen" != "$5" ]; then
 		echo 'changed'
 		return 0
 	fi
-	ss_tips "${11}"
-	GIT_AUTHOR_NAME=${10} GIT_AUTHOR_EMAIL=${11} GIT_AUTHOR_DATE="$9 +0000"
-	GIT_COMMITTER_NAME=${10} GIT_COMMITTER_EMAIL=${11} GIT_COMMITTER_DATE="$9 +0000"
+	ss_tips "${14}"
+	GIT_AUTHOR_NAME=${13} GIT_AUTHOR_EMAIL=${14} GIT_AUTHOR_DATE="${12} +0000"
+	GIT_COMMITTER_NAME=${13} GIT_COMMITTER_EMAIL=${14} GIT_COMMITTER_DATE="${12} +0000"
 	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
-	new=$live_tip
+	new=${to:-$live_tip}
 	if [ "$kind" = forward-commit ]; then
-		new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$live_tree" -p "$tip" -p "$live_tip" \
-			-m "Make $branch equal to $live" -m "Sync-Staging-Run: $8") || ss_refuse remote-step "git commit-tree failed"
+		subject=${15} body=${16}
+		set -- -p "$tip"
+		# A rollback goes back to what the branch has had already: that is no second parent.
+		[ -n "$to" ] || set -- "$@" -p "$live_tip"
+		new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
+			ss_refuse remote-step "git commit-tree failed"
 	fi
 	if [ "$bare" = no ] && [ "$head" = "ref: refs/heads/$branch" ]; then
 		ss_detach || return 0
 	fi
 	before=$refs
-	if ! ss_transaction | git update-ref -m "sync-staging: run $8" --stdin; then
+	if ! ss_transaction | git update-ref -m "sync-staging: run $run" --stdin; then
 		ss_look
 		[ "$refs" = "$before" ] && ss_refuse remote-step "git update-ref failed"
 		echo 'changed'
@@ -248,4 +302,5 @@ ss_transaction() {
 	else
 		printf 'option no-deref\ncreate refs/heads/%s %s\n' "$branch" "$new"
 	fi
+	[ -z "$incoming" ] || printf 'option no-deref\ndelete %s %s\n' "$incoming" "$to"
 }

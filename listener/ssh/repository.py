@@ -20,7 +20,7 @@ from listener.plans import (
     PlanKind,
     Signing,
 )
-from listener.sites import Environment, Policy
+from listener.sites import Leg, Policy
 from listener.ssh.connection import HostConnection
 from listener.ssh.shell import Reply, refusal
 
@@ -33,71 +33,103 @@ SURVEY_LISTED = 20
 class SshRepository:
     """Implements `listener.plans.Repository` by a host's loaded shells."""
 
-    def __init__(self, connection: HostConnection, notes: Notes, limit: float) -> None:
+    def __init__(self, connection: HostConnection, leg: Leg, notes: Notes, limit: float) -> None:
         self._connection = connection
+        self._leg = leg
         self._notes = notes
         self._limit = limit
 
-    async def observe(self, environment: Environment, *, counting: bool = False) -> Observation:
+    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
         """Read everything that a decision needs, in one round trip."""
-        question = asked(environment, PATHS_LISTED, counting=counting)
-        text = await self._connection.call(self._notes, self._limit, "ss_observe", *question)
-        return read_observation(environment, text)
+        question = asked(self._leg, PATHS_LISTED, counting=counting, target=target)
+        return read_observation(self._leg, await self._call("ss_observe", *question))
 
-    async def apply(
-        self, environment: Environment, plan: Plan, observation: Observation, signing: Signing
-    ) -> Applied:
+    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
         """Carry out a moving plan and read back, in one round trip."""
+        target = observation.target
+        return await self.move(plan, observation, signing, target.commit if target else "")
+
+    async def move(
+        self, plan: Plan, observation: Observation, signing: Signing, to: str, incoming: str = ""
+    ) -> Applied:
+        """Move the branch to the commit `to`, which `incoming` has brought; to live's where that is empty.
+
+        A forward commit is made here, of that commit's tree, unless it has been brought already.
+        """
+        leg = self._leg
+        kind = PlanKind.FAST_FORWARD if incoming else plan.kind
         backup = ""
         if plan.kind is PlanKind.RESET and observation.branch is not None:
             # A run may have to reset more than once: each old commit has a ref of its own.
-            backup = f"{BACKUPS}/{environment.branch}/{signing.run}-{observation.branch.commit[:12]}"
-        text = await self._connection.call(
-            self._notes,
-            self._limit,
+            backup = backup_ref(leg, signing, observation.branch.commit)
+        text = await self._call(
             "ss_apply",
-            environment.repository.path,
-            environment.live,
-            environment.branch,
+            leg.repository.path,
+            leg.repository.root,
+            _live(leg),
+            leg.branch,
             observation.fingerprint,
-            plan.kind.value,
-            plan.stale.get(f"{environment.branch}_in_progress", ""),
+            kind.value,
+            to,
+            plan.stale.get(f"{leg.branch}_in_progress", ""),
             backup,
+            incoming,
             signing.run,
             str(signing.at),
             COMMITTER_NAME,
             COMMITTER_EMAIL,
+            *signing.message(leg, observation.target),
         )
-        return read_applied(environment, text, backup)
+        return read_applied(leg, text, backup)
+
+    async def expire(self, before: str) -> int:
+        """Delete the backups of runs whose ids are below `before`; return how many."""
+        at = self._leg.repository
+        return (await self._call("ss_expire", at.path, at.root, self._leg.branch, before)).count("delete ")
+
+    async def _call(self, function: str, *arguments: str) -> str:
+        return await self._connection.call(self._notes, self._limit, function, *arguments)
+
+
+def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
+    """Return the ref under which a run keeps a commit that it takes away from the branch."""
+    return f"{BACKUPS}/{leg.branch}/{signing.run}-{commit[:12]}"
 
 
 async def survey(
-    connection: HostConnection, environments: Sequence[Environment], notes: Notes, limit: float
+    connection: HostConnection, legs: Sequence[Leg], notes: Notes, limit: float
 ) -> list[Observation | SyncError]:
-    """Observe environments of one host in one round trip."""
+    """Observe legs on one host in one round trip."""
     separator = secrets.token_hex(16)
-    questions = [word for each in environments for word in asked(each, SURVEY_LISTED, counting=True)]
+    questions = [word for each in legs for word in asked(each, SURVEY_LISTED, counting=True)]
     text = await connection.call(notes, limit, "ss_survey", separator, *questions)
     answers = re.findall(rf"(.*?)\n{separator} (\d+)\n", text, re.DOTALL)
-    if len(answers) != len(environments):
+    if len(answers) != len(legs):
         raise RemoteStepError("the host's reply is not whole")
     return [
-        read_observation(environment, said) if status == "0" else refusal(Reply(int(status), said, ""))
-        for environment, (said, status) in zip(environments, answers, strict=True)
+        read_observation(leg, said) if status == "0" else refusal(Reply(int(status), said, ""))
+        for leg, (said, status) in zip(legs, answers, strict=True)
     ]
 
 
-def asked(environment: Environment, listed: int, *, counting: bool) -> tuple[str, ...]:
+def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> tuple[str, ...]:
     """Return the arguments of `ss_observe`."""
     return (
-        environment.repository.path,
-        environment.live,
-        environment.branch,
-        "commit" if environment.policy is Policy.RESET else "tree",
+        leg.repository.path,
+        leg.repository.root,
+        _live(leg),
+        leg.branch,
+        "commit" if leg.policy is Policy.RESET else "tree",
         COMMITTER_EMAIL,
         str(listed),
         "yes" if counting else "no",
+        target,
     )
+
+
+def _live(leg: Leg) -> str:
+    """Return live's branch in the leg's own repository; empty where live lies elsewhere."""
+    return leg.live if leg.own else ""
 
 
 @dataclass(slots=True)
@@ -109,7 +141,7 @@ class _Seen:
     branches: dict[str, Branch]
 
 
-def read_observation(environment: Environment, text: str) -> Observation:
+def read_observation(leg: Leg, text: str) -> Observation:
     """Return what `ss_observe` told; raise `RemoteStepError` for what it can't have told."""
     facts, found, rest = text.partition("\nhead ")
     fingerprint, told, findings = rest.partition("\nseen\n")
@@ -117,11 +149,12 @@ def read_observation(environment: Environment, text: str) -> Observation:
         raise RemoteStepError("the host's reply is not whole")
     fingerprint = f"head {fingerprint}"
     seen = _read_seen(fingerprint)
+    target = re.match(r"target (\w+) (\w+)\n", findings)
     values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
     touched = [_moment(line[8:]) for line in facts.split("\n") if line.startswith("touched ")]
     return Observation(
-        live=seen.branches.get(environment.live),
-        branch=seen.branches.get(environment.branch),
+        live=seen.branches.get(_live(leg)),
+        branch=seen.branches.get(leg.branch),
         head=seen.head,
         bare=values["bare"] == "yes",
         worktree=values["worktree"],
@@ -130,7 +163,8 @@ def read_observation(environment: Environment, text: str) -> Observation:
         in_progress={n: b.commit for n, b in seen.branches.items() if n.endswith("_in_progress")},
         index_lock="index.lock" in seen.marks,
         head_lock="HEAD.lock" in seen.marks,
-        ancestor=findings.startswith("ancestor\n"),
+        ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
+        target=Branch(*target.groups()) if target else None,
         drift=_read_drift(findings),
         fingerprint=fingerprint,
     )
@@ -141,7 +175,7 @@ def _moment(text: str) -> float:
     return float(text) if "." in text else float(text) + 1
 
 
-def read_applied(environment: Environment, text: str, backup: str) -> Applied:
+def read_applied(leg: Leg, text: str, backup: str) -> Applied:
     """Return what `ss_apply` told."""
     said, found, rest = text.partition("new ")
     words = said.split()
@@ -152,8 +186,8 @@ def read_applied(environment: Environment, text: str, backup: str) -> Applied:
     seen = _read_seen(fingerprint)
     return Applied(
         changed=False,
-        live=seen.branches.get(environment.live),
-        branch=seen.branches.get(environment.branch),
+        live=seen.branches.get(_live(leg)),
+        branch=seen.branches.get(leg.branch),
         backup=backup,
         detached="detached" in words,
     )
@@ -184,9 +218,11 @@ def _read_branch(line: str) -> tuple[str, Branch]:
 
 def _read_drift(findings: str) -> Drift:
     """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
-    apart = re.search(r"^apart (\d+)\t(\d+)$", findings, re.MULTILINE)
-    *listed, last = findings.partition("differences\n")[2].rstrip("\n").split("\n")
-    counts = [int(word) for word in last.split()[1:]] or [0, 0, 0]
+    facts, _, differences = findings.partition("differences\n")
+    apart = re.search(r"^apart (\d+)\t(\d+)$", facts, re.MULTILINE)
+    pointers = re.search(r"^blobs (\d+)$", facts, re.MULTILINE)
+    *listed, last = differences.rstrip("\n").split("\n")
+    *counts, blobs = [int(word) for word in last.split()[1:]] or [0, 0, 0, 0]
     kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
     for line in listed:
         kind, _, path = line.partition("\t")
@@ -195,7 +231,7 @@ def _read_drift(findings: str) -> Drift:
         Paths(count, tuple(paths)) for count, paths in zip(counts, kinds.values(), strict=True)
     )
     ahead, behind = map(int, apart.groups()) if apart else (None, None)
-    return Drift(added, changed, removed, ahead, behind)
+    return Drift(added, changed, removed, ahead, behind, blobs=int(pointers[1]) if pointers else blobs)
 
 
 _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}

@@ -26,12 +26,15 @@ from listener.store.writer import Transaction
 CLEARING_PAUSE = 5.0
 """Seconds after an explicit call has cleared a backoff in which no other one does."""
 
-_WAITING = "SELECT id FROM runs WHERE site = :site AND environment = :environment AND state = 'queued'"
+_WAITING = """
+SELECT id FROM runs
+WHERE site = :site AND environment = :environment AND state = 'queued' AND undoes IS NULL
+"""
 _HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
 _DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
 _NEW_RUN = """
-INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, outcome)
-VALUES (:id, :site, :environment, :state, :now, :now, :finished_at, :outcome)
+INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, undoes, outcome)
+VALUES (:id, :site, :environment, :state, :now, :now, :finished_at, :undoes, :outcome)
 """
 _NEW_TRIGGER = """
 INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)
@@ -49,6 +52,9 @@ _SERVED = """
 SELECT t.id, t.run, t.site, t.environment, r.state
 FROM triggers AS t JOIN runs AS r ON r.id = t.run
 WHERE t.delivery = :delivery ORDER BY t.position
+"""
+_LIFT = """
+DELETE FROM holds WHERE site = :site AND environment = :environment AND live IS NOT NULL
 """
 _CLEAR_BACKOFF = """
 UPDATE backoffs SET not_before = :now, cleared_at = :now
@@ -100,8 +106,9 @@ def _key(trigger: Trigger) -> tuple[str, str]:
 
 
 def _holds(transaction: Transaction, triggers: Iterable[Trigger]) -> dict[tuple[str, str], Hold]:
+    """Return the holds that stand in the way; a rollback's does in nobody's."""
     found = {key: hold_on(transaction, *key) for key in map(_key, triggers)}
-    return {key: hold for key, hold in found.items() if hold is not None}
+    return {key: hold for key, hold in found.items() if hold is not None and hold.live is None}
 
 
 def _serve(
@@ -116,7 +123,7 @@ def _serve(
     for trigger in triggers:
         hold = holds.get(_key(trigger))
         run = _join(transaction, trigger, now) if hold is None else _refuse(transaction, trigger, hold, now)
-        _attach(transaction, trigger, run, delivery)
+        attach(transaction, trigger, run, delivery)
         served.append((run, trigger.id))
     return Acceptance(
         runs=tuple(run for run, _ in served),
@@ -129,21 +136,29 @@ def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     """Return the run that waits for the trigger's environment, a new one if none does."""
     run = waiting(transaction, trigger.site, trigger.environment)
     if run is None:
-        run = _new_run(transaction, trigger, now, State.QUEUED)
+        run = new_run(transaction, trigger, now, State.QUEUED)
         transaction.work = True
     if trigger.origin in EXPLICIT:
         _clear_backoff(transaction, trigger, run, now)
+        transaction.execute(_LIFT, {"site": trigger.site, "environment": trigger.environment})
     return run
 
 
 def _refuse(transaction: Transaction, trigger: Trigger, hold: Hold, now: float) -> str:
     """Return a run that has failed already: whoever asked explicitly is told why."""
-    return _new_run(transaction, trigger, now, State.FAILED, outcome_text(held_outcome(hold)))
+    return new_run(transaction, trigger, now, State.FAILED, outcome=outcome_text(held_outcome(hold)))
 
 
-def _new_run(
-    transaction: Transaction, trigger: Trigger, now: float, state: State, outcome: str | None = None
+def new_run(
+    transaction: Transaction,
+    trigger: Trigger,
+    now: float,
+    state: State,
+    *,
+    undoes: str | None = None,
+    outcome: str | None = None,
 ) -> str:
+    """Store a run for a trigger and return its id."""
     run = new_id(now)
     values = {
         "id": run,
@@ -152,6 +167,7 @@ def _new_run(
         "state": state,
         "now": now,
         "finished_at": None if state is State.QUEUED else now,
+        "undoes": undoes,
         "outcome": outcome,
     }
     transaction.execute(_NEW_RUN, values)
@@ -159,7 +175,8 @@ def _new_run(
     return run
 
 
-def _attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
+def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
+    """Store a trigger with the run that serves it."""
     values: dict[str, Any] = {
         "id": trigger.id,
         "run": run,

@@ -22,7 +22,7 @@ SELECT r.* FROM current_runs AS r JOIN triggers AS t ON t.run = r.id WHERE t.id 
 """
 _LAST_SUCCESS = """
 SELECT * FROM current_runs
-WHERE site = :site AND environment = :environment AND state = 'succeeded'
+WHERE site = :site AND environment = :environment AND state = 'succeeded' AND undoes IS NULL
 ORDER BY finished_at DESC, id DESC LIMIT 1
 """
 _LINES = """

@@ -9,7 +9,7 @@ from typing import Any
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
 from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State, Trigger
-from listener.store.acceptance import accept, held_outcome, hold_on, waiting
+from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, waiting
 from listener.store.rows import hold_of, outcome_text, run_of
 from listener.store.writer import Transaction
 
@@ -25,6 +25,9 @@ _RUNNING = "SELECT * FROM current_runs WHERE state = 'running' ORDER BY id"
 _OWN_LINES = "SELECT lines FROM runs WHERE id = :id AND attempt = :attempt AND state = 'running'"
 _NEW_LINE = "INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text)"
 _COUNT_LINES = "UPDATE runs SET lines = :lines WHERE id = :id"
+_KEEP = """
+UPDATE runs SET outcome = :outcome WHERE id = :id AND attempt = :attempt AND state = 'running'
+"""
 _FINISH = """
 UPDATE runs SET state = :state, finished_at = :now, outcome = :outcome
 WHERE id = :id AND attempt = :attempt AND state = 'running'
@@ -47,10 +50,21 @@ UPDATE runs SET state = 'cancelled', finished_at = :now, outcome = :outcome
 WHERE id = :id AND state = 'queued'
 """
 _SET_HOLD = """
-INSERT INTO holds (site, environment, reason, actor, since)
-VALUES (:site, :environment, :reason, :actor, :since)
+INSERT INTO holds (site, environment, reason, actor, since, live, run)
+VALUES (:site, :environment, :reason, :actor, :since, :live, :run)
 ON CONFLICT (site, environment) DO UPDATE SET
-    reason = excluded.reason, actor = excluded.actor, since = excluded.since
+    reason = excluded.reason, actor = excluded.actor, since = excluded.since,
+    live = excluded.live, run = excluded.run
+"""
+_LIFT_EARLIER = """
+DELETE FROM holds
+WHERE site = :site AND environment = :environment AND live IS NOT NULL
+    AND since <= (SELECT started_at FROM runs WHERE id = :id)
+"""
+_LIFT_OWN = "DELETE FROM holds WHERE run = :id"
+_ROLLING_BACK = """
+SELECT id FROM runs
+WHERE site = :site AND environment = :environment AND state IN ('queued', 'running') AND undoes IS NOT NULL
 """
 _RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
 
@@ -80,6 +94,13 @@ def store_lines(transaction: Transaction, run: Run, lines: Iterable[LogLine]) ->
     return new[-1].sequence
 
 
+def keep(transaction: Transaction, run: Run, outcome: Outcome) -> None:
+    """Store what a running run is about to do."""
+    values = {"id": run.id, "attempt": run.attempt, "outcome": outcome_text(outcome)}
+    if not transaction.execute(_KEEP, values):
+        raise FencedError
+
+
 def finish(transaction: Transaction, run: Run, state: State, outcome: Outcome, now: float) -> None:
     """End a running run; a success ends the backoff of its environment."""
     if state not in ENDED:
@@ -93,8 +114,13 @@ def finish(transaction: Transaction, run: Run, state: State, outcome: Outcome, n
     }
     if not transaction.execute(_FINISH, values):
         raise FencedError
+    here = {"site": run.site, "environment": run.environment, "id": run.id}
     if state is State.SUCCEEDED:
-        transaction.execute(_NO_BACKOFF, {"site": run.site, "environment": run.environment})
+        transaction.execute(_NO_BACKOFF, here)
+        if run.undoes is None:
+            transaction.execute(_LIFT_EARLIER, here)
+    elif not outcome.moved:
+        transaction.execute(_LIFT_OWN, here)
     transaction.changed.add(run.id)
     transaction.work = True
 
@@ -127,8 +153,12 @@ def _put_back(
     looked: int = 0,
 ) -> Run:
     """Queue a running run again, or hand its triggers to its successor, or end it if it is held."""
-    hold = hold_on(transaction, run.site, run.environment)
-    successor = waiting(transaction, run.site, run.environment)
+    hold, successor = None, None
+    if run.undoes is None:
+        hold = hold_on(transaction, run.site, run.environment)
+        successor = waiting(transaction, run.site, run.environment)
+    if hold is not None and hold.live is not None:
+        hold = None
     state = State.CANCELLED if hold else State.SUPERSEDED if successor else State.QUEUED
     if hold is not None:
         outcome = held_outcome(hold, outcome)
@@ -162,22 +192,45 @@ def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
     if run.outcome is not None and run.outcome.moved:
         raise ConflictError("The branch has moved already: the run goes on until it is equal to live.")
     _end_waiting(transaction, run_id, Outcome(error="cancelled", message="The run was cancelled."), now)
+    transaction.execute(_LIFT_OWN, {"id": run_id})
     return _read(transaction, run_id)
 
 
 def hold(transaction: Transaction, freeze: Hold) -> None:
     """Freeze an environment, anew if it is frozen, and end its waiting run."""
+    _freeze(transaction, freeze)
+    run_id = waiting(transaction, freeze.site, freeze.environment)
+    if run_id is not None:
+        _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
+
+
+def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, freeze: Hold) -> Run:
+    """Store a rollback and its hold; whatever waits for the environment is ended by it."""
+    here = {"site": trigger.site, "environment": trigger.environment}
+    held = hold_on(transaction, **here)
+    if held is not None and held.live is None:
+        raise ConflictError(f"The environment is on hold: {held.reason}. Release it first.")
+    if transaction.one(_ROLLING_BACK, here) is not None:
+        raise ConflictError("Another rollback of the environment is under way.")
+    hold(transaction, freeze)
+    run_id = new_run(transaction, trigger, trigger.at, State.QUEUED, undoes=undoes)
+    _freeze(transaction, freeze, run_id)
+    attach(transaction, trigger, run_id, None)
+    transaction.work = True
+    return _read(transaction, run_id)
+
+
+def _freeze(transaction: Transaction, freeze: Hold, run_id: str | None = None) -> None:
     values = {
         "site": freeze.site,
         "environment": freeze.environment,
         "reason": freeze.reason,
         "actor": freeze.actor,
         "since": freeze.since,
+        "live": freeze.live,
+        "run": run_id,
     }
     transaction.execute(_SET_HOLD, values)
-    run_id = waiting(transaction, freeze.site, freeze.environment)
-    if run_id is not None:
-        _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
 
 
 def release(transaction: Transaction, site: str, environment: str, catch_up: Trigger | None) -> Hold | None:

@@ -5,7 +5,7 @@ import sqlite3
 from dataclasses import asdict
 from typing import Any
 
-from listener.runs import Hold, Origin, Outcome, Run, State, Trigger
+from listener.runs import Hold, LegOutcome, Origin, Outcome, Run, State, Trigger
 
 
 def run_of(row: sqlite3.Row) -> Run:
@@ -23,7 +23,7 @@ def trigger_of(row: sqlite3.Row) -> Trigger:
 
 def hold_of(row: sqlite3.Row) -> Hold:
     """Return the hold of a row of `holds`."""
-    return Hold(row["site"], row["environment"], row["reason"], row["actor"], row["since"])
+    return Hold(row["site"], row["environment"], row["reason"], row["actor"], row["since"], row["live"])
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -35,6 +35,6 @@ def _outcome_of(text: str | None) -> Outcome | None:
     if text is None:
         return None
     values = json.loads(text)
-    for name in ("removed", "warnings"):
-        values[name] = tuple(values[name])
+    values["warnings"] = tuple(values["warnings"])
+    values["legs"] = tuple(LegOutcome(**{**leg, "removed": tuple(leg["removed"])}) for leg in values["legs"])
     return Outcome(**values)

@@ -101,6 +101,14 @@ class SqliteStore:
         )
         stored.add_done_callback(lambda future: self._appended(run, future))
 
+    async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
+        """Store a rollback with its hold and return its run, or raise `ConflictError`."""
+        return await self._write(lifecycle.roll_back, trigger, undoes, hold)
+
+    async def keep(self, run: Run, outcome: Outcome) -> None:
+        """Make durable what a running run is about to do, or raise `FencedError`."""
+        await self._write(lifecycle.keep, run, outcome)
+
     async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
         """End a running run, or raise `FencedError`."""
         await self._leave(run, lambda transaction: lifecycle.finish(transaction, run, state, outcome, now))

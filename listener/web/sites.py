@@ -6,10 +6,9 @@ from typing import Any
 from aiohttp import web
 
 from listener.access import Token
-from listener.errors import BadRequestError, InvalidParametersError, SyncError
+from listener.errors import BadRequestError, InvalidParametersError
 from listener.intake import Intake
 from listener.journal import Log, Remarks
-from listener.plans import Observation, Plan
 from listener.runs import Hold, RunStore
 from listener.sites import Environment, Site, Sites
 from listener.sync import Synchronizer
@@ -122,23 +121,19 @@ class SiteRoutes:
                     "last_success": None
                     if last is None
                     else {"run": last.id, "at": views.moment(last.finished_at)},
-                    "drift": _drift(environment, look),
+                    "drift": views.looks(look),
                 }
             )
         return [{"site": site.id, "live": site.live, "environments": stands[site.id]} for site in sites]
 
     async def _look(self, environment: Environment) -> dict[str, Any]:
         remarks = Remarks(
-            self._log, site=environment.site, environment=environment.name, host=environment.repository.host
+            self._log, site=environment.site, environment=environment.name, host=",".join(environment.hosts)
         )
-        return views.plan(environment, *await self._synchronizer.look(environment, remarks))
-
-
-def _drift(environment: Environment, look: tuple[Observation, Plan] | SyncError) -> dict[str, Any]:
-    """Return how an environment differs from live now, or why that can't be told."""
-    if isinstance(look, SyncError):
-        return {"error": look.code, "message": look.message, "remedy": look.remedy}
-    return views.plan(environment, *look)
+        found = await self._synchronizer.look(environment, remarks)
+        if len(found) == 1 and found[0].error is not None:
+            raise found[0].error
+        return views.looks(found)
 
 
 def _only(body: dict[str, Any], *known: str) -> None:

@@ -1,12 +1,15 @@
 """How nouns look in JSON."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from listener.plans import Branch, Observation, Plan, equal
-from listener.runs import Hold, Run, Trigger
-from listener.sites import Environment
+from listener.errors import SyncError
+from listener.plans import Branch, Observation, Plan, equal, undone
+from listener.runs import Hold, LegOutcome, Outcome, Run, Trigger
+from listener.sites import Environment, Leg
+from listener.sync import Look
 
 
 def moment(at: float | None) -> str | None:
@@ -28,27 +31,30 @@ def run(run: Run, triggers: Sequence[Trigger] | None = None) -> dict[str, Any]:
         "attempt": run.attempt,
         "failures": run.failures,
         "successor": run.successor,
-        "outcome": None,
+        "undoes": run.undoes,
+        "outcome": None if run.outcome is None else outcome(run.outcome),
     }
-    if run.outcome is not None:
-        outcome = run.outcome
-        view["outcome"] = {
-            "plan": outcome.plan,
-            "live": outcome.live,
-            "old": outcome.old,
-            "new": outcome.new,
-            "backup": outcome.backup,
-            "removed_count": outcome.removed_count,
-            "removed": list(outcome.removed),
-            "warnings": list(outcome.warnings),
-            "error": outcome.error,
-            "message": outcome.message,
-            "remedy": outcome.remedy,
-            "durations": dict(outcome.durations),
-        }
     if triggers is not None:
         view["triggers"] = [trigger(each) for each in triggers]
     return view
+
+
+def outcome(outcome: Outcome) -> dict[str, Any]:
+    """Return what a run did: on its only repository, or on each of several."""
+    legs = outcome.legs or (LegOutcome(),)
+    view = _leg_outcome(legs[0]) if len(legs) == 1 else {"legs": [_leg_outcome(leg) for leg in legs]}
+    return {
+        **view,
+        "warnings": list(outcome.warnings),
+        "error": outcome.error,
+        "message": outcome.message,
+        "remedy": outcome.remedy,
+        "durations": dict(outcome.durations),
+    }
+
+
+def _leg_outcome(leg: LegOutcome) -> dict[str, Any]:
+    return {**asdict(leg), "removed": list(leg.removed)}
 
 
 def trigger(trigger: Trigger) -> dict[str, Any]:
@@ -65,31 +71,51 @@ def hold(hold: Hold | None) -> dict[str, Any] | None:
     """Return why an environment is frozen, by whom and since when."""
     if hold is None:
         return None
-    return {"reason": hold.reason, "actor": hold.actor, "since": moment(hold.since)}
+    view = {"reason": hold.reason, "actor": hold.actor, "since": moment(hold.since)}
+    if hold.live is not None:
+        view["until_live_leaves"] = hold.live
+    return view
 
 
 def environment(environment: Environment) -> dict[str, Any]:
     """Return what is configured for an environment."""
     return {
         "name": environment.name,
-        "branch": environment.branch,
-        "repository": str(environment.repository),
+        "legs": [{"repository": str(leg.repository), "branch": leg.branch} for leg in environment.legs],
         "policy": environment.policy.value,
         "follow": environment.follow,
     }
 
 
-def plan(environment: Environment, observation: Observation, plan: Plan) -> dict[str, Any]:
+def looks(looks: Sequence[Look]) -> dict[str, Any]:
+    """Return how an environment stands, on its only repository or on each of several."""
+    if len(looks) == 1:
+        return _look(looks[0])
+    legs = [{"repository": str(each.leg), **_look(each)} for each in looks]
+    return {"equal": all(leg.get("equal", False) for leg in legs), "legs": legs}
+
+
+def _look(look: Look) -> dict[str, Any]:
+    if look.observation is None or look.plan is None:
+        error = look.error or SyncError()
+        return {"error": error.code, "message": error.message, "remedy": error.remedy}
+    return _plan(look.leg, look.observation, look.plan)
+
+
+def _plan(leg: Leg, observation: Observation, plan: Plan) -> dict[str, Any]:
     """Return what a run would do now: commits apart, and the paths that it would add, change and remove."""
-    drift = observation.drift
+    drift, target = observation.drift, observation.target
     return {
         "plan": plan.kind.value,
-        "equal": equal(environment, observation.live, observation.branch),
+        "equal": undone(leg, observation.branch, target)
+        if target
+        else equal(leg, observation.live, observation.branch),
         "reason": plan.reason,
         "remedy": plan.refusal.remedy if plan.refusal else "",
         "warnings": list(plan.warnings),
         "live": _commit(observation.live),
         "branch": _commit(observation.branch),
+        **({"target": target.commit} if target else {}),
         "ahead": drift.ahead,
         "behind": drift.behind,
         "added_count": drift.added.count,

@@ -365,13 +365,12 @@ async def test_the_script_runs_in_every_posix_shell(
     (tools / "sh").chmod(0o755)
     with Sshd(tmp_path, f"SetEnv PATH={tools}:/usr/bin:/bin\n") as own:
         connection = connected(host_of(own))
-        said = await connection.call(
-            Notes(), 10, "ss_observe", str(published.path), "live", "staging", "tree", "x@y", "10", "yes"
-        )
+        asked = (str(published.path), "", "live", "staging", "tree", "x@y", "10", "yes", "")
+        said = await connection.call(Notes(), 10, "ss_observe", *asked)
         assert published.commit("staging") in said
         assert re.search(r"^apart \d+\t\d+\ndifferences\n", said, re.MULTILINE)
         assert "D\tsite/website/staged-for-review/index.xml\n" in said
-        assert said.endswith("counts 1 1 1\n")
+        assert said.endswith("counts 1 1 1 0\n")
 
 
 async def test_the_embedded_server_serves_as_sshd_does(

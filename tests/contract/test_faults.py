@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from listener.sites import Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
 from tests.contract.test_repository import environment, host_of, pool, sync
+from tests.legs import changed
 
 __all__ = ["environment", "pool"]
 
@@ -42,7 +42,7 @@ def remount(disk: str, mode: str) -> None:
 
 
 def on(environment: Environment, repository: Published) -> Environment:
-    return replace(environment, repository=RepositoryAddress("studio", str(repository.path)))
+    return changed(environment, repository=RepositoryAddress("studio", str(repository.path)))
 
 
 def fill(folder: Path) -> Path:

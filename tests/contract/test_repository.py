@@ -5,7 +5,6 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,17 @@ from listener.errors import (
     UnbornBranchError,
     WrongOwnerError,
 )
-from listener.plans import PlanKind, Signing
+from listener.plans import Observation, Plan, PlanKind, Signing
+from listener.progress import LegProgress, Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.runs import Run, State
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
-from listener.sync import Progress, Synchronizer
+from listener.sync import Synchronizer
 from tests.conftest import age
+from tests.legs import changed, environment_of, only, unkept
 from tests.publisher import STEPS, DeliveryNode, StudioPublisher
 
 QUIET = 2.0
@@ -65,18 +66,28 @@ async def pool(sshd: Sshd) -> AsyncIterator[HostPool]:
 
 @pytest.fixture
 def environment(published: Published) -> Environment:
-    address = RepositoryAddress("studio", str(published.path))
-    return Environment("mysite", "staging", address, "staging", "live", Policy.FORWARD, follow=True)
+    return environment_of(RepositoryAddress("studio", str(published.path)))
 
 
 def a_run() -> Run:
     return Run(f"run-{next(NUMBERS)}", "mysite", "staging", State.RUNNING, time.time(), 0.0)
 
 
-async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> Progress:
+async def look(pool: HostPool, environment: Environment) -> tuple[Observation, Plan]:
+    (found,) = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    assert found.observation is not None
+    assert found.plan is not None
+    return found.observation, found.plan
+
+
+async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegProgress:
+    return only(await synced(pool, environment, quiet=quiet))
+
+
+async def synced(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> Progress:
     progress = Progress()
     synchronizer = Synchronizer(pool, quiet=quiet, patience=PATIENCE)
-    await synchronizer.sync(environment, a_run(), Notes(), progress)
+    await synchronizer.sync(environment, a_run(), Notes(), progress, unkept)
     return progress
 
 
@@ -109,8 +120,7 @@ async def test_a_diverged_branch_gets_a_commit_with_lives_tree_and_both_parents(
 async def test_what_a_sync_removes_is_told_before_and_after(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
-    synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
-    observation, plan = await synchronizer.look(environment, Notes())
+    observation, plan = await look(pool, environment)
     removed = ("site/website/staged-for-review/index.xml",)
     assert plan.kind is PlanKind.FORWARD_COMMIT
     assert (observation.drift.removed.count, observation.drift.removed.listed) == (1, removed)
@@ -130,7 +140,7 @@ async def test_paths_that_git_quotes_are_told_as_they_are(
     published.git("add", "--all")
     published.git("commit", "--quiet", "-m", "no UTF-8")
     age(published, 60)
-    observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    observation, _ = await look(pool, environment)
     assert {*names, "\\xff.xml"} <= set(observation.drift.removed.listed)
 
 
@@ -142,7 +152,7 @@ async def test_only_the_first_thousand_of_many_removed_paths_are_listed_and_all_
     published.git("add", "--all")
     published.git("commit", "--quiet", "-m", "many")
     age(published, 60)
-    observation, _ = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    observation, _ = await look(pool, environment)
     assert observation.drift.removed.count == 1501
     assert len(observation.drift.removed.listed) == 1000
 
@@ -182,7 +192,7 @@ async def test_policy_reset_moves_to_lives_commit_and_keeps_the_old_one_under_a_
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     old = published.commit("staging")
-    progress = await sync(pool, replace(environment, policy=Policy.RESET))
+    progress = await sync(pool, changed(environment, policy=Policy.RESET))
     assert progress.plan == PlanKind.RESET
     assert published.commit("staging") == published.commit("live")
     assert published.git("rev-parse", progress.backup) == old
@@ -193,7 +203,7 @@ async def test_policy_reset_makes_commits_equal_where_trees_are(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     await sync(pool, environment)
-    progress = await sync(pool, replace(environment, policy=Policy.RESET))
+    progress = await sync(pool, changed(environment, policy=Policy.RESET))
     assert progress.plan == PlanKind.RESET
     assert published.commit("staging") == published.commit("live")
 
@@ -203,7 +213,7 @@ async def test_policy_fast_forward_refuses_a_diverged_branch(
 ) -> None:
     before = published.commit("staging")
     with pytest.raises(DivergedError):
-        await sync(pool, replace(environment, policy=Policy.FAST_FORWARD))
+        await sync(pool, changed(environment, policy=Policy.FAST_FORWARD))
     assert published.commit("staging") == before
 
 
@@ -221,7 +231,7 @@ async def test_a_symbolic_branch_is_refused_and_its_target_stays(
     before = published.commit("staging")
     published.git("symbolic-ref", "refs/heads/qa", "refs/heads/staging")
     with pytest.raises(SymbolicBranchError):
-        await sync(pool, replace(environment, name="qa", branch="qa"))
+        await sync(pool, changed(environment, branch="qa"))
     assert published.commit("staging") == before
 
 
@@ -232,7 +242,7 @@ async def test_a_branch_that_another_work_tree_has_checked_out_is_refused(
     published.git("worktree", "add", "--quiet", str(tmp_path / "elsewhere"), "qa")
     age(published, 60)
     with pytest.raises(CheckedOutElsewhereError):
-        await sync(pool, replace(environment, name="qa", branch="qa"))
+        await sync(pool, changed(environment, branch="qa"))
 
 
 async def test_a_bare_repository_is_synced_without_waiting_for_quiet(
@@ -240,7 +250,7 @@ async def test_a_bare_repository_is_synced_without_waiting_for_quiet(
 ) -> None:
     git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), "bare.git")
     address = RepositoryAddress("studio", str(tmp_path / "bare.git"))
-    progress = await sync(pool, replace(environment, repository=address))
+    progress = await sync(pool, changed(environment, repository=address))
     assert progress.plan == PlanKind.FORWARD_COMMIT
     bare = Published(tmp_path / "bare.git")
     assert bare.tree("staging") == bare.tree("live")
@@ -251,7 +261,7 @@ async def test_a_path_to_the_git_directory_itself_works_as_well(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     address = RepositoryAddress("studio", str(published.path / ".git"))
-    await sync(pool, replace(environment, repository=address))
+    await sync(pool, changed(environment, repository=address))
     assert published.tree("staging") == published.tree("live")
     assert published.is_clean()
 
@@ -273,7 +283,7 @@ async def test_our_own_sync_does_not_count_as_touching(
     live = published.commit("live")
     newer = published.git("commit-tree", f"{live}^{{tree}}", "-p", live, "-m", "x")
     published.git("update-ref", "refs/heads/live", newer)
-    assert (await sync(pool, replace(environment, policy=Policy.RESET), quiet=30)).plan == PlanKind.RESET
+    assert (await sync(pool, changed(environment, policy=Policy.RESET), quiet=30)).plan == PlanKind.RESET
 
 
 @pytest.mark.parametrize("mark", ["staging_in_progress", "live_in_progress", "index.lock", "HEAD.lock"])
@@ -289,8 +299,8 @@ async def test_a_mark_of_a_publish_holds_the_sync_up_for_patience_only(
     with pytest.raises(BusyError, match=mark):
         await sync(pool, environment)
     age(published, PATIENCE)
-    progress = await sync(pool, environment)
-    assert progress.plan == PlanKind.FORWARD_COMMIT
+    progress = await synced(pool, environment)
+    assert only(progress).plan == PlanKind.FORWARD_COMMIT
     assert mark in progress.warnings[0]
     assert published.tree("staging") == published.tree("live")
 
@@ -335,19 +345,18 @@ async def test_a_path_without_a_repository_is_refused(
     pool: HostPool, environment: Environment, path: str
 ) -> None:
     with pytest.raises(NotARepositoryError):
-        await sync(pool, replace(environment, repository=RepositoryAddress("studio", path)))
+        await sync(pool, changed(environment, repository=RepositoryAddress("studio", path)))
     assert not os.path.exists("/tmp/never")  # noqa: ASYNC240, PTH110 (one look)
 
 
 async def test_what_changed_between_looking_and_applying_moves_nothing(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
-    repository = pool.at(environment.repository, Notes())
-    synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
-    observation, plan = await synchronizer.look(environment, Notes())
+    repository = pool.of(environment.legs[0], Notes())
+    observation, plan = await look(pool, environment)
     published.git("checkout", "--quiet", "live")
     before = published.commit("staging")
-    applied = await repository.apply(environment, plan, observation, Signing("r", 0))
+    applied = await repository.apply(plan, observation, Signing("r", 0))
     assert applied.changed
     assert published.commit("staging") == before
 
@@ -358,10 +367,10 @@ async def test_a_forward_commit_is_the_same_object_however_often_it_is_made(
     old = published.commit("staging")
     run = a_run()
     synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
-    await synchronizer.sync(environment, run, Notes(), Progress())
+    await synchronizer.sync(environment, run, Notes(), Progress(), unkept)
     first = published.commit("staging")
     published.git("update-ref", "refs/heads/staging", old)
-    await synchronizer.sync(environment, run, Notes(), Progress())
+    await synchronizer.sync(environment, run, Notes(), Progress(), unkept)
     assert published.commit("staging") == first
 
 
@@ -439,7 +448,7 @@ async def test_a_publish_that_crashed_delays_a_site_by_patience_and_is_repeated_
     with pytest.raises(BusyError):
         await sync(pool, environment)
     age(published, PATIENCE + 1)
-    progress = await sync(pool, environment)
+    progress = await synced(pool, environment)
     assert "staging_in_progress" in progress.warnings[0]
     assert published.tree("staging") == published.tree("live")
     (published.path / ".git" / "index.lock").unlink()
@@ -450,7 +459,7 @@ async def test_a_publish_that_crashed_delays_a_site_by_patience_and_is_repeated_
 async def test_drift_is_told_in_commits_and_paths(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
-    observation, _ = await Synchronizer(pool, quiet=QUIET, patience=PATIENCE).look(environment, Notes())
+    observation, _ = await look(pool, environment)
     drift = observation.drift
     apart = published.git("rev-list", "--left-right", "--count", "staging...live").split()
     assert [drift.ahead, drift.behind] == [int(number) for number in apart]
@@ -463,8 +472,8 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     await sync(pool, environment)
-    missing = replace(environment, repository=RepositoryAddress("studio", "/nonexistent"))
-    asked = [environment, missing, replace(environment, name="qa", branch="qa")] * 30
+    missing = changed(environment, repository=RepositoryAddress("studio", "/nonexistent"))
+    asked = [environment, missing, changed(environment, branch="qa")] * 30
     calls = []
     connection = pool._connections["studio"]
     call = connection.call
@@ -478,18 +487,16 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     looks = await synchronizer.survey(asked, Notes())
     assert calls == ["ss_survey"] * 3
     for equal, refused, new in zip(looks[::3], looks[1::3], looks[2::3], strict=True):
-        assert isinstance(equal, tuple)
-        assert equal[1].kind is PlanKind.UP_TO_DATE
-        assert isinstance(refused, NotARepositoryError)
-        assert isinstance(new, tuple)
-        assert new[1].kind is PlanKind.CREATE
+        assert [each.plan.kind for each in equal if each.plan] == [PlanKind.UP_TO_DATE]
+        assert isinstance(refused[0].error, NotARepositoryError)
+        assert [each.plan.kind for each in new if each.plan] == [PlanKind.CREATE]
 
 
 async def test_an_unborn_branch_is_left_to_the_publish_that_makes_it_and_refused_if_none_does(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     published.git("symbolic-ref", "HEAD", "refs/heads/qa")
-    qa = replace(environment, name="qa", branch="qa")
+    qa = changed(environment, branch="qa")
     age(published, 60)
     with pytest.raises(BusyError, match="unborn"):
         await sync(pool, qa)
@@ -505,7 +512,7 @@ async def test_an_unborn_branch_of_a_bare_repository_is_created(
     bare = Published(tmp_path / "bare.git")
     bare.git("update-ref", "-d", "refs/heads/staging")
     assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
-    progress = await sync(pool, replace(environment, repository=RepositoryAddress("studio", str(bare.path))))
+    progress = await sync(pool, changed(environment, repository=RepositoryAddress("studio", str(bare.path))))
     assert progress.plan == PlanKind.CREATE
     assert bare.commit("staging") == bare.commit("live")
 
@@ -526,15 +533,15 @@ async def test_a_time_in_the_future_counts_as_now_unless_it_is_absurd(
 async def test_a_run_may_reset_more_than_once_and_keeps_each_old_commit(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
-    run, reset = a_run(), replace(environment, policy=Policy.RESET)
+    run, reset = a_run(), changed(environment, policy=Policy.RESET)
     synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
     for number in range(2):
         published.git("checkout", "--quiet", "-B", "staging", "live")
         published.git("commit", "--quiet", "--allow-empty", "-m", f"staged {number}")
         old = published.commit("staging")
         progress = Progress()
-        await synchronizer.sync(reset, run, Notes(), progress)
-        assert published.git("rev-parse", progress.backup) == old
+        await synchronizer.sync(reset, run, Notes(), progress, unkept)
+        assert published.git("rev-parse", only(progress).backup) == old
     assert len(published.git("for-each-ref", "refs/sync-staging/backup").splitlines()) == 2
 
 
@@ -549,7 +556,7 @@ async def test_branches_with_a_slash_have_their_marks_heeded_too(
     marked = live if "/" in live else branch
     published.git("branch", f"{marked}_in_progress", branch)
     age(published, 60)
-    slashed = replace(environment, live=live, branch=branch)
+    slashed = changed(environment, live=live, branch=branch)
     with pytest.raises(BusyError, match=f"{marked}_in_progress"):
         await sync(pool, slashed)
     age(published, PATIENCE)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
-from listener.runs import Acceptance, Hold, Origin, Outcome, Run, RunFilter, State, Trigger
+from listener.runs import Acceptance, Hold, LegOutcome, Origin, Outcome, Run, RunFilter, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0
@@ -206,10 +206,10 @@ async def test_a_run_that_comes_back_to_a_held_environment_is_cancelled(store: S
     await deliver(store, "1", "staging")
     run = await claimed(store)
     await store.hold(FREEZE)
-    back = await store.requeue(run, Outcome(plan="reset", error="sync"), NOW, NOW, failed=True)
+    back = await store.requeue(run, Outcome((LegOutcome(plan="reset"),), error="sync"), NOW, NOW, failed=True)
     assert back.state is State.CANCELLED
     assert back.outcome is not None
-    assert (back.outcome.plan, back.outcome.error) == ("reset", "on-hold")
+    assert (back.outcome.legs[0].plan, back.outcome.error) == ("reset", "on-hold")
 
 
 async def test_a_hook_does_not_select_a_held_environment(store: Store, deliver: Ask) -> None:

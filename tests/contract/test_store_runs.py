@@ -6,15 +6,30 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
-from listener.runs import Acceptance, Hold, LogLine, Origin, Outcome, Run, RunFilter, Signal, State
+from listener.runs import (
+    Acceptance,
+    Hold,
+    LegOutcome,
+    LogLine,
+    Origin,
+    Outcome,
+    Run,
+    RunFilter,
+    Signal,
+    State,
+)
 from listener.store import Store
 
 NOW = 1_700_000_000.0
 OUTCOME = Outcome(
-    plan="forward-commit",
-    live="a" * 40,
-    removed_count=2,
-    removed=("/site/a", "/site/b"),
+    legs=(
+        LegOutcome(
+            plan="forward-commit",
+            live="a" * 40,
+            removed_count=2,
+            removed=("/site/a", "/site/b"),
+        ),
+    ),
     warnings=("a publish seems to have crashed",),
     durations={"observe": 0.25},
 )
@@ -513,7 +528,9 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
 
 async def test_a_waiting_run_whose_branch_has_moved_is_not_cancelled(store: Store, call: Ask) -> None:
     await call(store, "staging")
-    waiting = await store.requeue(await claimed(store), Outcome(moved=True), NOW, NOW, failed=False)
+    waiting = await store.requeue(
+        await claimed(store), Outcome((LegOutcome(moved=True),)), NOW, NOW, failed=False
+    )
     with pytest.raises(ConflictError, match="has moved"):
         await store.cancel(waiting.id, NOW)
     assert (await store.run(waiting.id)).state is State.QUEUED

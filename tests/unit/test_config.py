@@ -113,10 +113,12 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
     assert host.known_hosts == str(folder.path / "known_hosts")
     assert host.identity == str(folder.path / "id_ed25519")
     staging = loaded.sites.environment("mysite", "staging")
-    assert (staging.branch, staging.live, staging.policy) == ("staging", "live", Policy.FORWARD)
-    assert str(staging.repository) == "studio:/srv/mysite/published"
+    (leg,) = staging.legs
+    assert (leg.branch, leg.live, leg.policy) == ("staging", "live", Policy.FORWARD)
+    assert str(leg) == "studio:/srv/mysite/published"
+    assert leg.own
     assert loaded.sites.site("mysite").following == (staging,)
-    assert loaded.sites.environment("mysite", "qa").branch == "quality"
+    assert loaded.sites.environment("mysite", "qa").legs[0].branch == "quality"
     forge, publisher = loaded.hooks["forge"], loaded.hooks["publisher"]
     assert forge.secrets == (b"It's a Secret to Everybody",)
     assert (forge.repositories, forge.body_limit) == ({"acme/my.site": "mysite"}, 25 << 20)
@@ -219,7 +221,27 @@ REFUSED = [
     (
         "sites/mysite/environments/eu",
         {"follow": True, "repositories": []},
-        "eu.repositories: several repositories of an environment are not read by this version",
+        "eu.repositories: is empty: write a list of one or more maps of host and path",
+    ),
+    (
+        "sites/mysite/environments/eu",
+        {"repositories": [{"host": "nowhere", "path": "/srv/eu.git"}]},
+        "eu.repositories.0.host: names no configured host",
+    ),
+    (
+        "sites/mysite/environments/eu",
+        {"repositories": [{"host": "studio", "path": f"/srv/eu.git{end}"} for end in ("", "/")]},
+        "eu.repositories.1: has the same branch as sites.mysite.environments.eu.repositories.0",
+    ),
+    (
+        "sites/mysite/environments/eu",
+        {"repositories": [{"host": "studio", "path": "/srv/mysite/published"}]},
+        "eu.follow: is missing: in live's own repository there is no default",
+    ),
+    (
+        "sites/mysite/environments/eu",
+        {"repositories": [{"host": "studio", "path": "/srv/mysite/published/", "branch": "live"}]},
+        "eu.repositories.0: has the branch that it would follow",
     ),
     # the store
     ("store", "postgresql://db/x", "store: PostgreSQL is not read by this version; write sqlite:///var"),

@@ -31,14 +31,14 @@ STANDARD = Hook("deployer", "standard-webhooks", (b"s",), sites=frozenset({"mysi
 
 def environment(name: str, *, follow: bool) -> Environment:
     address = RepositoryAddress("studio", "/srv/mysite")
-    return Environment("mysite", name, address, name, "live", Policy.FORWARD, follow)
+    return Environment.of("mysite", name, address, "live", Policy.FORWARD, [(address, name)], follow=follow)
 
 
 STAGING, QA = environment("staging", follow=True), environment("qa", follow=False)
 SITES = Sites.of(
     [
-        Site("mysite", STAGING.repository, "live", {"staging": STAGING, "qa": QA}),
-        Site("quiet", STAGING.repository, "live", {"qa": QA}),
+        Site("mysite", STAGING.legs[0].repository, "live", {"staging": STAGING, "qa": QA}),
+        Site("quiet", STAGING.legs[0].repository, "live", {"qa": QA}),
     ]
 )
 

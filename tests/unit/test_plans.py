@@ -7,7 +7,7 @@ import pytest
 
 from listener.errors import StaleLockError
 from listener.plans import Branch, Observation, PlanKind, decide, equal
-from listener.sites import Environment, Policy, RepositoryAddress
+from listener.sites import Leg, Policy, RepositoryAddress
 
 QUIET, PATIENCE = 2.0, 900.0
 NOW = 1_000_000.0
@@ -47,9 +47,9 @@ class Case:
     head: str
     placed: str
 
-    def environment(self) -> Environment:
+    def leg(self) -> Leg:
         address = RepositoryAddress("studio", HOME)
-        return Environment("mysite", "staging", address, "staging", "live", self.policy, follow=True)
+        return Leg("mysite", "staging", address, "staging", address, "live", self.policy)
 
     def observation(self) -> Observation:
         tip = TIPS[self.tip]
@@ -128,13 +128,13 @@ def expected_move(case: Case) -> PlanKind:
 def test_every_observation_is_decided_by_the_rules() -> None:
     assert len(CASES) == 21_600
     for case in CASES:
-        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        plan = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
         assert plan.kind is expected(case), case
 
 
 def test_only_a_refusal_has_an_error_and_only_being_busy_a_time() -> None:
     for case in CASES:
-        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        plan = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
         assert (plan.refusal is not None) == (plan.kind is PlanKind.REFUSE), case
         assert (plan.again_in > 0) == (plan.kind is PlanKind.BUSY), case
         assert plan.refusal is None or plan.refusal.permanent
@@ -142,12 +142,12 @@ def test_only_a_refusal_has_an_error_and_only_being_busy_a_time() -> None:
 
 def test_going_on_after_a_crash_is_warned_about_with_its_age() -> None:
     for case in CASES:
-        plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+        plan = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
         goes_on = plan.kind not in {PlanKind.BUSY, PlanKind.REFUSE}
         marked = case.mark not in {"none", "other"}
         assert bool(plan.warnings) == (goes_on and marked), case
     case = Case(True, "diverged", Policy.FORWARD, False, "beyond patience", "branch", "live", "nowhere")
-    plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+    plan = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
     assert plan.warnings == (
         "a publish seems to have crashed: staging_in_progress left behind, last touched 901 s ago",
     )
@@ -158,28 +158,28 @@ def test_going_on_after_a_crash_is_warned_about_with_its_age() -> None:
 def test_a_repository_just_touched_is_looked_at_again_when_it_is_quiet(idle: float, again_in: float) -> None:
     case = Case(True, "diverged", Policy.FORWARD, False, "just now", "none", "live", "nowhere")
     observation = replace(case.observation(), touched=NOW - idle)
-    plan = decide(case.environment(), observation, quiet=QUIET, patience=PATIENCE)
+    plan = decide(case.leg(), observation, quiet=QUIET, patience=PATIENCE)
     assert plan.again_in == pytest.approx(again_in)
 
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_lock_that_git_itself_would_need_is_told_by_name(bare: bool) -> None:
     case = Case(True, "diverged", Policy.FORWARD, bare, "beyond patience", "HEAD.lock", "branch", "nowhere")
-    plan = decide(case.environment(), case.observation(), quiet=QUIET, patience=PATIENCE)
+    plan = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
     assert isinstance(plan.refusal, StaleLockError)
     elsewhere = replace(case, head="live")
-    plan = decide(elsewhere.environment(), elsewhere.observation(), quiet=QUIET, patience=PATIENCE)
+    plan = decide(elsewhere.leg(), elsewhere.observation(), quiet=QUIET, patience=PATIENCE)
     assert plan.kind is PlanKind.FORWARD_COMMIT
 
 
 def test_an_environment_on_another_branch_heeds_its_own_marks() -> None:
     case = Case(True, "diverged", Policy.FORWARD, False, "a while", "other", "live", "nowhere")
-    qa = replace(case.environment(), name="qa", branch="qa")
+    qa = replace(case.leg(), environment="qa", branch="qa")
     assert decide(qa, case.observation(), quiet=QUIET, patience=PATIENCE).kind is PlanKind.BUSY
 
 
 def test_equal_means_trees_but_for_policy_reset() -> None:
-    environment = CASES[0].environment()
+    environment = CASES[0].leg()
     other = replace(environment, policy=Policy.RESET)
     assert equal(environment, LIVE, TIPS["same tree"])
     assert not equal(other, LIVE, TIPS["same tree"])

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from listener.plans import COMMITTER_EMAIL, Applied, Branch, Drift, Observation, Paths, Plan, PlanKind
-from listener.runs import Outcome, Run, State
-from listener.sync import Progress
+from listener.progress import LegProgress, Progress
+from listener.runs import LegOutcome, Outcome, Run, State
 
 LIVE, OLD = Branch("1" * 40, "T"), Branch("2" * 40, "S")
 OURS = Branch("4" * 40, "T", committer_email=COMMITTER_EMAIL)
@@ -18,7 +18,7 @@ def seen(branch: Branch, drift: Drift = DRIFT) -> Observation:
 
 
 def test_a_move_is_told_with_where_it_started_from() -> None:
-    progress = Progress()
+    progress = LegProgress()
     progress.looked(seen(OLD), FORWARD)
     progress.applied(Applied(changed=False, live=LIVE, branch=OURS))
     progress.looked(seen(OURS, Drift()), EQUAL)
@@ -28,10 +28,10 @@ def test_a_move_is_told_with_where_it_started_from() -> None:
 
 
 def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
-    first = Progress()
+    first = LegProgress()
     first.looked(seen(OLD), FORWARD)
     first.applied(Applied(changed=False, live=LIVE, branch=OURS))
-    again = Progress.of(replace(RUN, outcome=first.outcome()))
+    again = LegProgress.of(first.outcome())
     again.looked(seen(OURS, Drift()), EQUAL)
     outcome = again.outcome()
     assert (outcome.old, outcome.new, outcome.removed) == (OLD.commit, OURS.commit, ("a", "b"))
@@ -39,22 +39,23 @@ def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
 
 def test_what_an_earlier_attempt_did_not_know_is_cleared_up_by_the_next() -> None:
     for tip, moved in ((OURS, True), (LIVE, True), (OLD, False)):
-        first = Progress()
+        first = LegProgress()
         first.looked(seen(OLD), FORWARD)
         first.uncertain = True
-        again = Progress.of(replace(RUN, outcome=first.outcome()))
+        again = LegProgress.of(first.outcome())
         again.looked(seen(tip, Drift()), EQUAL)
         assert again.moved is moved
         assert again.outcome().plan == ("forward-commit" if moved else "up-to-date")
 
 
 def test_an_attempt_that_moved_nothing_leaves_nothing_to_the_next() -> None:
-    assert Progress.of(replace(RUN, outcome=Outcome(plan="busy", old="x"))) == Progress()
-    assert Progress.of(RUN) == Progress()
+    left = LegOutcome("studio:/srv/mysite", "staging", plan="busy", old="x")
+    assert LegProgress.of(left) == LegProgress("studio:/srv/mysite", "staging")
+    assert Progress.of(replace(RUN, outcome=Outcome((left,)))) == Progress.of(RUN) == Progress()
 
 
 def test_what_somebody_else_moved_is_not_told_as_ours() -> None:
-    progress = Progress()
+    progress = LegProgress()
     progress.looked(seen(OLD), FORWARD)
     progress.applied(Applied(changed=True))
     progress.looked(seen(Branch("5" * 40, "T"), Drift()), EQUAL)
@@ -64,7 +65,7 @@ def test_what_somebody_else_moved_is_not_told_as_ours() -> None:
 
 def test_a_lost_reply_is_cleared_up_by_the_next_look() -> None:
     for tip, moved in ((OURS, True), (LIVE, True), (OLD, False)):
-        progress = Progress()
+        progress = LegProgress()
         progress.looked(seen(OLD), FORWARD)
         progress.uncertain = True
         assert progress.outcome().moved, "who does not know may have moved it"
@@ -73,7 +74,7 @@ def test_a_lost_reply_is_cleared_up_by_the_next_look() -> None:
 
 
 def test_an_old_forward_commit_of_ours_is_not_taken_for_a_new_one() -> None:
-    progress = Progress()
+    progress = LegProgress()
     progress.looked(seen(OURS), FORWARD)
     progress.uncertain = True
     progress.looked(seen(OURS), FORWARD)

@@ -9,7 +9,7 @@ HOME = RepositoryAddress("studio", "/srv/mysite/published")
 
 
 def environment(name: str, *, follow: bool) -> Environment:
-    return Environment("mysite", name, HOME, name, "live", Policy.FORWARD, follow)
+    return Environment.of("mysite", name, HOME, "live", Policy.FORWARD, [(HOME, name)], follow=follow)
 
 
 STAGING, QA = environment("staging", follow=True), environment("qa", follow=False)

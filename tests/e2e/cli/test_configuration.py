@@ -25,7 +25,7 @@ async def test_check_config_tells_what_does_not_answer(
     assert done.status == 1
     assert done.out.splitlines()[-2:] == [
         "  remedy: check the host's address and port, its firewall, and that its sshd runs",
-        "environment mysite/staging: failed: not looked at: the host studio does not answer",
+        "environment mysite/staging: failed: not looked at: no answer from studio",
     ]
 
 

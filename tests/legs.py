@@ -1,0 +1,33 @@
+"""Environments for tests, made and changed leg by leg."""
+
+from dataclasses import replace
+from typing import Any
+
+from listener.progress import LegProgress, Progress
+from listener.sites import Environment, Policy, RepositoryAddress
+
+
+def environment_of(*carriers: RepositoryAddress, source: RepositoryAddress | None = None) -> Environment:
+    """The environment `staging` of `mysite`, carried by these; live lies in the first, or in `source`."""
+    legs = [(carrier, "staging") for carrier in carriers]
+    return Environment.of(
+        "mysite", "staging", source or carriers[0], "live", Policy.FORWARD, legs, follow=True
+    )
+
+
+def changed(environment: Environment, **facts: Any) -> Environment:
+    """The environment with these facts on every leg; a new repository is live's own too."""
+    if "repository" in facts:
+        facts["source"] = facts["repository"]
+    legs = tuple(replace(leg, **facts) for leg in environment.legs)
+    return replace(environment, legs=legs, policy=legs[0].policy)
+
+
+def only(progress: Progress) -> LegProgress:
+    """What was done to the only leg."""
+    (leg,) = progress.legs.values()
+    return leg
+
+
+async def unkept() -> None:
+    """Keep nothing: nobody is killed here."""
