@@ -217,6 +217,12 @@ class RemoteStepError(SyncError):
     code = "remote-step"
 
 
+class TransferError(RemoteStepError):
+    """Objects could not be brought from one host to the other."""
+
+    code = "transfer"
+
+
 class DiskFullError(RemoteStepError):
     """The host's disk is full."""
 
@@ -388,6 +394,13 @@ class CommitGoneError(RefusedError):
     default_remedy = (
         "a backup is kept for sync.keep_backups; restore the repository from a backup of its host"
     )
+
+
+class PushRefusedError(RefusedError):
+    """The repository refuses the push by a rule of its own."""
+
+    code = "push-refused"
+    default_remedy = "see the repository's hooks and receive.* settings on its host"
 
 
 class CheckedOutHereError(RefusedError):

@@ -18,6 +18,15 @@ class Policy(StrEnum):
     """Not at all: only an ancestor of live is moved."""
 
 
+class Access(StrEnum):
+    """What the account on a host may run."""
+
+    SH = "sh"
+    """A POSIX shell."""
+    GIT = "git"
+    """Nothing but git's own services, as with git-shell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """A repo host and how to log in there."""
@@ -32,6 +41,7 @@ class Host:
     """Path of the private key."""
     via: str | None = None
     """The configured name of the host through which it is reached; None for directly."""
+    access: Access = Access.SH
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +34,8 @@ class System:
             settings.hosts,
             step_timeout=settings.sync.step_timeout,
             connect_timeout=settings.sync.connect_timeout,
+            transfer_timeout=settings.sync.transfer_timeout,
+            cache=Path(settings.sync.cache),
         )
         self.synchronizer = Synchronizer(
             self.pool, quiet=settings.sync.quiet, patience=settings.sync.patience

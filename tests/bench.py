@@ -19,10 +19,9 @@ from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.runs import Origin, Reception, Run, State, Trigger, new_id
 from listener.sites import Host, Policy, RepositoryAddress
-from listener.ssh import HostPool
 from listener.store import open_store
 from listener.sync import Synchronizer
-from tests.legs import changed, environment_of, unkept
+from tests.legs import changed, environment_of, pool_of, unkept
 
 TIMES = 60
 DELIVERIES = 2000
@@ -90,7 +89,7 @@ async def sync_rows(sshd: Sshd, published: Published) -> list[Row]:
         process = await asyncio.create_subprocess_exec(*client, stderr=asyncio.subprocess.DEVNULL)
         assert await process.wait() == 0
 
-    pool = HostPool({"studio": host}, step_timeout=30, connect_timeout=15)
+    pool = pool_of([host], published.path / "unused")
     synchronizer = Synchronizer(pool, quiet=0, patience=900)
     connection = await asyncssh.connect(
         "127.0.0.1",

@@ -1,10 +1,13 @@
 """Environments for tests, made and changed leg by leg."""
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from listener.progress import LegProgress, Progress
-from listener.sites import Environment, Policy, RepositoryAddress
+from listener.sites import Environment, Host, Policy, RepositoryAddress
+from listener.ssh import HostPool
 
 
 def environment_of(*carriers: RepositoryAddress, source: RepositoryAddress | None = None) -> Environment:
@@ -27,6 +30,17 @@ def only(progress: Progress) -> LegProgress:
     """What was done to the only leg."""
     (leg,) = progress.legs.values()
     return leg
+
+
+def pool_of(hosts: Iterable[Host], cache: Path, *, step_timeout: float = 20) -> HostPool:
+    """The pool of these hosts."""
+    return HostPool(
+        {host.name: host for host in hosts},
+        step_timeout=step_timeout,
+        connect_timeout=10,
+        transfer_timeout=60,
+        cache=cache,
+    )
 
 
 async def unkept() -> None:

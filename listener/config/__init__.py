@@ -14,12 +14,13 @@ from pathlib import Path
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
-from listener.config.model import Document, EnvironmentEntry, HookEntry, SiteEntry, SyncSection, TokenEntry
+from listener.config.model import Document, EnvironmentEntry, HookEntry, SiteEntry, TokenEntry
 from listener.config.names import unix_seconds
 from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
 from listener.config.rules import broken
 from listener.config.settings import (
+    STORE_PREFIX,
     LogSettings,
     ServerSettings,
     Settings,
@@ -29,7 +30,7 @@ from listener.config.settings import (
 )
 from listener.deliveries import Hook
 from listener.runs import RetryPolicy
-from listener.sites import Environment, Host, RepositoryAddress, Site, Sites
+from listener.sites import Access, Environment, Host, RepositoryAddress, Site, Sites
 
 __all__ = [
     "DEFAULT_PATH",
@@ -72,13 +73,22 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         server=ServerSettings(**document.server.model_dump()),
         store=document.store,
         hosts={
-            name: Host(name, entry.address, entry.port, entry.user, ssh.known_hosts, ssh.identity, entry.via)
+            name: Host(
+                name,
+                entry.address,
+                entry.port,
+                entry.user,
+                ssh.known_hosts,
+                ssh.identity,
+                entry.via,
+                entry.access,
+            )
             for name, entry in document.hosts.items()
         },
         sites=Sites.of(_site(name, entry) for name, entry in document.sites.items()),
         hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
-        sync=_sync(document.sync),
+        sync=_sync(document),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for hook in document.hooks.values() for secret in hook.secrets),
         warnings=warnings,
@@ -129,12 +139,16 @@ def _token(entry: TokenEntry) -> Token:
     return Token(entry.name, entry.sha256, entry.role, frozenset(entry.sites), expires)
 
 
-def _sync(section: SyncSection) -> SyncSettings:
+def _sync(document: Document) -> SyncSettings:
+    section = document.sync
+    beside = str(Path("/" + document.store.removeprefix(STORE_PREFIX).lstrip("/")).with_name("cache"))
     return SyncSettings(
         quiet=section.quiet,
         patience=section.patience,
         step_timeout=section.step_timeout,
         connect_timeout=section.connect_timeout,
+        transfer_timeout=section.transfer_timeout,
+        cache=section.cache or beside,
         concurrency=section.concurrency,
         retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
     )
@@ -151,11 +165,25 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
             if environment.follow and not environment.repositories:
                 place = shown(("sites", site, "environments", name, "follow"))
                 yield f"{place}: each publish to live removes the items that are staged for review there"
+    yield from _blind(document)
     for location, _ in find(resolution.tree, "hooks.*.secrets.*"):
         if location not in resolution.references:
             yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
     if not document.hooks and not document.tokens:
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _blind(document: Document) -> Iterator[str]:
+    """Yield the environments of which nobody can tell whether Studio is writing into their repository."""
+    for site, entry in document.sites.items():
+        if document.hosts[entry.repository.host].access is not Access.GIT:
+            continue
+        for name, environment in entry.environments.items():
+            if not environment.repositories:
+                yield (
+                    f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
+                    "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
+                )
 
 
 def _loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from listener.config.names import (
     Duration,
     Flag,
     Limit,
+    LocalPath,
     Moment,
     Name,
     RemotePath,
@@ -24,7 +25,7 @@ from listener.config.names import (
     rule,
 )
 from listener.config.problems import Location
-from listener.sites import Policy
+from listener.sites import Access, Policy
 
 FOLLOW_CHOICE = (
     "in live's own repository there is no default, because with staging enabled Studio publishes items to "
@@ -63,6 +64,9 @@ class HostEntry(Section):
     port: Whole = Field(22, ge=1, le=65535, description="the port of its sshd, such as 22")
     user: User = Field(description="the user that owns the repositories on it, such as crafter")
     via: str | None = Field(None, description="the name of the configured host to reach it through")
+    access: Access = Field(
+        Access.SH, strict=False, description="sh, or git where the account runs nothing but git (git-shell)"
+    )
 
 
 class RepositoryEntry(Section):
@@ -135,6 +139,12 @@ class SyncSection(Section):
     patience: Duration = Field(900.0, description="after how long a publish counts as crashed, such as 15m")
     step_timeout: Limit = Field(60.0, description="how long a step on a host may take, such as 60s")
     connect_timeout: Limit = Field(15.0, description="how long logging in may take, such as 15s")
+    transfer_timeout: Limit = Field(
+        1800.0, description="how long bringing objects to another host may take, such as 30m"
+    )
+    cache: LocalPath | None = Field(
+        None, description="the absolute path of a folder for the cache of objects"
+    )
     concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
     attempts: Whole = Field(20, ge=1, le=1000, description="how often a failing sync is tried, such as 20")
     backoff: Limit = Field(1.0, description="how long the second attempt waits, such as 1s")

@@ -165,6 +165,9 @@ Name = Annotated[
 SiteId = Annotated[str, checked(site_fault)]
 BranchName = Annotated[str, checked(branch_fault)]
 Address = Annotated[str, checked(address_fault)]
+LocalPath = Annotated[
+    str, matching(r"/[^\x00-\x1f\x7f]+", "is not an absolute path; write one such as /var/cache/sync-staging")
+]
 RemotePath = Annotated[str, checked(path_fault)]
 StoreUrl = Annotated[str, checked(store_fault)]
 User = Annotated[

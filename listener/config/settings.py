@@ -8,7 +8,7 @@ from typing import Any
 from listener.access import Token
 from listener.deliveries import Hook
 from listener.runs import RetryPolicy
-from listener.sites import Environment, Host, Site, Sites
+from listener.sites import Access, Environment, Host, Site, Sites
 
 STORE_PREFIX = "sqlite:///"
 
@@ -34,6 +34,9 @@ class SyncSettings:
     patience: float
     step_timeout: float
     connect_timeout: float
+    transfer_timeout: float
+    cache: str
+    """The folder in which objects travel from host to host."""
     concurrency: int
     retry: RetryPolicy
 
@@ -92,6 +95,7 @@ def _authority(host: str, port: int) -> str:
 
 def _host_line(host: Host) -> str:
     through = f", through {host.via}" if host.via else ""
+    through += ", git's own services only" if host.access is Access.GIT else ""
     return f"host {host.name}: {host.user}@{_authority(host.address, host.port)}{through}"
 
 

@@ -16,13 +16,17 @@ from listener.errors import (
     StepTimedOutError,
 )
 from listener.plans import Notes
-from listener.sites import Host
+from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.circuit import Circuit
+from listener.ssh.service import Service, opened
 from listener.ssh.shell import Shell, refusal
 
 SHELLS = 3
 """Loaded shells a host. sshd's MaxSessions is 10 and it frees slots late: 8 in flight already fail."""
+
+SERVICES = 2
+"""Sessions a host for git's own services, beside the shells."""
 
 GIT_LEAST = (2, 25)
 
@@ -68,6 +72,7 @@ class HostConnection:
         self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
         self._circuit = Circuit()
         self._slots = asyncio.Semaphore(SHELLS)
+        self._services = asyncio.Semaphore(SERVICES)
         self._idle: list[Shell] = []
         self._leftovers: set[tuple[int, str]] = set()
 
@@ -93,6 +98,16 @@ class HostConnection:
         if reply.status != 0:
             raise refusal(reply)
         return reply.out
+
+    @contextlib.asynccontextmanager
+    async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
+        """Lend one of git's services for the repository at `path`; raise `SyncError`."""
+        async with self._services, contextlib.AsyncExitStack() as stack:
+            connection = await self._connected(notes)
+            with failures.of_sessions(self.host):
+                async with asyncio.timeout(self._limit):
+                    lent = await stack.enter_async_context(opened(connection, name, path))
+            yield lent
 
     @contextlib.asynccontextmanager
     async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
@@ -208,7 +223,10 @@ class HostConnection:
                 self._leftovers.discard((group, name))
 
     async def warm(self, notes: Notes) -> None:
-        """Connect and load a shell ahead of the first run; raise `SyncError`."""
+        """Connect and load a shell, where there is one, ahead of the first run; raise `SyncError`."""
+        if self.host.access is Access.GIT:
+            await self._connected(notes)
+            return
         async with self._shell(notes):
             pass
 

@@ -1,17 +1,20 @@
-"""The connections to all hosts."""
+"""The connections to all hosts, and the way to each leg's repository."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from listener.errors import SyncError
 from listener.plans import Notes, Observation
-from listener.sites import Host, Leg
+from listener.sites import Access, Host, Leg
+from listener.ssh.cache import Cache
 from listener.ssh.connection import HostConnection
+from listener.ssh.relayed import Carrier, RelayedRepository, Sightings
 from listener.ssh.repository import SshRepository, survey
 
 SURVEYED_AT_ONCE = 32
 """Legs on one host that a round trip asks about."""
-
 
 CONNECTS_AT_ONCE = 20
 """Hosts that are being connected to at the same time; of one host there is never more than one attempt."""
@@ -20,8 +23,19 @@ CONNECTS_AT_ONCE = 20
 class HostPool:
     """Implements `listener.plans.Repositories` over one warm connection a host."""
 
-    def __init__(self, hosts: Mapping[str, Host], *, step_timeout: float, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        hosts: Mapping[str, Host],
+        *,
+        step_timeout: float,
+        connect_timeout: float,
+        transfer_timeout: float,
+        cache: Path,
+    ) -> None:
+        """Take the folder of the cache; all limits are seconds."""
         self._step_timeout = step_timeout
+        self._cache = Cache(cache, limit=transfer_timeout)
+        self._sightings = Sightings()
         self._connections: dict[str, HostConnection] = {}
         connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
 
@@ -39,34 +53,62 @@ class HostPool:
         for name in hosts:
             connection_to(name)
 
-    def of(self, leg: Leg, notes: Notes) -> SshRepository:
-        """Return the leg's repository."""
-        return SshRepository(self._connections[leg.repository.host], leg, notes, self._step_timeout)
+    def of(self, leg: Leg, notes: Notes) -> SshRepository | RelayedRepository:
+        """Return the leg's repository: itself where live lies in it too, else by way of the cache."""
+        if self._at_home(leg):
+            return self._shelled(leg, notes)
+        home = replace(leg, repository=leg.source, branch=leg.live)
+        return RelayedRepository(
+            self._carrier(home, notes),
+            self._carrier(leg, notes),
+            live=self._shelled(home, notes) if self._has_shell(home) else None,
+            shell=self._shelled(leg, notes) if self._has_shell(leg) else None,
+            sightings=self._sightings,
+        )
 
     async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
-        """Observe many legs, `SURVEYED_AT_ONCE` of a host in each round trip."""
-        groups: dict[str, list[int]] = {}
-        for number, leg in enumerate(legs):
-            groups.setdefault(leg.repository.host, []).append(number)
-        found: dict[int, Observation | SyncError] = {}
+        """Observe many legs, `SURVEYED_AT_ONCE` of a host in each round trip where they need no cache."""
+        groups: dict[str, list[Leg]] = {}
+        relayed = []
+        for leg in dict.fromkeys(legs):
+            if self._at_home(leg):
+                groups.setdefault(leg.repository.host, []).append(leg)
+            else:
+                relayed.append(leg)
+        found: dict[Leg, Observation | SyncError] = {}
 
-        async def ask(host: str, numbers: Sequence[int]) -> None:
-            chosen = [legs[number] for number in numbers]
+        async def ask(chosen: Sequence[Leg]) -> None:
             answers: Sequence[Observation | SyncError]
+            connection = self._connections[chosen[0].repository.host]
             try:
-                answers = await survey(self._connections[host], chosen, notes, self._step_timeout)
+                answers = await survey(connection, chosen, notes, self._step_timeout)
             except SyncError as error:
                 answers = [error] * len(chosen)
-            found.update(zip(numbers, answers, strict=True))
+            found.update(zip(chosen, answers, strict=True))
+
+        async def look(leg: Leg) -> None:
+            try:
+                found[leg] = await self.of(leg, notes).observe(counting=True)
+            except SyncError as error:
+                found[leg] = error
 
         await asyncio.gather(
             *(
-                ask(host, numbers[start : start + SURVEYED_AT_ONCE])
-                for host, numbers in groups.items()
-                for start in range(0, len(numbers), SURVEYED_AT_ONCE)
-            )
+                ask(group[start : start + SURVEYED_AT_ONCE])
+                for group in groups.values()
+                for start in range(0, len(group), SURVEYED_AT_ONCE)
+            ),
+            *map(look, relayed),
         )
-        return [found[number] for number in range(len(legs))]
+        return [found[leg] for leg in legs]
+
+    async def speaks_git(self, leg: Leg, notes: Notes) -> bool:
+        """Return whether the account on a leg's host runs git's own services, shell or not."""
+        try:
+            await self._carrier(leg, notes).advertised(self._sightings)
+        except SyncError:
+            return False
+        return True
 
     async def warm(self, host: str, notes: Notes) -> None:
         """Connect to a host ahead of its first run; raise `SyncError`."""
@@ -74,4 +116,17 @@ class HostPool:
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._cache.close()
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
+
+    def _has_shell(self, leg: Leg) -> bool:
+        return self._connections[leg.repository.host].host.access is Access.SH
+
+    def _at_home(self, leg: Leg) -> bool:
+        return leg.own and self._has_shell(leg)
+
+    def _shelled(self, leg: Leg, notes: Notes) -> SshRepository:
+        return SshRepository(self._connections[leg.repository.host], leg, notes, self._step_timeout)
+
+    def _carrier(self, leg: Leg, notes: Notes) -> Carrier:
+        return Carrier(leg, self._connections[leg.repository.host], self._cache.of(leg.site), notes)

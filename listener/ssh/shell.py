@@ -170,8 +170,13 @@ def refusal(reply: Reply) -> SyncError:
     code, text = found.groups()
     error = _REFUSALS.get(code, RemoteStepError)
     if error is RemoteStepError:
-        error = next((cause for words, cause in _CAUSES if re.search(words, said)), error)
+        error = cause_of(said) or error
     return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+
+
+def cause_of(said: str) -> type[RemoteStepError] | None:
+    """Return the error that git's and the shell's own words stand for, if they name a cause that has one."""
+    return next((cause for words, cause in _CAUSES if re.search(words, said)), None)
 
 
 _CAUSES: tuple[tuple[str, type[RemoteStepError]], ...] = (

@@ -26,11 +26,11 @@ from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, free_port
 from listener.sites import Host
-from listener.ssh import HostPool
 from listener.ssh import shell as shell_module
 from listener.ssh.connection import SHELLS, HostConnection
 from tests.conftest import unavailable
 from tests.contract.test_repository import Notes, host_of
+from tests.legs import pool_of
 from tests.proxy import Proxy
 
 SLOW = f"sleep 300.{os.getpid()}"
@@ -404,9 +404,11 @@ async def test_those_who_wait_for_a_dead_host_share_one_attempt_and_soon_do_not_
         assert proxy.connections == 3
 
 
-async def test_a_host_behind_another_is_reached_through_it(own_sshd: Sshd, sshd: Sshd) -> None:
+async def test_a_host_behind_another_is_reached_through_it(
+    own_sshd: Sshd, sshd: Sshd, tmp_path: Path
+) -> None:
     near, far = host_of(own_sshd), replace(host_of(sshd), name="far", via="near")
-    pool = HostPool({"far": far, "near": replace(near, name="near")}, step_timeout=10, connect_timeout=5)
+    pool = pool_of([far, replace(near, name="near")], tmp_path / "unused")
     notes = Notes()
     await pool.warm("far", notes)
     assert len(notes.named("connect")) == 2

@@ -14,7 +14,7 @@ from listener.sites import Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
 from tests.contract.test_repository import environment, host_of, pool, sync
-from tests.legs import changed
+from tests.legs import changed, pool_of
 
 __all__ = ["environment", "pool"]
 
@@ -128,7 +128,7 @@ async def test_a_step_ended_in_the_middle_of_its_transaction_leaves_no_lock(
 ) -> None:
     before = published.commit("staging")
     set_hook(published, "prepared", "sleep 300")
-    pool = HostPool({"studio": host_of(sshd)}, step_timeout=1, connect_timeout=10)
+    pool = pool_of([host_of(sshd)], published.path / "unused", step_timeout=1)
     with pytest.raises(StepTimedOutError):
         await sync(pool, environment)
     assert published.commit("staging") == before

@@ -32,7 +32,7 @@ from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.sync import Synchronizer
 from tests.conftest import age
-from tests.legs import changed, environment_of, only, unkept
+from tests.legs import changed, environment_of, only, pool_of, unkept
 from tests.publisher import STEPS, DeliveryNode, StudioPublisher
 
 QUIET = 2.0
@@ -58,8 +58,8 @@ def host_of(sshd: Sshd) -> Host:
 
 
 @pytest.fixture
-async def pool(sshd: Sshd) -> AsyncIterator[HostPool]:
-    pool = HostPool({"studio": host_of(sshd)}, step_timeout=20, connect_timeout=10)
+async def pool(sshd: Sshd, tmp_path: Path) -> AsyncIterator[HostPool]:
+    pool = pool_of([host_of(sshd)], tmp_path / "cache")
     yield pool
     await pool.close()
 

@@ -1,0 +1,314 @@
+"""The listener's own bare repositories, one a site, through which objects travel from host to host.
+
+Git itself does the work: a fetch or a push moves only what the other end lacks. Nothing here is worth
+keeping: a cache that is lost or damaged is made again from the hosts.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from listener.errors import CacheError, StepTimedOutError, SyncError, TransferError
+from listener.plans import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths, Signing
+from listener.sites import RepositoryAddress
+from listener.ssh.service import Service
+from listener.ssh.shell import cause_of
+
+T = TypeVar("T")
+
+PROCESSES = 8
+"""Git processes of the cache that run at the same time."""
+
+MENDED_AGAIN = 600.0
+"""Seconds after which a cache that seems damaged may be made anew once more."""
+
+TIDIED_AFTER = 50
+"""Transfers after which git may tidy a cache up."""
+
+_ENVIRONMENT = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "LC_ALL": "C",
+    "HOME": os.devnull,
+    "XDG_CONFIG_HOME": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_PROTOCOL_FROM_USER": "1",
+}
+
+_DAMAGE = re.compile(
+    r"^(?!remote:).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
+    r"|unable to (read|find|parse)|could not (read|parse)|missing (blob|tree|commit)|to a valid object)",
+    re.MULTILINE,
+)
+"""What git says of a repository that has lost objects, or itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a git process ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Cache:
+    """The repositories of all sites, in one folder."""
+
+    def __init__(self, folder: Path, *, limit: float) -> None:
+        """`limit` is how many seconds a git process may take."""
+        self._folder = folder
+        self._limit = limit
+        self._processes = asyncio.Semaphore(PROCESSES)
+        self._sites: dict[str, SiteCache] = {}
+
+    async def close(self) -> None:
+        """End what goes on by itself."""
+        await asyncio.gather(*(site.close() for site in self._sites.values()))
+
+    def of(self, site: str) -> "SiteCache":
+        """Return the repository of a site; it is made when it is first used."""
+        if site not in self._sites:
+            self._sites[site] = SiteCache(self._folder / f"{site}.git", self._limit, self._processes)
+        return self._sites[site]
+
+
+class SiteCache:
+    """The bare repository of one site."""
+
+    def __init__(self, path: Path, limit: float, processes: asyncio.Semaphore) -> None:
+        self._path = path
+        self._limit = limit
+        self._processes = processes
+        self._lock = asyncio.Lock()
+        self._made = False
+        self._generation = 0
+        self._mended_at = -MENDED_AGAIN
+        self._transfers = 0
+        self._tidying: asyncio.Task[None] | None = None
+
+    async def mending(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Carry a step out, once more with a cache made anew where the first one failed by its damage."""
+        generation = self._generation
+        try:
+            return await step()
+        except (CacheError, TransferError) as error:
+            if not (_DAMAGE.search(error.message) and await self._mended(generation)):
+                raise
+        return await step()
+
+    async def describe(self, *commits: str) -> dict[str, Branch]:
+        """Return those of the commits that are here, with their trees and committers."""
+        wanted = {commit for commit in commits if commit}
+        told = await self._git("show", "-s", "--ignore-missing", "--format=%H %T %ce", *wanted, "--")
+        found = (line.split(" ", 2) for line in told.splitlines())
+        return {
+            commit: Branch(commit, tree, committer_email=email)
+            for commit, tree, email in found
+            if commit in wanted
+        }
+
+    async def is_ancestor(self, commit: str, of: str) -> bool:
+        """Return whether a commit is an ancestor of another."""
+        done = await self._run(("merge-base", "--is-ancestor", commit, of))
+        if done.status not in {0, 1}:
+            raise CacheError(_failed("merge-base", done))
+        return done.status == 0
+
+    async def drift(self, commit: str, goal: str, listed: int, *, counting: bool) -> Drift:
+        """Return what would change where a branch at `commit` were made equal to `goal`."""
+        kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
+        told = await self._git("diff-tree", "-r", "-z", "--no-renames", "--name-status", commit, goal)
+        words = iter(told.split("\0"))
+        for kind, path in zip(words, words, strict=False):
+            kinds[kind if kind in kinds else "M"].append(path)
+        ahead = behind = None
+        if counting:
+            apart = await self._git("rev-list", "--left-right", "--count", f"{commit}...{goal}")
+            ahead, behind = map(int, apart.split())
+        added, changed, removed = (Paths(len(each), tuple(each[:listed])) for each in kinds.values())
+        blobs = sum(path.endswith(".blob") for each in kinds.values() for path in each)
+        return Drift(added, changed, removed, ahead, behind, blobs)
+
+    async def blobs(self, commit: str) -> int:
+        """Return how many pointers into a blob store a commit's tree has."""
+        told = await self._git("ls-tree", "-r", "-z", "--name-only", commit)
+        return sum(path.endswith(".blob") for path in told.split("\0"))
+
+    async def commit(
+        self, tree: str, parents: Sequence[str], signing: Signing, message: Sequence[str]
+    ) -> str:
+        """Make a commit; the same run makes the same object, here and on every host."""
+        who = {}
+        for role in ("AUTHOR", "COMMITTER"):
+            who[f"GIT_{role}_NAME"], who[f"GIT_{role}_EMAIL"] = COMMITTER_NAME, COMMITTER_EMAIL
+            who[f"GIT_{role}_DATE"] = f"{signing.at} +0000"
+        words = [word for parent in parents for word in ("-p", parent)]
+        words += [word for part in message for word in ("-m", part)]
+        made = await self._git(
+            "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *words, environment=who
+        )
+        return made.strip()
+
+    async def advertised(self, service: Service, *patterns: str) -> str:
+        """Return what `git ls-remote --symref` tells of a repository's refs."""
+        return await self._transfer(service, "ls-remote", "--symref", service.url, *patterns)
+
+    async def fetch(self, service: Service, refs: Mapping[str, str]) -> None:
+        """Bring refs of a repository here, each under the name that it is mapped to."""
+        specs = [f"+{there}:{here}" for there, here in refs.items()]
+        options = (
+            "--quiet",
+            "--no-tags",
+            "--no-auto-gc",
+            "--no-recurse-submodules",
+            "--no-show-forced-updates",
+        )
+        async with self._lock:
+            await self._transfer(service, "fetch", *options, service.url, *specs)
+
+    async def push(self, service: Service, *words: str) -> str:
+        """Push, and return what `git push --porcelain` tells of each ref, rejections included."""
+        told = await self._transfer(service, "push", "--porcelain", "--no-verify", service.url, *words)
+        self._tidy_now_and_then()
+        return told
+
+    async def keep(self, ref: str, commit: str) -> None:
+        """Remember a commit under a ref of the cache's own."""
+        await self._git("update-ref", ref, commit)
+
+    async def close(self) -> None:
+        """End what goes on by itself."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._tidying
+
+    async def _transfer(self, service: Service, *words: str) -> str:
+        done = await self._run(words, service)
+        rejected = re.search(r"^!\t", done.out, re.MULTILINE)
+        if done.status != 0 and not rejected:
+            raise await service.failure() or _unexplained(words[0], done)
+        return done.out
+
+    async def _git(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
+        done = await self._run(words, environment=environment)
+        if done.status != 0:
+            raise CacheError(_failed(words[0], done))
+        return done.out
+
+    async def _run(
+        self,
+        words: Sequence[str],
+        service: Service | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Done:
+        """Run git in the cache; its whole group is ended when time is over or the caller is cancelled."""
+        await self._make()
+        async with self._processes:
+            process = await asyncio.create_subprocess_exec(
+                "git",
+                *words,
+                env={**_ENVIRONMENT, "GIT_DIR": str(self._path), **(environment or {})},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=service.descriptors if service else (),
+                start_new_session=True,
+            )
+            if service is not None:
+                service.handed_over()
+            try:
+                async with asyncio.timeout(self._limit):
+                    out, err = await process.communicate()
+            except TimeoutError as error:
+                raise StepTimedOutError(f"git {words[0]} took over {self._limit:g} s") from error
+            finally:
+                await _end(process)
+        return Done(process.returncode or 0, _text(out), _text(err))
+
+    async def _make(self) -> None:
+        """Make the repository if it is not there."""
+        if self._made:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            process = await asyncio.create_subprocess_exec(
+                "git",
+                "init",
+                "--quiet",
+                "--bare",
+                "--template=",
+                str(self._path),
+                env=_ENVIRONMENT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            raise CacheError(f"The cache {self._path} can't be made: {error.strerror}") from error
+        _, err = await process.communicate()
+        if process.returncode != 0:
+            raise CacheError(f"The cache {self._path} can't be made: {_text(err).strip()[-300:]}")
+        self._made = True
+
+    async def _mended(self, generation: int) -> bool:
+        """Make the repository anew, unless somebody has since `generation`, or did so lately to no avail."""
+        async with self._lock:
+            if self._generation == generation:
+                if time.monotonic() - self._mended_at < MENDED_AGAIN:
+                    return False
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(shutil.rmtree, self._path)
+                self._made = False
+                self._mended_at = time.monotonic()
+                self._generation += 1
+        return True
+
+    def _tidy_now_and_then(self) -> None:
+        self._transfers += 1
+        if self._transfers % TIDIED_AFTER == 0 and (self._tidying is None or self._tidying.done()):
+            self._tidying = asyncio.create_task(self._tidy(), name=f"tidy {self._path.name}")
+
+    async def _tidy(self) -> None:
+        """Let git pack what has gathered, if it finds that worth while; never in anybody's way."""
+        with contextlib.suppress(SyncError):
+            await self._git("-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+
+
+def tip_ref(repository: RepositoryAddress, branch: str) -> str:
+    """Return the cache's own name for a branch of a repository."""
+    return f"refs/tips/{hashlib.sha256(f'{repository}:{branch}'.encode()).hexdigest()[:32]}"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.shield(process.wait())
+
+
+def _failed(command: str, done: Done) -> str:
+    return f"git {command} failed with status {done.status}: {done.err.strip()[-500:]}"
+
+
+def _unexplained(command: str, done: Done) -> SyncError:
+    """Return the error of a transfer of which the other end has told nothing."""
+    known = cause_of(done.err) if "remote:" in done.err else None
+    return (known or TransferError)(_failed(command, done))
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")

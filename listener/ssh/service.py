@@ -1,0 +1,151 @@
+"""Git's own services on a host (`git-upload-pack`, `git-receive-pack`), joined to the git of this machine.
+
+The session of the warm connection ends in two pipes, whose other ends git inherits: `git fetch fd::7,8` then
+speaks to the host over our connection, with its host keys, jump hosts and limits; no ssh client is started.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from listener.errors import (
+    ConnectionLostError,
+    GitUnavailableError,
+    NotARepositoryError,
+    ShellUnavailableError,
+    SyncError,
+    WrongOwnerError,
+)
+from listener.ssh.shell import cause_of
+
+FETCH = "git-upload-pack"
+PUSH = "git-receive-pack"
+
+STDERR_KEPT = 4096
+"""Bytes of what a service says on standard error that are kept, from its beginning."""
+
+ENDING = 5.0
+"""Seconds that a service may take to end once git here has ended; then its channel is closed."""
+
+
+@dataclass(slots=True)
+class Service:
+    """One running service, to be spoken to by one git process."""
+
+    name: str
+    reading: int
+    """The descriptor from which git reads."""
+    writing: int
+    _process: "asyncssh.SSHClientProcess[bytes]" = field(repr=False)
+    _said: "asyncio.Task[bytes]" = field(repr=False)
+    _lent: bool = False
+
+    @property
+    def url(self) -> str:
+        """What stands in git's command line for the remote repository."""
+        return f"fd::{self.reading},{self.writing}"
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """What git inherits."""
+        return self.reading, self.writing
+
+    def handed_over(self) -> None:
+        """Close this process's copies: git has its own, and their end must be the end."""
+        if not self._lent:
+            self._lent = True
+            os.close(self.reading)
+            os.close(self.writing)
+
+    async def failure(self) -> SyncError | None:
+        """Return what went wrong at the other end, once git here has failed; None if that can't be told."""
+        self.handed_over()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                await self._process.wait_closed()
+        status = self._process.exit_status
+        said = (await self._said).decode("utf-8", "replace").strip()
+        if status is None:
+            return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
+        return _told(self.name, status, said)
+
+    async def close(self) -> None:
+        """Let the service end, and close its channel if it does not."""
+        self.handed_over()
+        try:
+            async with asyncio.timeout(ENDING):
+                await self._process.wait_closed()
+        except TimeoutError:
+            self._process.channel.abort()
+        finally:
+            self._said.cancel()
+
+
+@contextlib.asynccontextmanager
+async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str) -> AsyncIterator[Service]:
+    """Start a service for the repository at `path` and lend it; raise what asyncssh raises."""
+    # git-shell wants the path in quotes, whatever is in it.
+    command = f"{name} '" + path.replace("'", "'\\''") + "'"
+    theirs_in, writing = os.pipe()
+    reading, theirs_out = os.pipe()
+    try:
+        process = await connection.create_process(
+            command, encoding=None, stdin=theirs_in, stdout=theirs_out, stderr=asyncssh.PIPE
+        )
+    except BaseException:
+        for descriptor in (theirs_in, writing, reading, theirs_out):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        raise
+    service = Service(name, reading, writing, process, asyncio.create_task(_beginning(process.stderr)))
+    try:
+        yield service
+    except BaseException:
+        # Whoever is cancelled or out of time has ended git: the service notices at its next read.
+        process.channel.abort()
+        raise
+    finally:
+        await asyncio.shield(service.close())
+
+
+async def _beginning(stream: "asyncssh.SSHReader[bytes]") -> bytes:
+    """Read a stream to its end and return its beginning."""
+    kept = bytearray()
+    while chunk := await stream.read(STDERR_KEPT):
+        kept += chunk[: STDERR_KEPT - len(kept)]
+    return bytes(kept)
+
+
+_CAUSES: tuple[tuple[str, type[SyncError]], ...] = (
+    (r"dubious ownership", WrongOwnerError),
+    (r"does not appear to be a git repository|not a git repository", NotARepositoryError),
+    (r"git-(upload|receive)-pack: (command )?not found|git: not found", GitUnavailableError),
+)
+
+COMMAND_NOT_FOUND = 127
+
+REFUSING = frozenset({1, 126})
+"""With these an account's login program refuses a command; git itself fails with 128."""
+
+
+def _told(name: str, status: int, said: str) -> SyncError | None:
+    """Return the error that a service's last words stand for, if it failed by itself."""
+    for words, cause in _CAUSES:
+        if re.search(words, said):
+            return cause(said[-300:])
+    if status == COMMAND_NOT_FOUND:
+        return GitUnavailableError(said[-300:] or f"{name} is not installed, or not on the PATH")
+    known = cause_of(said)
+    if known is not None:
+        return known(said[-300:])
+    if status in REFUSING or "unrecognized command" in said:
+        return ShellUnavailableError(
+            f"The account does not run {name}: {said[-300:] or f'exit status {status}'}",
+            remedy="give the account git-shell or a POSIX shell",
+        )
+    return None
