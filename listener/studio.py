@@ -133,13 +133,10 @@ class StudioClient:
         if task is None:
             task = self._under_way[key] = asyncio.create_task(self._in_time(question))
             task.add_done_callback(partial(self._answered, key))
-        try:
-            # One who stops waiting takes the answer from nobody else.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not task.cancelled():
-                raise
-        raise StudioUnavailableError("The listener stopped before Studio answered.")
+        await asyncio.wait([task])  # One who stops waiting takes the answer from nobody else.
+        if task.cancelled():
+            raise StudioUnavailableError("The listener stopped before Studio answered.")
+        return task.result()
 
     def _answered(self, key: Any, task: asyncio.Task[str]) -> None:
         del self._under_way[key]
