@@ -271,6 +271,20 @@ class BranchMovedError(SyncError):
     code = "branch-moved"
 
 
+class StudioUnavailableError(SyncError):
+    """Studio does not answer, or not what was asked."""
+
+    code = "studio-unavailable"
+    default_remedy = "check studio.url, that Studio runs, and that this machine reaches it"
+
+
+class NotPrimaryError(SyncError):
+    """The Studio that was asked is a replica: only its cluster's primary may be written to."""
+
+    code = "not-primary"
+    default_remedy = "point hosts.*.address at the cluster's primary, and studio.url too"
+
+
 class RefusedError(SyncError):
     """The sync is refused for as long as things stay as they are."""
 
@@ -422,6 +436,19 @@ class StaleLockError(RefusedError):
 
     code = "stale-lock"
     default_remedy = "make sure that no git process runs in the repository, then delete its HEAD.lock"
+
+
+class StudioRefusedError(RefusedError):
+    """Studio does not answer this question to this listener."""
+
+    code = "studio-refused"
+
+
+class UnknownToStudioError(RefusedError):
+    """Studio does not know the site."""
+
+    code = "unknown-to-studio"
+    default_remedy = "check the site's id, and that studio.url is the Studio that publishes it"
 
 
 class OnHoldError(RefusedError):

@@ -240,7 +240,7 @@ class Synchronizer:
         _proceed(plan)
         if plan.kind is PlanKind.UP_TO_DATE:
             return True
-        await self._ask_studio(way.leg, progress)
+        await self._ask_studio(way.leg, observation, progress)
         way.progress.uncertain = True
         await _kept(way.progress, progress, keep)
         with progress.timed("apply"):
@@ -251,14 +251,21 @@ class Synchronizer:
             raise BusyError(f"Studio holds {applied.busy}.", again_in=max(self._quiet, 0.5))
         return not applied.changed and _confirmed(way, observation, applied)
 
-    async def _ask_studio(self, leg: Leg, progress: Progress) -> None:
-        """Raise unless Studio, where it is configured, lets its own repository be moved."""
+    async def _ask_studio(self, leg: Leg, observation: Observation, progress: Progress) -> None:
+        """Raise unless Studio, where it is configured, lets its own repository be moved.
+
+        A publish that crashed may leave Studio saying for ever that it publishes: after `patience` without a
+        touch, that is taken for what it is.
+        """
         if self._studio is None or not leg.own:
             return
         with progress.timed("studio"):
             reason = await self._studio.check(leg.site)
-        if reason:
+        if not reason:
+            return
+        if not observation.touched or observation.idle < self._patience:
             raise BusyError(reason, again_in=STUDIO_AGAIN)
+        progress.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
 
     async def _apply(self, way: _Way, plan: Plan, observation: Observation) -> Applied:
         """Apply a plan. A cancel in the middle of it counts only if the branch has not moved."""

@@ -17,6 +17,7 @@ from listener.intake import Intake
 from listener.journal import Cleaner, Remarks
 from listener.ssh import HostPool
 from listener.store import open_store
+from listener.studio import StudioClient
 from listener.sync import Synchronizer
 from listener.web import Ports, application
 from listener.worker import Worker
@@ -37,8 +38,12 @@ class System:
             transfer_timeout=settings.sync.transfer_timeout,
             cache=Path(settings.sync.cache),
         )
+        self.studio = _studio(settings)
         self.synchronizer = Synchronizer(
-            self.pool, quiet=settings.sync.quiet, patience=settings.sync.patience
+            self.pool,
+            quiet=settings.sync.quiet,
+            patience=settings.sync.patience,
+            studio=self.studio,
         )
         self.worker = Worker(
             self.store,
@@ -79,9 +84,15 @@ class System:
         self._stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
-        await self.pool.close()
+        await self.close()
         await self.store.close()
         self.log.info("stopped", handed_back=handed_back)
+
+    async def close(self) -> None:
+        """Close the ways to the hosts and to Studio."""
+        await self.pool.close()
+        if self.studio is not None:
+            await self.studio.close()
 
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
@@ -155,6 +166,15 @@ class System:
         for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
             if isinstance(ended, Exception):
                 self.log.error("defect", exc_info=ended)
+
+
+def _studio(settings: Settings) -> StudioClient | None:
+    asked = settings.studio
+    if asked is None:
+        return None
+    return StudioClient(
+        asked.url, token=asked.token, management_token=asked.management_token, timeout=asked.timeout
+    )
 
 
 def cleaner(settings: Settings) -> Cleaner:

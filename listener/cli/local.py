@@ -54,7 +54,7 @@ async def unentered(settings: Settings) -> AsyncIterator[System]:
     try:
         yield system
     finally:
-        await system.pool.close()
+        await system.close()
 
 
 async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:

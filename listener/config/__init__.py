@@ -10,11 +10,19 @@ import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
-from listener.config.model import Document, EnvironmentEntry, HookEntry, SiteEntry, TokenEntry
+from listener.config.model import (
+    Document,
+    EnvironmentEntry,
+    HookEntry,
+    SiteEntry,
+    StudioSection,
+    TokenEntry,
+)
 from listener.config.names import unix_seconds
 from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
@@ -24,6 +32,7 @@ from listener.config.settings import (
     LogSettings,
     ServerSettings,
     Settings,
+    StudioSettings,
     SyncSettings,
     describe,
     to_dict,
@@ -37,11 +46,15 @@ __all__ = [
     "LogSettings",
     "ServerSettings",
     "Settings",
+    "StudioSettings",
     "SyncSettings",
     "describe",
     "load",
     "to_dict",
 ]
+
+SECRETS = ("hooks.*.secrets.*", "studio.token", "studio.management_token")
+"""Where secrets stand in a file."""
 
 DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
 
@@ -90,9 +103,19 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document),
         log=LogSettings(**document.log.model_dump()),
-        secrets=frozenset(secret.encode() for hook in document.hooks.values() for secret in hook.secrets),
+        secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=warnings,
+        studio=None if document.studio is None else _studio(document.studio),
     )
+
+
+def _secrets(document: Document) -> Iterator[str]:
+    for hook in document.hooks.values():
+        yield from hook.secrets
+    if document.studio is not None:
+        for token in filter(None, (document.studio.token, document.studio.management_token)):
+            yield token
+            yield quote(token, safe="")  # as it stands in a URL
 
 
 def _site(name: str, entry: SiteEntry) -> Site:
@@ -139,6 +162,12 @@ def _token(entry: TokenEntry) -> Token:
     return Token(entry.name, entry.sha256, entry.role, frozenset(entry.sites), expires)
 
 
+def _studio(section: StudioSection) -> StudioSettings:
+    return StudioSettings(
+        section.url.removesuffix("/"), section.token, section.management_token, section.timeout
+    )
+
+
 def _sync(document: Document) -> SyncSettings:
     section = document.sync
     beside = str(Path("/" + document.store.removeprefix(STORE_PREFIX).lstrip("/")).with_name("cache"))
@@ -166,9 +195,13 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 place = shown(("sites", site, "environments", name, "follow"))
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     yield from _blind(document)
-    for location, _ in find(resolution.tree, "hooks.*.secrets.*"):
-        if location not in resolution.references:
-            yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    studio = document.studio
+    if studio is not None and studio.url.startswith("http:") and not _loopback(_host(studio.url)):
+        yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
+    for pattern in SECRETS:
+        for location, value in find(resolution.tree, pattern):
+            if value is not None and location not in resolution.references:
+                yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
     if not document.hooks and not document.tokens:
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
 
@@ -184,6 +217,10 @@ def _blind(document: Document) -> Iterator[str]:
                     f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
                     "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
                 )
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 def _loopback(host: str) -> bool:

@@ -1,5 +1,6 @@
 """The shape of a configuration file. A setting's description is what its error tells to write."""
 
+from types import NoneType
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -20,6 +21,7 @@ from listener.config.names import (
     Sha256,
     SiteId,
     StoreUrl,
+    StudioUrl,
     User,
     Whole,
     rule,
@@ -132,6 +134,19 @@ class TokenEntry(Section):
     expires: Moment | None = Field(None, description="a time such as 2027-01-31T00:00:00Z")
 
 
+class StudioSection(Section):
+    """CrafterCMS Studio, where it is asked before a branch is moved."""
+
+    url: StudioUrl = Field(description="Studio's address, such as http://studio.example.com:8080/studio")
+    token: str | None = Field(
+        None, repr=False, description="the access token of a Studio user, such as credential:studio-token"
+    )
+    management_token: str | None = Field(
+        None, repr=False, description="Studio's management token, such as credential:studio-management"
+    )
+    timeout: Limit = Field(5.0, description="how long Studio may take to answer, such as 5s")
+
+
 class SyncSection(Section):
     """How syncs go."""
 
@@ -175,6 +190,7 @@ class Document(Section):
     sites: dict[SiteId, SiteEntry] = Field(min_length=1, description="a map of sites, at least one")
     hooks: dict[Name, HookEntry] = Field(default_factory=dict, description="a map of webhook endpoints")
     tokens: list[TokenEntry] = Field(default_factory=list, description="a list of API credentials")
+    studio: StudioSection | None = Field(None, description="a map of url and at least one token")
     sync: SyncSection = Field(default_factory=SyncSection, description="a map of settings")
     log: LogSection = Field(default_factory=LogSection, description="a map of settings")
 
@@ -192,7 +208,13 @@ def section(location: Location) -> type[Section] | None:
     for step in location:
         if isinstance(kind, type) and issubclass(kind, Section):
             entry = kind.model_fields.get(str(step))
-            kind = entry.annotation if entry else None
+            kind = _wanted(entry.annotation) if entry else None
         else:
             kind = get_args(kind)[-1] if get_args(kind) else None
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _wanted(kind: Any) -> Any:
+    """Return what a setting is, where it is there."""
+    others = [each for each in get_args(kind) if each is not NoneType]
+    return others[0] if NoneType in get_args(kind) else kind

@@ -24,6 +24,10 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _BRANCH_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_STUDIO = re.compile(
+    r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
+    r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/studio/?"
+)
 _STORE = "write sqlite:///var/lib/sync-staging/listener.db (the part after sqlite:// is the absolute path)"
 
 
@@ -111,6 +115,17 @@ def store_fault(store: str) -> str:
     return ""
 
 
+def studio_fault(url: str) -> str:
+    """Return what is wrong with Studio's URL."""
+    write = "write Studio's own address, such as http://studio.example.com:8080/studio"
+    if re.search("[@?#]", url):
+        return f"holds a user, a query or a fragment; {write}, and its tokens as the settings beside it"
+    match = _STUDIO.fullmatch(url)
+    if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (the ports that there are)
+        return f"is not the URL of a Studio; {write}, with /studio at its end"
+    return ""
+
+
 def seconds(value: object) -> object:
     """Return the seconds of a number or of text such as `250ms`; raise a refusal for anything else."""
     number = math.nan
@@ -170,6 +185,7 @@ LocalPath = Annotated[
 ]
 RemotePath = Annotated[str, checked(path_fault)]
 StoreUrl = Annotated[str, checked(store_fault)]
+StudioUrl = Annotated[str, checked(studio_fault)]
 User = Annotated[
     str,
     matching(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,254}\$?", "is not a user name; write one such as crafter"),

@@ -5,6 +5,7 @@ once, and nothing twice.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ from listener.signatures import SCHEMES
 
 SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")}
 """The settings of which a hook of a scheme has exactly one: they say what its deliveries may select."""
+
+STUDIO_TOKENS = ("token", "management_token")
+
+_TOKEN = re.compile(r"[!-~]{1,8192}")
+"""Printable ASCII: it stands in a header, or in a URL."""
 
 
 def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
@@ -36,6 +42,7 @@ def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Probl
     for location, token in find(tree, "tokens.*"):
         if isinstance(token, dict):
             yield from _token(location, token)
+    yield from _studio(resolution)
     for key in ("name", "sha256"):
         yield from _distinct(tree, f"tokens.*.{key}")
     yield from _ssh_files(resolution, surroundings)
@@ -183,6 +190,28 @@ def _token(location: Location, token: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(place, "is missing: write the list of sites that this member may sync")
     if token.get("role") == "admin" and token.get("sites"):
         yield Problem(place, "has no meaning for an admin, who covers every site; remove it or write member")
+
+
+def _studio(resolution: Resolution) -> Iterator[Problem]:
+    for location, studio in find(resolution.tree, "studio"):
+        if studio is None:
+            yield Problem(location, "is empty; write a map of url and at least one token, or remove it")
+        if not isinstance(studio, dict):
+            continue
+        given = [key for key in STUDIO_TOKENS if key in studio]
+        if not given:
+            yield Problem(location, f"has no token; write {' or '.join(STUDIO_TOKENS)}, or both")
+        for key in given:
+            yield from _studio_token((*location, key), studio[key], resolution)
+
+
+def _studio_token(place: Location, token: Any, resolution: Resolution) -> Iterator[Problem]:
+    if place in resolution.exposed:
+        yield _exposed(place, resolution.exposed[place])
+    if token is None:
+        yield Problem(place, "is empty; write the token, or remove the setting")
+    if isinstance(token, str) and place not in resolution.unresolved and not _TOKEN.fullmatch(token):
+        yield Problem(place, "is no token; write it on one line, without spaces, as Studio shows it")
 
 
 def _ssh_files(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:

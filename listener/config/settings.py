@@ -27,6 +27,20 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StudioSettings:
+    """Where Studio is asked before a branch is moved; it has at least one of the tokens."""
+
+    url: str
+    """It ends with Studio's own path, without a slash."""
+    token: str | None = field(repr=False)
+    """Whose user may read the publishing status."""
+    management_token: str | None = field(repr=False)
+    """What tells the cluster role."""
+    timeout: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class SyncSettings:
     """How syncs go. Times are seconds."""
 
@@ -66,6 +80,7 @@ class Settings:
     """Every secret, for the log to leave out."""
     warnings: tuple[str, ...] = ()
     """What is allowed, but better known."""
+    studio: StudioSettings | None = None
 
     @property
     def store_path(self) -> str:
@@ -83,6 +98,7 @@ def describe(settings: Settings) -> list[str]:
         *(line for site in settings.sites for line in _site_lines(site)),
         *(_hook_line(hook) for hook in settings.hooks.values()),
         *(_token_line(token) for token in settings.tokens),
+        *(_studio_line(studio) for studio in (settings.studio,) if studio),
         f"sync: at most {sync.concurrency} at a time, each tried up to {sync.retry.attempts} times",
         f"log: {settings.log.level} and above, format {settings.log.format}",
         *(f"warning: {warning}" for warning in settings.warnings),
@@ -127,6 +143,12 @@ def _token_line(token: Token) -> str:
     return f"token {token.name}: {token.role}{covers}{ends}"
 
 
+def _studio_line(studio: StudioSettings) -> str:
+    asked = ["whether it is publishing"] if studio.token else []
+    asked += ["whether it is the primary"] if studio.management_token else []
+    return f"studio: {studio.url}, asked {' and '.join(asked)}, answers within {studio.timeout:g} s"
+
+
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
@@ -140,6 +162,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "sites": {site.id: _site_dict(site) for site in settings.sites},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
         "tokens": [_token_dict(token) for token in settings.tokens],
+        "studio": _studio_dict(settings.studio) if settings.studio else None,
         "sync": asdict(settings.sync),
         "log": asdict(settings.log),
         "warnings": list(settings.warnings),
@@ -175,3 +198,12 @@ def _hook_dict(hook: Hook) -> dict[str, Any]:
 def _token_dict(token: Token) -> dict[str, Any]:
     expires = None if token.expires is None else _utc(token.expires)
     return {"name": token.name, "role": str(token.role), "sites": sorted(token.sites), "expires": expires}
+
+
+def _studio_dict(studio: StudioSettings) -> dict[str, Any]:
+    return {
+        "url": studio.url,
+        "token": studio.token is not None,
+        "management_token": studio.management_token is not None,
+        "timeout": studio.timeout,
+    }

@@ -189,7 +189,7 @@ async def test_every_line_names_run_site_environment_and_host(listener: Client, 
     canonical = events[-1]
     assert canonical["outcome"] == "succeeded"
     assert canonical["new"] == published.commit("staging")
-    assert set(canonical["durations"]) == {"observe", "apply"}
+    assert set(canonical["durations"]) == {"observe", "keep", "apply"}
 
 
 async def test_a_log_is_live_until_the_run_ends(listening: Start, published: Published) -> None:

@@ -159,7 +159,7 @@ REFUSED = [
     (
         "metrics",
         {},
-        "metrics: is no setting; Known: hooks, hosts, log, server, sites, ssh, store, sync, tokens",
+        "metrics: is no setting; Known: hooks, hosts, log, server, sites, ssh, store, studio, sync, tokens",
     ),
     ("ssh", None, "ssh: is missing: a map of known_hosts and identity"),
     ("ssh/identity", None, "ssh.identity: is missing: the path of the private key"),

@@ -10,7 +10,7 @@ ROOT = Path(listener.__file__).parent
 FLOORS = (
     {"errors", "sites", "signatures", "deliveries", "access", "runs", "plans"},
     {"intake", "worker", "sync", "progress", "journal", "follow"},
-    {"store", "ssh", "web", "config", "logs", "systemd"},
+    {"store", "ssh", "web", "studio", "config", "logs", "systemd"},
     {"system"},
     {"cli", "demo", "rehearsal", "__main__"},
 )

@@ -1,0 +1,111 @@
+"""What CrafterCMS Studio answers when it is asked whether it is publishing and whether it is the primary."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Self
+
+from aiohttp import web
+
+OK = {"code": 0, "message": "OK", "remedialAction": "", "documentationUrl": ""}
+
+Misbehaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def status_of_4(word: str | None) -> dict[str, Any]:
+    """The body that Studio 4.x gives for a status word."""
+    return {
+        "response": OK,
+        "publishingStatus": {
+            "enabled": True, "status": word, "lockOwner": None, "lockTTL": None, "published": True,
+        },
+    }  # fmt: skip
+
+
+def status_of_5(task: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The body that Studio 5.x gives for the task that publishes a package, or for none."""
+    return {
+        "response": OK,
+        "publishingStatus": {"enabled": True, "published": True, "currentTask": task},
+    }
+
+
+TASK = {
+    "taskId": {"siteId": "mysite", "packageId": 7}, "type": "publish", "state": "IN_PROGRESS", "stages": [],
+}  # fmt: skip
+
+
+class FakeStudio:
+    """Serves both routes on loopback, under `/studio`; takes down who asked what."""
+
+    def __init__(self, *, version: int = 4) -> None:
+        self.version = version
+        """4 and before, or 5: where the publishing status stands."""
+        self.token = "studio.access-token_4711"
+        self.management_token = "management+token/0815"
+        self.bodies: dict[str, Any] = {}
+        """What is answered for each site; others are not known."""
+        self.replica = False
+        self.requests: list[str] = []
+        """Path and query of each request."""
+        self.misbehave: Misbehaviour | None = None
+        """What is done instead of answering."""
+        self.answering = asyncio.Event()
+        """Cleared, every answer waits until it is set."""
+        self.answering.set()
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/studio"
+
+    async def __aenter__(self) -> Self:
+        application = web.Application()
+        application.router.add_get("/{path:.*}", self._answer)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        self.answering.set()
+        await self._runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request.raw_path)
+        await self.answering.wait()
+        if self.misbehave is not None:
+            return await self.misbehave(request)
+        if request.path == "/studio/api/2/monitoring/status":
+            return self._role(request)
+        site = self._site(request)
+        if site is None:
+            return web.Response(status=404, text="<h1>Not Found</h1>", content_type="text/html")
+        return self._status(request, site)
+
+    def _role(self, request: web.Request) -> web.Response:
+        if request.query.get("token") != self.management_token:
+            return web.json_response({"message": "Management authorization failed"}, status=401)
+        role = "REPLICA" if self.replica else "PRIMARY"
+        return web.json_response(
+            {"response": OK, "status": {"role": role}}, status=202 if self.replica else 200
+        )
+
+    def _site(self, request: web.Request) -> str | None:
+        """The site that a request asks about, or None where this version has no such route."""
+        match request.path.split("/")[2:]:
+            case ["api", "2", "publish", "status"] if self.version < 5:
+                return request.query.get("siteId")
+            case ["api", "2", "publish", site, "status"] if self.version >= 5:
+                return site
+        return None
+
+    def _status(self, request: web.Request, site: str) -> web.Response:
+        if request.headers.getall("Authorization", []) != [f"Bearer {self.token}"]:
+            return web.json_response({"response": {"code": 6001, "message": "Unauthorized"}}, status=401)
+        if site not in self.bodies:
+            return web.json_response({"response": {"code": 3000, "message": "Not found"}}, status=404)
+        return web.json_response(self.bodies[site])
