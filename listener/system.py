@@ -15,6 +15,7 @@ from listener.config import Settings
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
 from listener.intake import Intake
 from listener.journal import Cleaner, Remarks
+from listener.rollback import Rollbacks
 from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioClient
@@ -125,6 +126,7 @@ class System:
                 sites=self.settings.sites,
                 worker=self.worker,
                 synchronizer=self.synchronizer,
+                rollbacks=Rollbacks(self.store, self.settings.sites, self.synchronizer, time.time, self.log),
                 tokens=self.settings.tokens,
                 ready=self.unready,
                 stopping=self._stopping,

@@ -3,10 +3,11 @@
 import argparse
 import contextlib
 import json
+from typing import Any
 
 from listener.cli import wording
-from listener.cli.client import connected, path
-from listener.cli.failures import DONE
+from listener.cli.client import Client, connected, path
+from listener.cli.failures import DONE, RefusedByListenerError
 from listener.cli.options import Commands, Handler, add_client, add_command, add_group, add_json
 from listener.cli.printing import document, json_line, say, table, tell
 from listener.cli.wording import Document, moment, short
@@ -112,12 +113,26 @@ async def show(arguments: argparse.Namespace) -> int:
     """Tell all of one run."""
     async with connected(arguments) as client:
         run = await client.get(path("runs", arguments.run))
+        back = await _rollback(client, run)
     if arguments.json:
-        document(run)
+        document(run | {"rollback": back})
     else:
         for line in wording.run(run):
             say(line)
+        for line in wording.rollback(back) if back else ():
+            say(line)
     return DONE
+
+
+async def _rollback(client: Client, run: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a rollback would do, or why there is none; None while the run goes on."""
+    if run["finished_at"] is None:
+        return None
+    try:
+        return await client.post(path("runs", run["id"], "rollback"), {"dry_run": True})
+    except RefusedByListenerError as error:
+        # The run is told all the same: what can't be taken back is no failure of `show`.
+        return {"error": error.code, "message": error.message, "remedy": error.remedy}
 
 
 async def log(arguments: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ async def sync(arguments: argparse.Namespace) -> int:
     done = await (_locally(arguments) if arguments.local else _by_listener(arguments))
     if arguments.dry_run:
         return _tell_plan(arguments, done)
-    return _conclude(arguments, done)
+    return conclude(arguments, done)
 
 
 async def _locally(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -54,10 +54,10 @@ async def _by_listener(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.dry_run:
             return await client.post(where, {"dry_run": True})
         run = await client.post(where)
-        return run if arguments.no_wait else await _followed(client, run["id"])
+        return run if arguments.no_wait else await followed(client, run["id"])
 
 
-async def _followed(client: Client, run_id: str) -> dict[str, Any]:
+async def followed(client: Client, run_id: str) -> dict[str, Any]:
     """Tell a run's log, and its successors', as they grow; return the run that was the last."""
     while True:
         async with contextlib.aclosing(client.log(run_id, follow=True)) as lines:
@@ -79,7 +79,8 @@ def _tell_plan(arguments: argparse.Namespace, look: dict[str, Any]) -> int:
     return FAILED if refused else DONE
 
 
-def _conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
+def conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
+    """Tell what became of a run; raise `RunFailedError` if it failed."""
     if arguments.json:
         document(run)
     else:

@@ -73,6 +73,30 @@ def outcome(run: Document) -> str:
     return f"{place(run)}: {done['plan']}, {short(done['old'])} -> {short(done['new'])}, {removed} removed"
 
 
+_BACK = {
+    PlanKind.UP_TO_DATE: "is there already",
+    PlanKind.FORWARD_COMMIT: "would get a forward commit with the content of",
+    PlanKind.RESET: "would be moved, its commit kept under a backup ref, to",
+    PlanKind.BUSY: "would wait, for Studio publishes or has just been at work, and go to",
+    PlanKind.REFUSE: "can't go back to",
+}
+
+
+def rollback(look: Document) -> Iterator[str]:
+    """Yield the lines that tell what the rollback of a run would do now."""
+    for leg in look.get("legs", [look]):
+        on = f" on {leg['repository']}" if "legs" in look else ""
+        if "error" in leg:
+            yield f"rollback{on}: not now: {leg['message']}"
+        else:
+            yield f"rollback{on}: the branch {_BACK[PlanKind(leg['plan'])]} {short(leg['target'])}"
+            if leg["reason"]:
+                yield f"  {leg['reason']}"
+        yield from _remedy(leg)
+        if "error" not in leg and leg["plan"] != PlanKind.REFUSE:
+            yield from _changes(leg)
+
+
 def plan(where: str, look: Document) -> Iterator[str]:
     """Yield the lines that tell what a sync would do now, on each repository where there are several."""
     if "legs" in look:
@@ -98,6 +122,10 @@ def _plan(where: str, look: Document) -> Iterator[str]:
         return
     if look["ahead"] is not None:
         yield f"  {counted(look['ahead'], 'commit')} ahead of live, {look['behind']} behind"
+    yield from _changes(look)
+
+
+def _changes(look: Document) -> Iterator[str]:
     for change, verb in (("added", "add"), ("changed", "change"), ("removed", "remove")):
         yield f"  would {verb} {counted(look[f'{change}_count'], 'path')}" + (":" if look[change] else "")
         yield from paths(look, change, PATHS_SHOWN)

@@ -13,6 +13,7 @@ from listener.access import Token
 from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
 from listener.intake import Intake
 from listener.journal import Log
+from listener.rollback import Rollbacks
 from listener.runs import RunStore
 from listener.sites import Sites
 from listener.sync import Synchronizer
@@ -37,6 +38,7 @@ class Ports:
     sites: Sites
     worker: Worker
     synchronizer: Synchronizer
+    rollbacks: Rollbacks
     tokens: tuple[Token, ...]
     ready: Callable[[], Awaitable[str]]
     """Returns why the listener can't take requests now; empty when it can."""
@@ -55,7 +57,18 @@ def application(ports: Ports) -> web.Application:
     app = web.Application(middlewares=[_errors_and_log(ports.log)])
     app.add_routes(Crafter(gate, ports.sites, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
-    app.add_routes(Runs(gate, ports.sites, ports.store, ports.worker, calls, ports.stopping).routes())
+    app.add_routes(
+        Runs(
+            gate,
+            ports.sites,
+            ports.store,
+            ports.worker,
+            calls,
+            ports.rollbacks,
+            ports.stopping,
+            body_timeout=ports.body_timeout,
+        ).routes()
+    )
     app.add_routes(
         SiteRoutes(
             gate,

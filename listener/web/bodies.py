@@ -6,7 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
-from listener.errors import BadRequestError, BodyTooLargeError, BodyTooSlowError, UnsupportedMediaError
+from listener.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    InvalidParametersError,
+    UnsupportedMediaError,
+)
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -44,3 +50,20 @@ async def read_object(request: web.Request, *, seconds: float, empty_allowed: bo
     if not isinstance(value, dict):
         raise BadRequestError
     return value
+
+
+async def dry_run(request: web.Request, *, seconds: float) -> bool:
+    """Return whether a body, which may be empty and has nothing else in it, asks for a dry run."""
+    body = await read_object(request, seconds=seconds, empty_allowed=True)
+    only(body, "dry_run")
+    asked = body.get("dry_run", False)
+    if not isinstance(asked, bool):
+        raise InvalidParametersError("dry_run")
+    return asked
+
+
+def only(body: dict[str, Any], *known: str) -> None:
+    """Raise `BadRequestError` if a body has other fields than the known ones."""
+    unknown = sorted(set(body) - set(known))
+    if unknown:
+        raise BadRequestError(f"Unknown field(s): {', '.join(unknown)[:200]}. Known: {', '.join(known)}.")

@@ -8,9 +8,10 @@ from aiohttp import web
 
 from listener.access import Token
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.rollback import Rollbacks
 from listener.runs import ENDED, Origin, Run, RunFilter, RunStore, State
 from listener.sites import Sites
-from listener.web import views
+from listener.web import bodies, views
 from listener.web.calls import Calls
 from listener.web.credentials import Gate
 from listener.web.preferences import EVENTS, NDJSON, preferred
@@ -30,8 +31,13 @@ class Runs:
         store: RunStore,
         worker: Worker,
         calls: Calls,
+        rollbacks: Rollbacks,
         stopping: asyncio.Event,
+        *,
+        body_timeout: float,
     ) -> None:
+        self._rollbacks = rollbacks
+        self._body_timeout = body_timeout
         self._stopping = stopping
         self._gate = gate
         self._sites = sites
@@ -46,6 +52,7 @@ class Runs:
         yield web.get("/api/v1/runs/{run}/log", self.log)
         yield web.post("/api/v1/runs/{run}/cancel", self.cancel)
         yield web.post("/api/v1/runs/{run}/retry", self.retry)
+        yield web.post("/api/v1/runs/{run}/rollback", self.rollback)
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer a page of the history, newest first, and where the next one starts."""
@@ -83,6 +90,16 @@ class Runs:
         environment = self._sites.environment(run.site, run.environment)
         acceptance = await self._calls.request(environment, caller, Origin.RETRY)
         return await self._calls.answer(await self._store.run(acceptance.runs[0]))
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """Take back what a run did, or answer what that would do."""
+        caller, run = await self._visible(request)
+        if await bodies.dry_run(request, seconds=self._body_timeout):
+            return web.json_response(views.looks(await self._rollbacks.look(run)))
+        if not caller.admin:
+            raise ForbiddenError("Only an admin rolls back; see what it would do with dry_run.")
+        started = await self._rollbacks.request(run, caller.name)
+        return await self._calls.answer(started)
 
     async def _visible(self, request: web.Request) -> tuple[Token, Run]:
         caller = self._gate.caller(request)

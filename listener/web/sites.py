@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from listener.access import Token
-from listener.errors import BadRequestError, InvalidParametersError
+from listener.errors import InvalidParametersError
 from listener.intake import Intake
 from listener.journal import Log, Remarks
 from listener.runs import Hold, RunStore
@@ -70,12 +70,7 @@ class SiteRoutes:
     async def sync(self, request: web.Request) -> web.StreamResponse:
         """Start a run for one environment, or answer what one would do."""
         caller, environment = self._asked(request)
-        body = await bodies.read_object(request, seconds=self._body_timeout, empty_allowed=True)
-        _only(body, "dry_run")
-        dry_run = body.get("dry_run", False)
-        if not isinstance(dry_run, bool):
-            raise InvalidParametersError("dry_run")
-        if dry_run:
+        if await bodies.dry_run(request, seconds=self._body_timeout):
             return web.json_response(await self._look(environment))
         return await self._calls.native(request, environment, caller)
 
@@ -83,7 +78,7 @@ class SiteRoutes:
         """Freeze one environment, with a reason."""
         caller, environment = self._asked(request)
         body = await bodies.read_object(request, seconds=self._body_timeout)
-        _only(body, "reason")
+        bodies.only(body, "reason")
         reason = body.get("reason")
         if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_MOST:
             raise InvalidParametersError("reason")
@@ -134,9 +129,3 @@ class SiteRoutes:
         if len(found) == 1 and found[0].error is not None:
             raise found[0].error
         return views.looks(found)
-
-
-def _only(body: dict[str, Any], *known: str) -> None:
-    unknown = sorted(set(body) - set(known))
-    if unknown:
-        raise BadRequestError(f"Unknown field(s): {', '.join(unknown)[:200]}. Known: {', '.join(known)}.")

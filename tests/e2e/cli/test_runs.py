@@ -28,8 +28,11 @@ async def test_a_run_is_shown_with_who_asked_and_what_it_removed(running: Daemon
     lines = done.out.splitlines()
     assert lines[0].split() == ["run", run["id"]]
     assert any(line.startswith("asked for") and line.endswith("by root (api)") for line in lines)
-    assert lines[-2:] == ["removed      1 path", "    site/website/staged-for-review/index.xml"]
-    assert (await shell("runs", "show", run["id"], "--json")).document == run
+    removed = lines.index("removed      1 path")
+    assert lines[removed + 1] == "    site/website/staged-for-review/index.xml"
+    shown = (await shell("runs", "show", run["id"], "--json")).document
+    assert shown["rollback"]["plan"] == "forward-commit"
+    assert {key: shown[key] for key in run} == run
 
 
 async def test_the_log_of_a_waiting_run_is_what_is_there_or_followed_until_it_ends(
@@ -102,3 +105,23 @@ async def test_a_failed_run_is_retried_by_a_new_one(
     assert done.status == 0
     assert done.document["id"] != failed
     assert (await api.ended(done.document["id"]))["state"] == "succeeded"
+
+
+async def test_a_run_is_rolled_back_after_it_was_told_what_that_would_do(
+    running: Daemon, shell: Shell, published: Published
+) -> None:
+    tree = published.tree("staging")
+    run = (await shell("sync", "mysite", "staging", "--json")).document
+    shown = (await shell("runs", "show", run["id"])).out.splitlines()
+    old = run["outcome"]["old"][:10]
+    would = f"rollback: the branch would get a forward commit with the content of {old}"
+    assert would in shown
+    assert "    site/website/staged-for-review/index.xml" in shown[shown.index(would) :]
+    dry = await shell("rollback", run["id"], "--dry-run")
+    assert (dry.status, dry.out.splitlines()[0]) == (0, would)
+    assert published.tree("staging") != tree
+    done = await shell("rollback", run["id"])
+    assert done.status == 0
+    assert published.tree("staging") == tree
+    again = await shell("rollback", run["id"])
+    assert (again.status, "back there already" in again.err) == (1, True)

@@ -1,0 +1,81 @@
+"""Taking back what a run did: it is looked at first, and done by a run of its own, with a hold."""
+
+from collections.abc import Callable
+
+from listener.errors import ConflictError
+from listener.journal import Log, Remarks
+from listener.plans import PlanKind
+from listener.runs import ENDED, Hold, Origin, Run, RunStore, Trigger, new_id
+from listener.sites import Environment, Sites
+from listener.sync import Look, Synchronizer
+
+
+class Rollbacks:
+    """Looks at what a rollback would do, and starts it."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        sites: Sites,
+        synchronizer: Synchronizer,
+        clock: Callable[[], float],
+        log: Log,
+    ) -> None:
+        self._store = store
+        self._sites = sites
+        self._synchronizer = synchronizer
+        self._clock = clock
+        self._log = log
+
+    async def look(self, run: Run) -> list[Look]:
+        """Return for each repository that a run moved what its rollback would do now.
+
+        Raises `ConflictError` for a run that has nothing to take back, `NotFoundError`.
+        """
+        _, looks = await self._looked(run)
+        return looks
+
+    async def request(self, run: Run, actor: str) -> Run:
+        """Start the rollback of a run and return its run once that is durable.
+
+        Raises `ConflictError` if the branch has moved since, or can't go back for another reason; `SyncError`
+        if that can't be told now.
+        """
+        environment, looks = await self._looked(run)
+        for look in looks:
+            if look.error is not None and not look.error.permanent:
+                raise look.error
+            refusal = look.error or (look.plan.refusal if look.plan else None)
+            if refusal is not None:
+                raise ConflictError(f"{look.leg}: {refusal.message}", remedy=refusal.remedy)
+        if all(look.plan is not None and look.plan.kind is PlanKind.UP_TO_DATE for look in looks):
+            raise ConflictError("The environment is back there already.")
+        live = await self._synchronizer.live(environment, self._remarks(environment))
+        now = self._clock()
+        trigger = Trigger(new_id(now), run.site, run.environment, Origin.ROLLBACK, actor, now)
+        hold = Hold(run.site, run.environment, f"run {run.id} was rolled back", actor, now, live)
+        started = await self._store.roll_back(trigger, run.id, hold)
+        self._log.log(
+            20,
+            "rollback",
+            site=run.site,
+            environment=run.environment,
+            actor=actor,
+            undoes=run.id,
+            run=started.id,
+        )
+        return started
+
+    async def _looked(self, run: Run) -> tuple[Environment, list[Look]]:
+        if run.state not in ENDED:
+            raise ConflictError(f"The run is {run.state}: only one that has ended is rolled back.")
+        if run.outcome is None or not run.outcome.undoable:
+            raise ConflictError("The run moved no branch that was there before: nothing can be taken back.")
+        environment = self._sites.environment(run.site, run.environment)
+        looks = await self._synchronizer.look_back(environment, run, self._remarks(environment))
+        if not looks:
+            raise ConflictError("The environment lies in other repositories by now.")
+        return environment, looks
+
+    def _remarks(self, environment: Environment) -> Remarks:
+        return Remarks(self._log, site=environment.site, environment=environment.name)
