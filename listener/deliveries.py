@@ -71,7 +71,7 @@ class Hook:
     repositories: Mapping[str, str] = field(default_factory=dict)
     """The sender's full repository names, each with the site that it mirrors."""
     sites: frozenset[str] = frozenset()
-    """The sites that a payload which names a site may select."""
+    """The sites, and patterns of sites, that a payload which names a site may select."""
     site: str | None = None
     """The one site that every delivery selects, for payloads that name none."""
     body_limit: int = 1 << 20
@@ -129,13 +129,19 @@ def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
             return Ignored(f"the hook does not cover the repository {_told(facts.repository)}")
     elif hook.site is not None:
         site_id = hook.site
-    elif facts.site is not None and facts.site in hook.sites:
+    elif facts.site is not None and _covers(hook, facts.site, sites):
         site_id = facts.site
     else:
         return Ignored(f"the hook does not cover the site {_told(facts.site or '')}")
     return (
         sites.site(site_id) if site_id in sites else Ignored(f"the site {_told(site_id)} is not configured")
     )
+
+
+def _covers(hook: Hook, site_id: str, sites: Sites) -> bool:
+    """Return whether the hook names the site, or the pattern that stands for it."""
+    pattern = sites.pattern(site_id)
+    return site_id in hook.sites or (pattern is not None and pattern.text in hook.sites)
 
 
 def _github(delivery: Delivery) -> Facts:

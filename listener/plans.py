@@ -22,7 +22,7 @@ from listener.errors import (
     SyncError,
     UnbornBranchError,
 )
-from listener.sites import Leg, Policy
+from listener.sites import Leg, Policy, RepositoryAddress
 
 COMMITTER_NAME = "sync-staging"
 COMMITTER_EMAIL = "sync-staging@localhost"
@@ -189,7 +189,14 @@ class Repository(Protocol):
 
 
 class Repositories(Protocol):
-    """Finds the repositories of legs."""
+    """Finds the repositories of legs, and which ones are there."""
+
+    async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:
+        """Return the ids of the sites that have a repository where a pattern's address says.
+
+        With `site`, only that one is looked for. Ids are told as they are found: they may match no pattern.
+        Raises `SyncError`.
+        """
 
     def of(self, leg: Leg, notes: Notes) -> Repository:
         """Return the leg's repository; what happens while it is spoken to goes to `notes`."""

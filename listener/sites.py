@@ -1,10 +1,17 @@
 """Sites, their environments, and where these lie."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from listener.errors import EnvironmentNotFoundError, SiteNotFoundError
+
+CREATED_BY_STUDIO = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}")
+"""The ids that Studio gives a new site, except that none begins with a dash."""
+
+PLACEHOLDER = "{site}"
+"""Stands for the site's id in the paths of a pattern."""
 
 
 class Policy(StrEnum):
@@ -140,27 +147,83 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class SitePattern:
+    """Sites that are configured together: their ids match the pattern, and stand in their paths."""
+
+    text: str
+    """Characters of a site id, and one `*` for any of them."""
+    template: Site
+    """What a site is, with `{site}` in the place of its id in each path."""
+
+    def matches(self, site_id: str) -> bool:
+        """Return whether this is the id of such a site, by Studio's rules too."""
+        before, _, after = self.text.partition("*")
+        return (
+            CREATED_BY_STUDIO.fullmatch(site_id) is not None
+            and len(site_id) >= len(before) + len(after)
+            and site_id.startswith(before)
+            and site_id.endswith(after)
+        )
+
+    def site(self, site_id: str) -> Site:
+        """Return the site of that id, which matches."""
+
+        def named(address: RepositoryAddress) -> RepositoryAddress:
+            return replace(address, path=address.path.replace(PLACEHOLDER, site_id))
+
+        def leg(each: Leg) -> Leg:
+            return replace(each, site=site_id, repository=named(each.repository), source=named(each.source))
+
+        environments = {
+            name: replace(each, site=site_id, legs=tuple(map(leg, each.legs)))
+            for name, each in self.template.environments.items()
+        }
+        return replace(
+            self.template,
+            id=site_id,
+            repository=named(self.template.repository),
+            environments=environments,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Sites:
     """All configured sites. A site id from outside is only ever looked up here."""
 
     by_id: Mapping[str, Site] = field(default_factory=dict)
+    patterns: tuple[SitePattern, ...] = ()
+    """The most specific one first."""
 
     @classmethod
-    def of(cls, sites: Iterable[Site]) -> "Sites":
-        """Return the sites, to be found by their ids."""
-        return cls({site.id: site for site in sites})
+    def of(cls, sites: Iterable[Site], patterns: Iterable[SitePattern] = ()) -> "Sites":
+        """Return the sites, to be found by their ids, and what stands for the others."""
+        ordered = sorted(patterns, key=lambda pattern: -len(pattern.text))
+        return cls({site.id: site for site in sites}, tuple(ordered))
 
     def __iter__(self) -> Iterator[Site]:
+        """Iterate over those that are configured by their ids."""
         return iter(self.by_id.values())
 
     def __contains__(self, site_id: object) -> bool:
-        return site_id in self.by_id
+        return isinstance(site_id, str) and (site_id in self.by_id or self.pattern(site_id) is not None)
+
+    def pattern(self, site_id: str) -> SitePattern | None:
+        """Return the pattern that stands for a site; None for a site of its own, or none at all."""
+        if site_id in self.by_id:
+            return None
+        return next((pattern for pattern in self.patterns if pattern.matches(site_id)), None)
 
     def site(self, site_id: str) -> Site:
-        """Return the site of that id, or raise `SiteNotFoundError`."""
-        if site_id not in self.by_id:
+        """Return the site of that id, or raise `SiteNotFoundError`.
+
+        Whether a site of a pattern exists is not known here: `listener.directory` asks its host.
+        """
+        if site_id in self.by_id:
+            return self.by_id[site_id]
+        pattern = self.pattern(site_id)
+        if pattern is None:
             raise SiteNotFoundError
-        return self.by_id[site_id]
+        return pattern.site(site_id)
 
     def environment(self, site_id: str, name: str) -> Environment:
         """Return one environment of one site; raise `SiteNotFoundError` or `EnvironmentNotFoundError`."""

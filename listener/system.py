@@ -12,6 +12,7 @@ from aiohttp import web
 
 from listener import systemd
 from listener.config import Settings
+from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
 from listener.intake import Intake
 from listener.journal import Cleaner, Remarks
@@ -46,6 +47,7 @@ class System:
             patience=settings.sync.patience,
             studio=self.studio,
         )
+        self.directory = Directory(settings.sites, self.pool, time.time, self.log)
         self.worker = Worker(
             self.store,
             settings.sites,
@@ -124,6 +126,7 @@ class System:
                 intake=self.intake,
                 store=self.store,
                 sites=self.settings.sites,
+                directory=self.directory,
                 worker=self.worker,
                 synchronizer=self.synchronizer,
                 rollbacks=Rollbacks(self.store, self.settings.sites, self.synchronizer, time.time, self.log),

@@ -66,9 +66,11 @@ async def _checks(settings: Settings) -> list[Check]:
     async with local.unentered(settings) as system:
         hosts = await asyncio.gather(*(_host(system, name) for name in settings.hosts))
         answering = {name for name, check in zip(settings.hosts, hosts, strict=True) if check.ok}
-        environments = [each for site in settings.sites for each in site.environments.values()]
+        sites, unlisted = await system.directory.all()
+        environments = [each for site in sites for each in site.environments.values()]
         looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
-    return [*hosts, *(check for checks in looks for check in checks)]
+    patterns = [_failed(f"sites {each.pattern}", each.error) for each in unlisted]
+    return [*hosts, *patterns, *(check for checks in looks for check in checks)]
 
 
 async def _host(system: System, name: str) -> Check:

@@ -80,6 +80,8 @@ async def status(arguments: argparse.Namespace) -> int:
         for environment in site["environments"]
     ]
     table(_HEADINGS, (row for site, environment in stands for row in _rows(site, environment)))
+    for each in found.get("unlisted", ()):
+        say(f"{each['pattern']}: its sites can't be listed: {each['message']}")
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE

@@ -19,8 +19,10 @@ from listener.config.model import (
     Document,
     EnvironmentEntry,
     HookEntry,
+    RepositoryEntry,
     SiteEntry,
     StudioSection,
+    SyncSection,
     TokenEntry,
 )
 from listener.config.names import unix_seconds
@@ -28,7 +30,6 @@ from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
 from listener.config.rules import broken
 from listener.config.settings import (
-    STORE_PREFIX,
     LogSettings,
     ServerSettings,
     Settings,
@@ -39,7 +40,7 @@ from listener.config.settings import (
 )
 from listener.deliveries import Hook
 from listener.runs import RetryPolicy
-from listener.sites import Access, Environment, Host, RepositoryAddress, Site, Sites
+from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAddress, Site, SitePattern, Sites
 
 __all__ = [
     "DEFAULT_PATH",
@@ -98,10 +99,13 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
             )
             for name, entry in document.hosts.items()
         },
-        sites=Sites.of(_site(name, entry) for name, entry in document.sites.items()),
+        sites=Sites.of(
+            (_site(name, entry) for name, entry in document.sites.items() if "*" not in name),
+            (SitePattern(name, _site(name, entry)) for name, entry in document.sites.items() if "*" in name),
+        ),
         hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
-        sync=_sync(document),
+        sync=_sync(document.sync),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=warnings,
@@ -119,7 +123,7 @@ def _secrets(document: Document) -> Iterator[str]:
 
 
 def _site(name: str, entry: SiteEntry) -> Site:
-    repository = RepositoryAddress(entry.repository.host, entry.repository.path)
+    repository = _address(entry.repository)
     environments = {
         key: _environment(name, key, value, repository, entry.live)
         for key, value in entry.environments.items()
@@ -127,13 +131,16 @@ def _site(name: str, entry: SiteEntry) -> Site:
     return Site(name, repository, entry.live, environments)
 
 
+def _address(entry: RepositoryEntry) -> RepositoryAddress:
+    """Return an address; that of a pattern may not lead out of the folder that holds its sites."""
+    before, found, _ = entry.path.partition(PLACEHOLDER)
+    return RepositoryAddress(entry.host, entry.path, (before.rpartition("/")[0] or "/") if found else "")
+
+
 def _environment(
     site: str, name: str, entry: EnvironmentEntry, repository: RepositoryAddress, live: str
 ) -> Environment:
-    carriers = [
-        (RepositoryAddress(each.host, each.path), each.branch or entry.branch or name)
-        for each in entry.repositories
-    ]
+    carriers = [(_address(each), each.branch or entry.branch or name) for each in entry.repositories]
     return Environment.of(
         site,
         name,
@@ -168,16 +175,14 @@ def _studio(section: StudioSection) -> StudioSettings:
     )
 
 
-def _sync(document: Document) -> SyncSettings:
-    section = document.sync
-    beside = str(Path("/" + document.store.removeprefix(STORE_PREFIX).lstrip("/")).with_name("cache"))
+def _sync(section: SyncSection) -> SyncSettings:
     return SyncSettings(
         quiet=section.quiet,
         patience=section.patience,
         step_timeout=section.step_timeout,
         connect_timeout=section.connect_timeout,
         transfer_timeout=section.transfer_timeout,
-        cache=section.cache or beside,
+        cache=section.cache,
         concurrency=section.concurrency,
         retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
     )

@@ -157,8 +157,8 @@ class SyncSection(Section):
     transfer_timeout: Limit = Field(
         1800.0, description="how long bringing objects to another host may take, such as 30m"
     )
-    cache: LocalPath | None = Field(
-        None, description="the absolute path of a folder for the cache of objects"
+    cache: LocalPath = Field(
+        "/var/lib/sync-staging/cache", description="the absolute path of a folder for the cache of objects"
     )
     concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
     attempts: Whole = Field(20, ge=1, le=1000, description="how often a failing sync is tried, such as 20")

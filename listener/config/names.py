@@ -63,7 +63,9 @@ def checked(find_fault: Callable[[str], str]) -> AfterValidator:
 def site_fault(site: str) -> str:
     """Return what is wrong with a site id; Studio's own rule is the same without dots."""
     if "*" in site:
-        return "patterns with * are not read by this version; name each site"
+        if re.fullmatch(r"[a-z0-9_-]*\*[a-z0-9_-]*", site):
+            return ""
+        return "is no pattern of site ids; write * alone or among lower-case letters, digits, - and _"
     if not re.fullmatch(r"[a-z0-9_][a-z0-9_.-]{0,254}", site) or ".." in site:
         return "is not a site id; use lower-case letters, digits, - and _, as in Studio"
     return ""

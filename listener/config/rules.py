@@ -16,6 +16,7 @@ from listener.config.names import branch_fault
 from listener.config.problems import Location, Problem, nearest, quoted, shown
 from listener.config.references import Resolution, Surroundings, find
 from listener.signatures import SCHEMES
+from listener.sites import PLACEHOLDER, Access, RepositoryAddress, Site, SitePattern
 
 SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")}
 """The settings of which a hook of a scheme has exactly one: they say what its deliveries may select."""
@@ -32,9 +33,11 @@ def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Probl
     for pattern in ("sites.*.repository.host", "sites.*.environments.*.repositories.*.host", "hosts.*.via"):
         yield from _known(tree, "host", "hosts", pattern)
     yield from _detours(tree)
-    for pattern in ("hooks.*.repositories.*", "hooks.*.site", "hooks.*.sites.*", "tokens.*.sites.*"):
-        yield from _known(tree, "site", "sites", pattern)
+    for pattern in ("hooks.*.repositories.*", "hooks.*.site", "tokens.*.sites.*"):
+        yield from _known_site(tree, pattern)
+    yield from _known_site(tree, "hooks.*.sites.*", patterns=True)
     yield from _repositories(tree)
+    yield from _placeholders(tree)
     yield from _environments(tree)
     for location, hook in find(tree, "hooks.*"):
         if isinstance(hook, dict):
@@ -54,6 +57,41 @@ def _known(tree: Any, noun: str, section: str, pattern: str) -> Iterator[Problem
         if isinstance(value, str) and value not in known:
             hint = nearest(value, [str(name) for name in known])
             yield Problem(location, f"names no configured {noun}; {hint}")
+
+
+def _known_site(tree: Any, place: str, *, patterns: bool = False) -> Iterator[Problem]:
+    """Yield what names no site: neither a configured one, nor one that a pattern may stand for."""
+    sites = [str(location[-1]) for location, _ in find(tree, "sites.*")]
+    for location, value in find(tree, place):
+        if not isinstance(value, str) or (value in sites and (patterns or "*" not in value)):
+            continue
+        if not any("*" in text and SitePattern(text, _NOWHERE).matches(value) for text in sites):
+            known = sites if patterns else [each for each in sites if "*" not in each]
+            yield Problem(location, f"names no configured site; {nearest(value, known)}")
+
+
+_NOWHERE = Site("", RepositoryAddress("", ""), "", {})
+
+
+def _placeholders(tree: Any) -> Iterator[Problem]:
+    """Yield the paths that do not tell the sites of a pattern apart, or have no pattern to tell apart."""
+    git = {location[1] for location, access in find(tree, "hosts.*.access") if access == Access.GIT}
+    for place in ("sites.*.repository", "sites.*.environments.*.repositories.*"):
+        for location, repository in find(tree, place):
+            path = repository.get("path") if isinstance(repository, dict) else None
+            if not isinstance(path, str):
+                continue
+            wanted = int("*" in str(location[1]))
+            if path.count(PLACEHOLDER) != wanted:
+                text = "must hold {site} once" if wanted else "holds {site}, which only sites by pattern have"
+                yield Problem((*location, "path"), f"{text}; write one such as {_PATHS[wanted]}")
+            if wanted and repository.get("host") in git:
+                yield Problem(
+                    (*location, "host"), "has access: git, and sites by pattern need a host with access: sh"
+                )
+
+
+_PATHS = ("/srv/sites/mysite/published", "/srv/sites/{site}/published")
 
 
 def _detours(tree: Any) -> Iterator[Problem]:
@@ -80,7 +118,7 @@ def _distinct(tree: Any, pattern: str) -> Iterator[Problem]:
 def _repositories(tree: Any) -> Iterator[Problem]:
     first: dict[tuple[str, str], Location] = {}
     for location, repository in find(tree, "sites.*.repository"):
-        if not isinstance(repository, dict):
+        if not isinstance(repository, dict) or "*" in str(location[1]):
             continue
         host, path = repository.get("host"), repository.get("path")
         if not isinstance(host, str) or not isinstance(path, str):
@@ -96,12 +134,13 @@ def _environments(tree: Any) -> Iterator[Problem]:
     taken: dict[tuple[str, str, str], Location] = {}
     for location, site in find(tree, "sites.*"):
         if isinstance(site, dict):
-            live = site.get("live", "live")
-            for key in _carried(site.get("repository"), live):
-                taken[key] = (*location, "live")
+            # Which sites a pattern has is not known here: it is compared with itself alone.
+            others = {} if "*" in str(location[-1]) else taken
+            for key in _carried(site.get("repository"), site.get("live", "live")):
+                others[key] = (*location, "live")
             for at, environment in find(site, "environments.*"):
                 if isinstance(environment, dict):
-                    yield from _environment((*location, *at), site, environment, taken)
+                    yield from _environment((*location, *at), site, environment, others)
 
 
 def _environment(

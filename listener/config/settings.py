@@ -95,7 +95,7 @@ def describe(settings: Settings) -> list[str]:
         f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
         f"store: {settings.store_path}",
         *(_host_line(host) for host in settings.hosts.values()),
-        *(line for site in settings.sites for line in _site_lines(site)),
+        *(line for site in _told(settings.sites) for line in _site_lines(site)),
         *(_hook_line(hook) for hook in settings.hooks.values()),
         *(_token_line(token) for token in settings.tokens),
         *(_studio_line(studio) for studio in (settings.studio,) if studio),
@@ -113,6 +113,11 @@ def _host_line(host: Host) -> str:
     through = f", through {host.via}" if host.via else ""
     through += ", git's own services only" if host.access is Access.GIT else ""
     return f"host {host.name}: {host.user}@{_authority(host.address, host.port)}{through}"
+
+
+def _told(sites: Sites) -> list[Site]:
+    """Return the sites as they are configured, patterns last."""
+    return [*sites, *(pattern.template for pattern in sites.patterns)]
 
 
 def _site_lines(site: Site) -> list[str]:
@@ -159,7 +164,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "server": asdict(settings.server),
         "store": settings.store,
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
-        "sites": {site.id: _site_dict(site) for site in settings.sites},
+        "sites": {site.id: _site_dict(site) for site in _told(settings.sites)},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
         "tokens": [_token_dict(token) for token in settings.tokens],
         "studio": _studio_dict(settings.studio) if settings.studio else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from listener.errors import SyncError
 from listener.plans import Notes, Observation
-from listener.sites import Access, Host, Leg
+from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
 from listener.ssh.connection import HostConnection
 from listener.ssh.relayed import Carrier, RelayedRepository, Sightings
@@ -101,6 +101,15 @@ class HostPool:
             *map(look, relayed),
         )
         return [found[leg] for leg in legs]
+
+    async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:
+        """Return the ids of the sites that have a repository where a pattern's address says."""
+        before, after = address.path.removeprefix(address.root).lstrip("/").split(PLACEHOLDER)
+        after, slash, rest = after.partition("/")
+        question = (address.root, before, after, slash + rest, site or "")
+        connection = self._connections[address.host]
+        told = await connection.call(notes, self._step_timeout, "ss_sites", *question)
+        return [line.removeprefix("site ") for line in told.split("\n") if line.startswith("site ")]
 
     async def speaks_git(self, leg: Leg, notes: Notes) -> bool:
         """Return whether the account on a leg's host runs git's own services, shell or not."""

@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from listener import __version__
 from listener.access import Token
+from listener.directory import Directory
 from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
 from listener.intake import Intake
 from listener.journal import Log
@@ -36,6 +37,7 @@ class Ports:
     intake: Intake
     store: RunStore
     sites: Sites
+    directory: Directory
     worker: Worker
     synchronizer: Synchronizer
     rollbacks: Rollbacks
@@ -55,7 +57,7 @@ def application(ports: Ports) -> web.Application:
     gate = Gate(ports.tokens, ports.clock)
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     app = web.Application(middlewares=[_errors_and_log(ports.log)])
-    app.add_routes(Crafter(gate, ports.sites, calls, body_timeout=ports.body_timeout).routes())
+    app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(
         Runs(
@@ -72,7 +74,7 @@ def application(ports: Ports) -> web.Application:
     app.add_routes(
         SiteRoutes(
             gate,
-            ports.sites,
+            ports.directory,
             ports.store,
             ports.synchronizer,
             ports.intake,

@@ -6,8 +6,9 @@ from typing import Any
 from aiohttp import web
 
 from listener.access import Token
+from listener.directory import Directory
 from listener.errors import EnvironmentNotFoundError, InvalidParametersError, UnauthorizedError
-from listener.sites import Environment, Site, Sites
+from listener.sites import Environment, Site
 from listener.web import bodies
 from listener.web.calls import Calls
 from listener.web.credentials import Gate
@@ -23,9 +24,9 @@ RESET_ENVIRONMENT = "staging"
 class Crafter:
     """Handles `sync-staging` and `reset-staging`."""
 
-    def __init__(self, gate: Gate, sites: Sites, calls: Calls, *, body_timeout: float) -> None:
+    def __init__(self, gate: Gate, directory: Directory, calls: Calls, *, body_timeout: float) -> None:
         self._gate = gate
-        self._sites = sites
+        self._directory = directory
         self._calls = calls
         self._body_timeout = body_timeout
 
@@ -39,13 +40,13 @@ class Crafter:
     async def sync_staging(self, request: web.Request) -> web.StreamResponse:
         """Make the named environment of the named site equal to live."""
         caller, (site_id, name) = await self._asked(request, "site_id", "environment")
-        environment = self._site(caller, site_id).environment(name)
+        environment = (await self._site(caller, site_id)).environment(name)
         return await self._calls.crafter(request, environment, caller)
 
     async def reset_staging(self, request: web.Request) -> web.StreamResponse:
         """Make the environment `staging` (or the only one) of the named site equal to live."""
         caller, (site_id,) = await self._asked(request, "site_id")
-        environment = _staging(self._site(caller, site_id))
+        environment = _staging(await self._site(caller, site_id))
         return await self._calls.crafter(request, environment, caller)
 
     async def _asked(self, request: web.Request, *names: str) -> tuple[Token, tuple[str, ...]]:
@@ -54,11 +55,11 @@ class Crafter:
         body = await bodies.read_object(request, seconds=self._body_timeout)
         return caller, _parameters(body, *names)
 
-    def _site(self, caller: Token, site_id: str) -> Site:
+    async def _site(self, caller: Token, site_id: str) -> Site:
         """Return the site; a caller whom it does not concern learns not even whether it exists."""
         if not caller.covers(site_id):
             raise UnauthorizedError
-        return self._sites.site(site_id)
+        return await self._directory.site(site_id)
 
 
 def _parameters(body: Mapping[str, Any], *names: str) -> tuple[str, ...]:

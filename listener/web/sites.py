@@ -6,11 +6,12 @@ from typing import Any
 from aiohttp import web
 
 from listener.access import Token
+from listener.directory import Directory
 from listener.errors import InvalidParametersError
 from listener.intake import Intake
 from listener.journal import Log, Remarks
 from listener.runs import Hold, RunStore
-from listener.sites import Environment, Site, Sites
+from listener.sites import Environment, Site
 from listener.sync import Synchronizer
 from listener.web import bodies, views
 from listener.web.calls import Calls
@@ -26,7 +27,7 @@ class SiteRoutes:
     def __init__(
         self,
         gate: Gate,
-        sites: Sites,
+        directory: Directory,
         store: RunStore,
         synchronizer: Synchronizer,
         intake: Intake,
@@ -37,7 +38,7 @@ class SiteRoutes:
         body_timeout: float,
     ) -> None:
         self._gate = gate
-        self._sites = sites
+        self._directory = directory
         self._store = store
         self._synchronizer = synchronizer
         self._intake = intake
@@ -58,25 +59,29 @@ class SiteRoutes:
     async def overview(self, request: web.Request) -> web.Response:
         """Answer every site that the caller may see, with the drift of its environments."""
         caller = self._gate.caller(request)
-        visible = [site for site in self._sites if caller.covers(site.id)]
-        return web.json_response({"sites": await self._stand(visible)})
+        sites, unlisted = await self._directory.all()
+        visible = [site for site in sites if caller.covers(site.id)]
+        view: dict[str, Any] = {"sites": await self._stand(visible)}
+        if unlisted and caller.admin:
+            view["unlisted"] = [views.unlisted(each) for each in unlisted]
+        return web.json_response(view)
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer one site."""
         self._gate.caller_for(request, request.match_info["site"])
-        (stand,) = await self._stand([self._sites.site(request.match_info["site"])])
+        (stand,) = await self._stand([await self._directory.site(request.match_info["site"])])
         return web.json_response(stand)
 
     async def sync(self, request: web.Request) -> web.StreamResponse:
         """Start a run for one environment, or answer what one would do."""
-        caller, environment = self._asked(request)
+        caller, environment = await self._asked(request)
         if await bodies.dry_run(request, seconds=self._body_timeout):
             return web.json_response(await self._look(environment))
         return await self._calls.native(request, environment, caller)
 
     async def hold(self, request: web.Request) -> web.Response:
         """Freeze one environment, with a reason."""
-        caller, environment = self._asked(request)
+        caller, environment = await self._asked(request)
         body = await bodies.read_object(request, seconds=self._body_timeout)
         bodies.only(body, "reason")
         reason = body.get("reason")
@@ -91,15 +96,15 @@ class SiteRoutes:
 
     async def release(self, request: web.Request) -> web.Response:
         """Let one environment go. One that follows live catches up with what it missed."""
-        caller, environment = self._asked(request)
+        caller, environment = await self._asked(request)
         released, run = await self._intake.release(environment, caller.name)
         runs = [] if run is None else [run.id]
         return web.json_response({"released": views.hold(released), "runs": runs})
 
-    def _asked(self, request: web.Request) -> tuple[Token, Environment]:
+    async def _asked(self, request: web.Request) -> tuple[Token, Environment]:
         site_id = request.match_info["site"]
         caller = self._gate.caller_for(request, site_id)
-        return caller, self._sites.environment(site_id, request.match_info["environment"])
+        return caller, await self._directory.environment(site_id, request.match_info["environment"])
 
     async def _stand(self, sites: Sequence[Site]) -> list[dict[str, Any]]:
         """Return how sites stand: one look at every environment, their holds, their last successes."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.plans import Branch, Observation, Plan, equal, undone
 from listener.runs import Hold, LegOutcome, Outcome, Run, Trigger
@@ -93,6 +94,17 @@ def looks(looks: Sequence[Look]) -> dict[str, Any]:
         return _look(looks[0])
     legs = [{"repository": str(each.leg), **_look(each)} for each in looks]
     return {"equal": all(leg.get("equal", False) for leg in legs), "legs": legs}
+
+
+def unlisted(unlisted: Unlisted) -> dict[str, Any]:
+    """Return why the sites of a pattern could not be listed."""
+    error = unlisted.error
+    return {
+        "pattern": unlisted.pattern,
+        "error": error.code,
+        "message": error.message,
+        "remedy": error.remedy,
+    }
 
 
 def _look(look: Look) -> dict[str, Any]:

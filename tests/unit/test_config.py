@@ -197,7 +197,18 @@ REFUSED = [
     ("hosts/studio/user", "-x", "hosts.studio.user: is not a user name"),
     ("sites/My Site", {}, 'sites."My Site": is not a site id; use lower-case'),
     ("sites/a..b", {}, 'sites."a..b": is not a site id'),
-    ("sites/brand-*", {}, "sites.brand-*: patterns with * are not read by this version"),
+    ("sites/brand-*-*", {}, "is no pattern of site ids; write * alone"),
+    (
+        "sites/*/repository",
+        {"host": "studio", "path": "/srv/x"},
+        "path: must hold {site} once; write one",
+    ),
+    (
+        "sites/mysite/repository/path",
+        "/srv/{site}/published",
+        "path: holds {site}, which only sites by pattern have",
+    ),
+    ("hooks/publisher/sites", ["brand-*"], "hooks.publisher.sites.0: names no configured site"),
     (
         "sites/mysite/repository/host",
         "studoi",
