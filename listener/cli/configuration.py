@@ -14,6 +14,7 @@ from listener.errors import ListenerError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
 from listener.sites import Environment
+from listener.ssh import destination
 from listener.system import System
 
 
@@ -52,7 +53,8 @@ async def check_config(arguments: argparse.Namespace) -> int:
         settings = local.settings_of(arguments)
         checks = await _checks(settings)
     else:
-        settings, checks = config.load(address.config_path(arguments)), []
+        settings = config.load(address.config_path(arguments))
+        checks = await _aliases(settings)
     if arguments.json:
         document({"configuration": config.to_dict(settings), "checks": [asdict(check) for check in checks]})
     else:
@@ -68,6 +70,17 @@ async def _checks(settings: Settings) -> list[Check]:
         environments = [each for site in settings.sites for each in site.environments.values()]
         looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
     return [*hosts, *looks]
+
+
+async def _aliases(settings: Settings) -> list[Check]:
+    """Return what is wrong with the file of ssh.config for a host; its Match exec runs, as it does to connect."""
+    checks = []
+    for name, host in settings.hosts.items():
+        try:
+            await destination.find(host)
+        except SyncError as error:
+            checks.append(_failed(f"host {name}", error))
+    return checks
 
 
 async def _host(system: System, name: str) -> Check:

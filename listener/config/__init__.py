@@ -14,7 +14,16 @@ from pathlib import Path
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
-from listener.config.model import Document, EnvironmentEntry, HookEntry, SiteEntry, SyncSection, TokenEntry
+from listener.config.model import (
+    Document,
+    EnvironmentEntry,
+    HookEntry,
+    HostEntry,
+    SiteEntry,
+    SshSection,
+    SyncSection,
+    TokenEntry,
+)
 from listener.config.names import unix_seconds
 from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
@@ -44,6 +53,8 @@ __all__ = [
 
 DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
 
+SSH_PORT = 22
+
 BODY_LIMIT = 1 << 20
 """Bytes."""
 BODY_LIMITS: Mapping[str, int] = {"github": 25 << 20}
@@ -67,14 +78,10 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
-    ssh = document.ssh
     return Settings(
         server=ServerSettings(**document.server.model_dump()),
         store=document.store,
-        hosts={
-            name: Host(name, entry.address, entry.port, entry.user, ssh.known_hosts, ssh.identity, entry.via)
-            for name, entry in document.hosts.items()
-        },
+        hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
         sites=Sites.of(_site(name, entry) for name, entry in document.sites.items()),
         hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
@@ -82,6 +89,21 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for hook in document.hooks.values() for secret in hook.secrets),
         warnings=warnings,
+    )
+
+
+def _host(name: str, entry: HostEntry, ssh: SshSection) -> Host:
+    port = SSH_PORT if entry.port is None and ssh.config is None else entry.port
+    return Host(
+        name,
+        entry.address,
+        port,
+        entry.user,
+        ssh.known_hosts,
+        ssh.identity,
+        via=entry.via,
+        agent=ssh.agent,
+        config=ssh.config,
     )
 
 
