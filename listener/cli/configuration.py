@@ -73,7 +73,7 @@ async def _checks(settings: Settings) -> list[Check]:
 
 
 async def _aliases(settings: Settings) -> list[Check]:
-    """Return what is wrong with the file of ssh.config for a host; its Match exec runs, as it does to connect."""
+    """Return the hosts that the file of ssh.config does not lead to. Its Match exec runs."""
     checks = []
     for name, host in settings.hosts.items():
         try:

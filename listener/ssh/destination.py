@@ -107,16 +107,13 @@ def resolve(host: Host) -> Destination:
 
 
 def _options(host: Host) -> asyncssh.SSHClientConnectionOptions:
-    options = asyncssh.SSHClientConnectionOptions(
+    return asyncssh.SSHClientConnectionOptions(
         host=host.address,
         port=() if host.port is None else host.port,
         username=host.user or (),
         config=host.config,
         **OURS,
     )
-    if options.config.has_match_final():
-        options.update(reload=True, final=True)
-    return options
 
 
 def _jumps(host: Host, written: object) -> tuple[Host, ...]:

@@ -6,6 +6,7 @@ thing before the host's greeting than after it has looked at a key.
 
 import contextlib
 import errno
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,6 +77,11 @@ def of_connecting(attempt: Attempt) -> Iterator[None]:
         raise _ended(attempt, error) from error
     except OSError as error:
         raise (_ended if attempt.connection else _not_reached)(attempt, error) from error
+    except UnicodeError as error:
+        raise HostUnreachableError(
+            f"{_where(attempt.host)}: its address is no name that can be looked up",
+            remedy="correct hosts.*.address",
+        ) from error
 
 
 def _timed_out(attempt: Attempt) -> SyncError:
@@ -122,6 +128,8 @@ def _not_forwarded(attempt: Attempt, error: asyncssh.ChannelOpenError) -> SyncEr
     where, gate = _where(attempt.host), attempt.gate
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
         return ForwardingRefusedError(f"{where}: {gate} does not forward connections to it")
+    if error.reason == "SSH connection closed":
+        return HostUnreachableError(f"{where} can't be reached: the connection to {gate} was lost")
     return HostUnreachableError(
         f"{where} can't be reached from {gate}: {error.reason}",
         remedy=f"check the address and port as {gate} sees them, and that the sshd there runs",
@@ -147,16 +155,24 @@ def _key_rejected(attempt: Attempt, reason: str) -> SyncError:
     return HostKeyRejectedError(f"{_where(host)}: {said} ({host.known_hosts})", remedy=remedy)
 
 
-def _no_agreement(attempt: Attempt, reason: str) -> SyncError:
+def other_kind(attempt: Attempt, kind: str) -> SyncError:
+    """Return the error of a host that has no key of a kind that is known of it."""
     host = attempt.host
-    if "host key" in reason:
-        return HostKeyRejectedError(
-            f"{_where(host)} has no key of a kind that {host.known_hosts} knows of it: {reason}",
-            remedy="if it was reinstalled, replace its lines there (ssh-keyscan shows all its keys; compare "
-            "their fingerprints); if not, somebody may be between you and it",
-        )
+    return HostKeyRejectedError(
+        f"{_where(host)}: its key is an {kind} one, of which {host.known_hosts} has none, nor its authority",
+        remedy="if it was reinstalled, replace its lines there by what ssh-keyscan says, and compare the "
+        "fingerprints; if not, somebody may be between you and it",
+    )
+
+
+_DISAGREEMENT = re.compile(r"No matching (.+) algorithm found, sent .+ and received (.+)", re.DOTALL)
+
+
+def _no_agreement(attempt: Attempt, reason: str) -> SyncError:
+    found = _DISAGREEMENT.fullmatch(reason)
+    said = f"no common algorithm for {found[1]}: it has {found[2]}" if found else reason
     return LoginRefusedError(
-        f"{_where(host)}: no common algorithms: {reason}",
+        f"{_where(attempt.host)}: {said}",
         remedy="update the host's OpenSSH, or allow what it has in a file that ssh.config names",
     )
 

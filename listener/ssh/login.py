@@ -1,11 +1,12 @@
 """Logging in to one host: the way there, its key, and ours."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import asyncssh
 
-from listener.errors import AgentUnavailableError, SshConfigUnusableError
+from listener.errors import AgentUnavailableError, HostUnreachableError, SshConfigUnusableError, SyncError
 from listener.sites import Host
 from listener.ssh import destination, failures, keys
 from listener.ssh.destination import Destination
@@ -70,16 +71,35 @@ async def _connect(goal: Destination, limit: float, tunnel: Connection | None, g
                     tunnel=tunnel,
                     options=goal.options,
                     config=None,
-                    reload=False,
-                    final=False,
                     known_hosts=known_hosts,
                     encryption_algs=goal.ciphers,
                     connect_timeout=None,
                     client_factory=lambda: client,
                 )
+    except HostUnreachableError as error:
+        if attempt.greeted and not attempt.verified:
+            await _reject_other_kind(goal, attempt, tunnel, known_hosts[0], error)
+        raise
     finally:
         if agent is not None:
             agent.leave()
+
+
+async def _reject_other_kind(
+    goal: Destination, attempt: Attempt, tunnel: Connection | None, known: Keys, error: SyncError
+) -> None:
+    """Raise `HostKeyRejectedError` if a host hung up because it has no key of the kinds that are known of it.
+
+    Only those were asked for, so it had nothing to show: now it may show any, and nothing else is asked.
+    """
+    shown = None
+    with contextlib.suppress(OSError, asyncssh.Error):
+        async with asyncio.timeout(attempt.limit):
+            shown = await asyncssh.get_server_host_key(
+                goal.host.address, goal.host.port or (), tunnel=tunnel, options=goal.options, config=None
+            )
+    if shown is not None and shown not in known:
+        raise failures.other_kind(attempt, shown.get_algorithm()) from error
 
 
 class _Client(asyncssh.SSHClient):
@@ -89,6 +109,7 @@ class _Client(asyncssh.SSHClient):
         self._attempt = attempt
         self._agent = agent
         self._waiting: Keys = ()
+        self._told = ""
         self._identity = b""
 
     async def prepare(self) -> None:
@@ -96,8 +117,8 @@ class _Client(asyncssh.SSHClient):
         host = self._attempt.host
         if host.identity is not None:
             key = keys.identity(host.identity)
-            self._waiting, self._identity = [key], key.public_data
-            self._attempt.offered.append(host.identity)
+            self._show([key], host.identity)
+            self._identity = key.public_data
         elif self._agent is not None:
             await self._ask(self._agent)
             if not self._waiting:
@@ -108,9 +129,12 @@ class _Client(asyncssh.SSHClient):
 
     async def _ask(self, agent: Agent) -> None:
         held = [key for key in await agent.keys() if key.public_data != self._identity]
-        self._agent, self._waiting, self._attempt.agent_keys = None, held, len(held)
+        self._agent, self._attempt.agent_keys = None, len(held)
         count = "the one key" if len(held) == 1 else f"any of the {len(held)} keys"
-        self._attempt.offered.append(f"{count} of the ssh agent at {agent.path}")
+        self._show(held, f"{count} of the ssh agent at {agent.path}")
+
+    def _show(self, waiting: Keys, told: str) -> None:
+        self._waiting, self._told = waiting, told
 
     def connection_made(self, conn: Connection) -> None:
         self._attempt.connection = conn
@@ -119,8 +143,11 @@ class _Client(asyncssh.SSHClient):
         if not self._waiting and self._agent is not None:
             await self._ask(self._agent)
         shown, self._waiting = self._waiting, ()
-        self._attempt.exhausted = not shown
-        return shown or None
+        if not shown:
+            self._attempt.exhausted = True
+            return None
+        self._attempt.offered.append(self._told)
+        return shown
 
     def kbdint_auth_requested(self) -> str | None:
         self._note_further()
