@@ -50,6 +50,14 @@ async def test_an_agent_without_its_socket_is_told_as_such(sshd: Sshd, enter: En
     assert not failed.permanent
 
 
+async def test_an_agent_that_is_missed_only_where_the_identity_is_refused_is_told_then(
+    sshd: Sshd, enter: Enter, tmp_path: Path
+) -> None:
+    refused = await stranger(tmp_path / "stranger")
+    failed = await failure(enter(replace(host_of(sshd), identity=refused, agent=str(tmp_path / "absent"))))
+    assert isinstance(failed, AgentUnavailableError)
+
+
 async def test_an_agent_that_has_ended_is_told_as_such(sshd: Sshd, enter: Enter, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "left"))

@@ -59,5 +59,5 @@ async def test_check_config_tries_the_openssh_configuration_that_is_named(
     done = await Shell(config)("check-config")
     assert done.status == 1
     assert f"host studio: failed: {tmp_path}/ssh_config can't be used for studio: " in done.out
-    assert "line 2: Invalid port integer value: none" in done.out
+    assert "line 2: Invalid Port integer value: none" in done.out
     assert "remedy: correct the file that ssh.config names" in done.out
