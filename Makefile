@@ -5,10 +5,10 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak clean
+.PHONY: help demo test lint format bench bench-hosts soak clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 demo: $(VENV)/run.stamp ## Show it at work: sshd, a repository, a signed webhook, a POST, a replay
 	@$(PYTHON) -m listener demo
@@ -27,6 +27,9 @@ format: $(VENV)/test.stamp ## Put the code into form
 
 bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
 	@$(PYTHON) -m tests.bench
+
+bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
+	@$(PYTHON) -m tests.bench_hosts
 
 soak: $(VENV)/test.stamp ## Publish and sync side by side for a minute each way
 	@SYNC_STAGING_SOAK=60 $(PYTHON) -m pytest --timeout 300 tests/e2e/test_side_by_side.py

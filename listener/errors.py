@@ -198,6 +198,13 @@ class HostUnreachableError(SyncError):
     default_remedy = "check the host's address and port, its firewall, and that its sshd runs"
 
 
+class AgentUnavailableError(SyncError):
+    """The ssh agent does not answer, or holds no key."""
+
+    code = "agent-unavailable"
+    default_remedy = "start the agent that ssh.agent names, and load a key into it with ssh-add"
+
+
 class ConnectionLostError(SyncError):
     """The connection to the host was lost in the middle of a step."""
 
@@ -319,6 +326,23 @@ class IdentityUnusableError(RefusedError):
     """The SSH key or the known_hosts file can't be read."""
 
     code = "identity-unusable"
+
+
+class SshConfigUnusableError(RefusedError):
+    """The OpenSSH configuration that ssh.config names can't be used."""
+
+    code = "ssh-config-unusable"
+    default_remedy = "correct the file that ssh.config names; sync-staging check-config tries it"
+
+
+class ForwardingRefusedError(RefusedError):
+    """The jump host does not forward connections to the host behind it."""
+
+    code = "forwarding-refused"
+    default_remedy = (
+        "on the jump host, allow it for this user: AllowTcpForwarding and PermitOpen in its sshd_config, "
+        "and no restrict or no-port-forwarding at the key in authorized_keys"
+    )
 
 
 class ShellUnavailableError(RefusedError):

@@ -40,15 +40,21 @@ class Host:
 
     name: str
     address: str
-    port: int
+    """Its name or IP address, or an alias of the OpenSSH configuration."""
+    port: int | None
+    """None for what the OpenSSH configuration says, and 22 where that says nothing."""
     user: str
     known_hosts: str
     """Path of the OpenSSH known_hosts file that its key must be in."""
-    identity: str
-    """Path of the private key."""
+    identity: str | None
+    """Path of the private key that is shown first; None for the agent's keys alone."""
     via: str | None = None
     """The configured name of the host through which it is reached; None for directly."""
     access: Access = Access.SH
+    agent: str | None = None
+    """Path of the socket of the ssh agent whose keys are shown then; None for no agent."""
+    config: str | None = None
+    """Path of the OpenSSH configuration that says how it is reached; None for none at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,14 @@ def only(progress: Progress) -> LegProgress:
     return leg
 
 
-def pool_of(hosts: Iterable[Host], cache: Path, *, step_timeout: float = 20) -> HostPool:
+def pool_of(
+    hosts: Iterable[Host], cache: Path, *, step_timeout: float = 20, connect_timeout: float = 10
+) -> HostPool:
     """The pool of these hosts."""
     return HostPool(
         {host.name: host for host in hosts},
         step_timeout=step_timeout,
-        connect_timeout=10,
+        connect_timeout=connect_timeout,
         transfer_timeout=60,
         cache=cache,
     )

@@ -14,6 +14,7 @@ from listener.errors import ListenerError, RefusedError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
 from listener.sites import Environment
+from listener.ssh import destination
 from listener.sync import Look
 from listener.system import System
 
@@ -53,7 +54,8 @@ async def check_config(arguments: argparse.Namespace) -> int:
         settings = local.settings_of(arguments)
         checks = await _checks(settings)
     else:
-        settings, checks = config.load(address.config_path(arguments)), []
+        settings = config.load(address.config_path(arguments))
+        checks = await _aliases(settings)
     if arguments.json:
         document({"configuration": config.to_dict(settings), "checks": [asdict(check) for check in checks]})
     else:
@@ -71,6 +73,17 @@ async def _checks(settings: Settings) -> list[Check]:
         looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
     patterns = [_failed(f"sites {each.pattern}", each.error) for each in unlisted]
     return [*hosts, *patterns, *(check for checks in looks for check in checks)]
+
+
+async def _aliases(settings: Settings) -> list[Check]:
+    """Return the hosts that the file of ssh.config does not lead to. Its Match exec runs."""
+    checks = []
+    for name, host in settings.hosts.items():
+        try:
+            await destination.find(host)
+        except SyncError as error:
+            checks.append(_failed(f"host {name}", error))
+    return checks
 
 
 async def _host(system: System, name: str) -> Check:

@@ -19,8 +19,10 @@ from listener.config.model import (
     Document,
     EnvironmentEntry,
     HookEntry,
+    HostEntry,
     RepositoryEntry,
     SiteEntry,
+    SshSection,
     StudioSection,
     SyncSection,
     TokenEntry,
@@ -59,6 +61,8 @@ SECRETS = ("hooks.*.secrets.*", "studio.token", "studio.management_token")
 
 DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
 
+SSH_PORT = 22
+
 BODY_LIMIT = 1 << 20
 """Bytes."""
 BODY_LIMITS: Mapping[str, int] = {"github": 25 << 20}
@@ -82,23 +86,10 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
 
 
 def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
-    ssh = document.ssh
     return Settings(
         server=ServerSettings(**document.server.model_dump()),
         store=document.store,
-        hosts={
-            name: Host(
-                name,
-                entry.address,
-                entry.port,
-                entry.user,
-                ssh.known_hosts,
-                ssh.identity,
-                entry.via,
-                entry.access,
-            )
-            for name, entry in document.hosts.items()
-        },
+        hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
         sites=Sites.of(
             (_site(name, entry) for name, entry in document.sites.items() if "*" not in name),
             (SitePattern(name, _site(name, entry)) for name, entry in document.sites.items() if "*" in name),
@@ -120,6 +111,22 @@ def _secrets(document: Document) -> Iterator[str]:
         for token in filter(None, (document.studio.token, document.studio.management_token)):
             yield token
             yield quote(token, safe="")  # as it stands in a URL
+
+
+def _host(name: str, entry: HostEntry, ssh: SshSection) -> Host:
+    port = SSH_PORT if entry.port is None and ssh.config is None else entry.port
+    return Host(
+        name,
+        entry.address,
+        port,
+        entry.user,
+        ssh.known_hosts,
+        ssh.identity,
+        via=entry.via,
+        access=entry.access,
+        agent=ssh.agent,
+        config=ssh.config,
+    )
 
 
 def _site(name: str, entry: SiteEntry) -> Site:
@@ -201,7 +208,7 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     yield from _blind(document)
     studio = document.studio
-    if studio is not None and studio.url.startswith("http:") and not _loopback(_host(studio.url)):
+    if studio is not None and studio.url.startswith("http:") and not _loopback(_host_in(studio.url)):
         yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
     for pattern in SECRETS:
         for location, value in find(resolution.tree, pattern):
@@ -224,7 +231,7 @@ def _blind(document: Document) -> Iterator[str]:
                 )
 
 
-def _host(url: str) -> str:
+def _host_in(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 

@@ -56,14 +56,16 @@ class SshSection(Section):
     """What the listener logs in with, on every host."""
 
     known_hosts: str = Field(description="the path of a file with the hosts' keys, as OpenSSH has it")
-    identity: str = Field(description="the path of the private key to log in with")
+    identity: str | None = Field(None, description="the path of the private key to log in with")
+    agent: str | None = Field(None, description="the path of an ssh agent's socket, or env:SSH_AUTH_SOCK")
+    config: str | None = Field(None, description="the path of an OpenSSH configuration that hosts stand in")
 
 
 class HostEntry(Section):
     """A repo host."""
 
-    address: Address = Field(description="the host's name or IP address")
-    port: Whole = Field(22, ge=1, le=65535, description="the port of its sshd, such as 22")
+    address: Address = Field(description="the host's name, its IP address, or its alias in ssh.config")
+    port: Whole | None = Field(None, ge=1, le=65535, description="the port of its sshd, such as 22")
     user: User = Field(description="the user that owns the repositories on it, such as crafter")
     via: str | None = Field(None, description="the name of the configured host to reach it through")
     access: Access = Field(
@@ -185,7 +187,7 @@ class Document(Section):
 
     server: ServerSection = Field(default_factory=ServerSection, description="a map of settings")
     store: StoreUrl = Field("sqlite:///var/lib/sync-staging/listener.db", description="the URL of the store")
-    ssh: SshSection = Field(description="a map of known_hosts and identity")
+    ssh: SshSection = Field(description="a map of known_hosts, and of identity or agent")
     hosts: dict[Name, HostEntry] = Field(min_length=1, description="a map of repo hosts, at least one")
     sites: dict[SiteId, SiteEntry] = Field(min_length=1, description="a map of sites, at least one")
     hooks: dict[Name, HookEntry] = Field(default_factory=dict, description="a map of webhook endpoints")

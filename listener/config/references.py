@@ -14,7 +14,7 @@ from typing import Any
 
 from listener.config.problems import Location, Problem, quoted
 
-PATHS: frozenset[Location] = frozenset({("ssh", "identity"), ("ssh", "known_hosts")})
+PATHS: frozenset[Location] = frozenset(("ssh", key) for key in ("known_hosts", "identity", "agent", "config"))
 
 LARGEST = 1 << 16
 """Bytes of a file that stands for a value."""

@@ -7,7 +7,7 @@ once, and nothing twice.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,32 +254,73 @@ def _studio_token(place: Location, token: Any, resolution: Resolution) -> Iterat
 
 
 def _ssh_files(resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
+    section = resolution.tree.get("ssh")
+    if isinstance(section, dict) and not section.get("identity") and not section.get("agent"):
+        yield Problem(
+            ("ssh", "identity"),
+            "is missing: the path of the private key to log in with; or write agent, the path of the socket "
+            "of an ssh agent that holds one",
+        )
     for location, text in find(resolution.tree, "ssh.*"):
         if isinstance(text, str) and location not in resolution.unresolved:
             yield from _ssh_file(location, Path(text), surroundings)
 
 
 def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Iterator[Problem]:
-    remedy = {
-        "known_hosts": "make it with ssh-keyscan, and verify each key with its host's administrator",
-        "identity": "make a key with ssh-keygen -t ed25519 -N ''",
-    }.get(str(location[-1]))
-    if remedy is None:
+    key = str(location[-1])
+    if key not in _SSH_FILES:
         return
+    what, kind, needed, remedy = _SSH_FILES[key]
     try:
         mode = path.stat().st_mode
-        usable = stat.S_ISREG(mode)
+        usable = kind(mode)
     except PermissionError:
         usable, remedy = False, "let the listener's user enter its folder"
     except (OSError, ValueError):
         usable = False
-    if usable and not os.access(path, os.R_OK):
+    if usable and not os.access(path, needed):
         usable, remedy = False, "let the listener's user own and read it"
     if not usable:
         # The path is not shown: somebody may have put the key itself here.
-        yield Problem(location, f"is not the path of a file that can be read; {remedy}")
-    elif location[-1] == "identity" and surroundings.exposed(path, mode):
+        yield Problem(location, f"is not the path of {what}; {remedy}")
+    elif key == "identity" and surroundings.exposed(path, mode):
         yield _exposed(location, path)
+    elif key == "config" and mode & (stat.S_IWGRP | stat.S_IWOTH):
+        shown_path = quoted(path)
+        yield Problem(
+            location,
+            f"others than its owner may write to {shown_path}, which can name commands to run; "
+            f"run chmod go-w {shown_path}",
+        )
+
+
+_SSH_FILES: Mapping[str, tuple[str, Callable[[int], bool], int, str]] = {
+    "known_hosts": (
+        "a file that can be read",
+        stat.S_ISREG,
+        os.R_OK,
+        "make it with ssh-keyscan, and verify each key with its host's administrator",
+    ),
+    "identity": (
+        "a file that can be read",
+        stat.S_ISREG,
+        os.R_OK,
+        "make a key with ssh-keygen -t ed25519 -N ''",
+    ),
+    "agent": (
+        "a socket that can be used",
+        stat.S_ISSOCK,
+        os.W_OK,
+        "start an agent as the listener's user, such as ssh-agent -a with that path",
+    ),
+    "config": (
+        "a file that can be read",
+        stat.S_ISREG,
+        os.R_OK,
+        "write one as OpenSSH has it, or remove the setting",
+    ),
+}
+"""What must be at each path: in words, as a file's kind, what must be allowed, and what to do."""
 
 
 def _exposed(location: Location, path: Path) -> Problem:

@@ -94,6 +94,7 @@ def describe(settings: Settings) -> list[str]:
     return [
         f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
         f"store: {settings.store_path}",
+        *(_ssh_line(host) for host in list(settings.hosts.values())[:1]),
         *(_host_line(host) for host in settings.hosts.values()),
         *(line for site in _told(settings.sites) for line in _site_lines(site)),
         *(_hook_line(hook) for hook in settings.hooks.values()),
@@ -109,10 +110,18 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _ssh_line(host: Host) -> str:
+    shown = [f"the key {host.identity}"] if host.identity else []
+    shown += [f"the keys of the agent at {host.agent}"] if host.agent else []
+    ways = f", hosts as {host.config} has them" if host.config else ""
+    return f"ssh: logs in with {', then '.join(shown)}{ways}"
+
+
 def _host_line(host: Host) -> str:
+    address = host.address if host.port is None else _authority(host.address, host.port)
     through = f", through {host.via}" if host.via else ""
     through += ", git's own services only" if host.access is Access.GIT else ""
-    return f"host {host.name}: {host.user}@{_authority(host.address, host.port)}{through}"
+    return f"host {host.name}: {host.user}@{address}{through}"
 
 
 def _told(sites: Sites) -> list[Site]:

@@ -113,7 +113,9 @@ class Sshd(LoopbackHost):
         super().__init__(folder)
         self._binary = binary
         configuration = CONFIGURATION.format(port=self.port, folder=folder, mark=MARK)
-        (folder / "sshd_config").write_text(configuration + extra)
+        # An empty home: no start-up file of whoever runs this is waited for, or changes what a shell finds.
+        home = "" if "SetEnv" in extra else f"SetEnv HOME={folder}\n"
+        (folder / "sshd_config").write_text(configuration + extra + home)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

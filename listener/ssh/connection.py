@@ -14,11 +14,13 @@ from listener.errors import (
     GitUnavailableError,
     HostUnreachableError,
     StepTimedOutError,
+    SyncError,
 )
 from listener.plans import Notes
 from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.circuit import Circuit
+from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
 from listener.ssh.shell import Shell, refusal
 
@@ -169,10 +171,11 @@ class HostConnection:
         return connection
 
     async def _reconnect(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        tunnel = await self._via._connected(notes) if self._via is not None else None  # noqa: SLF001 (a sibling)
+        tunnel = await self._tunnel(notes)
+        gate = self._via.host.name if self._via is not None else ""
         try:
             async with self._connects:
-                connection = await self._connect(tunnel)
+                connection = await log_in(self.host, self._limit, tunnel, gate)
         except HostUnreachableError as error:
             self._circuit.failed(error, time.monotonic())
             raise
@@ -181,26 +184,14 @@ class HostConnection:
         await self._end_leftovers(connection)
         return connection
 
-    async def _connect(self, tunnel: asyncssh.SSHClientConnection | None) -> asyncssh.SSHClientConnection:
-        host = self.host
-        with failures.of_files(host):
-            key = asyncssh.read_private_key(host.identity)
-            known_hosts = failures.known_keys(host)
-        with failures.of_connecting(host, self._limit):
-            async with asyncio.timeout(self._limit):
-                return await asyncssh.connect(
-                    host.address,
-                    host.port,
-                    tunnel=tunnel or (),
-                    username=host.user,
-                    client_keys=[key],
-                    known_hosts=known_hosts,
-                    config=None,
-                    agent_path=None,
-                    keepalive_interval=10,
-                    keepalive_count_max=3,
-                    encryption_algs="^aes128-gcm@openssh.com",
-                )
+    async def _tunnel(self, notes: Notes) -> asyncssh.SSHClientConnection | None:
+        """Return the warm connection to the host through which this one is reached."""
+        if self._via is None:
+            return None
+        try:
+            return await self._via._connected(notes)  # noqa: SLF001 (a sibling)
+        except SyncError as error:
+            raise failures.behind(self.host, self._via.host, error) from error
 
     async def _end(self, shell: Shell) -> None:
         """End a shell's remote processes for sure: now, or as soon as the host is reached again."""

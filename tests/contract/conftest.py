@@ -1,14 +1,18 @@
-"""The stores that the contract suite runs over. One more implementation is one more parameter here."""
+"""The stores that the contract suite runs over (one more is one more parameter here), and logging in."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from listener.runs import Acceptance, Origin, Reception, Trigger, new_id
+from listener.sites import Host
+from listener.ssh.login import log_in
 from listener.store import Store, open_store
+from tests.login import Enter
 
 NOW = 1_700_000_000.0
 
@@ -71,3 +75,19 @@ def call() -> Callable[..., Awaitable[Acceptance]]:
         return await store.accept([trigger], None, now)
 
     return calling
+
+
+@pytest.fixture
+async def enter() -> AsyncIterator[Enter]:
+    """Logs in as the listener does; what was made is closed at last."""
+    async with AsyncExitStack() as made:
+
+        async def entering(
+            host: Host, limit: float = 5, tunnel: asyncssh.SSHClientConnection | None = None
+        ) -> asyncssh.SSHClientConnection:
+            connection = await log_in(host, limit, tunnel, "gate" if tunnel else "")
+            made.push_async_callback(connection.wait_closed)
+            made.callback(connection.abort)
+            return connection
+
+        yield entering

@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import asyncssh
@@ -26,8 +27,10 @@ from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, free_port
 from listener.sites import Host
+from listener.ssh import pool as pool_module
 from listener.ssh import shell as shell_module
 from listener.ssh.connection import SHELLS, HostConnection
+from tests.bench_hosts import ROOMY, hosts_on, warm
 from tests.conftest import unavailable
 from tests.contract.test_repository import Notes, host_of
 from tests.legs import pool_of
@@ -229,7 +232,7 @@ async def test_a_host_that_is_down_and_comes_back(own_sshd: Sshd, connected: Con
     own_sshd.stop()
     with pytest.raises((ConnectionLostError, HostUnreachableError)):
         await say(connection, "true")
-    with pytest.raises(HostUnreachableError, match=r"Connect call failed|refused"):
+    with pytest.raises(HostUnreachableError, match="refuses the connection"):
         await say(connection, "true")
     own_sshd.start()
     assert await say(connection, "echo back") == "back\n"
@@ -472,3 +475,21 @@ async def test_keys_of_other_kinds_and_forms_log_in(
         file.write(key.export_public_key())
     connection = connected(replace(host_of(own_sshd), identity=str(tmp_path / "key")))
     assert await say(connection, "echo in") == "in\n"
+
+
+async def test_many_hosts_are_connected_to_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "CONNECTS_AT_ONCE", 4)
+    with Sshd(tmp_path, ROOMY) as own:
+        pool = pool_of(
+            hosts_on(own, tmp_path / "known", 20).values(), tmp_path / "unused", connect_timeout=60
+        )
+        await warm(pool, [f"host-{n}" for n in range(20)])
+        assert await pool._connections["host-19"].call(Notes(), 10, "eval", "echo in") == "in\n"
+        await pool.close()
+        log = own.log()
+    steps = re.findall(r"^(Connection from|Accepted publickey) ", log, re.MULTILINE)
+    assert steps.count("Connection from") == steps.count("Accepted publickey") == 20
+    entering = list(accumulate(1 if step == "Connection from" else -1 for step in steps))
+    assert 1 < max(entering) <= 4

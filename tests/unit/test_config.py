@@ -161,7 +161,7 @@ REFUSED = [
         {},
         "metrics: is no setting; Known: hooks, hosts, log, server, sites, ssh, store, studio, sync, tokens",
     ),
-    ("ssh", None, "ssh: is missing: a map of known_hosts and identity"),
+    ("ssh", None, "ssh: is missing: a map of known_hosts, and of identity or agent"),
     ("ssh/identity", None, "ssh.identity: is missing: the path of the private key"),
     ("hosts/studio/user", None, "hosts.studio.user: is missing: the user that owns the repositories"),
     ("hosts", {}, "hosts: is empty: write a map of repo hosts"),

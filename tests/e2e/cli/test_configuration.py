@@ -24,7 +24,7 @@ async def test_check_config_tells_what_does_not_answer(
     done = await Shell(written(tmp_path, whole))("check-config", "--connect")
     assert done.status == 1
     assert done.out.splitlines()[-2:] == [
-        "  remedy: check the host's address and port, its firewall, and that its sshd runs",
+        "  remedy: check that its sshd runs, and on that port",
         "environment mysite/staging: failed: not looked at: no answer from studio",
     ]
 
@@ -43,3 +43,21 @@ async def test_check_config_alone_connects_to_nothing(tmp_path: Path, sshd: Sshd
     assert done.status == 0
     assert done.document["checks"] == []
     assert ADMIN not in done.out
+
+
+async def test_check_config_tries_the_openssh_configuration_that_is_named(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    whole = configuration(tmp_path, sshd, published.path)
+    whole["hosts"]["studio"] = {"address": "the-studio", "user": sshd.user}
+    whole["ssh"]["config"] = str(tmp_path / "ssh_config")
+    (tmp_path / "ssh_config").write_text(f"Host the-studio\n  HostName 127.0.0.1\n  Port {sshd.port}\n")
+    config = written(tmp_path, whole)
+    done = await Shell(config)("check-config", "--connect")
+    assert done.status == 0, done.out
+    (tmp_path / "ssh_config").write_text("Host the-studio\n  Port none\n")
+    done = await Shell(config)("check-config")
+    assert done.status == 1
+    assert f"host studio: failed: {tmp_path}/ssh_config can't be used for studio: " in done.out
+    assert "line 2: Invalid Port integer value: none" in done.out
+    assert "remedy: correct the file that ssh.config names" in done.out
