@@ -472,8 +472,15 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     await sync(pool, environment)
-    missing = changed(environment, repository=RepositoryAddress("studio", "/nonexistent"))
-    asked = [environment, missing, changed(environment, branch="qa")] * 30
+    asked = [
+        each
+        for number in range(30)
+        for each in (
+            environment,
+            changed(environment, repository=RepositoryAddress("studio", f"/nonexistent/{number}")),
+            changed(environment, branch=f"qa-{number}"),
+        )
+    ]
     calls = []
     connection = pool._connections["studio"]
     call = connection.call
@@ -485,7 +492,7 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     connection.call = counted  # type: ignore[method-assign, assignment]
     synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
     looks = await synchronizer.survey(asked, Notes())
-    assert calls == ["ss_survey"] * 3
+    assert calls == ["ss_survey"] * 2
     for equal, refused, new in zip(looks[::3], looks[1::3], looks[2::3], strict=True):
         assert [each.plan.kind for each in equal if each.plan] == [PlanKind.UP_TO_DATE]
         assert isinstance(refused[0].error, NotARepositoryError)
