@@ -333,6 +333,11 @@ def new_id(now: float) -> str:
     return str(uuid.UUID(int=value))
 
 
+def first_id(at: float) -> str:
+    """Return the lowest id that `new_id` could give at a time: those of earlier runs sort before it."""
+    return str(uuid.UUID(int=(int(at * 1000) & (1 << 48) - 1) << 80))
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How often and how soon a run that failed for a transient reason is tried again."""

@@ -21,6 +21,7 @@ from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioClient
 from listener.sync import Synchronizer
+from listener.upkeep import Upkeep
 from listener.web import Ports, application
 from listener.worker import Worker
 
@@ -117,6 +118,8 @@ class System:
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
+        upkeep = Upkeep(self.directory, self.pool, self.settings.sync.keep_backups, time.time, self.log)
+        self._start("upkeep", upkeep.go_on())
         systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
         self.log.info("listening", host=server.host, port=self.port)
 

@@ -190,6 +190,7 @@ def _sync(section: SyncSection) -> SyncSettings:
         connect_timeout=section.connect_timeout,
         transfer_timeout=section.transfer_timeout,
         cache=section.cache,
+        keep_backups=section.keep_backups,
         concurrency=section.concurrency,
         retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
     )

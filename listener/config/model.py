@@ -12,6 +12,7 @@ from listener.config.names import (
     BranchName,
     Duration,
     Flag,
+    Keeping,
     Limit,
     LocalPath,
     Moment,
@@ -161,6 +162,9 @@ class SyncSection(Section):
     )
     cache: LocalPath = Field(
         "/var/lib/sync-staging/cache", description="the absolute path of a folder for the cache of objects"
+    )
+    keep_backups: Keeping = Field(
+        30 * 86400.0, description="how long the commits that a reset took away are kept, such as 30d"
     )
     concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
     attempts: Whole = Field(20, ge=1, le=1000, description="how often a failing sync is tried, such as 20")

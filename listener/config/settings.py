@@ -51,6 +51,7 @@ class SyncSettings:
     transfer_timeout: float
     cache: str
     """The folder in which objects travel from host to host."""
+    keep_backups: float
     concurrency: int
     retry: RetryPolicy
 
