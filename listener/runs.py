@@ -98,6 +98,11 @@ class LegOutcome:
     message: str = ""
     remedy: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other legs of its environment (`listener.sites.Leg.key`)."""
+        return self.repository, self.branch
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

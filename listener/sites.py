@@ -87,6 +87,11 @@ class Leg:
         return str(self.repository)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other legs of its environment: its repository and its branch."""
+        return str(self.repository), self.branch
+
+    @property
     def own(self) -> bool:
         """Whether the branch lies in live's own repository."""
         return self.repository == self.source

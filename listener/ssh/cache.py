@@ -226,7 +226,7 @@ class SiteCache:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=service.descriptors if service else (),
+                pass_fds=(service.descriptor,) if service else (),
                 start_new_session=True,
             )
             if service is not None:
