@@ -131,6 +131,12 @@ class Environment:
         return ", ".join(map(str, self.legs))
 
     @property
+    def lane(self) -> str:
+        """The names of all hosts that a run of it needs, live's included."""
+        hosts = {leg.source.host for leg in self.legs} | {leg.repository.host for leg in self.legs}
+        return ",".join(sorted(hosts))
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """The configured names of the hosts that its legs lie on, each once."""
         return tuple(dict.fromkeys(leg.repository.host for leg in self.legs))

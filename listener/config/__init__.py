@@ -32,6 +32,7 @@ from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
 from listener.config.rules import broken
 from listener.config.settings import (
+    HistorySettings,
     LogSettings,
     ServerSettings,
     Settings,
@@ -46,6 +47,7 @@ from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAdd
 
 __all__ = [
     "DEFAULT_PATH",
+    "HistorySettings",
     "LogSettings",
     "ServerSettings",
     "Settings",
@@ -97,6 +99,7 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
+        history=HistorySettings(**document.history.model_dump()),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=warnings,
@@ -192,6 +195,10 @@ def _sync(section: SyncSection) -> SyncSettings:
         cache=section.cache,
         keep_backups=section.keep_backups,
         concurrency=section.concurrency,
+        per_host=section.per_host,
+        settle=section.settle,
+        settle_most=section.settle_most,
+        interval=section.interval,
         retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
     )
 

@@ -8,7 +8,7 @@ SELECT r.id FROM runs AS r
 WHERE r.finished_at IS NOT NULL
     AND (
         r.finished_at < :before
-        OR r.id < (SELECT id FROM runs WHERE finished_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET :keep)
+        OR r.id <= (SELECT id FROM runs WHERE finished_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET :keep)
     )
     AND NOT EXISTS (SELECT 1 FROM runs AS s WHERE s.successor = r.id)
     AND NOT EXISTS (SELECT 1 FROM runs AS b WHERE b.undoes = r.id)

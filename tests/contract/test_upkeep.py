@@ -12,6 +12,7 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.runs import first_id, new_id
 from listener.sites import Access, Policy, RepositoryAddress, Site, Sites
+from listener.store import Store
 from listener.upkeep import Upkeep
 from tests.contract.test_repository import host_of
 from tests.legs import changed, environment_of, pool_of
@@ -21,7 +22,7 @@ DAY = 86400.0
 
 @pytest.mark.parametrize("access", [Access.SH, Access.GIT])
 async def test_a_backup_is_deleted_when_its_time_is_over(
-    sshd: Sshd, git_sshd: Sshd, published: Published, tmp_path: Path, access: Access
+    store: Store, sshd: Sshd, git_sshd: Sshd, published: Published, tmp_path: Path, access: Access
 ) -> None:
     host = replace(host_of(git_sshd if access is Access.GIT else sshd), access=access)
     home = RepositoryAddress("studio", str(published.path))
@@ -36,11 +37,20 @@ async def test_a_backup_is_deleted_when_its_time_is_over(
     pool = pool_of([host], tmp_path / "cache")
     sites = Sites.of([Site("mysite", home, "live", {"staging": reset})])
     log = structlog.get_logger()
-    upkeep = Upkeep(Directory(sites, pool, time.time, log), pool, 30 * DAY, time.time, log)
-    assert await upkeep.round() == 1
+    upkeep = Upkeep(
+        Directory(sites, pool, time.time, log),
+        pool,
+        store,
+        keep_backups=30 * DAY,
+        age=90 * DAY,
+        runs=1000,
+        clock=time.time,
+        log=log,
+    )
+    assert await upkeep.expire() == 1
     kept = published.git("for-each-ref", "--format=%(refname)", "refs/sync-staging").split()
     assert sorted(kept) == sorted([young, others])
-    assert await upkeep.round() == 0
+    assert await upkeep.expire() == 0
     await pool.close()
 
 
