@@ -32,6 +32,7 @@ from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
 from listener.config.rules import broken
 from listener.config.settings import (
+    STORE_PREFIX,
     HistorySettings,
     LogSettings,
     ServerSettings,
@@ -47,6 +48,7 @@ from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAdd
 
 __all__ = [
     "DEFAULT_PATH",
+    "STORE_PREFIX",
     "HistorySettings",
     "LogSettings",
     "ServerSettings",

@@ -62,6 +62,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._closed = False
+        self.failing = False
+        """Whether the last transaction could not be committed."""
         # A daemon: a program that ends without closing its store must not hang on it.
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -110,7 +112,9 @@ class Writer:
             for request in batch:
                 self._perform(request)
             self._connection.execute("COMMIT")
+            self.failing = False
         except sqlite3.Error as error:
+            self.failing = True
             self._roll_back()
             for request in batch:
                 request.error = unavailable(error)

@@ -205,6 +205,9 @@ async def test_a_full_disk_refuses_deliveries_leaves_nothing_half_done_and_heals
         assert len(taken) > 10
         with pytest.raises(StoreUnavailableError, match="full"):
             await asyncio.gather(*(deliver(store, f"more-{n}", f"e{n}", f"g{n}") for n in range(100)))
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
+    await store.ping()
     history = await store.runs(RunFilter(limit=100_000))
     assert {run.id for run in history} >= {run for answer in taken for run in answer.runs}
     for run in history:
