@@ -200,13 +200,13 @@ async def test_a_full_disk_refuses_deliveries_leaves_nothing_half_done_and_heals
     with full_disk(store, spare=20):
         with pytest.raises(StoreUnavailableError, match="full") as refused:
             await deliver_on()
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
         assert refused.value.remedy
         assert isinstance(refused.value.__cause__, sqlite3.Error)
         assert len(taken) > 10
         with pytest.raises(StoreUnavailableError, match="full"):
             await asyncio.gather(*(deliver(store, f"more-{n}", f"e{n}", f"g{n}") for n in range(100)))
-        with pytest.raises(StoreUnavailableError):
-            await store.ping()
     await store.ping()
     history = await store.runs(RunFilter(limit=100_000))
     assert {run.id for run in history} >= {run for answer in taken for run in answer.runs}
