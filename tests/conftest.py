@@ -11,6 +11,7 @@ import pytest
 from listener.rehearsal import published as rehearsal
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, find_sshd
+from tests import figures
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -25,6 +26,12 @@ def unavailable(what: str) -> NoReturn:
     if REQUIRE_ALL:
         pytest.fail(f"{what} is required here, and missing")
     pytest.skip(f"{what} is missing")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the long tests have counted."""
+    for line in figures.table():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
