@@ -349,7 +349,9 @@ class ShellUnavailableError(RefusedError):
     """The account on the host does not run sh."""
 
     code = "shell-unavailable"
-    default_remedy = "give the account a POSIX shell; git-shell and forced commands can't run the sync"
+    default_remedy = (
+        "give the account a POSIX shell; if it runs git's own services (git-shell), set hosts.*.access to git"
+    )
 
 
 class WrongOwnerError(RefusedError):

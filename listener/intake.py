@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from listener import deliveries, signatures
 from listener.deliveries import Delivery, Hook
@@ -11,12 +12,27 @@ from listener.runs import Acceptance, Hold, Origin, Reception, Run, RunStore, Tr
 from listener.sites import Environment, Sites
 
 
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """How long an automatic trigger waits for further ones, so that many of them become one run; seconds."""
+
+    settle: float = 0.0
+    most: float = 0.0
+
+
 class Intake:
     """Accepts deliveries and direct calls."""
 
     def __init__(
-        self, store: RunStore, sites: Sites, hooks: Mapping[str, Hook], clock: Callable[[], float], log: Log
+        self,
+        store: RunStore,
+        sites: Sites,
+        hooks: Mapping[str, Hook],
+        clock: Callable[[], float],
+        log: Log,
+        settling: Settling = Settling(),
     ) -> None:
+        self._settling = settling
         self._store = store
         self._sites = sites
         self._hooks = hooks
@@ -75,15 +91,13 @@ class Intake:
             facts=deliveries.kept_facts(facts),
             ignored=ignored,
         )
-        triggers = [
-            Trigger(new_id(now), each.site, each.name, Origin.HOOK, hook.name, now) for each in environments
-        ]
+        triggers = [self._settled(each, Origin.HOOK, hook.name, now) for each in environments]
         return await self._store.accept(triggers, reception, now)
 
     async def release(self, environment: Environment, actor: str) -> tuple[Hold | None, Run | None]:
         """Let an environment go; return the hold that was, and the run by which it catches up."""
         now = self._clock()
-        trigger = Trigger(new_id(now), environment.site, environment.name, Origin.RELEASE, actor, now)
+        trigger = _trigger(environment, Origin.RELEASE, actor, now)
         catch_up = trigger if environment.follow else None
         released = await self._store.release(environment.site, environment.name, catch_up)
         if released is None:
@@ -91,18 +105,41 @@ class Intake:
         self._log.log(20, "release", site=environment.site, environment=environment.name, actor=actor)
         return released, await self._store.serving(trigger.id) if catch_up else None
 
-    async def request(self, site: str, environment: str, origin: Origin, actor: str) -> Acceptance:
-        """Accept a direct call for one environment, known to exist; return once it is durable."""
+    async def scheduled(self, environment: Environment) -> Acceptance:
+        """Accept what a look at drift asks for."""
         now = self._clock()
-        trigger = Trigger(new_id(now), site, environment, origin, actor, now)
+        trigger = self._settled(environment, Origin.SCHEDULE, "schedule", now)
+        acceptance = await self._store.accept([trigger], None, now)
+        self._log.log(
+            20,
+            "drift",
+            site=environment.site,
+            environment=environment.name,
+            runs=list(acceptance.runs),
+        )
+        return acceptance
+
+    def _settled(self, environment: Environment, origin: Origin, actor: str, now: float) -> Trigger:
+        settling = self._settling
+        trigger = _trigger(environment, origin, actor, now)
+        return replace(trigger, settle=settling.settle, settle_most=settling.most)
+
+    async def request(self, environment: Environment, origin: Origin, actor: str) -> Acceptance:
+        """Accept a direct call for one environment; return once it is durable."""
+        now = self._clock()
+        trigger = _trigger(environment, origin, actor, now)
         acceptance = await self._store.accept([trigger], None, now)
         self._log.log(
             20,
             "call",
-            site=site,
-            environment=environment,
+            site=environment.site,
+            environment=environment.name,
             origin=origin.value,
             actor=actor,
             runs=list(acceptance.runs),
         )
         return acceptance
+
+
+def _trigger(environment: Environment, origin: Origin, actor: str, now: float) -> Trigger:
+    return Trigger(new_id(now), environment.site, environment.name, origin, actor, now, lane=environment.lane)

@@ -196,6 +196,9 @@ class Repository(Protocol):
     async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
         """Carry out a moving plan if all is still as observed, and read back; raise `SyncError`."""
 
+    async def expire(self, before: str) -> int:
+        """Delete the backups of runs whose ids are below `before`; return how many. Raise `SyncError`."""
+
 
 class Repositories(Protocol):
     """Finds the repositories of legs, and which ones are there."""

@@ -103,8 +103,8 @@ class LegProgress:
 class Progress:
     """What a run's attempt has done so far."""
 
-    legs: dict[str, LegProgress] = field(default_factory=dict)
-    """By the legs' repositories."""
+    legs: dict[tuple[str, str], LegProgress] = field(default_factory=dict)
+    """By the legs' keys."""
     warnings: list[str] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ class Progress:
         before = run.outcome
         if before is None:
             return cls()
-        legs = {leg.repository: LegProgress.of(leg) for leg in before.legs}
+        legs = {leg.key: LegProgress.of(leg) for leg in before.legs}
         kept = before.warnings if before.moved else ()
         return cls(
             {name: leg for name, leg in legs.items() if leg.moved or leg.uncertain or leg.done}, [*kept]
@@ -122,7 +122,7 @@ class Progress:
 
     def leg(self, leg: Leg) -> LegProgress:
         """Return the progress of a leg, begun now if it was not before."""
-        return self.legs.setdefault(str(leg), LegProgress(str(leg), leg.branch))
+        return self.legs.setdefault(leg.key, LegProgress(*leg.key))
 
     @property
     def moved(self) -> bool:

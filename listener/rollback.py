@@ -52,7 +52,9 @@ class Rollbacks:
             raise ConflictError("The environment is back there already.")
         live = await self._synchronizer.live(environment, self._remarks(environment))
         now = self._clock()
-        trigger = Trigger(new_id(now), run.site, run.environment, Origin.ROLLBACK, actor, now)
+        trigger = Trigger(
+            new_id(now), run.site, run.environment, Origin.ROLLBACK, actor, now, lane=environment.lane
+        )
         hold = Hold(run.site, run.environment, f"run {run.id} was rolled back", actor, now, live)
         started = await self._store.roll_back(trigger, run.id, hold)
         self._log.log(

@@ -7,7 +7,7 @@ durable execution, and serves every trigger that arrived before it started. At m
 
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -53,9 +53,10 @@ class Origin(StrEnum):
     RETRY = "retry"
     RELEASE = "release"
     ROLLBACK = "rollback"
+    SCHEDULE = "schedule"
 
 
-EXPLICIT = frozenset({Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE})
+EXPLICIT = frozenset({Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE, Origin.ROLLBACK})
 """The origins behind which a person or a program waits: they clear a backoff."""
 
 
@@ -71,6 +72,12 @@ class Trigger:
     """The name of the hook or token that asked, or the system user of the CLI."""
     at: float
     """Unix seconds."""
+    lane: str = ""
+    """The hosts that its run will need: what is full there need not be started."""
+    settle: float = 0.0
+    """Seconds that its run waits for further triggers, anew with each one."""
+    settle_most: float = 0.0
+    """Seconds that the run's first trigger waits at most for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,11 @@ class LegOutcome:
     """The code of the error; empty on success."""
     message: str = ""
     remedy: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other legs of its environment (`listener.sites.Leg.key`)."""
+        return self.repository, self.branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,24 @@ class RunFilter:
     """The sites that the caller may see; None for all."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a waiting run stands in the queue."""
+
+    ahead: int
+    """How many runs are started before it, as things are now."""
+    pace: float | None
+    """Seconds that a run has taken lately, in the middle; None while nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was deleted because it was old."""
+
+    runs: int = 0
+    deliveries: int = 0
+
+
 class RunStore(Protocol):
     """The durable queue and history. Every method may raise `StoreUnavailableError`."""
 
@@ -248,11 +278,23 @@ class RunStore(Protocol):
     async def keep(self, run: Run, outcome: Outcome) -> None:
         """Make durable what a running run is about to do; raise `FencedError` if it is not this owner's."""
 
-    async def claim(self, now: float) -> Run | None:
-        """Start the oldest run that is due, unless its environment is running or held."""
+    async def claim(self, now: float, full: Collection[str] = ()) -> Run | None:
+        """Start the first run that is due, unless its environment is running or held, or its lane is full.
 
-    async def next_due(self) -> float | None:
-        """Return when the next waiting run that nothing else holds back is due, in Unix seconds."""
+        Runs that somebody asks for explicitly go before others, and older ones before newer.
+        """
+
+    async def beat(self, held: Collection[Run]) -> frozenset[str]:
+        """Say that these runs are still being carried out; return the ids of those that still are ours.
+
+        To be called every few seconds: what is not heard of for a while is taken over by another listener.
+        """
+
+    async def take_over(self, now: float) -> list[Run]:
+        """Put back the runs of listeners that are not heard of any more; return them as they are now."""
+
+    async def next_due(self, full: Collection[str] = ()) -> float | None:
+        """Return when the next waiting run is due that nothing else holds back, in Unix seconds."""
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store log lines of a running run soon, in the order of the calls; a fenced one stores nothing."""
@@ -308,6 +350,17 @@ class RunStore(Protocol):
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""
 
+    async def standing(self, run_id: str, now: float) -> Standing | None:
+        """Return where a waiting run stands in the queue; None for one that does not wait."""
+
+    async def prune(self, before: float, keep: int, most: int) -> Pruned:
+        """Delete up to `most` runs that ended before a time, or before the newest `keep` ended ones.
+
+        Their triggers and log lines go with them, and so do the deliveries of before that time that no
+        trigger needs. What another row still refers to (a successor, a rollback, a hold) stays, and so does
+        the last success of an environment.
+        """
+
     def listen(self, run_id: str) -> AbstractContextManager["Signal"]:
         """Return a signal that is set whenever the run has a new line or a new state."""
 
@@ -331,6 +384,11 @@ def new_id(now: float) -> str:
     millis = int(now * 1000) & (1 << 48) - 1
     value = millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=value))
+
+
+def first_id(at: float) -> str:
+    """Return the lowest id that `new_id` could give at a time: those of earlier runs sort before it."""
+    return str(uuid.UUID(int=(int(at * 1000) & (1 << 48) - 1) << 80))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,11 @@ class Leg:
         return str(self.repository)
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from the other legs of its environment: its repository and its branch."""
+        return str(self.repository), self.branch
+
+    @property
     def own(self) -> bool:
         """Whether the branch lies in live's own repository."""
         return self.repository == self.source
@@ -124,6 +129,12 @@ class Environment:
     def where(self) -> str:
         """Where it lies, for a person: its repositories."""
         return ", ".join(map(str, self.legs))
+
+    @property
+    def lane(self) -> str:
+        """The names of all hosts that a run of it needs, live's included."""
+        hosts = {leg.source.host for leg in self.legs} | {leg.repository.host for leg in self.legs}
+        return ",".join(sorted(hosts))
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -117,9 +117,9 @@ class Synchronizer:
 
     async def look_back(self, environment: Environment, run: Run, notes: Notes) -> list[Look]:
         """Return how each leg that a run moved stands, and what its rollback would do now; move nothing."""
-        undoable = {leg.repository: leg for leg in (run.outcome.undoable if run.outcome else ())}
-        legs = [leg for leg in environment.legs if str(leg) in undoable]
-        return list(await asyncio.gather(*(self._look(leg, notes, undoable[str(leg)]) for leg in legs)))
+        undoable = {leg.key: leg for leg in (run.outcome.undoable if run.outcome else ())}
+        legs = [leg for leg in environment.legs if leg.key in undoable]
+        return list(await asyncio.gather(*(self._look(leg, notes, undoable[leg.key]) for leg in legs)))
 
     async def survey(self, environments: Sequence[Environment], notes: Notes) -> list[list[Look]]:
         """Return for many environments how each leg stands; raise nothing."""
@@ -159,12 +159,12 @@ class Synchronizer:
         keep: Keep,
     ) -> None:
         """Take back what an earlier run did; raise `SyncError` if it can't be done now, or at all."""
-        legs = {str(leg): leg for leg in environment.legs}
+        legs = {leg.key: leg for leg in environment.legs}
         ways = []
         for back in undone_run.outcome.undoable if undone_run.outcome else ():
-            if back.repository not in legs:
-                raise UnknownTargetError(f"{back.repository} is no repository of the environment any more.")
-            ways.append(self._way(legs[back.repository], run, notes, progress, back))
+            if back.key not in legs:
+                raise UnknownTargetError(f"{back.repository} does not carry the environment any more.")
+            ways.append(self._way(legs[back.key], run, notes, progress, back))
         await self._go(ways, notes, progress, keep)
 
     def _way(

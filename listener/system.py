@@ -14,13 +14,15 @@ from listener import systemd
 from listener.config import Settings
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
-from listener.intake import Intake
+from listener.intake import Intake, Settling
 from listener.journal import Cleaner, Remarks
 from listener.rollback import Rollbacks
+from listener.schedule import Schedule
 from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioClient
 from listener.sync import Synchronizer
+from listener.upkeep import Upkeep
 from listener.web import Ports, application
 from listener.worker import Worker
 
@@ -53,12 +55,14 @@ class System:
             settings.sites,
             self.synchronizer,
             concurrency=settings.sync.concurrency,
+            per_host=settings.sync.per_host,
             policy=settings.sync.retry,
             clock=time.time,
             log=self.log,
             clean=self.clean,
         )
-        self.intake = Intake(self.store, settings.sites, settings.hooks, time.time, self.log)
+        settling = Settling(settings.sync.settle, settings.sync.settle_most)
+        self.intake = Intake(self.store, settings.sites, settings.hooks, time.time, self.log, settling)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -71,6 +75,7 @@ class System:
         for run in await self.store.recover(time.time()):
             self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
         self._start("worker", self.worker.work())
+        self._start("beat", self.worker.beat())
         return self
 
     async def __aexit__(
@@ -117,6 +122,27 @@ class System:
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
+        schedule = Schedule(
+            self.directory,
+            self.synchronizer,
+            self.intake,
+            self.store,
+            interval=self.settings.sync.interval,
+            clock=time.time,
+            log=self.log,
+        )
+        self._start("schedule", schedule.go_on())
+        upkeep = Upkeep(
+            self.directory,
+            self.pool,
+            self.store,
+            keep_backups=self.settings.sync.keep_backups,
+            age=self.settings.history.age,
+            runs=self.settings.history.runs,
+            clock=time.time,
+            log=self.log,
+        )
+        self._start("upkeep", upkeep.go_on())
         systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
         self.log.info("listening", host=server.host, port=self.port)
 
@@ -136,6 +162,7 @@ class System:
                 clock=time.time,
                 log=self.log,
                 wait=self.settings.server.wait,
+                concurrency=self.settings.sync.concurrency,
                 body_timeout=self.settings.server.body_timeout,
             )
         )

@@ -20,6 +20,7 @@ from listener.errors import (
     UnknownTargetError,
 )
 from listener.journal import Cleaner, Journal, Log
+from listener.lanes import Lanes
 from listener.progress import Progress
 from listener.runs import Outcome, RetryPolicy, Run, RunStore, State, retry
 from listener.sites import Environment, Sites
@@ -31,6 +32,9 @@ POLL = 15.0
 STORE_PAUSE = 1.0
 """Seconds before a store that did not answer is asked again."""
 
+
+BEAT = 3.0
+"""Seconds between two signs of life; a store that several listeners share gives a run up after three."""
 
 HAND_BACK_LIMIT = 15.0
 """Seconds within which a cancelled run must be back in the queue; the next start takes up what is not."""
@@ -60,6 +64,7 @@ class Worker:
         synchronizer: Synchronizer,
         *,
         concurrency: int,
+        per_host: int,
         policy: RetryPolicy,
         clock: Callable[[], float],
         log: Log,
@@ -69,6 +74,7 @@ class Worker:
         self._sites = sites
         self._synchronizer = synchronizer
         self._slots = asyncio.Semaphore(concurrency)
+        self._lanes = Lanes(sites, per_host)
         self._policy = policy
         self._clock = clock
         self._log = log
@@ -97,7 +103,7 @@ class Worker:
                 run = await self._claim()
                 if run is not None:
                     return run
-                due = await self._store.next_due()
+                due = await self._store.next_due(self._lanes.full())
             except StoreUnavailableError as error:
                 self._log.log(40, "store", error=error.message)
                 await asyncio.sleep(STORE_PAUSE)
@@ -111,7 +117,7 @@ class Worker:
 
     async def _claim(self) -> Run | None:
         """Claim a run. Who is cancelled in the middle of it hands back what was claimed."""
-        claim = asyncio.ensure_future(self._store.claim(self._clock()))
+        claim = asyncio.ensure_future(self._store.claim(self._clock(), self._lanes.full()))
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
@@ -122,6 +128,26 @@ class Worker:
                     now = self._clock()
                     await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
             raise
+
+    async def beat(self) -> None:
+        """Tell the store every few seconds what is being carried out here, until cancelled.
+
+        What is not this listener's any more ends at once; what others have left is taken over.
+        """
+        while True:
+            await asyncio.sleep(BEAT)
+            active = tuple(self._active.values())
+            try:
+                held = await self._store.beat([each.run for each in active]) if active else frozenset()
+                for run in await self._store.take_over(self._clock()):
+                    self._log.log(30, "taken over", run=run.id, site=run.site, environment=run.environment)
+            except StoreUnavailableError as error:
+                self._log.log(30, "store", error=error.message)
+                continue
+            for each in active:
+                if each.run.id not in held and each.run.id in self._active:
+                    self._log.log(30, "lost", run=each.run.id)
+                    _end(each)
 
     async def drain(self, limit: float) -> int:
         """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
@@ -150,8 +176,11 @@ class Worker:
 
     async def _carry_out(self, active: _Active) -> None:
         run = active.run
+        environment = self._environment(run)
+        entered = environment
+        if entered is not None:
+            self._lanes.enter(entered)
         try:
-            environment = self._environment(run)
             host = ",".join(environment.hosts) if environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
@@ -159,6 +188,10 @@ class Worker:
             if active.cancelled:
                 active.attempt.cancel()
             error = await _ended(active)
+            if entered is not None:
+                # Before the run is put down: whoever that wakes must find the hosts free.
+                self._lanes.leave(entered)
+                entered = None
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
@@ -167,6 +200,8 @@ class Worker:
             self._log.log(40, "defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
+            if entered is not None:
+                self._lanes.leave(entered)
             del self._active[run.id]
             self._slots.release()
 

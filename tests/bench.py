@@ -4,23 +4,28 @@
 """
 
 import asyncio
+import os
+import secrets
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import asyncssh
 
 from listener.progress import Progress
+from listener.rehearsal.git import git
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.runs import Origin, Reception, Run, State, Trigger, new_id
-from listener.sites import Host, Policy, RepositoryAddress
+from listener.sites import Access, Environment, Host, Policy, RepositoryAddress
 from listener.store import open_store
 from listener.sync import Synchronizer
+from tests.conftest import GIT_SHELL
 from tests.legs import changed, environment_of, pool_of, unkept
 
 TIMES = 60
@@ -65,9 +70,14 @@ def table(title: str, rows: list[Row]) -> None:
         sys.stdout.write(f"{row.name:56}{row.median:10.2f}{max(row.milliseconds):10.2f}{ratio:7.1f}x\n")
 
 
+def host_of(name: str, sshd: Sshd) -> Host:
+    """Return an sshd as a host."""
+    return Host(name, "127.0.0.1", sshd.port, sshd.user, str(sshd.known_hosts), str(sshd.identity))
+
+
 async def sync_rows(sshd: Sshd, published: Published) -> list[Row]:
     """Measure one sync, and what else could have moved the ref."""
-    host = Host("studio", "127.0.0.1", sshd.port, sshd.user, str(sshd.known_hosts), str(sshd.identity))
+    host = host_of("studio", sshd)
     address = RepositoryAddress("studio", str(published.path))
     environment = changed(environment_of(address), policy=Policy.RESET)
     live, older = published.commit("live"), published.commit("staging")
@@ -129,6 +139,70 @@ async def sync_rows(sshd: Sshd, published: Published) -> list[Row]:
     return rows
 
 
+def publish(published: Published) -> None:
+    """Let live move on by a commit with one new file."""
+    blob = published.git("hash-object", "-w", "--stdin", stdin=secrets.token_bytes(64))
+    tree = published.git("ls-tree", "live") + f"\n100644 blob {blob}\tnews-{blob[:12]}.xml\n"
+    made = published.git("mktree", stdin=tree.encode())
+    commit = published.git("commit-tree", made, "-p", "live", "-m", "Publish to live")
+    published.git("update-ref", "refs/heads/live", commit)
+
+
+async def leg_rows(sshd: Sshd, git_sshd: Sshd, published: Published, folder: Path) -> list[Row]:
+    """Measure how a new commit comes to a repository on another host."""
+    source = RepositoryAddress("studio", str(published.path))
+    hosts = [host_of("studio", sshd), host_of("other", sshd)]
+    hosts.append(replace(host_of("forge", git_sshd), access=Access.GIT))
+    pool = pool_of(hosts, folder / "cache")
+    synchronizer = Synchronizer(pool, quiet=0, patience=900)
+    ssh = f"ssh -p {sshd.port} -i {sshd.identity} -o UserKnownHostsFile={sshd.known_hosts} -F none"
+    mirror = folder / "mirror.git"
+    git(folder, "init", "--quiet", "--bare", str(mirror))
+
+    def carrier(name: str) -> Path:
+        git(folder, "clone", "--quiet", "--bare", str(published.path), name)
+        return folder / name
+
+    def url(path: Path) -> str:
+        return f"ssh://{sshd.user}@127.0.0.1{path}"
+
+    async def cold(target: Path) -> None:
+        for words in (
+            ("fetch", "--quiet", url(published.path), "+refs/heads/live:refs/heads/live"),
+            ("push", "--quiet", url(target), "+refs/heads/live:refs/heads/staging"),
+        ):
+            process = await asyncio.create_subprocess_exec(
+                "git", "-C", str(mirror), *words, env={**os.environ, "GIT_SSH_COMMAND": ssh}
+            )
+            assert await process.wait() == 0
+
+    async def ours(environment: Environment) -> None:
+        run = Run(new_id(time.time()), "mysite", "staging", State.RUNNING, time.time(), 0.0)
+        await synchronizer.sync(environment, run, Silent(), Progress(), unkept)
+
+    rows = []
+    ways: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+        ("git over OpenSSH, cold: a blind fetch and a blind push", partial(cold, carrier("cold.git"))),
+    ]
+    for host, name in (
+        ("other", "this program, a host with a shell"),
+        ("forge", "this program, access: git"),
+    ):
+        address = RepositoryAddress(host, str(carrier(f"{host}.git")))
+        environment = changed(environment_of(address), source=source, policy=Policy.RESET)
+        ways.append((name, partial(ours, environment)))
+    for name, way in ways:
+        spent = []
+        for _ in range(TIMES // 4):
+            publish(published)
+            started = time.perf_counter()
+            await way()
+            spent.append((time.perf_counter() - started) * 1000)
+        rows.append(Row(name, spent[1:]))
+    await pool.close()
+    return rows
+
+
 async def store_rows(folder: Path) -> list[Row]:
     """Measure durable acknowledgements, one at a time and many at once."""
     store = open_store(f"sqlite:///{folder}/bench.db")
@@ -154,9 +228,13 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sync-staging-bench-") as name:
         folder = Path(name)
         (folder / "ssh").mkdir()
+        (folder / "git-ssh").mkdir()
         published = build(folder / "mysite")
         with Sshd(folder / "ssh") as sshd:
             table("From a decision to a moved ref, over SSH on loopback", await sync_rows(sshd, published))
+            with Sshd(folder / "git-ssh", GIT_SHELL) as git_sshd:
+                rows = await leg_rows(sshd, git_sshd, published, folder)
+            table("A new commit of live, brought to another host and checked there", rows)
         table("From a verified delivery to its durable acknowledgement", await store_rows(folder))
 
 

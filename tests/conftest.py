@@ -17,6 +17,9 @@ from tests.publisher import StudioPublisher
 REQUIRE_ALL = os.environ.get("SYNC_STAGING_REQUIRE_ALL") == "1"
 
 
+GIT_SHELL = 'ForceCommand git-shell -c "$SSH_ORIGINAL_COMMAND"\n'
+
+
 def unavailable(what: str) -> NoReturn:
     """Skip a test whose real part is missing, or fail it where every part is required."""
     if REQUIRE_ALL:
@@ -30,6 +33,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     if find_sshd() is None:
         unavailable("sshd (openssh-server)")
     with Sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def git_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd whose account runs nothing but git's own services."""
+    if find_sshd() is None:
+        unavailable("sshd (openssh-server)")
+    with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
         yield running
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from listener import config
@@ -10,10 +11,10 @@ from listener.cli.failures import DONE, FAILED
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
 from listener.cli.printing import document, say
 from listener.config import Settings
-from listener.errors import ListenerError, RefusedError, SyncError
+from listener.errors import ListenerError, RefusedError, ShellUnavailableError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
-from listener.sites import Environment
+from listener.sites import Environment, Leg, Site
 from listener.ssh import destination
 from listener.sync import Look
 from listener.system import System
@@ -71,8 +72,22 @@ async def _checks(settings: Settings) -> list[Check]:
         sites, unlisted = await system.directory.all()
         environments = [each for site in sites for each in site.environments.values()]
         looks = await asyncio.gather(*(_environment(system, each, answering) for each in environments))
+        studio = await _studio(system, sites)
     patterns = [_failed(f"sites {each.pattern}", each.error) for each in unlisted]
-    return [*hosts, *patterns, *(check for checks in looks for check in checks)]
+    return [*hosts, *studio, *patterns, *(check for checks in looks for check in checks)]
+
+
+async def _studio(system: System, sites: Sequence[Site]) -> list[Check]:
+    """Return whether Studio, where it is configured, tells of every site whether it is being published."""
+    if system.studio is None:
+        return []
+    asked = await asyncio.gather(*(system.studio.check(site.id) for site in sites), return_exceptions=True)
+    failed = [
+        _failed(f"studio, asked about {site.id}", error)
+        for site, error in zip(sites, asked, strict=True)
+        if isinstance(error, SyncError)
+    ]
+    return failed or [Check("studio", ok=True)]
 
 
 async def _aliases(settings: Settings) -> list[Check]:
@@ -87,11 +102,24 @@ async def _aliases(settings: Settings) -> list[Check]:
 
 
 async def _host(system: System, name: str) -> Check:
+    remarks = Remarks(system.log, host=name)
     try:
-        await system.pool.warm(name, Remarks(system.log, host=name))
+        await system.pool.warm(name, remarks)
+    except ShellUnavailableError as error:
+        legs = [leg for leg in _legs(system.settings) if leg.repository.host == name]
+        if legs and await system.pool.speaks_git(legs[0], remarks):
+            remedy = f"it runs git's own services: set hosts.{name}.access to git, or give it a POSIX shell"
+            return Check(f"host {name}", ok=False, message=error.message, remedy=remedy)
+        return _failed(f"host {name}", error)
     except SyncError as error:
         return _failed(f"host {name}", error)
     return Check(f"host {name}", ok=True)
+
+
+def _legs(settings: Settings) -> Iterator[Leg]:
+    for site in settings.sites:
+        for environment in site.environments.values():
+            yield from environment.legs
 
 
 async def _environment(system: System, environment: Environment, answering: set[str]) -> list[Check]:

@@ -67,9 +67,7 @@ async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:
             raise StoreLockedError(
                 error.message, remedy="leave out --local: the listener that runs does the sync"
             ) from error
-        acceptance = await system.intake.request(
-            environment.site, environment.name, Origin.CLI, _system_user()
-        )
+        acceptance = await system.intake.request(environment, Origin.CLI, _system_user())
         return await _served(system, acceptance.triggers[0])
 
 

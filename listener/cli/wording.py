@@ -156,6 +156,7 @@ def run(run: Document) -> Iterator[str]:
         "finished": moment(run["finished_at"]),
         "attempts": f"{run['attempt']}, {run['failures']} failed" if run["attempt"] else "",
         "not before": moment(run["not_before"]) if run["state"] == State.QUEUED else "",
+        "in the queue": _queue(run),
         "successor": run["successor"],
         "rolls back": run["undoes"],
         **{name: done.get(name) for name in _MOVE},
@@ -172,6 +173,13 @@ def run(run: Document) -> Iterator[str]:
         facts = {name: leg[name] for name in (*_MOVE, "error", "message", "remedy")}
         yield from (f"  {name:<10} {value}" for name, value in facts.items() if value)
         yield from _removed(leg)
+
+
+def _queue(run: Document) -> str:
+    if "queue" not in run:
+        return ""
+    ahead = counted(run["queue"]["ahead"], "run")
+    return f"{ahead} before it, expected to start {moment(run['queue']['expected_start'])}"
 
 
 def _removed(done: Document) -> Iterator[str]:

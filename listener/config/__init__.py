@@ -32,6 +32,8 @@ from listener.config.problems import refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve
 from listener.config.rules import broken
 from listener.config.settings import (
+    STORE_PREFIX,
+    HistorySettings,
     LogSettings,
     ServerSettings,
     Settings,
@@ -46,6 +48,8 @@ from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAdd
 
 __all__ = [
     "DEFAULT_PATH",
+    "STORE_PREFIX",
+    "HistorySettings",
     "LogSettings",
     "ServerSettings",
     "Settings",
@@ -97,6 +101,7 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
         hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
+        history=HistorySettings(**document.history.model_dump()),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=warnings,
@@ -190,7 +195,12 @@ def _sync(section: SyncSection) -> SyncSettings:
         connect_timeout=section.connect_timeout,
         transfer_timeout=section.transfer_timeout,
         cache=section.cache,
+        keep_backups=section.keep_backups,
         concurrency=section.concurrency,
+        per_host=section.per_host,
+        settle=section.settle,
+        settle_most=section.settle_most,
+        interval=section.interval,
         retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
     )
 

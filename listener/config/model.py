@@ -12,6 +12,7 @@ from listener.config.names import (
     BranchName,
     Duration,
     Flag,
+    Keeping,
     Limit,
     LocalPath,
     Moment,
@@ -162,7 +163,18 @@ class SyncSection(Section):
     cache: LocalPath = Field(
         "/var/lib/sync-staging/cache", description="the absolute path of a folder for the cache of objects"
     )
+    keep_backups: Keeping = Field(
+        30 * 86400.0, description="how long the commits that a reset took away are kept, such as 30d"
+    )
     concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
+    per_host: Whole = Field(3, ge=1, le=256, description="how many syncs may need the same host, such as 3")
+    settle: Duration = Field(
+        0.0, description="how long an automatic sync waits for further publishes, such as 10s"
+    )
+    settle_most: Duration = Field(60.0, description="how long it waits for them at most, such as 60s")
+    interval: Duration = Field(
+        900.0, description="how often each site is looked at for drift, such as 15m; 0 for never"
+    )
     attempts: Whole = Field(20, ge=1, le=1000, description="how often a failing sync is tried, such as 20")
     backoff: Limit = Field(1.0, description="how long the second attempt waits, such as 1s")
     backoff_most: Limit = Field(300.0, description="how long any attempt waits at most, such as 5m")
@@ -173,6 +185,15 @@ class SyncSection(Section):
         if value < info.data.get("backoff", 0.0):
             raise rule("is shorter than sync.backoff; write a longer duration, or a shorter backoff")
         return value
+
+
+class HistorySection(Section):
+    """What is kept of the past."""
+
+    age: Keeping = Field(
+        90 * 86400.0, description="how long ended runs, their logs and deliveries are kept, such as 90d"
+    )
+    runs: Whole = Field(100_000, ge=1, le=10**9, description="how many ended runs are kept, such as 100000")
 
 
 class LogSection(Section):
@@ -194,6 +215,7 @@ class Document(Section):
     tokens: list[TokenEntry] = Field(default_factory=list, description="a list of API credentials")
     studio: StudioSection | None = Field(None, description="a map of url and at least one token")
     sync: SyncSection = Field(default_factory=SyncSection, description="a map of settings")
+    history: HistorySection = Field(default_factory=HistorySection, description="a map of settings")
     log: LogSection = Field(default_factory=LogSection, description="a map of settings")
 
 

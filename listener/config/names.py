@@ -19,9 +19,11 @@ RULE: Final = "rule"
 
 LONGEST_DURATION = 86400.0
 """Seconds: a day."""
+LONGEST_KEEPING = 3650 * 86400.0
+"""Seconds: ten years."""
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _BRANCH_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _STUDIO = re.compile(
@@ -130,13 +132,27 @@ def studio_fault(url: str) -> str:
 
 def seconds(value: object) -> object:
     """Return the seconds of a number or of text such as `250ms`; raise a refusal for anything else."""
+    number = _seconds(value)
+    if not 0 <= number <= LONGEST_DURATION:
+        raise rule("is not a duration; write seconds, or a number with ms, s, m or h, of at most 24h")
+    return number
+
+
+def long_seconds(value: object) -> object:
+    """Return the seconds of a number or of text such as `30d`; raise a refusal for anything else."""
+    number = _seconds(value)
+    if not 0 <= number <= LONGEST_KEEPING:
+        raise rule("is not a duration; write a number with m, h or d, of at most 3650d")
+    return number
+
+
+def _seconds(value: object) -> float:
+    """Return the seconds of a number or of text; not a number for anything else."""
     number = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
         number = float(value)
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         number = float(match[1]) * _UNITS[match[2] or ""]
-    if not 0 <= number <= LONGEST_DURATION:
-        raise rule("is not a duration; write seconds, or a number with ms, s, m or h, of at most 24h")
     return number
 
 
@@ -202,6 +218,7 @@ Sha256 = Annotated[
 ]
 Moment = Annotated[str, AfterValidator(moment)]
 Duration = Annotated[float, BeforeValidator(seconds)]
+Keeping = Annotated[float, BeforeValidator(long_seconds)]
 Limit = Annotated[float, BeforeValidator(seconds), AfterValidator(more_than_none)]
 Whole = Annotated[int, BeforeValidator(whole)]
 Flag = Annotated[bool, BeforeValidator(flag)]

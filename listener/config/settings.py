@@ -51,8 +51,22 @@ class SyncSettings:
     transfer_timeout: float
     cache: str
     """The folder in which objects travel from host to host."""
+    keep_backups: float
     concurrency: int
+    per_host: int
+    settle: float
+    settle_most: float
+    interval: float
     retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """What is kept of the past."""
+
+    age: float
+    """Seconds."""
+    runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,7 @@ class Settings:
     hooks: Mapping[str, Hook]
     tokens: tuple[Token, ...]
     sync: SyncSettings
+    history: HistorySettings
     log: LogSettings
     secrets: frozenset[bytes] = field(repr=False)
     """Every secret, for the log to leave out."""
@@ -101,6 +116,7 @@ def describe(settings: Settings) -> list[str]:
         *(_token_line(token) for token in settings.tokens),
         *(_studio_line(studio) for studio in (settings.studio,) if studio),
         f"sync: at most {sync.concurrency} at a time, each tried up to {sync.retry.attempts} times",
+        f"schedule: {_schedule_text(sync.interval)}",
         f"log: {settings.log.level} and above, format {settings.log.format}",
         *(f"warning: {warning}" for warning in settings.warnings),
     ]
@@ -163,6 +179,10 @@ def _studio_line(studio: StudioSettings) -> str:
     return f"studio: {studio.url}, asked {' and '.join(asked)}, answers within {studio.timeout:g} s"
 
 
+def _schedule_text(interval: float) -> str:
+    return f"each site is looked at for drift every {interval:g} s" if interval else "nothing is looked at"
+
+
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
@@ -178,6 +198,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "tokens": [_token_dict(token) for token in settings.tokens],
         "studio": _studio_dict(settings.studio) if settings.studio else None,
         "sync": asdict(settings.sync),
+        "history": asdict(settings.history),
         "log": asdict(settings.log),
         "warnings": list(settings.warnings),
     }

@@ -93,6 +93,7 @@ class SiteCache:
         self._limit = limit
         self._processes = processes
         self._lock = asyncio.Lock()
+        self._making = asyncio.Lock()
         self._made = False
         self._generation = 0
         self._mended_at = -MENDED_AGAIN
@@ -225,7 +226,7 @@ class SiteCache:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                pass_fds=service.descriptors if service else (),
+                pass_fds=(service.descriptor,) if service else (),
                 start_new_session=True,
             )
             if service is not None:
@@ -241,28 +242,29 @@ class SiteCache:
 
     async def _make(self) -> None:
         """Make the repository if it is not there."""
-        if self._made:
-            return
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            process = await asyncio.create_subprocess_exec(
-                "git",
-                "init",
-                "--quiet",
-                "--bare",
-                "--template=",
-                str(self._path),
-                env=_ENVIRONMENT,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        except OSError as error:
-            raise CacheError(f"The cache {self._path} can't be made: {error.strerror}") from error
-        _, err = await process.communicate()
-        if process.returncode != 0:
-            raise CacheError(f"The cache {self._path} can't be made: {_text(err).strip()[-300:]}")
-        self._made = True
+        async with self._making:
+            if self._made:
+                return
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                process = await asyncio.create_subprocess_exec(
+                    "git",
+                    "init",
+                    "--quiet",
+                    "--bare",
+                    "--template=",
+                    str(self._path),
+                    env=_ENVIRONMENT,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:
+                raise CacheError(f"The cache {self._path} can't be made: {error.strerror}") from error
+            _, said = await process.communicate()
+            if process.returncode != 0:
+                raise CacheError(f"The cache {self._path} can't be made: {_text(said).strip()[-300:]}")
+            self._made = True
 
     async def _mended(self, generation: int) -> bool:
         """Make the repository anew, unless somebody has since `generation`, or did so lately to no avail."""

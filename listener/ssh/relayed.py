@@ -167,7 +167,14 @@ class RelayedRepository:
         """Bring the commit to the leg, move the branch if all is still as observed, and read back."""
         if observation.target is not None and self._shell is not None:
             return await self._shell.apply(plan, observation, signing)
-        return await self._cache.mending(lambda: self._apply(plan, observation, signing))
+        tried = False
+
+        async def step() -> Applied:
+            nonlocal tried
+            again, tried = tried, True
+            return await self._apply(plan, observation, signing, gather=again)
+
+        return await self._cache.mending(step)
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many."""
@@ -247,16 +254,25 @@ class RelayedRepository:
         if branch.tree == here[goal].tree and self._leg.policy is not Policy.RESET:
             return observation
         ours = branch.committer_email == COMMITTER_EMAIL
-        ancestor = not ours and not target and await self._cache.is_ancestor(branch.commit, goal)
-        drift = await self._cache.drift(branch.commit, goal, PATHS_LISTED, counting=counting)
+        ancestor, drift = await asyncio.gather(
+            self._is_ancestor(branch.commit, goal, asked=not ours and not target),
+            self._cache.drift(branch.commit, goal, PATHS_LISTED, counting=counting),
+        )
         return replace(observation, ancestor=ancestor, drift=drift)
 
-    async def _apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
+    async def _is_ancestor(self, commit: str, goal: str, *, asked: bool) -> bool:
+        return asked and await self._cache.is_ancestor(commit, goal)
+
+    async def _apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, gather: bool
+    ) -> Applied:
+        """Apply; with `gather`, what was observed has to be brought to the cache anew."""
         goal = observation.target or observation.live
         if goal is None:
             raise NotARepositoryError(f"{self._leg} has nothing to go to.")
         tip = observation.branch.commit if observation.branch else ""
-        await self._gathered(goal.commit if observation.target is None else "", tip)
+        if gather:
+            await self._gathered(goal.commit if observation.target is None else "", tip)
         new = goal.commit
         if plan.kind is PlanKind.FORWARD_COMMIT:
             parents = [tip] if observation.target else [tip, goal.commit]
@@ -265,8 +281,14 @@ class RelayedRepository:
         applied = await (self._landed if self._shell else self._pushed)(plan, observation, signing, new)
         if applied.changed or applied.busy:
             return applied
-        await self._cache.keep(tip_ref(self._leg.repository, self._leg.branch), new)
-        return await self._confirmed(applied)
+        known = {new: Branch(new, goal.tree)}
+        if observation.live is not None:
+            known[observation.live.commit] = observation.live
+        _, confirmed = await asyncio.gather(
+            self._cache.keep(tip_ref(self._leg.repository, self._leg.branch), new),
+            self._confirmed(applied, known),
+        )
+        return confirmed
 
     async def _landed(self, plan: Plan, observation: Observation, signing: Signing, new: str) -> Applied:
         """Bring the commit under a ref of ours, then move the branch as in live's own repository."""
@@ -287,9 +309,10 @@ class RelayedRepository:
         taken = await self._target.push(*words)
         return Applied(changed=not taken, backup=backup if taken else "")
 
-    async def _confirmed(self, applied: Applied) -> Applied:
+    async def _confirmed(self, applied: Applied, known: dict[str, Branch]) -> Applied:
         """Return what stands in both repositories now."""
         live, seen = await asyncio.gather(self._live_now(), self._branch_now())
         tip = seen.branch.commit if seen.branch else ""
-        here = await self._gathered(live, tip)
-        return replace(applied, live=here.get(live), branch=here.get(tip))
+        if not known.keys() >= {live, tip}:
+            known = await self._gathered(live, tip)
+        return replace(applied, live=known.get(live), branch=known.get(tip))

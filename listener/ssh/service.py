@@ -1,13 +1,13 @@
 """Git's own services on a host (`git-upload-pack`, `git-receive-pack`), joined to the git of this machine.
 
-The session of the warm connection ends in two pipes, whose other ends git inherits: `git fetch fd::7,8` then
+A session of the warm connection is joined to a socket whose other end git inherits: `git fetch fd::7` then
 speaks to the host over our connection, with its host keys, jump hosts and limits; no ssh client is started.
 """
 
 import asyncio
 import contextlib
-import os
 import re
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -33,57 +33,128 @@ ENDING = 5.0
 """Seconds that a service may take to end once git here has ended; then its channel is closed."""
 
 
+class _Far(asyncssh.SSHClientSession[bytes]):
+    """The session on the host: what comes from there goes to the socket, and how it ends is kept."""
+
+    def __init__(self) -> None:
+        self.near: asyncio.Transport | None = None
+        self.channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self.status: int | None = None
+        self.said = bytearray()
+        self.ended = asyncio.Event()
+
+    def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
+        self.channel = chan
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        if datatype == asyncssh.EXTENDED_DATA_STDERR:
+            self.said += data[: STDERR_KEPT - len(self.said)]
+        elif self.near is not None:
+            self.near.write(data)
+
+    def eof_received(self) -> bool:
+        if self.near is not None and not self.near.is_closing():
+            self.near.write_eof()
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        self.status = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self.status = KILLED
+
+    def pause_writing(self) -> None:
+        if self.near is not None and not self.near.is_closing():
+            self.near.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.near is not None and not self.near.is_closing():
+            self.near.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+        if self.near is not None:
+            self.near.close()
+
+
+class _Near(asyncio.Protocol):
+    """Our end of the socket that git has the other end of: what comes from git goes to the host."""
+
+    def __init__(self, far: _Far) -> None:
+        self._far = far
+
+    @property
+    def _channel(self) -> "asyncssh.SSHClientChannel[bytes] | None":
+        channel = self._far.channel
+        return None if channel is None or channel.is_closing() else channel
+
+    def data_received(self, data: bytes) -> None:
+        if self._channel is not None:
+            self._channel.write(data)
+
+    def eof_received(self) -> bool:
+        if self._channel is not None:
+            self._channel.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._channel is not None:
+            self._channel.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.eof_received()
+
+
 @dataclass(slots=True)
 class Service:
     """One running service, to be spoken to by one git process."""
 
     name: str
-    reading: int
-    """The descriptor from which git reads."""
-    writing: int
-    _process: "asyncssh.SSHClientProcess[bytes]" = field(repr=False)
-    _said: "asyncio.Task[bytes]" = field(repr=False)
-    _lent: bool = False
+    _theirs: socket.socket = field(repr=False)
+    _far: _Far = field(repr=False)
 
     @property
     def url(self) -> str:
         """What stands in git's command line for the remote repository."""
-        return f"fd::{self.reading},{self.writing}"
+        return f"fd::{self.descriptor}"
 
     @property
-    def descriptors(self) -> tuple[int, int]:
+    def descriptor(self) -> int:
         """What git inherits."""
-        return self.reading, self.writing
+        return self._theirs.fileno()
 
     def handed_over(self) -> None:
-        """Close this process's copies: git has its own, and their end must be the end."""
-        if not self._lent:
-            self._lent = True
-            os.close(self.reading)
-            os.close(self.writing)
+        """Close this process's copy: git has its own, and its end must be the end."""
+        self._theirs.close()
 
     async def failure(self) -> SyncError | None:
         """Return what went wrong at the other end, once git here has failed; None if that can't be told."""
         self.handed_over()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ENDING):
-                await self._process.wait_closed()
-        status = self._process.exit_status
-        said = (await self._said).decode("utf-8", "replace").strip()
-        if status is None:
+                await self._far.ended.wait()
+        said = self._far.said.decode("utf-8", "replace").strip()
+        if self._far.status is None:
             return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
-        return _told(self.name, status, said)
+        return _told(self.name, self._far.status, said)
 
     async def close(self) -> None:
         """Let the service end, and close its channel if it does not."""
         self.handed_over()
         try:
             async with asyncio.timeout(ENDING):
-                await self._process.wait_closed()
+                await self._far.ended.wait()
         except TimeoutError:
-            self._process.channel.abort()
-        finally:
-            self._said.cancel()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the channel without waiting for the other end."""
+        if self._far.channel is not None:
+            self._far.channel.abort()
 
 
 @contextlib.asynccontextmanager
@@ -91,34 +162,24 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
     """Start a service for the repository at `path` and lend it; raise what asyncssh raises."""
     # git-shell wants the path in quotes, whatever is in it.
     command = f"{name} '" + path.replace("'", "'\\''") + "'"
-    theirs_in, writing = os.pipe()
-    reading, theirs_out = os.pipe()
+    ours, theirs = socket.socketpair()
+    far = _Far()
     try:
-        process = await connection.create_process(
-            command, encoding=None, stdin=theirs_in, stdout=theirs_out, stderr=asyncssh.PIPE
-        )
+        far.near, _ = await asyncio.get_running_loop().create_connection(lambda: _Near(far), sock=ours)
+        await connection.create_session(lambda: far, command, encoding=None)
     except BaseException:
-        for descriptor in (theirs_in, writing, reading, theirs_out):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        theirs.close()
+        ours.close() if far.near is None else far.near.close()
         raise
-    service = Service(name, reading, writing, process, asyncio.create_task(_beginning(process.stderr)))
+    service = Service(name, theirs, far)
     try:
         yield service
     except BaseException:
         # Whoever is cancelled or out of time has ended git: the service notices at its next read.
-        process.channel.abort()
+        service.abandon()
         raise
     finally:
         await asyncio.shield(service.close())
-
-
-async def _beginning(stream: "asyncssh.SSHReader[bytes]") -> bytes:
-    """Read a stream to its end and return its beginning."""
-    kept = bytearray()
-    while chunk := await stream.read(STDERR_KEPT):
-        kept += chunk[: STDERR_KEPT - len(kept)]
-    return bytes(kept)
 
 
 _CAUSES: tuple[tuple[str, type[SyncError]], ...] = (
@@ -128,6 +189,9 @@ _CAUSES: tuple[tuple[str, type[SyncError]], ...] = (
 )
 
 COMMAND_NOT_FOUND = 127
+
+KILLED = -1
+"""The status of a service that a signal ended."""
 
 REFUSING = frozenset({1, 126})
 """With these an account's login program refuses a command; git itself fails with 128."""

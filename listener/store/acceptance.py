@@ -33,8 +33,10 @@ WHERE site = :site AND environment = :environment AND state = 'queued' AND undoe
 _HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
 _DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
 _NEW_RUN = """
-INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, undoes, outcome)
-VALUES (:id, :site, :environment, :state, :now, :now, :finished_at, :undoes, :outcome)
+INSERT INTO runs
+    (id, site, environment, state, created_at, not_before, finished_at, undoes, outcome, lane, urgent)
+VALUES
+    (:id, :site, :environment, :state, :now, :not_before, :finished_at, :undoes, :outcome, :lane, :urgent)
 """
 _NEW_TRIGGER = """
 INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)
@@ -52,6 +54,16 @@ _SERVED = """
 SELECT t.id, t.run, t.site, t.environment, r.state
 FROM triggers AS t JOIN runs AS r ON r.id = t.run
 WHERE t.delivery = :delivery ORDER BY t.position
+"""
+_HURRY = """
+UPDATE runs SET
+    urgent = 1,
+    not_before = CASE attempt WHEN 0 THEN min(not_before, :now) ELSE not_before END
+WHERE id = :run
+"""
+_SETTLE = """
+UPDATE runs SET not_before = max(not_before, min(:now + :settle, created_at + :settle_most))
+WHERE id = :run AND urgent = 0
 """
 _LIFT = """
 DELETE FROM holds WHERE site = :site AND environment = :environment AND live IS NOT NULL
@@ -138,6 +150,12 @@ def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     if run is None:
         run = new_run(transaction, trigger, now, State.QUEUED)
         transaction.work = True
+    elif trigger.origin in EXPLICIT:
+        transaction.execute(_HURRY, {"run": run, "now": now})
+        transaction.work = True
+    elif trigger.settle:
+        values = {"run": run, "now": now, "settle": trigger.settle, "settle_most": trigger.settle_most}
+        transaction.execute(_SETTLE, values)
     if trigger.origin in EXPLICIT:
         _clear_backoff(transaction, trigger, run, now)
         transaction.execute(_LIFT, {"site": trigger.site, "environment": trigger.environment})
@@ -166,6 +184,9 @@ def new_run(
         "environment": trigger.environment,
         "state": state,
         "now": now,
+        "not_before": now if trigger.origin in EXPLICIT else now + min(trigger.settle, trigger.settle_most),
+        "lane": trigger.lane,
+        "urgent": int(trigger.origin in EXPLICIT),
         "finished_at": None if state is State.QUEUED else now,
         "undoes": undoes,
         "outcome": outcome,

@@ -2,11 +2,14 @@
 
 import json
 import sqlite3
+import statistics
+from collections.abc import Collection
 
 from listener.errors import RunNotFoundError
-from listener.runs import Hold, LogLine, Run, RunFilter, Trigger
+from listener.runs import Hold, LogLine, Run, RunFilter, Standing, State, Trigger
 from listener.store.rows import hold_of, run_of, trigger_of
 
+_NEXT_DUE = "SELECT min(not_before) FROM claimable WHERE lane NOT IN (SELECT value FROM json_each(:full))"
 _RUN = "SELECT * FROM current_runs WHERE id = :id"
 _RUNS = """
 SELECT * FROM current_runs
@@ -25,16 +28,42 @@ SELECT * FROM current_runs
 WHERE site = :site AND environment = :environment AND state = 'succeeded' AND undoes IS NULL
 ORDER BY finished_at DESC, id DESC LIMIT 1
 """
+_STANDING = """
+SELECT count(*) AS ahead FROM claimable AS c, claimable AS w
+WHERE w.id = :id AND c.id <> w.id AND (
+    (c.not_before <= max(:now, w.not_before)
+        AND (-c.urgent, c.created_at, c.position) < (-w.urgent, w.created_at, w.position))
+    OR (c.not_before < w.not_before AND w.not_before > :now)
+)
+"""
+_PACE = """
+SELECT finished_at - started_at AS seconds FROM runs
+WHERE state = 'succeeded' AND started_at IS NOT NULL ORDER BY finished_at DESC LIMIT 21
+"""
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
 """
 
 
-def next_due(connection: sqlite3.Connection) -> float | None:
+def next_due(connection: sqlite3.Connection, full: Collection[str]) -> float | None:
     """Return when the next run is due that nothing but its time holds back."""
     due: float | None
-    (due,) = connection.execute("SELECT min(not_before) FROM claimable").fetchone()
+    (due,) = connection.execute(_NEXT_DUE, {"full": json.dumps(sorted(full))}).fetchone()
     return due
+
+
+def standing(connection: sqlite3.Connection, run_id: str, now: float) -> Standing | None:
+    """Return where a waiting run stands; None for one that does not wait."""
+    if run(connection, run_id).state is not State.QUEUED:
+        return None
+    (ahead,) = connection.execute(_STANDING, {"id": run_id, "now": now}).fetchone()
+    seconds = [row["seconds"] for row in connection.execute(_PACE)]
+    return Standing(ahead, statistics.median(seconds) if seconds else None)
+
+
+def running(connection: sqlite3.Connection) -> list[Run]:
+    """Return every running run."""
+    return [run_of(row) for row in connection.execute("SELECT * FROM current_runs WHERE state = 'running'")]
 
 
 def holds(connection: sqlite3.Connection) -> list[Hold]:

@@ -4,7 +4,8 @@ Whatever a run's owner writes is fenced: it counts only while the run is running
 owner claimed.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
@@ -16,7 +17,9 @@ from listener.store.writer import Transaction
 _CLAIM = """
 UPDATE runs SET state = 'running', attempt = attempt + 1, started_at = :now
 WHERE state = 'queued' AND id = (
-    SELECT id FROM claimable WHERE not_before <= :now ORDER BY created_at, position LIMIT 1
+    SELECT id FROM claimable
+    WHERE not_before <= :now AND lane NOT IN (SELECT value FROM json_each(:full))
+    ORDER BY urgent DESC, created_at, position LIMIT 1
 )
 RETURNING id
 """
@@ -69,9 +72,9 @@ WHERE site = :site AND environment = :environment AND state IN ('queued', 'runni
 _RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
 
 
-def claim(transaction: Transaction, now: float) -> Run | None:
-    """Start the oldest run that may be started."""
-    claimed = transaction.all(_CLAIM, {"now": now})
+def claim(transaction: Transaction, now: float, full: Collection[str]) -> Run | None:
+    """Start the first run that may be started."""
+    claimed = transaction.all(_CLAIM, {"now": now, "full": json.dumps(sorted(full))})
     if not claimed:
         return None
     run_id = str(claimed[0]["id"])

@@ -8,7 +8,7 @@ that matter most in the schema itself.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
@@ -20,14 +20,16 @@ from listener.runs import (
     Hold,
     LogLine,
     Outcome,
+    Pruned,
     Reception,
     Run,
     RunFilter,
     Signal,
+    Standing,
     State,
     Trigger,
 )
-from listener.store import acceptance, database, history, lifecycle
+from listener.store import acceptance, database, history, lifecycle, pruning
 from listener.store.signals import Signals
 from listener.store.writer import Transaction, Writer, translated, unavailable
 
@@ -75,22 +77,31 @@ class SqliteStore:
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write."""
-        await self._write(_look)
+        await self._write(_touch if self._writer.failing else _look)
 
     async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
         """Store a delivery and its triggers, each with a run, and answer once that is durable."""
         return await self._write(acceptance.accept, triggers, delivery, now)
 
-    async def claim(self, now: float) -> Run | None:
+    async def claim(self, now: float, full: Collection[str] = ()) -> Run | None:
         """Start the oldest run that is due.
 
         A caller that is cancelled meanwhile may never learn of a run that it started; `recover` finds it.
         """
-        return await self._write(lifecycle.claim, now)
+        return await self._write(lifecycle.claim, now, full)
 
-    async def next_due(self) -> float | None:
+    async def beat(self, held: Collection[Run]) -> frozenset[str]:
+        """Return the ids of the runs that are still running in the same attempt."""
+        running = {(run.id, run.attempt) for run in await self._read(history.running)}
+        return frozenset(run.id for run in held if (run.id, run.attempt) in running)
+
+    async def take_over(self, now: float) -> list[Run]:
+        """Return nothing: the file is locked, so there is no other listener whose runs could be left over."""
+        return []
+
+    async def next_due(self, full: Collection[str] = ()) -> float | None:
         """Return when the next waiting run that nothing else holds back is due."""
-        return await self._read(history.next_due)
+        return await self._read(history.next_due, full)
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store log lines soon; those that can't be are tried again with the owner's next write."""
@@ -165,6 +176,14 @@ class SqliteStore:
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""
         return await self._read(history.lines, run_id, after, limit)
+
+    async def standing(self, run_id: str, now: float) -> Standing | None:
+        """Return where a waiting run stands in the queue; None for one that does not wait."""
+        return await self._read(history.standing, run_id, now)
+
+    async def prune(self, before: float, keep: int, most: int) -> Pruned:
+        """Delete old runs with their lines and triggers, and old deliveries; return how many."""
+        return await self._write(pruning.prune, before, keep, most)
 
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""
@@ -241,3 +260,13 @@ def _connections(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 
 def _look(transaction: Transaction) -> None:
     transaction.one("SELECT 1 FROM runs LIMIT 1", {})
+
+
+def _touch(transaction: Transaction) -> None:
+    """Write and take back: whether the disk takes anything again is not known by looking."""
+    for statement in (
+        "CREATE TABLE touched (bytes BLOB)",
+        "INSERT INTO touched VALUES (zeroblob(1048576))",
+        "DROP TABLE touched",
+    ):
+        transaction.execute(statement, {})

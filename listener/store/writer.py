@@ -62,6 +62,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         self._closed = False
+        self.failing = False
+        """Whether something of the last batch could not be written."""
         # A daemon: a program that ends without closing its store must not hang on it.
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -110,7 +112,9 @@ class Writer:
             for request in batch:
                 self._perform(request)
             self._connection.execute("COMMIT")
+            self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
         except sqlite3.Error as error:
+            self.failing = True
             self._roll_back()
             for request in batch:
                 request.error = unavailable(error)

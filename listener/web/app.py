@@ -49,6 +49,7 @@ class Ports:
     clock: Callable[[], float]
     log: Log
     wait: float
+    concurrency: int
     body_timeout: float
 
 
@@ -68,6 +69,8 @@ def application(ports: Ports) -> web.Application:
             calls,
             ports.rollbacks,
             ports.stopping,
+            clock=ports.clock,
+            concurrency=ports.concurrency,
             body_timeout=ports.body_timeout,
         ).routes()
     )

@@ -30,7 +30,7 @@ class Calls:
         self, environment: Environment, caller: Token, origin: Origin = Origin.API
     ) -> Acceptance:
         """Accept a call for one environment."""
-        return await self._intake.request(environment.site, environment.name, origin, caller.name)
+        return await self._intake.request(environment, origin, caller.name)
 
     async def crafter(
         self, request: web.Request, environment: Environment, caller: Token

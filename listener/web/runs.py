@@ -1,7 +1,7 @@
 """The history of runs, their logs, and what may be done to them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from aiohttp import web
@@ -34,8 +34,12 @@ class Runs:
         rollbacks: Rollbacks,
         stopping: asyncio.Event,
         *,
+        clock: Callable[[], float],
+        concurrency: int,
         body_timeout: float,
     ) -> None:
+        self._clock = clock
+        self._concurrency = concurrency
         self._rollbacks = rollbacks
         self._body_timeout = body_timeout
         self._stopping = stopping
@@ -65,7 +69,12 @@ class Runs:
     async def show(self, request: web.Request) -> web.Response:
         """Answer one run and its triggers."""
         _, run = await self._visible(request)
-        return web.json_response(views.run(run, await self._store.triggers(run.id)))
+        view = views.run(run, await self._store.triggers(run.id))
+        now = self._clock()
+        standing = await self._store.standing(run.id, now)
+        if standing is not None:
+            view["queue"] = views.queue(run, standing, now, self._concurrency)
+        return web.json_response(view)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
         """Answer a run's log, live until the run has ended."""

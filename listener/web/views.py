@@ -8,7 +8,7 @@ from typing import Any
 from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.plans import Branch, Observation, Plan, equal, undone
-from listener.runs import Hold, LegOutcome, Outcome, Run, Trigger
+from listener.runs import Hold, LegOutcome, Outcome, Run, Standing, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 
@@ -16,6 +16,12 @@ from listener.sync import Look
 def moment(at: float | None) -> str | None:
     """Return Unix seconds as RFC 3339, in UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def queue(run: Run, standing: Standing, now: float, concurrency: int) -> dict[str, Any]:
+    """Return where a waiting run stands: how many are before it, and when it may start at the earliest."""
+    waits = 0.0 if standing.pace is None else standing.pace * (standing.ahead // concurrency)
+    return {"ahead": standing.ahead, "expected_start": moment(max(run.not_before, now) + waits)}
 
 
 def run(run: Run, triggers: Sequence[Trigger] | None = None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,15 +27,6 @@ from listener.sync import Synchronizer
 from tests.conftest import age
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
 from tests.legs import environment_of, only, pool_of, unkept
-
-GIT_SHELL = 'ForceCommand git-shell -c "$SSH_ORIGINAL_COMMAND"\n'
-
-
-@pytest.fixture(scope="session")
-def git_sshd(tmp_path_factory: pytest.TempPathFactory, sshd: Sshd) -> Iterator[Sshd]:
-    """An sshd whose account runs nothing but git's own services."""
-    with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
-        yield running
 
 
 @dataclass

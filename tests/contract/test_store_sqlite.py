@@ -1,6 +1,7 @@
 """What the SQLite store promises beyond the port: one file, one listener, group commit, a bad disk."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from listener.runs import Acceptance, LogLine, Outcome, Run, RunFilter, State
+from listener.runs import Acceptance, Hold, LegOutcome, LogLine, Outcome, Run, RunFilter, State
 from listener.store import open_store
+from listener.store.database import migrations
 from listener.store.sqlite import SqliteStore
 from listener.store.writer import Transaction
 
@@ -198,11 +200,14 @@ async def test_a_full_disk_refuses_deliveries_leaves_nothing_half_done_and_heals
     with full_disk(store, spare=20):
         with pytest.raises(StoreUnavailableError, match="full") as refused:
             await deliver_on()
+        with pytest.raises(StoreUnavailableError):
+            await store.ping()
         assert refused.value.remedy
         assert isinstance(refused.value.__cause__, sqlite3.Error)
         assert len(taken) > 10
         with pytest.raises(StoreUnavailableError, match="full"):
             await asyncio.gather(*(deliver(store, f"more-{n}", f"e{n}", f"g{n}") for n in range(100)))
+    await store.ping()
     history = await store.runs(RunFilter(limit=100_000))
     assert {run.id for run in history} >= {run for answer in taken for run in answer.runs}
     for run in history:
@@ -335,6 +340,73 @@ async def test_a_store_of_a_newer_version_is_refused_and_left_alone(
         await opened()
     with pytest.raises(StoreTooNewError):
         await opened()
+
+
+OLD_OUTCOME = {
+    "plan": "forward-commit",
+    "moved": True,
+    "live": "c" * 40,
+    "old": "a" * 40,
+    "new": "b" * 40,
+    "backup": "",
+    "removed_count": 1,
+    "removed": ['site/"quoted".xml'],
+    "warnings": ["a publish seems to have crashed"],
+    "error": "",
+    "message": "",
+    "remedy": "",
+    "durations": {"observe": 0.25},
+}
+
+
+async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
+    tmp_path: Path, opened: Open, call: Ask
+) -> None:
+    first = migrations()[1]
+    with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
+        old.executescript(f"BEGIN;{first};PRAGMA user_version = 1;COMMIT;")
+        for number, (state, outcome) in enumerate(
+            [
+                ("succeeded", OLD_OUTCOME),
+                ("failed", OLD_OUTCOME | {"plan": "", "moved": False, "error": "sync", "message": "no"}),
+                ("queued", None),
+            ]
+        ):
+            ended = None if state == "queued" else NOW
+            text = None if outcome is None else json.dumps(outcome)
+            old.execute(
+                "INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at,"
+                " outcome) VALUES (?, 'site', 'staging', ?, ?, ?, ?, ?)",
+                (f"run-{number}", state, NOW, NOW, ended, text),
+            )
+        old.execute("INSERT INTO holds VALUES ('site', 'qa', 'acceptance test', 'root', ?)", (NOW,))
+        old.commit()
+    store = await opened()
+    done = await store.run("run-0")
+    assert done.outcome == Outcome(
+        legs=(
+            LegOutcome(
+                plan="forward-commit",
+                done=True,
+                moved=True,
+                live="c" * 40,
+                old="a" * 40,
+                new="b" * 40,
+                removed_count=1,
+                removed=('site/"quoted".xml',),
+            ),
+        ),
+        warnings=("a publish seems to have crashed",),
+        durations={"observe": 0.25},
+    )
+    failed = (await store.run("run-1")).outcome
+    assert failed is not None
+    assert (failed.legs, failed.error, failed.message) == ((), "sync", "no")
+    claimed = await store.claim(NOW)
+    assert claimed is not None
+    assert (claimed.id, claimed.undoes, claimed.held_live) == ("run-2", None, "")
+    assert await store.holds() == [Hold("site", "qa", "acceptance test", "root", NOW)]
+    assert (await call(store, "staging", now=NOW)).runs != ("run-2",)
 
 
 async def test_a_missing_directory_is_an_error_of_the_configuration(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ async def all_ended(listener: Client) -> list[dict[str, Any]]:
 async def test_a_listener_killed_after_its_202_syncs_when_it_is_started_again(
     configured: Configured, published: Published, delay: float
 ) -> None:
-    path = configured()
+    path, old = configured(), published.commit("staging")
     async with daemon(path) as running, client(running.url) as listener:
         assert (await listener.deliver("d-1"))[0] == 202
         await asyncio.sleep(delay)
@@ -53,6 +53,7 @@ async def test_a_listener_killed_after_its_202_syncs_when_it_is_started_again(
         await equal(published)
         runs = await all_ended(listener)
         assert [run["state"] for run in runs] == ["succeeded"]
+        assert (runs[0]["outcome"]["old"], runs[0]["outcome"]["removed_count"]) == (old, 1)
         assert (await listener.deliver("d-1"))[0] == 200
     assert published.is_clean()
     assert published.git("fsck", "--no-dangling", "--no-progress") == ""

@@ -159,7 +159,7 @@ REFUSED = [
     (
         "metrics",
         {},
-        "metrics: is no setting; Known: hooks, hosts, log, server, sites, ssh, store, studio, sync, tokens",
+        "metrics: is no setting; Known: history, hooks, hosts, log, server, sites, ssh, store, studio, sync",
     ),
     ("ssh", None, "ssh: is missing: a map of known_hosts, and of identity or agent"),
     ("ssh/identity", None, "ssh.identity: is missing: the path of the private key"),

@@ -9,7 +9,19 @@ import listener
 ROOT = Path(listener.__file__).parent
 FLOORS = (
     {"errors", "sites", "signatures", "deliveries", "access", "runs", "plans"},
-    {"intake", "worker", "sync", "progress", "rollback", "directory", "journal", "follow"},
+    {
+        "intake",
+        "worker",
+        "sync",
+        "progress",
+        "rollback",
+        "directory",
+        "upkeep",
+        "schedule",
+        "lanes",
+        "journal",
+        "follow",
+    },
     {"store", "ssh", "web", "studio", "config", "logs", "systemd"},
     {"system"},
     {"cli", "demo", "rehearsal", "__main__"},

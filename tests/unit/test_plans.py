@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from listener.errors import StaleLockError
-from listener.plans import Branch, Observation, PlanKind, decide, equal
+from listener.errors import MovedSinceError, StaleLockError
+from listener.plans import Branch, Observation, PlanKind, decide, equal, undo
 from listener.sites import Leg, Policy, RepositoryAddress
 
 QUIET, PATIENCE = 2.0, 900.0
@@ -187,3 +187,65 @@ def test_equal_means_trees_but_for_policy_reset() -> None:
     assert not equal(environment, LIVE, TIPS["diverged"])
     assert not equal(environment, None, LIVE)
     assert not equal(environment, LIVE, None)
+
+
+TARGET = Branch("7" * 40, "before")
+
+
+def rolling_back(case: Case, tip: Branch | None) -> Observation:
+    return replace(case.observation(), branch=tip, target=TARGET)
+
+
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("idle", IDLE)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_rollback_goes_back_from_where_a_run_had_put_the_branch(
+    policy: Policy, mark: str, idle: str, bare: bool
+) -> None:
+    case = Case(True, "diverged", policy, bare, idle, mark, "live", "nowhere")
+    left = Branch("8" * 40, "after")
+    sync = decide(case.leg(), case.observation(), quiet=QUIET, patience=PATIENCE)
+    plan = undo(case.leg(), rolling_back(case, left), left.commit, quiet=QUIET, patience=PATIENCE)
+    if sync.kind is PlanKind.BUSY:
+        assert plan == sync, "Studio is waited for as by a sync"
+    elif policy is Policy.FORWARD:
+        assert plan.kind is PlanKind.FORWARD_COMMIT
+    else:
+        assert plan.kind is PlanKind.RESET
+
+
+@pytest.mark.parametrize("policy", Policy)
+def test_a_branch_that_moved_since_is_not_rolled_back(policy: Policy) -> None:
+    case = Case(True, "diverged", policy, True, "a while", "none", "live", "nowhere")
+    for tip in (Branch("9" * 40, "other"), None):
+        plan = undo(case.leg(), rolling_back(case, tip), "8" * 40, quiet=QUIET, patience=PATIENCE)
+        assert isinstance(plan.refusal, MovedSinceError)
+
+
+def test_a_branch_that_is_back_already_is_left_alone_in_the_sense_of_its_policy() -> None:
+    same_tree = Branch("9" * 40, TARGET.tree)
+    for policy, tip, there in (
+        (Policy.FORWARD, same_tree, True),
+        (Policy.FORWARD, TARGET, True),
+        (Policy.RESET, same_tree, False),
+        (Policy.RESET, TARGET, True),
+    ):
+        case = Case(True, "diverged", policy, True, "a while", "none", "live", "nowhere")
+        plan = undo(case.leg(), rolling_back(case, tip), "8" * 40, quiet=QUIET, patience=PATIENCE)
+        assert (plan.kind is PlanKind.UP_TO_DATE) is there
+
+
+@pytest.mark.parametrize("placed", ["symbolic", "elsewhere"])
+def test_a_branch_that_can_not_be_moved_is_not_rolled_back_either(placed: str) -> None:
+    case = Case(True, "diverged", Policy.FORWARD, True, "a while", "none", "live", placed)
+    observation = replace(case.observation(), target=TARGET)
+    plan = undo(case.leg(), observation, "d" * 40, quiet=QUIET, patience=PATIENCE)
+    assert plan.kind is PlanKind.REFUSE
+
+
+def test_a_leg_elsewhere_heeds_its_own_marks_and_not_lives() -> None:
+    for mark, kind in (("branch", PlanKind.BUSY), ("live", PlanKind.FORWARD_COMMIT)):
+        case = Case(True, "diverged", Policy.FORWARD, True, "just now", mark, "live", "nowhere")
+        elsewhere = replace(case.leg(), repository=RepositoryAddress("eu1", HOME))
+        assert decide(elsewhere, case.observation(), quiet=QUIET, patience=PATIENCE).kind is kind

@@ -6,6 +6,7 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell
 from tests.listening import ADMIN, configuration, on_a_closed_port, written
+from tests.studio import FakeStudio, status_of_4
 
 
 async def test_check_config_connects_to_every_host_and_environment(shell: Shell) -> None:
@@ -61,3 +62,41 @@ async def test_check_config_tries_the_openssh_configuration_that_is_named(
     assert f"host studio: failed: {tmp_path}/ssh_config can't be used for studio: " in done.out
     assert "line 2: Invalid Port integer value: none" in done.out
     assert "remedy: correct the file that ssh.config names" in done.out
+
+
+async def test_check_config_tells_which_host_runs_nothing_but_git(
+    tmp_path: Path, git_sshd: Sshd, published: Published
+) -> None:
+    published.git("checkout", "--quiet", "master")
+    whole = configuration(tmp_path, git_sshd, published.path)
+    done = await Shell(written(tmp_path, whole))("check-config", "--connect")
+    assert done.status == 1
+    assert "set hosts.studio.access to git" in done.out
+    whole["hosts"]["studio"]["access"] = "git"
+    whole["sync"]["cache"] = str(tmp_path / "cache")
+    done = await Shell(written(tmp_path, whole))("check-config", "--connect")
+    assert done.status == 0, done.out
+    assert done.out.splitlines()[-1] == "environment mysite/staging: ok: forward-commit"
+    assert "sync.quiet can't be kept" in done.out
+    for words in (
+        ("sync", "mysite", "staging", "--local"),
+        ("sync", "mysite", "staging", "--local", "--dry-run"),
+    ):
+        done = await Shell(written(tmp_path, whole))(*words)
+        assert done.status == 0, done.err
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_check_config_asks_studio_where_it_is_configured(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    whole = configuration(tmp_path, sshd, published.path)
+    async with FakeStudio() as studio:
+        studio.bodies["mysite"] = status_of_4("ready")
+        whole["studio"] = {"url": studio.url, "token": studio.token}
+        done = await Shell(written(tmp_path, whole))("check-config", "--connect")
+        assert (done.status, "studio: ok" in done.out.splitlines()) == (0, True)
+        whole["studio"]["token"] = "wrong-token"
+        done = await Shell(written(tmp_path, whole))("check-config", "--connect")
+        assert (done.status, "studio, asked about mysite: failed" in done.out) == (1, True)
+        assert "wrong-token" not in done.out + done.err

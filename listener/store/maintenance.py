@@ -1,0 +1,131 @@
+"""What an administrator may want of a SQLite store, beside a running listener too: copy, check, prune."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from listener.errors import ConfigurationError, StoreError
+from listener.runs import Pruned
+from listener.store import database, pruning
+from listener.store.writer import Transaction, unavailable
+
+PAGES_AT_ONCE = 1024
+"""How much of the file a backup copies before it lets others go on."""
+
+PRUNED_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found."""
+
+    problems: tuple[str, ...]
+    schema: int
+    size: int
+    """Bytes."""
+    runs: int
+    waiting: int
+    deliveries: int
+
+
+def backup(path: Path, copy: Path) -> Report:
+    """Copy a store, whole and at one moment, to a new file; check the copy and return what it holds.
+
+    Raises `ConfigurationError` if the file is there already, `StoreError`. A copy that failed is removed.
+    """
+    with _opened(path) as source:
+        try:
+            os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except OSError as error:
+            raise ConfigurationError(
+                f"{copy} can't be made: {error.strerror}", remedy="name a file that does not exist yet"
+            ) from error
+        try:
+            with closing(sqlite3.connect(copy)) as target:
+                source.backup(target, pages=PAGES_AT_ONCE)
+                # A copy is one file: nothing of it may be left in a log beside it.
+                target.execute("PRAGMA journal_mode = DELETE")
+            _synced(copy)
+            report = _sound(copy)
+        except BaseException as error:
+            with suppress(OSError):
+                copy.unlink()
+            if isinstance(error, sqlite3.Error):
+                raise unavailable(error) from error
+            raise
+    return report
+
+
+def check(path: Path) -> Report:
+    """Return what is in a store and what is wrong with it; raise `StoreError`, `ConfigurationError`."""
+    with _opened(path) as connection:
+        problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+        problems += [
+            f"a row of {row[0]} refers to one of {row[2]} that is not there"
+            for row in connection.execute("PRAGMA foreign_key_check")
+        ]
+        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+
+        def count(what: str) -> int:
+            return int(connection.execute(f"SELECT count(*) FROM {what}").fetchone()[0])  # noqa: S608 (ours)
+
+        runs, waiting = count("runs"), count("runs WHERE state IN ('queued', 'running')")
+        return Report(tuple(problems), schema, path.stat().st_size, runs, waiting, count("deliveries"))
+
+
+def _sound(copy: Path) -> Report:
+    report = check(copy)
+    if report.problems:
+        raise StoreError(
+            f"The copy is damaged: {report.problems[0]}", remedy="run store check on the original"
+        )
+    return report
+
+
+def prune(path: Path, before: float, keep: int) -> Pruned:
+    """Delete what `RunStore.prune` says, all of it; return how many. Raises `StoreError`."""
+    total = Pruned()
+    with _opened(path, writing=True) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        while True:
+            connection.execute("BEGIN IMMEDIATE")
+            pruned = pruning.prune(Transaction(connection), before, keep, PRUNED_AT_ONCE)
+            connection.execute("COMMIT")
+            total = Pruned(total.runs + pruned.runs, total.deliveries + pruned.deliveries)
+            if not (pruned.runs or pruned.deliveries):
+                return total
+
+
+@contextmanager
+def _opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise ConfigurationError(
+            f"There is no store at {path}.", remedy="start the listener once, or name another --config"
+        )
+    try:
+        with closing(database.connect(path)) as connection:
+            if not writing:
+                connection.execute("PRAGMA query_only = ON")
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+            newest = max(database.migrations())
+            if writing and schema != newest:
+                raise StoreError(
+                    f"The store has schema {schema}, and this program writes {newest}.",
+                    remedy="start the listener once: it brings the store up to date",
+                )
+            yield connection
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+
+
+def _synced(path: Path) -> None:
+    """Let a file and its name survive a power cut."""
+    for each in (path, path.absolute().parent):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

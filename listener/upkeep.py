@@ -1,0 +1,83 @@
+"""What is done now and then, in nobody's way: old backups are deleted on the hosts, old runs in the store."""
+
+import asyncio
+from collections.abc import Callable
+
+from listener.directory import Directory
+from listener.errors import StoreError, SyncError
+from listener.journal import Log, Remarks
+from listener.plans import Repositories
+from listener.runs import Pruned, RunStore, first_id
+
+FIRST_AFTER = 60.0
+"""Seconds after the start: what waits in the queue goes first."""
+AGAIN_AFTER = 6 * 3600.0
+"""Seconds from one round to the next."""
+
+PRUNED_AT_ONCE = 200
+"""Runs that are deleted in one transaction: nobody waits long behind it."""
+
+
+class Upkeep:
+    """Goes round."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        repositories: Repositories,
+        store: RunStore,
+        *,
+        keep_backups: float,
+        age: float,
+        runs: int,
+        clock: Callable[[], float],
+        log: Log,
+    ) -> None:
+        self._directory = directory
+        self._repositories = repositories
+        self._store = store
+        self._keep_backups = keep_backups
+        self._age = age
+        self._runs = runs
+        self._clock = clock
+        self._log = log
+
+    async def go_on(self) -> None:
+        """Go round until cancelled."""
+        await asyncio.sleep(FIRST_AFTER)
+        while True:
+            try:
+                await self.prune()
+            except StoreError as error:
+                self._log.log(30, "upkeep", error=error.code, message=error.message)
+            await self.expire()
+            await asyncio.sleep(AGAIN_AFTER)
+
+    async def prune(self) -> Pruned:
+        """Delete old runs, their logs and deliveries from the store; return how many."""
+        before, total = self._clock() - self._age, Pruned()
+        while True:
+            pruned = await self._store.prune(before, self._runs, PRUNED_AT_ONCE)
+            total = Pruned(total.runs + pruned.runs, total.deliveries + pruned.deliveries)
+            if not (pruned.runs or pruned.deliveries):
+                break
+        if total != Pruned():
+            self._log.log(20, "upkeep", runs=total.runs, deliveries=total.deliveries)
+        return total
+
+    async def expire(self) -> int:
+        """Delete the backups that have been kept for long enough, and count them."""
+        before = first_id(self._clock() - self._keep_backups)
+        deleted = 0
+        sites, _ = await self._directory.all()
+        for leg in (leg for site in sites for each in site.environments.values() for leg in each.legs):
+            where = {"site": leg.site, "environment": leg.environment, "repository": str(leg)}
+            try:
+                expired = await self._repositories.of(leg, Remarks(self._log, **where)).expire(before)
+            except SyncError as error:
+                self._log.log(30, "upkeep", error=error.code, message=error.message, **where)
+                continue
+            if expired:
+                self._log.log(20, "upkeep", expired=expired, **where)
+            deleted += expired
+        return deleted

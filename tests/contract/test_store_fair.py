@@ -1,0 +1,194 @@
+"""What every `RunStore` promises about who goes first, and about what is deleted when it is old."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+
+from listener.errors import RunNotFoundError
+from listener.runs import (
+    Acceptance,
+    Hold,
+    LogLine,
+    Origin,
+    Outcome,
+    Reception,
+    Run,
+    State,
+    Trigger,
+    new_id,
+)
+from listener.store import Store
+
+NOW = 1_700_000_000.0
+DAY = 86400.0
+
+Ask = Callable[..., Awaitable[Acceptance]]
+
+
+async def ask(store: Store, environment: str, at: float = NOW, **facts: object) -> str:
+    """Ask by the schedule, or as told, and return the run."""
+    trigger = Trigger(new_id(at), "site", environment, Origin.SCHEDULE, "schedule", at)
+    return (await store.accept([replace(trigger, **facts)], None, at)).runs[0]  # type: ignore[arg-type]
+
+
+async def claimed(store: Store, now: float = NOW, full: tuple[str, ...] = ()) -> Run:
+    run = await store.claim(now, full)
+    assert run is not None
+    return run
+
+
+async def ended(store: Store, environment: str, at: float, state: State = State.SUCCEEDED) -> Run:
+    """A run that took 2 s and ended then."""
+    await ask(store, environment, at - 2)
+    run = await claimed(store, at - 2)
+    store.append(run, [LogLine(1, "{}")])
+    await store.finish(run, state, Outcome(), at)
+    return await store.run(run.id)
+
+
+async def test_what_is_asked_for_explicitly_goes_first(store: Store) -> None:
+    automatic = [await ask(store, name, NOW + n) for n, name in enumerate(("a", "b"))]
+    explicit = await ask(store, "c", NOW + 2, origin=Origin.API)
+    assert [(await claimed(store, NOW + 3)).id for _ in range(3)] == [explicit, *automatic]
+
+
+async def test_a_run_that_somebody_joins_explicitly_goes_first_too(store: Store) -> None:
+    runs = [await ask(store, name, NOW + n) for n, name in enumerate(("a", "b"))]
+    assert await ask(store, "b", NOW + 2, origin=Origin.CLI) == runs[1]
+    assert (await claimed(store, NOW + 3)).id == runs[1]
+
+
+async def test_a_full_lane_is_passed_by(store: Store) -> None:
+    slow, quick = await ask(store, "a", lane="slow"), await ask(store, "b", NOW + 1, lane="quick")
+    assert (await claimed(store, NOW + 2, full=("slow",))).id == quick
+    assert await store.claim(NOW + 2, ("slow",)) is None
+    assert await store.next_due(("slow",)) is None
+    assert await store.next_due() == NOW
+    assert (await claimed(store, NOW + 2)).id == slow
+
+
+async def test_triggers_that_settle_become_one_run_after_the_last_one(store: Store) -> None:
+    run = await ask(store, "a", NOW, settle=10.0, settle_most=25.0)
+    assert await store.claim(NOW + 9) is None
+    for later in (8, 16, 20):
+        assert await ask(store, "a", NOW + later, settle=10.0, settle_most=25.0) == run
+    assert await store.next_due() == NOW + 25
+    assert await store.claim(NOW + 24) is None
+    assert (await claimed(store, NOW + 25)).id == run
+
+
+async def test_who_asks_explicitly_does_not_wait_for_others_to_settle(store: Store) -> None:
+    run = await ask(store, "a", NOW, settle=10.0, settle_most=60.0)
+    assert await ask(store, "a", NOW + 1, origin=Origin.API) == run
+    await ask(store, "a", NOW + 2, settle=10.0, settle_most=60.0)
+    assert (await claimed(store, NOW + 2)).id == run
+
+
+async def test_where_a_run_stands_is_told(store: Store) -> None:
+    first = await ask(store, "a", NOW)
+    second = await ask(store, "b", NOW + 1)
+    urgent = await ask(store, "c", NOW + 2, origin=Origin.API)
+    later = await ask(store, "d", NOW + 2, settle=100.0, settle_most=100.0)
+
+    async def ahead(run: str) -> int | None:
+        standing = await store.standing(run, NOW + 3)
+        return None if standing is None else standing.ahead
+
+    assert [await ahead(run) for run in (urgent, first, second, later)] == [0, 1, 2, 3]
+    await claimed(store, NOW + 3)
+    assert [await ahead(run) for run in (urgent, first, second)] == [None, 0, 1]
+    with pytest.raises(RunNotFoundError):
+        await store.standing("nothing", NOW)
+
+
+async def test_how_long_runs_take_is_told_once_somebody_knows(store: Store) -> None:
+    run = await ask(store, "z", NOW + 50)
+    standing = await store.standing(run, NOW + 50)
+    assert standing is not None
+    assert standing.pace is None
+    await ended(store, "a", NOW + 10)
+    standing = await store.standing(run, NOW + 50)
+    assert standing is not None
+    assert standing.pace == 2.0
+
+
+async def test_a_listener_hears_which_runs_are_still_its_own(store: Store) -> None:
+    await ask(store, "a")
+    await ask(store, "b")
+    mine, lost = await claimed(store), await claimed(store)
+    await store.finish(lost, State.FAILED, Outcome(), NOW)
+    assert await store.beat([mine, lost]) == {mine.id}
+    stale = replace(mine, attempt=mine.attempt - 1)
+    assert await store.beat([stale]) == frozenset()
+    assert await store.beat([]) == frozenset()
+    assert await store.take_over(NOW) == []
+
+
+async def test_what_is_old_is_deleted_with_its_triggers_and_lines(store: Store) -> None:
+    old = await ended(store, "a", NOW - 10 * DAY, State.FAILED)
+    young = await ended(store, "a", NOW - DAY, State.FAILED)
+    pruned = await store.prune(NOW - 5 * DAY, 100, 100)
+    assert pruned.runs == 1
+    with pytest.raises(RunNotFoundError):
+        await store.run(old.id)
+    assert await store.triggers(old.id) == []
+    assert await store.lines(old.id, 0) == []
+    assert (await store.run(young.id)).state is State.FAILED
+    assert len(await store.lines(young.id, 0)) == 1
+
+
+async def test_no_more_than_so_many_ended_runs_are_kept(store: Store) -> None:
+    runs = [await ended(store, "a", NOW - DAY + n, State.FAILED) for n in range(6)]
+    assert (await store.prune(NOW - 5 * DAY, 4, 1)).runs == 1
+    assert (await store.prune(NOW - 5 * DAY, 4, 100)).runs == 1
+    assert (await store.prune(NOW - 5 * DAY, 4, 100)).runs == 0
+    for run in runs[:2]:
+        with pytest.raises(RunNotFoundError):
+            await store.run(run.id)
+    assert (await store.run(runs[2].id)).id == runs[2].id
+
+
+async def test_what_waits_runs_or_is_needed_is_never_deleted(store: Store, call: Ask) -> None:
+    success = await ended(store, "a", NOW - 10 * DAY)
+    await store.roll_back(
+        Trigger("back", "site", "a", Origin.ROLLBACK, "root", NOW - 9 * DAY),
+        success.id,
+        Hold("site", "a", "rolled back", "root", NOW - 9 * DAY, "f" * 40),
+    )
+    back = await claimed(store, NOW - 9 * DAY)
+    await store.finish(back, State.SUCCEEDED, Outcome(), NOW - 9 * DAY)
+    newer = await ended(store, "a", NOW - 8 * DAY)
+    await ask(store, "b", NOW - 8 * DAY)
+    running = await claimed(store, NOW - 8 * DAY)
+    waiting = await ask(store, "b", NOW - 7 * DAY)
+    assert (await store.prune(NOW, 100, 100)).runs == 1, "the rollback, whose hold is over"
+    assert (await store.prune(NOW, 100, 100)).runs == 1, "the run that it undid"
+    assert (await store.prune(NOW, 0, 100)).runs == 0
+    for run in (newer.id, running.id, waiting):
+        assert (await store.run(run)).id == run
+
+
+async def test_a_superseded_run_goes_before_its_successor(store: Store) -> None:
+    await ask(store, "a", NOW - 10 * DAY)
+    run = await claimed(store, NOW - 10 * DAY)
+    await ask(store, "a", NOW - 10 * DAY)
+    await store.requeue(run, Outcome(), NOW - 10 * DAY, NOW - 10 * DAY, failed=False)
+    successor = await claimed(store, NOW - 10 * DAY)
+    await store.finish(successor, State.FAILED, Outcome(), NOW - 10 * DAY)
+    assert [(await store.prune(NOW, 100, 100)).runs for _ in range(3)] == [1, 1, 0]
+
+
+async def test_old_deliveries_go_when_no_trigger_needs_them(store: Store, deliver: Ask) -> None:
+    await deliver(store, "old", "a", now=NOW - 10 * DAY)
+    await deliver(store, "ignored", now=NOW - 10 * DAY, ignored="a ping")
+    run = await claimed(store, NOW - 10 * DAY)
+    assert await store.prune(NOW - 5 * DAY, 100, 100) == replace(
+        await store.prune(NOW - 5 * DAY, 100, 100), deliveries=1
+    )
+    again = Reception(new_id(NOW), "forge", "old", NOW, 2, "digest", {}, {}, "")
+    assert (await store.accept([], again, NOW)).repeated
+    await store.finish(run, State.FAILED, Outcome(), NOW - 10 * DAY)
+    pruned = await store.prune(NOW - 5 * DAY, 100, 100)
+    assert (pruned.runs, pruned.deliveries) == (1, 1)
+    assert not (await store.accept([], again, NOW)).repeated
