@@ -7,7 +7,7 @@ Studio's next publish fail.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -53,6 +53,10 @@ class Paths:
     listed: tuple[str, ...] = ()
     """In git's order, at most `PATHS_LISTED` of them."""
 
+    def first(self, most: int) -> "Paths":
+        """Return the same with no more than so many of them listed."""
+        return replace(self, listed=self.listed[:most])
+
 
 @dataclass(frozen=True, slots=True)
 class Drift:
@@ -68,6 +72,11 @@ class Drift:
     """Commits that only live has."""
     blobs: int = 0
     """How many of the paths are pointers into a blob store."""
+
+    def first(self, most: int) -> "Drift":
+        """Return the same with no more than so many paths of each kind listed."""
+        kinds = (self.added.first(most), self.changed.first(most), self.removed.first(most))
+        return replace(self, added=kinds[0], changed=kinds[1], removed=kinds[2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from listener.errors import ListenerError
-from listener.plans import COMMITTER_EMAIL, MOVING, Applied, Branch, Observation, Paths, Plan
+from listener.plans import COMMITTER_EMAIL, MOVING, Applied, Branch, Observation, Paths, Plan, PlanKind
 from listener.runs import LegOutcome, Outcome, Run
 from listener.sites import Leg
 
@@ -23,6 +23,8 @@ class LegProgress:
     """Whether the branch has moved."""
     uncertain: bool = False
     """Whether a plan was sent and its result is not known."""
+    doubted: bool = False
+    """Whether one of an earlier round or attempt had still done nothing at the last look: it may yet."""
     plan: str = ""
     live: str = ""
     old: str = ""
@@ -76,9 +78,10 @@ class LegProgress:
         """Take in what was observed and decided."""
         planned_for, self.live = self.live, commit_of(observation.target or observation.live)
         tip = commit_of(observation.branch)
-        if self.uncertain:
+        if self.uncertain and tip != self.old:
             self.uncertain = False
-            self.moved = self.moved or (tip != self.old and _is_ours(observation.branch, planned_for))
+            self.moved = self.moved or _is_ours(observation.branch, planned_for)
+        self.uncertain = self.doubted = self.uncertain and plan.kind is not PlanKind.UP_TO_DATE
         if self.moved:
             # An earlier round moved the branch: its plan and where it started from stay.
             self.new = tip
@@ -89,9 +92,9 @@ class LegProgress:
 
     def applied(self, applied: Applied) -> None:
         """Take in what was read back after applying."""
-        self.uncertain = False
+        self.uncertain = self.doubted
         if not (applied.changed or applied.busy):
-            self.moved = True
+            self.moved, self.uncertain = True, False
             self.new = commit_of(applied.branch)
             self.backup = self.backup or applied.backup
 

@@ -320,7 +320,7 @@ async def _kept(leg: LegProgress, progress: Progress, keep: Keep) -> None:
         with progress.timed("keep"):
             await keep()
     except BaseException:
-        leg.uncertain = False
+        leg.uncertain = leg.doubted
         raise
 
 

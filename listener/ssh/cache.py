@@ -165,7 +165,7 @@ class SiteCache:
 
     async def advertised(self, service: Service, *patterns: str) -> str:
         """Return what `git ls-remote --symref` tells of a repository's refs."""
-        return await self._transfer(service, "ls-remote", "--symref", service.url, *patterns)
+        return (await self._transfer(service, "ls-remote", "--symref", service.url, *patterns)).out
 
     async def fetch(self, service: Service, refs: Mapping[str, str]) -> None:
         """Bring refs of a repository here, each under the name that it is mapped to."""
@@ -180,7 +180,7 @@ class SiteCache:
         async with self._lock:
             await self._transfer(service, "fetch", *options, service.url, *specs)
 
-    async def push(self, service: Service, *words: str) -> str:
+    async def push(self, service: Service, *words: str) -> Done:
         """Push, and return what `git push --porcelain` tells of each ref, rejections included."""
         told = await self._transfer(service, "push", "--porcelain", "--no-verify", service.url, *words)
         self._tidy_now_and_then()
@@ -197,12 +197,12 @@ class SiteCache:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._tidying
 
-    async def _transfer(self, service: Service, *words: str) -> str:
+    async def _transfer(self, service: Service, *words: str) -> Done:
         done = await self._run(words, service)
         rejected = re.search(r"^!\t", done.out, re.MULTILINE)
         if done.status != 0 and not rejected:
             raise await service.failure() or _unexplained(words[0], done)
-        return done.out
+        return done
 
     async def _git(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
         done = await self._run(words, environment=environment)

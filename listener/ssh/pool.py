@@ -11,7 +11,7 @@ from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
 from listener.ssh.connection import HostConnection
 from listener.ssh.relayed import Carrier, RelayedRepository, Sightings
-from listener.ssh.repository import SshRepository, survey
+from listener.ssh.repository import SURVEY_LISTED, SshRepository, survey
 
 SURVEYED_AT_ONCE = 32
 """Legs on one host that a round trip asks about."""
@@ -88,7 +88,8 @@ class HostPool:
 
         async def look(leg: Leg) -> None:
             try:
-                found[leg] = await self.of(leg, notes).observe(counting=True)
+                seen = await self.of(leg, notes).observe(counting=True)
+                found[leg] = replace(seen, drift=seen.drift.first(SURVEY_LISTED))
             except SyncError as error:
                 found[leg] = error
 

@@ -16,6 +16,7 @@ from listener.errors import (
     CommitGoneError,
     NotARepositoryError,
     PushRefusedError,
+    TransferError,
 )
 from listener.plans import (
     COMMITTER_EMAIL,
@@ -34,6 +35,7 @@ from listener.ssh.cache import SiteCache, tip_ref
 from listener.ssh.connection import HostConnection
 from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
 from listener.ssh.service import FETCH, PUSH
+from listener.ssh.shell import cause_of
 
 INCOMING = "refs/sync-staging/incoming"
 
@@ -78,14 +80,23 @@ class Carrier:
     async def push(self, *words: str) -> bool:
         """Push; return whether it was taken, False if a ref was no longer as expected."""
         async with self.connection.service(self.notes, PUSH, self.leg.repository.path) as service:
-            told = await self.cache.push(service, *words)
-        rejected = re.findall(r"^!\t\S*\t(.*)$", told, re.MULTILINE)
+            done = await self.cache.push(service, *words)
+        rejected = re.findall(r"^!\t\S*\t(.*)$", done.out, re.MULTILINE)
         for reason in rejected:
             if re.search(r"currently checked out|refusing to update checked out", reason):
                 raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
-            if not re.search(r"stale info|fetch first|non-fast-forward|lock ref|update ref|atomic", reason):
+            if re.search(r"unpacker error|lock ref|update ref|atomic", reason):
+                self._failed(reason, done.err)
+            elif not re.search(r"stale info|fetch first|non-fast-forward", reason):
                 raise PushRefusedError(f"{self.leg} refused the push: {reason}")
         return not rejected
+
+    def _failed(self, reason: str, said: str) -> None:
+        """Raise what kept git there from taking the push, unless a ref was only no longer as expected."""
+        told = re.search(r"^remote: ((error|fatal): .*\S)", said, re.MULTILINE)
+        cause = cause_of(said) or (TransferError if "unpacker error" in reason else None)
+        if cause is not None:
+            raise cause(f"{self.leg} did not take the push: {told[1] if told else reason}")
 
     async def advertised(self, sightings: Sightings) -> Observation:
         """Return what the refs that git advertises tell: no times, no locks, no trees."""

@@ -79,3 +79,25 @@ def test_an_old_forward_commit_of_ours_is_not_taken_for_a_new_one() -> None:
     progress.uncertain = True
     progress.looked(seen(OURS), FORWARD)
     assert not progress.moved
+
+
+def test_a_plan_whose_reply_was_lost_may_still_be_carried_out_long_after_a_look_that_showed_nothing() -> None:
+    first = LegProgress()
+    first.looked(seen(OLD), FORWARD)
+    first.uncertain = True
+    first.looked(seen(OLD), FORWARD)
+    first.applied(Applied(changed=True))
+    assert not first.moved
+    again = LegProgress.of(first.outcome())
+    again.looked(seen(OURS, Drift()), EQUAL)
+    outcome = again.outcome()
+    assert (outcome.plan, outcome.old, outcome.moved) == ("forward-commit", OLD.commit, True)
+
+
+def test_nothing_is_doubted_any_more_once_the_branch_has_moved_or_has_no_need_to() -> None:
+    for tip, plan in ((Branch("5" * 40, "T"), FORWARD), (OLD, EQUAL)):
+        progress = LegProgress()
+        progress.looked(seen(OLD), FORWARD)
+        progress.uncertain = True
+        progress.looked(seen(tip), plan)
+        assert not progress.outcome().moved
