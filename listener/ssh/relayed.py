@@ -83,7 +83,8 @@ class Carrier:
         for reason in rejected:
             if re.search(r"currently checked out|refusing to update checked out", reason):
                 raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
-            if not re.search(r"stale info|fetch first|non-fast-forward|lock ref|update ref|atomic", reason):
+            # What git finds here by itself is no rule of the repository's.
+            if not re.search(r"^\[rejected\]|lock ref|update ref|atomic", reason):
                 raise PushRefusedError(f"{self.leg} refused the push: {reason}")
         return not rejected
 

@@ -32,6 +32,9 @@ STDERR_KEPT = 4096
 ENDING = 5.0
 """Seconds that a service may take to end once git here has ended; then its channel is closed."""
 
+_LEAVING: "set[asyncio.Task[None]]" = set()
+"""Waits for the hosts to close what was given up, so that nothing of it stays behind."""
+
 
 @dataclass(slots=True)
 class Service:
@@ -42,7 +45,8 @@ class Service:
     """The descriptor from which git reads."""
     writing: int
     _process: "asyncssh.SSHClientProcess[bytes]" = field(repr=False)
-    _said: "asyncio.Task[bytes]" = field(repr=False)
+    _said: bytearray = field(repr=False)
+    _listening: "asyncio.Task[None]" = field(repr=False)
     _lent: bool = False
 
     @property
@@ -65,11 +69,14 @@ class Service:
     async def failure(self) -> SyncError | None:
         """Return what went wrong at the other end, once git here has failed; None if that can't be told."""
         self.handed_over()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(ENDING):
                 await self._process.wait_closed()
+                await self._listening
+        except TimeoutError:
+            return None  # It goes on, and nobody knows for how long: git here has said what is wrong.
         status = self._process.exit_status
-        said = (await self._said).decode("utf-8", "replace").strip()
+        said = self._said.decode("utf-8", "replace").strip()
         if status is None:
             return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
         return _told(self.name, status, said)
@@ -82,8 +89,11 @@ class Service:
                 await self._process.wait_closed()
         except TimeoutError:
             self._process.channel.abort()
+            leaving = asyncio.create_task(self._process.wait_closed())
+            _LEAVING.add(leaving)
+            leaving.add_done_callback(_LEAVING.discard)
         finally:
-            self._said.cancel()
+            self._listening.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +112,9 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         raise
-    service = Service(name, reading, writing, process, asyncio.create_task(_beginning(process.stderr)))
+    said = bytearray()
+    listening = asyncio.create_task(_keep_beginning(process.stderr, said))
+    service = Service(name, reading, writing, process, said, listening)
     try:
         yield service
     except BaseException:
@@ -113,12 +125,10 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
         await asyncio.shield(service.close())
 
 
-async def _beginning(stream: "asyncssh.SSHReader[bytes]") -> bytes:
-    """Read a stream to its end and return its beginning."""
-    kept = bytearray()
+async def _keep_beginning(stream: "asyncssh.SSHReader[bytes]", kept: bytearray) -> None:
+    """Read a stream to its end, and keep its beginning."""
     while chunk := await stream.read(STDERR_KEPT):
         kept += chunk[: STDERR_KEPT - len(kept)]
-    return bytes(kept)
 
 
 _CAUSES: tuple[tuple[str, type[SyncError]], ...] = (

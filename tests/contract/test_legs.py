@@ -5,15 +5,21 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from listener.errors import (
     BusyError,
+    CacheError,
     CheckedOutHereError,
+    DiskFullError,
     LegsFailedError,
+    LiveMissingError,
     NotARepositoryError,
     PushRefusedError,
+    TransferError,
+    UnsupportedRepositoryError,
 )
 from listener.plans import PlanKind
 from listener.progress import Progress
@@ -23,10 +29,14 @@ from listener.rehearsal.sshd import Sshd
 from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
+from listener.ssh.cache import _ENVIRONMENT, Cache
 from listener.sync import Synchronizer
 from tests.conftest import age
+from tests.contract.test_faults import fill, small
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
 from tests.legs import environment_of, only, pool_of, unkept
+
+__all__ = ["small"]
 
 GIT_SHELL = 'ForceCommand git-shell -c "$SSH_ORIGINAL_COMMAND"\n'
 
@@ -294,3 +304,86 @@ async def test_many_sites_and_legs_at_once_stay_within_a_hosts_sessions(world: W
     others = [world.carrier(f"other{number}", bare=True) for number in range(12)]
     await asyncio.gather(*(world.sync(carried(world, ("eu1", each))) for each in others))
     assert {each.tree("staging") for each in others} == {world.source.tree("live")}
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_site_that_was_never_published_is_told_where_the_branch_is_missing_too(
+    world: World, host: str
+) -> None:
+    other = world.carrier("other", bare=True)
+    other.git("update-ref", "-d", "refs/heads/staging")
+    world.source.git("update-ref", "-d", "refs/heads/live")
+    with pytest.raises(LiveMissingError):
+        await world.sync(carried(world, (host, other)))
+
+
+async def test_a_reset_that_the_repository_forbids_is_refused_for_good(world: World) -> None:
+    other = world.carrier("other", bare=True)
+    other.git("config", "receive.denyNonFastForwards", "true")
+    before = other.commit("staging")
+    with pytest.raises(PushRefusedError, match="non-fast-forward"):
+        await world.sync(carried(world, ("forge", other), policy=Policy.RESET))
+    assert other.commit("staging") == before
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_full_disk_behind_a_push_is_told_and_passes(
+    world: World, small: Published, host: str
+) -> None:
+    before = small.commit("staging")
+    small.git("checkout", "--quiet", "master")
+    age(small, 60)
+    world.publish()
+    filler = fill(small.path.parent.parent)
+    environment = carried(world, (host, small))
+    with pytest.raises(DiskFullError) as full:
+        await world.sync(environment)
+    assert (full.value.permanent, small.commit("staging")) == (False, before)
+    filler.unlink()
+    await world.sync(environment)
+    assert small.tree("staging") == world.source.tree("live")
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_shallow_clone_is_refused_for_good(world: World, host: str) -> None:
+    other, shallow = world.carrier("other", bare=True), Published(world.folder / "shallow.git")
+    tip = other.git("commit-tree", other.tree("staging"), "-p", "staging", "-m", "Publish to staging")
+    other.git("update-ref", "refs/heads/staging", tip)
+    git(
+        world.folder,
+        "clone",
+        "--quiet",
+        "--bare",
+        "--depth=1",
+        "--branch=staging",
+        f"file://{other.path}",
+        str(shallow.path),
+    )
+    shallow.git("update-ref", "refs/heads/staging", tip)
+    with pytest.raises(UnsupportedRepositoryError, match="shallow"):
+        await world.sync(carried(world, (host, shallow)))
+
+
+async def test_a_host_that_speaks_no_git_and_does_not_end_is_left(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "mute"
+    folder.mkdir()
+    with Sshd(folder, "ForceCommand echo Welcome to this host; exec sleep 600\n") as sshd:
+        pool = pool_of([replace(host_of(sshd), name="mute", access=Access.GIT)], tmp_path / "cache2")
+        (leg,) = environment_of(RepositoryAddress("mute", "/srv/git/mysite.git")).legs
+        with pytest.raises(TransferError, match="protocol error"):
+            await pool.of(leg, Notes()).observe()
+        await pool.close()
+
+
+async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", limit=60).of("mysite")
+    assert await asyncio.gather(*(cache.describe("a" * 40) for _ in range(8))) == [{}] * 8
+
+
+async def test_a_listener_without_git_says_so_and_tries_again(tmp_path: Path, monkeypatch: Any) -> None:
+    cache = Cache(tmp_path / "cache", limit=60).of("mysite")
+    await cache.describe("a" * 40)
+    monkeypatch.setitem(_ENVIRONMENT, "PATH", str(tmp_path))
+    with pytest.raises(CacheError, match="git can't be started") as missing:
+        await cache.describe("a" * 40)
+    assert not missing.value.permanent
