@@ -18,6 +18,7 @@ from listener.errors import (
     HandedBackError,
     LegsFailedError,
     OnHoldError,
+    PushRefusedError,
     SyncError,
     UnknownTargetError,
 )
@@ -209,6 +210,8 @@ class Synchronizer:
         for way, error in zip(waiting, errors, strict=True):
             way.progress.error = error
         failed = [(way, error) for way, error in zip(waiting, errors, strict=True) if error is not None]
+        if failed and all(isinstance(error, OnHoldError) for _, error in failed):
+            raise failed[0][1]
         if failed:
             told = "; ".join(f"{way.leg}: {error.code}: {error.message}" for way, error in failed)
             message = f"{len(failed)} of {len(ways)} repositories failed: {told}"
@@ -243,8 +246,12 @@ class Synchronizer:
         await self._ask_studio(way.leg, observation, progress)
         way.progress.uncertain = True
         await _kept(way.progress, progress, keep)
-        with progress.timed("apply"):
-            applied = await self._apply(way, plan, observation)
+        try:
+            with progress.timed("apply"):
+                applied = await self._apply(way, plan, observation)
+        except PushRefusedError:
+            way.progress.uncertain = False
+            raise
         way.progress.applied(applied)
         way.notes.note("apply", **_done(applied))
         if applied.busy:

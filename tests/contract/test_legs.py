@@ -17,6 +17,7 @@ from listener.errors import (
     LegsFailedError,
     LiveMissingError,
     NotARepositoryError,
+    OnHoldError,
     PushRefusedError,
     TransferError,
     UnsupportedRepositoryError,
@@ -240,8 +241,19 @@ async def test_a_push_that_a_hook_refuses_is_told_with_its_reason(world: World) 
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
+    progress = Progress()
     with pytest.raises(PushRefusedError, match="pre-receive hook declined"):
-        await world.sync(carried(world, ("forge", other)))
+        await Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE).sync(
+            carried(world, ("forge", other)), a_run(), Notes(), progress, unkept
+        )
+    assert not progress.outcome().moved, "a rollback that moved nothing must leave no hold"
+
+
+async def test_a_rollback_s_hold_is_no_failure_of_several_legs(world: World) -> None:
+    legs = [(host, world.carrier(host, bare=True)) for host in ("eu1", "forge")]
+    held = replace(a_run(), held_live=world.source.commit("live"))
+    with pytest.raises(OnHoldError):
+        await world.sync(carried(world, *legs), held)
 
 
 async def test_live_on_a_host_without_a_shell_is_followed_too(world: World) -> None:
