@@ -118,7 +118,14 @@ class Progress:
         )
 
     def leg(self, leg: Leg) -> LegProgress:
-        """Return the progress of a leg, begun now if it was not before."""
+        """Return the progress of a leg, begun now if it was not before.
+
+        What an old run did without a word of where, it did to the only leg that there was.
+        """
+        nameless = self.legs.pop("", None)
+        if nameless is not None:
+            nameless.repository, nameless.branch = str(leg), leg.branch
+            self.legs[str(leg)] = nameless
         return self.legs.setdefault(str(leg), LegProgress(str(leg), leg.branch))
 
     @property

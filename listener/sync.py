@@ -118,7 +118,7 @@ class Synchronizer:
 
     async def look_back(self, environment: Environment, run: Run, notes: Notes) -> list[Look]:
         """Return how each leg that a run moved stands, and what its rollback would do now; move nothing."""
-        undoable = {leg.repository: leg for leg in (run.outcome.undoable if run.outcome else ())}
+        undoable = _undoable(environment, run)
         legs = [leg for leg in environment.legs if str(leg) in undoable]
         return list(await asyncio.gather(*(self._look(leg, notes, undoable[str(leg)]) for leg in legs)))
 
@@ -162,10 +162,10 @@ class Synchronizer:
         """Take back what an earlier run did; raise `SyncError` if it can't be done now, or at all."""
         legs = {str(leg): leg for leg in environment.legs}
         ways = []
-        for back in undone_run.outcome.undoable if undone_run.outcome else ():
-            if back.repository not in legs:
-                raise UnknownTargetError(f"{back.repository} is no repository of the environment any more.")
-            ways.append(self._way(legs[back.repository], run, notes, progress, back))
+        for repository, back in _undoable(environment, undone_run).items():
+            if repository not in legs:
+                raise UnknownTargetError(f"{repository} is no repository of the environment any more.")
+            ways.append(self._way(legs[repository], run, notes, progress, back))
         await self._go(ways, notes, progress, keep)
 
     def _way(
@@ -284,6 +284,12 @@ class Synchronizer:
                 raise
             task.uncancel()
             raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
+
+
+def _undoable(environment: Environment, run: Run) -> dict[str, LegOutcome]:
+    """Return by repository what a run did. An old one that names none had the only one that there was."""
+    legs = run.outcome.undoable if run.outcome else ()
+    return {leg.repository or str(environment.legs[0]): leg for leg in legs}
 
 
 class _OfLeg:

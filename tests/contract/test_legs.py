@@ -249,6 +249,22 @@ async def test_a_push_that_a_hook_refuses_is_told_with_its_reason(world: World) 
     assert not progress.outcome().moved, "a rollback that moved nothing must leave no hold"
 
 
+async def test_an_old_run_that_does_not_say_where_it_moved_the_branch_can_be_rolled_back(
+    world: World,
+) -> None:
+    environment = environment_of(RepositoryAddress("studio", str(world.source.path)))
+    old = world.source.tree("staging")
+    outcome = (await world.sync(environment)).outcome()
+    run = replace(a_run(), outcome=replace(outcome, legs=(replace(outcome.legs[0], repository=""),)))
+    age(world.source, 60)
+    synchronizer = Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE)
+    (look,) = await synchronizer.look_back(environment, run, Notes())
+    assert look.plan is not None
+    assert look.plan.kind is PlanKind.FORWARD_COMMIT
+    await synchronizer.roll_back(environment, a_run(), run, Notes(), Progress(), unkept)
+    assert world.source.tree("staging") == old
+
+
 async def test_a_rollback_s_hold_is_no_failure_of_several_legs(world: World) -> None:
     legs = [(host, world.carrier(host, bare=True)) for host in ("eu1", "forge")]
     held = replace(a_run(), held_live=world.source.commit("live"))
