@@ -304,17 +304,24 @@ class _OfLeg:
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[SyncError | None]:
-    """Wait for every leg and return how each ended; a cancel counts only if nothing has moved."""
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        current = asyncio.current_task()
+    """Wait for every leg and return how each ended; a cancel counts only if nothing has moved.
+
+    However often that comes, no leg is left to itself.
+    """
+    cancel = None
+    while under_way := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(under_way)
+        except asyncio.CancelledError as again:
+            cancel = again
+            for task in under_way:
+                task.cancel()
+    current = asyncio.current_task()
+    if cancel is not None:
         if not progress.moved or current is None:
-            raise
-        current.uncancel()
+            raise cancel
+        while current.uncancel():
+            pass
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     return [_error(each) for each in ended]
 

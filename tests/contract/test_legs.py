@@ -1,6 +1,7 @@
 """An environment in other repositories than live's own: bare or not, on hosts with a shell or without."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.ssh.cache import _ENVIRONMENT, Cache
-from listener.sync import Synchronizer
+from listener.sync import Synchronizer, _all
 from tests.conftest import age
 from tests.contract.test_faults import fill, small
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
@@ -226,6 +227,33 @@ async def test_a_done_leg_is_done_again_when_live_has_moved_meanwhile(world: Wor
     shutil.copytree(world.carrier("late", bare=True).path, bad.path)
     await world.sync(environment, replace(a_run(), outcome=outcome))
     assert good.tree("staging") == bad.tree("staging") == world.source.tree("live")
+
+
+async def test_whoever_cancels_twice_leaves_no_leg_to_itself() -> None:
+    cancelled, may_end = asyncio.Event(), asyncio.Event()
+
+    async def leg() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            while not may_end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+    running = asyncio.create_task(leg())
+    waiting = asyncio.create_task(_all([running], Progress()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await cancelled.wait()
+    waiting.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert running.done()
 
 
 @pytest.mark.parametrize("host", ["eu1", "forge"])
