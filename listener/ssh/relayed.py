@@ -85,7 +85,8 @@ class Carrier:
                 raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
             # What git finds here by itself is no rule of the repository's.
             if not re.search(r"^\[rejected\]|lock ref|update ref|atomic", reason):
-                raise PushRefusedError(f"{self.leg} refused the push: {reason}")
+                remedy = "on its host, set uploadpack.hideRefs instead" if "hidden ref" in reason else ""
+                raise PushRefusedError(f"{self.leg} refused the push: {reason}", remedy=remedy)
         return not rejected
 
     async def advertised(self, sightings: Sightings) -> Observation:

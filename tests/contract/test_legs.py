@@ -293,6 +293,20 @@ async def test_an_old_run_that_does_not_say_where_it_moved_the_branch_can_be_rol
     assert world.source.tree("staging") == old
 
 
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_our_refs_may_be_hidden_from_readers_and_not_from_pushes(world: World, host: str) -> None:
+    other = world.carrier("other", bare=True)
+    environment = carried(world, (host, other), policy=Policy.RESET)
+    other.git("config", "transfer.hideRefs", "refs/sync-staging")
+    with pytest.raises(PushRefusedError) as refused:
+        await world.sync(environment)
+    assert "uploadpack.hideRefs" in refused.value.remedy
+    other.git("config", "--unset", "transfer.hideRefs")
+    other.git("config", "uploadpack.hideRefs", "refs/sync-staging")
+    await world.sync(environment)
+    assert other.commit("staging") == world.source.commit("live")
+
+
 async def test_a_rollback_s_hold_is_no_failure_of_several_legs(world: World) -> None:
     legs = [(host, world.carrier(host, bare=True)) for host in ("eu1", "forge")]
     held = replace(a_run(), held_live=world.source.commit("live"))
