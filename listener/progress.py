@@ -121,7 +121,13 @@ class Progress:
         )
 
     def leg(self, leg: Leg) -> LegProgress:
-        """Return the progress of a leg, begun now if it was not before."""
+        """Return the progress of a leg, begun now if it was not before.
+
+        What an old run did without a word of where, it did to the only leg that there was.
+        """
+        for key in [key for key in self.legs if not key[0]]:
+            nameless = self.legs[leg.key] = self.legs.pop(key)
+            nameless.repository, nameless.branch = leg.key
         return self.legs.setdefault(leg.key, LegProgress(*leg.key))
 
     @property

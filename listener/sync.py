@@ -18,6 +18,7 @@ from listener.errors import (
     HandedBackError,
     LegsFailedError,
     OnHoldError,
+    PushRefusedError,
     SyncError,
     UnknownTargetError,
 )
@@ -117,7 +118,7 @@ class Synchronizer:
 
     async def look_back(self, environment: Environment, run: Run, notes: Notes) -> list[Look]:
         """Return how each leg that a run moved stands, and what its rollback would do now; move nothing."""
-        undoable = {leg.key: leg for leg in (run.outcome.undoable if run.outcome else ())}
+        undoable = _undoable(environment, run)
         legs = [leg for leg in environment.legs if leg.key in undoable]
         return list(await asyncio.gather(*(self._look(leg, notes, undoable[leg.key]) for leg in legs)))
 
@@ -161,10 +162,10 @@ class Synchronizer:
         """Take back what an earlier run did; raise `SyncError` if it can't be done now, or at all."""
         legs = {leg.key: leg for leg in environment.legs}
         ways = []
-        for back in undone_run.outcome.undoable if undone_run.outcome else ():
-            if back.key not in legs:
+        for key, back in _undoable(environment, undone_run).items():
+            if key not in legs:
                 raise UnknownTargetError(f"{back.repository} does not carry the environment any more.")
-            ways.append(self._way(legs[back.key], run, notes, progress, back))
+            ways.append(self._way(legs[key], run, notes, progress, back))
         await self._go(ways, notes, progress, keep)
 
     def _way(
@@ -209,6 +210,8 @@ class Synchronizer:
         for way, error in zip(waiting, errors, strict=True):
             way.progress.error = error
         failed = [(way, error) for way, error in zip(waiting, errors, strict=True) if error is not None]
+        if failed and all(isinstance(error, OnHoldError) for _, error in failed):
+            raise failed[0][1]
         if failed:
             told = "; ".join(f"{way.leg}: {error.code}: {error.message}" for way, error in failed)
             message = f"{len(failed)} of {len(ways)} repositories failed: {told}"
@@ -243,8 +246,12 @@ class Synchronizer:
         await self._ask_studio(way.leg, observation, progress)
         way.progress.uncertain = True
         await _kept(way.progress, progress, keep)
-        with progress.timed("apply"):
-            applied = await self._apply(way, plan, observation)
+        try:
+            with progress.timed("apply"):
+                applied = await self._apply(way, plan, observation)
+        except PushRefusedError:
+            way.progress.uncertain = False
+            raise
         way.progress.applied(applied)
         way.notes.note("apply", **_done(applied))
         if applied.busy:
@@ -279,6 +286,12 @@ class Synchronizer:
             raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
 
 
+def _undoable(environment: Environment, run: Run) -> dict[tuple[str, str], LegOutcome]:
+    """Return by key what a run did. An old one that names no repository had the only one that there was."""
+    legs = run.outcome.undoable if run.outcome else ()
+    return {leg.key if leg.repository else environment.legs[0].key: leg for leg in legs}
+
+
 class _OfLeg:
     """Notes of one leg among several: each says of which."""
 
@@ -291,17 +304,24 @@ class _OfLeg:
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[SyncError | None]:
-    """Wait for every leg and return how each ended; a cancel counts only if nothing has moved."""
-    try:
-        await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        current = asyncio.current_task()
+    """Wait for every leg and return how each ended; a cancel counts only if nothing has moved.
+
+    However often that comes, no leg is left to itself.
+    """
+    cancel = None
+    while under_way := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(under_way)
+        except asyncio.CancelledError as again:
+            cancel = again
+            for task in under_way:
+                task.cancel()
+    current = asyncio.current_task()
+    if cancel is not None:
         if not progress.moved or current is None:
-            raise
-        current.uncancel()
+            raise cancel
+        while current.uncancel():
+            pass
     ended = await asyncio.gather(*tasks, return_exceptions=True)
     return [_error(each) for each in ended]
 

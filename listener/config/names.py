@@ -110,6 +110,11 @@ def path_fault(path: str) -> str:
     return ""
 
 
+def plain_path(path: str) -> str:
+    """Return the one spelling of a path: `/srv//a/./b/` is `/srv/a/b`."""
+    return re.sub(r"/(?:\.?/)+", "/", f"{path}/").rstrip("/") or "/"
+
+
 def store_fault(store: str) -> str:
     """Return what is wrong with the store's URL."""
     if re.match(r"postgres(ql)?(\+\w+)?:", store):
@@ -201,7 +206,7 @@ Address = Annotated[str, checked(address_fault)]
 LocalPath = Annotated[
     str, matching(r"/[^\x00-\x1f\x7f]+", "is not an absolute path; write one such as /var/cache/sync-staging")
 ]
-RemotePath = Annotated[str, checked(path_fault)]
+RemotePath = Annotated[str, checked(path_fault), AfterValidator(plain_path)]
 StoreUrl = Annotated[str, checked(store_fault)]
 StudioUrl = Annotated[str, checked(studio_fault)]
 User = Annotated[

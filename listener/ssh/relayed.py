@@ -87,8 +87,10 @@ class Carrier:
                 raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
             if re.search(r"unpacker error|lock ref|update ref|atomic", reason):
                 self._failed(reason, done.err)
-            elif not re.search(r"stale info|fetch first|non-fast-forward", reason):
-                raise PushRefusedError(f"{self.leg} refused the push: {reason}")
+            elif not reason.startswith("[rejected]"):
+                # What git finds here by itself is no rule of the repository's.
+                remedy = "on its host, set uploadpack.hideRefs instead" if "hidden ref" in reason else ""
+                raise PushRefusedError(f"{self.leg} refused the push: {reason}", remedy=remedy)
         return not rejected
 
     def _failed(self, reason: str, said: str) -> None:

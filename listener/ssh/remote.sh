@@ -224,7 +224,10 @@ ss_sites() {
 	for each in "$2"${5:-*}"$3"; do
 		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
 		name=${each#"$2"}
-		printf 'site %s\n' "${name%"$3"}"
+		name=${name%"$3"}
+		# What is no id of a site's may hold anything, a new line too.
+		case $name in *[!a-z0-9_-]*) continue ;; esac
+		printf 'site %s\n' "$name"
 	done
 }
 

@@ -69,6 +69,9 @@ _ROLLING_BACK = """
 SELECT id FROM runs
 WHERE site = :site AND environment = :environment AND state IN ('queued', 'running') AND undoes IS NOT NULL
 """
+_ALL_WAITING = """
+SELECT id FROM runs WHERE site = :site AND environment = :environment AND state = 'queued'
+"""
 _RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
 
 
@@ -156,10 +159,8 @@ def _put_back(
     looked: int = 0,
 ) -> Run:
     """Queue a running run again, or hand its triggers to its successor, or end it if it is held."""
-    hold, successor = None, None
-    if run.undoes is None:
-        hold = hold_on(transaction, run.site, run.environment)
-        successor = waiting(transaction, run.site, run.environment)
+    hold = hold_on(transaction, run.site, run.environment)
+    successor = waiting(transaction, run.site, run.environment) if run.undoes is None else None
     if hold is not None and hold.live is not None:
         hold = None
     state = State.CANCELLED if hold else State.SUPERSEDED if successor else State.QUEUED
@@ -200,11 +201,10 @@ def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
 
 
 def hold(transaction: Transaction, freeze: Hold) -> None:
-    """Freeze an environment, anew if it is frozen, and end its waiting run."""
+    """Freeze an environment, anew if it is frozen, and end what waits for it, a rollback too."""
     _freeze(transaction, freeze)
-    run_id = waiting(transaction, freeze.site, freeze.environment)
-    if run_id is not None:
-        _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
+    for row in transaction.all(_ALL_WAITING, {"site": freeze.site, "environment": freeze.environment}):
+        _end_waiting(transaction, str(row["id"]), held_outcome(freeze), freeze.since)
 
 
 def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, freeze: Hold) -> Run:

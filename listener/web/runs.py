@@ -96,6 +96,11 @@ class Runs:
         caller, run = await self._visible(request)
         if run.state not in ENDED - {State.SUCCEEDED, State.SUPERSEDED}:
             raise ConflictError(f"The run is {run.state}: only a failed or cancelled one is tried again.")
+        if run.undoes is not None:
+            raise ConflictError(
+                "The run is a rollback, and is not tried again: that would sync.",
+                remedy=f"ask for the rollback of the run {run.undoes} again",
+            )
         environment = self._sites.environment(run.site, run.environment)
         acceptance = await self._calls.request(environment, caller, Origin.RETRY)
         return await self._calls.answer(await self._store.run(acceptance.runs[0]))
