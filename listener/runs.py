@@ -317,6 +317,9 @@ class RunStore(Protocol):
     async def recover(self, now: float) -> list[Run]:
         """Put every run that a dead listener left running back into the queue; return them."""
 
+    async def hasten(self, now: float) -> int:
+        """Let every waiting run be due, for the clock was set back; return how many waited."""
+
     async def cancel(self, run_id: str, now: float) -> Run:
         """End a waiting run; raise `ConflictError` if it does not wait, `RunNotFoundError`."""
 

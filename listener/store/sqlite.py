@@ -137,6 +137,10 @@ class SqliteStore:
         """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
         return await self._write(lifecycle.recover, now)
 
+    async def hasten(self, now: float) -> int:
+        """Let every waiting run be due; return how many waited."""
+        return await self._write(lifecycle.hasten, now)
+
     async def cancel(self, run_id: str, now: float) -> Run:
         """End a waiting run; raise `ConflictError` if it does not wait, or `RunNotFoundError`."""
         return await self._write(lifecycle.cancel, run_id, now)
