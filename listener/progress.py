@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from listener.errors import ListenerError
-from listener.plans import COMMITTER_EMAIL, MOVING, Applied, Branch, Observation, Paths, Plan, PlanKind
+from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
+from listener.plans import MOVING, Applied, Plan, PlanKind
 from listener.runs import LegOutcome, Outcome, Run
 from listener.sites import Leg
 

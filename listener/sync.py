@@ -22,12 +22,11 @@ from listener.errors import (
     SyncError,
     UnknownTargetError,
 )
+from listener.observations import Branch, Observation
 from listener.plans import (
     MOVING,
     Applied,
-    Branch,
     Notes,
-    Observation,
     Plan,
     PlanKind,
     Repositories,

@@ -24,7 +24,8 @@ from listener.errors import (
     TransferError,
     UnsupportedRepositoryError,
 )
-from listener.plans import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths, Signing
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths
+from listener.plans import Signing
 from listener.sites import RepositoryAddress
 from listener.ssh.service import Service
 from listener.ssh.shell import cause_of

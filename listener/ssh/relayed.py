@@ -18,18 +18,8 @@ from listener.errors import (
     PushRefusedError,
     TransferError,
 )
-from listener.plans import (
-    COMMITTER_EMAIL,
-    PATHS_LISTED,
-    Applied,
-    Branch,
-    Drift,
-    Notes,
-    Observation,
-    Plan,
-    PlanKind,
-    Signing,
-)
+from listener.observations import COMMITTER_EMAIL, PATHS_LISTED, Branch, Drift, Observation
+from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.cache import SiteCache, tip_ref
 from listener.ssh.connection import HostConnection

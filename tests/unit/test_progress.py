@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from listener.plans import COMMITTER_EMAIL, Applied, Branch, Drift, Observation, Paths, Plan, PlanKind
+from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
+from listener.plans import Applied, Plan, PlanKind
 from listener.progress import LegProgress, Progress
 from listener.runs import LegOutcome, Outcome, Run, State
 from listener.sites import RepositoryAddress
