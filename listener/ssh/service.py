@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncssh
 
@@ -32,8 +33,8 @@ STDERR_KEPT = 4096
 ENDING = 5.0
 """Seconds that a service may take to end once git here has ended; then its channel is closed."""
 
-_LEAVING: "set[asyncio.Task[None]]" = set()
-"""Waits for the hosts to close what was given up, so that nothing of it stays behind."""
+_LEAVING: "set[asyncio.Task[Any]]" = set()
+"""What goes on after nobody waits for it any more: a start, and then the host's closing of the channel."""
 
 
 @dataclass(slots=True)
@@ -88,10 +89,7 @@ class Service:
             async with asyncio.timeout(ENDING):
                 await self._process.wait_closed()
         except TimeoutError:
-            self._process.channel.abort()
-            leaving = asyncio.create_task(self._process.wait_closed())
-            _LEAVING.add(leaving)
-            leaving.add_done_callback(_LEAVING.discard)
+            _leave(self._process)
         finally:
             self._listening.cancel()
 
@@ -103,14 +101,15 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
     command = f"{name} '" + path.replace("'", "'\\''") + "'"
     theirs_in, writing = os.pipe()
     reading, theirs_out = os.pipe()
+    starting = asyncio.create_task(_started(connection, command, theirs_in, theirs_out))
     try:
-        process = await connection.create_process(
-            command, encoding=None, stdin=theirs_in, stdout=theirs_out, stderr=asyncssh.PIPE
-        )
+        # Cut off halfway, it would leave a session that nobody closes, and pipes that are closed twice.
+        process = await asyncio.shield(starting)
     except BaseException:
-        for descriptor in (theirs_in, writing, reading, theirs_out):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        os.close(reading)
+        os.close(writing)
+        _LEAVING.add(starting)
+        starting.add_done_callback(_left)
         raise
     said = bytearray()
     listening = asyncio.create_task(_keep_beginning(process.stderr, said))
@@ -123,6 +122,36 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
         raise
     finally:
         await asyncio.shield(service.close())
+
+
+async def _started(
+    connection: asyncssh.SSHClientConnection, command: str, theirs_in: int, theirs_out: int
+) -> "asyncssh.SSHClientProcess[bytes]":
+    """Start a process that has the two descriptors; where none starts, they are closed."""
+    try:
+        return await connection.create_process(
+            command, encoding=None, stdin=theirs_in, stdout=theirs_out, stderr=asyncssh.PIPE
+        )
+    except BaseException:
+        for descriptor in (theirs_in, theirs_out):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        raise
+
+
+def _left(starting: "asyncio.Task[asyncssh.SSHClientProcess[bytes]]") -> None:
+    """Take a process down whose start nobody waited for."""
+    _LEAVING.discard(starting)
+    if not starting.cancelled() and starting.exception() is None:
+        _leave(starting.result())
+
+
+def _leave(process: "asyncssh.SSHClientProcess[bytes]") -> None:
+    """Close a process's channel without waiting for the other end."""
+    process.channel.abort()
+    leaving = asyncio.create_task(process.wait_closed())
+    _LEAVING.add(leaving)
+    leaving.add_done_callback(_LEAVING.discard)
 
 
 async def _keep_beginning(stream: "asyncssh.SSHReader[bytes]", kept: bytearray) -> None:

@@ -32,6 +32,7 @@ from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.ssh.cache import _ENVIRONMENT, Cache
+from listener.ssh.service import FETCH
 from listener.sync import Synchronizer, _all
 from tests.conftest import age
 from tests.contract.test_faults import fill, small
@@ -443,6 +444,28 @@ async def test_a_host_that_speaks_no_git_and_does_not_end_is_left(world: World, 
         with pytest.raises(TransferError, match="protocol error"):
             await pool.of(leg, Notes()).observe()
         await pool.close()
+
+
+async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(world: World) -> None:
+    other, connection = world.carrier("other", bare=True), world.pool._connections["forge"]
+
+    async def serve() -> None:
+        async with connection.service(Notes(), FETCH, str(other.path)):
+            await asyncio.Event().wait()
+
+    await world.sync(carried(world, ("forge", other)))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for turns in range(12):  # more than sshd's MaxSessions
+        starting = asyncio.create_task(serve())
+        for _ in range(turns + 2):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+    world.publish()
+    await world.sync(carried(world, ("forge", other)))
+    assert other.tree("staging") == world.source.tree("live")
+    while len(list(Path("/proc/self/fd").iterdir())) > before:
+        await asyncio.sleep(0.01)
 
 
 async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:
