@@ -446,6 +446,11 @@ async def test_a_host_that_speaks_no_git_and_does_not_end_is_left(world: World, 
         await pool.close()
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(world: World) -> None:
     other, connection = world.carrier("other", bare=True), world.pool._connections["forge"]
 
@@ -454,7 +459,7 @@ async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(wor
             await asyncio.Event().wait()
 
     await world.sync(carried(world, ("forge", other)))
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     for turns in range(12):  # more than sshd's MaxSessions
         starting = asyncio.create_task(serve())
         for _ in range(turns + 2):
@@ -464,7 +469,7 @@ async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(wor
     world.publish()
     await world.sync(carried(world, ("forge", other)))
     assert other.tree("staging") == world.source.tree("live")
-    while len(list(Path("/proc/self/fd").iterdir())) > before:
+    while descriptors() > before:
         await asyncio.sleep(0.01)
 
 
