@@ -11,6 +11,7 @@ import secrets
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import asyncssh
 
@@ -118,9 +119,17 @@ class Shell:
         """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
-        channel, _ = await connection.create_session(
-            lambda: session, f"exec sh -s {name}", encoding=None, window=REPLY_LIMIT
+        opening = asyncio.create_task(
+            connection.create_session(
+                lambda: session, f"exec sh -s {name}", encoding=None, window=REPLY_LIMIT
+            )
         )
+        try:
+            channel, _ = await asyncio.shield(opening)
+        except BaseException:
+            # The host opens it all the same: it must not stay open.
+            opening.add_done_callback(_abandoned)
+            raise
         shell = cls(channel, session, name)
         try:
             await shell._greet()
@@ -159,6 +168,14 @@ class Shell:
     def abandon(self) -> None:
         """Close the channel without waiting for the other end."""
         self._channel.abort()
+
+
+def _abandoned(
+    opening: "asyncio.Task[tuple[asyncssh.SSHClientChannel[Any], asyncssh.SSHClientSession[Any]]]",
+) -> None:
+    """Close a channel that nobody waited for."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abort()
 
 
 def refusal(reply: Reply) -> SyncError:
