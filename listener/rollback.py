@@ -75,8 +75,8 @@ class Rollbacks:
             raise ConflictError("The run moved no branch that was there before: nothing can be taken back.")
         environment = self._sites.environment(run.site, run.environment)
         looks = await self._synchronizer.look_back(environment, run, self._remarks(environment))
-        if not looks:
-            raise ConflictError("The environment lies in other repositories by now.")
+        if len(looks) != len(run.outcome.undoable):
+            raise ConflictError("The environment does not lie in all of the repositories any more.")
         return environment, looks
 
     def _remarks(self, environment: Environment) -> Remarks:

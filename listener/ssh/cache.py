@@ -282,8 +282,10 @@ class SiteCache:
             if self._generation == generation:
                 if time.monotonic() - self._mended_at < MENDED_AGAIN:
                     return False
+                aside = self._path.with_name(f"{self._path.name}.damaged")
                 with contextlib.suppress(OSError):
-                    await asyncio.to_thread(shutil.rmtree, self._path)
+                    self._path.rename(aside)
+                await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
                 self._made = False
                 self._mended_at = time.monotonic()
                 self._generation += 1

@@ -7,8 +7,9 @@ the listener's cache, and the commit to move to is brought to the leg by a push.
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from listener.errors import (
     BranchMovedError,
@@ -26,6 +27,9 @@ from listener.ssh.connection import HostConnection
 from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
 from listener.ssh.service import FETCH, PUSH
 from listener.ssh.shell import cause_of
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 INCOMING = "refs/sync-staging/incoming"
 
@@ -186,7 +190,7 @@ class RelayedRepository:
 
     async def _observe(self, target: str, *, counting: bool) -> Observation:
         for _ in range(2):
-            live, seen = await asyncio.gather(self._live_now(), self._branch_now())
+            live, seen = await _side_by_side(self._live_now(), self._branch_now())
             goal = target or live
             tip = seen.branch.commit if seen.branch else ""
             here = await self._gathered(live, tip, target)
@@ -303,8 +307,18 @@ class RelayedRepository:
 
     async def _confirmed(self, applied: Applied, known: dict[str, Branch]) -> Applied:
         """Return what stands in both repositories now."""
-        live, seen = await asyncio.gather(self._live_now(), self._branch_now())
+        live, seen = await _side_by_side(self._live_now(), self._branch_now())
         tip = seen.branch.commit if seen.branch else ""
         if not known.keys() >= {live, tip}:
             known = await self._gathered(live, tip)
         return replace(applied, live=known.get(live), branch=known.get(tip))
+
+
+async def _side_by_side(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Return what both return; where one fails, the other does not go on for nobody."""
+    tasks = asyncio.create_task(one), asyncio.create_task(other)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

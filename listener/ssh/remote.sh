@@ -71,6 +71,7 @@ ss_enter() {
 	for part in . objects refs; do
 		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
+	[ ! -f shallow ] || ss_refuse unsupported-repository "$1 is a shallow clone: complete it with git fetch --unshallow"
 	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
 	ss_within "$1" "$2"
 	GIT_DIR=$PWD

@@ -21,7 +21,7 @@ from listener.errors import (
     SyncError,
     WrongOwnerError,
 )
-from listener.ssh.shell import cause_of
+from listener.ssh.shell import begun, cause_of
 
 FETCH = "git-upload-pack"
 PUSH = "git-receive-pack"
@@ -172,10 +172,10 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
     far = _Far()
     try:
         far.near, _ = await asyncio.get_running_loop().create_connection(lambda: _Near(far), sock=ours)
-        await connection.create_session(lambda: far, command, encoding=None)
+        await begun(connection, far, command)
     except BaseException:
         theirs.close()
-        ours.close() if far.near is None else far.near.close()
+        ours.close() if far.near is None else far.near.abort()
         raise
     service = Service(name, theirs, far)
     try:

@@ -32,6 +32,7 @@ from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.ssh.cache import _ENVIRONMENT, Cache
+from listener.ssh.service import FETCH
 from listener.sync import Synchronizer, _all
 from tests.conftest import age
 from tests.contract.test_faults import fill, small
@@ -434,6 +435,45 @@ async def test_a_host_that_speaks_no_git_and_does_not_end_is_left(world: World, 
         with pytest.raises(TransferError, match="protocol error"):
             await pool.of(leg, Notes()).observe()
         await pool.close()
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(world: World) -> None:
+    other, connection = world.carrier("other", bare=True), world.pool._connections["forge"]
+
+    async def serve() -> None:
+        async with connection.service(Notes(), FETCH, str(other.path)):
+            await asyncio.Event().wait()
+
+    await world.sync(carried(world, ("forge", other)))
+    before = descriptors()
+    for turns in range(12):  # more than sshd's MaxSessions
+        starting = asyncio.create_task(serve())
+        for _ in range(turns + 2):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+    world.publish()
+    await world.sync(carried(world, ("forge", other)))
+    assert other.tree("staging") == world.source.tree("live")
+    while descriptors() > before:
+        await asyncio.sleep(0.01)
+
+
+async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(world: World) -> None:
+    connection = world.pool._connections["eu1"]
+    await connection._connected(Notes())
+    for turns in range(12):  # more than sshd's MaxSessions
+        asking = asyncio.create_task(connection.call(Notes(), 20, "ss_hello"))
+        for _ in range(turns + 2):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert "git version" in await connection.call(Notes(), 20, "ss_hello")
 
 
 async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:
