@@ -26,6 +26,7 @@ from listener.errors import (
 from listener.runs import Acceptance, Hold, LegOutcome, LogLine, Outcome, Run, RunFilter, State
 from listener.store import open_store
 from listener.store.database import migrations
+from listener.store.rows import outcome_text
 from listener.store.sqlite import SqliteStore
 from listener.store.writer import Transaction
 
@@ -407,6 +408,37 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
     assert (claimed.id, claimed.undoes, claimed.held_live) == ("run-2", None, "")
     assert await store.holds() == [Hold("site", "qa", "acceptance test", "root", NOW)]
     assert (await call(store, "staging", now=NOW)).runs != ("run-2",)
+
+
+async def test_a_store_of_the_second_schema_is_brought_up_to_date_with_its_data(
+    tmp_path: Path, opened: Open
+) -> None:
+    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", done=True, moved=True),))
+    with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
+        for number in (1, 2):
+            old.executescript(f"BEGIN;{migrations()[number]};PRAGMA user_version = {number};COMMIT;")
+        old.execute(
+            "INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, outcome)"
+            " VALUES ('done', 'site', 'staging', 'succeeded', ?, ?, ?, ?)",
+            (NOW, NOW, NOW, outcome_text(outcome)),
+        )
+        old.execute(
+            "INSERT INTO runs (id, site, environment, state, created_at, not_before, undoes)"
+            " VALUES ('back', 'site', 'staging', 'queued', ?, ?, 'done')",
+            (NOW, NOW),
+        )
+        old.execute(
+            "INSERT INTO holds (site, environment, reason, actor, since, live, run)"
+            " VALUES ('site', 'staging', 'rolled back', 'root', ?, 'abc', 'back')",
+            (NOW,),
+        )
+        old.commit()
+    store = await opened()
+    assert (await store.run("done")).outcome == outcome
+    back = await store.claim(NOW, ("anything",))
+    assert back is not None
+    assert (back.id, back.undoes) == ("back", "done")
+    assert [hold.live for hold in await store.holds()] == ["abc"]
 
 
 async def test_a_missing_directory_is_an_error_of_the_configuration(tmp_path: Path) -> None:
