@@ -224,7 +224,7 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
 
 def _store_warnings(store: str, resolution: Resolution) -> Iterator[str]:
     if unverified(store):
-        yield "store: nothing makes sure that it is the right server: write ?sslmode=verify-full behind the URL"
+        yield "store: nothing verifies that it is the right server: write ?sslmode=verify-full behind the URL"
     if any(store_secrets(store)) and ("store",) not in resolution.references:
         yield "store: the password stands in clear: write the URL as credential:NAME or file:PATH"
 

@@ -27,6 +27,7 @@ _SETTINGS = {
 }
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"
 
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -93,18 +94,17 @@ class Server:
             )
         if isinstance(error, ValueError):
             return ConfigurationError(
-                f"store: the URL can't be used: {self._told(error)}",
-                remedy="write postgresql://USER@HOST/DATABASE, and its options as config/README.md has them",
+                # What can't be read as a URL may be a part of the password.
+                "store: the URL of the database, or one of its options, can't be used",
+                remedy="write postgresql://USER@HOST/DATABASE; look at its port and sslmode, and whether the "
+                "files that it names are there",
             )
         return self.unavailable(error) if away(error) else error
 
     def _told(self, error: Exception) -> str:
         """Return an error's own words, without the password if they should hold it."""
         text = str(error) or type(error).__name__
-        try:
-            password = urlsplit(self._url).password or ""
-        except ValueError:
-            return type(error).__name__
+        password = urlsplit(self._url).password or ""
         for secret in filter(None, (self._url, password, unquote(password))):
             text = text.replace(secret, "[secret]")
         return text
@@ -126,6 +126,13 @@ class Questions:
         text, names = _numbered(sql)
         rows: list[Row] = await self._connection.fetch(text, *(_storable(values[name]) for name in names))
         return rows
+
+
+async def demand_writable(questions: Questions) -> None:
+    """Raise what the server says to a write, if it takes none: after a fail-over, say."""
+    row = await questions.one(_LOOK, {})
+    if row is None or row["read_only"] == "on":
+        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
 
 def away(error: Exception) -> bool:
@@ -151,5 +158,7 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _storable(value: Any) -> Any:
-    """Return text without the one character that PostgreSQL's has not."""
+    """Return text, or a list of it, without the one character that PostgreSQL's has not."""
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -31,7 +31,7 @@ from listener.runs import (
 )
 from listener.store.postgres import acceptance, history, lifecycle, pruning
 from listener.store.postgres.schema import migrate
-from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away
+from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
 from listener.store.postgres.wakeups import Wakeups
 from listener.store.postgres.writer import Perform, Transaction, Writer
 from listener.store.signals import Signals
@@ -87,7 +87,7 @@ class PostgresStore:
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write."""
-        await self._writer.submit(_look)
+        await self._writer.submit(demand_writable)
 
     async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
         """Store a delivery and its triggers, each with a run, and answer once that is durable."""
@@ -270,7 +270,3 @@ class PostgresStore:
             raise
         self._unstored.forget(run)
         return left
-
-
-async def _look(transaction: Transaction) -> None:
-    await transaction.all("SELECT 1 FROM runs LIMIT 1", {})
