@@ -270,5 +270,10 @@ def test_any_order_of_events_keeps_the_rules(new_store: Callable[[], str]) -> No
         def __init__(self) -> None:
             super().__init__(new_store())
 
-    limits = settings(max_examples=40, stateful_step_count=40, deadline=None, phases=PHASES)
+    limits = settings(
+        max_examples=20 if new_store().startswith("postgresql") else 40,
+        stateful_step_count=40,
+        deadline=None,
+        phases=PHASES,
+    )
     run_state_machine_as_test(OnANewStore, settings=limits)
