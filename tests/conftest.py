@@ -12,6 +12,7 @@ from listener.rehearsal import published as rehearsal
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, find_sshd
 from tests import figures
+from tests.cluster import Cluster, find_programs
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -49,6 +50,16 @@ def git_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     if find_sshd() is None:
         unavailable("sshd (openssh-server)")
     with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server that all tests share; one that stops it starts it again."""
+    programs = find_programs()
+    if programs is None:
+        unavailable("PostgreSQL (postgresql)")
+    with Cluster(programs) as running:
         yield running
 
 

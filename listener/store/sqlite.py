@@ -31,6 +31,7 @@ from listener.runs import (
 )
 from listener.store import acceptance, database, history, lifecycle, pruning
 from listener.store.signals import Signals
+from listener.store.unstored import Unstored
 from listener.store.writer import Transaction, Writer, translated, unavailable
 
 P = ParamSpec("P")
@@ -47,8 +48,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._signals = Signals()
-        self._unstored: dict[tuple[str, int], list[LogLine]] = {}
-        """Log lines by run and attempt until they are stored: a full disk leaves no hole in a log."""
+        self._unstored = Unstored()
 
     async def open(self) -> None:
         """Lock the file, make or migrate it, and start the threads.
@@ -105,12 +105,11 @@ class SqliteStore:
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store log lines soon; those that can't be are tried again with the owner's next write."""
-        unstored = self._unstored.setdefault((run.id, run.attempt), [])
-        unstored.extend(lines)
+        self._unstored.add(run, lines)
         stored = self._writer.submit(
-            lambda transaction: lifecycle.store_lines(transaction, run, tuple(unstored))
+            lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run))
         )
-        stored.add_done_callback(lambda future: self._appended(run, future))
+        stored.add_done_callback(lambda future: self._unstored.tried(run, future))
 
     async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
         """Store a rollback with its hold and return its run, or raise `ConflictError`."""
@@ -217,34 +216,18 @@ class SqliteStore:
 
     async def _leave(self, run: Run, leave: Callable[[Transaction], T]) -> T:
         """Store the rest of the owner's log lines and let `leave` end its ownership, both or neither."""
-        unstored = self._unstored.get((run.id, run.attempt), [])
 
         def perform(transaction: Transaction) -> T:
-            lifecycle.store_lines(transaction, run, tuple(unstored))
+            lifecycle.store_lines(transaction, run, self._unstored.of(run))
             return leave(transaction)
 
         try:
             left = await self._writer.submit(perform)
         except FencedError:
-            self._unstored.pop((run.id, run.attempt), None)
+            self._unstored.forget(run)
             raise
-        self._unstored.pop((run.id, run.attempt), None)
+        self._unstored.forget(run)
         return left
-
-    def _appended(self, run: Run, future: asyncio.Future[int]) -> None:
-        """Forget the lines that are stored, or can't ever be; a fault of ours goes to the loop's handler."""
-        key = (run.id, run.attempt)
-        error = future.exception()
-        if isinstance(error, StoreUnavailableError):
-            return
-        if error is None:
-            unstored = self._unstored.get(key, [])
-            unstored[:] = [line for line in unstored if line.sequence > future.result()]
-            if unstored:
-                return
-        self._unstored.pop(key, None)
-        if error is not None and not isinstance(error, FencedError):
-            raise error
 
 
 def _connections(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:

@@ -234,7 +234,7 @@ async def test_a_full_disk_leaves_no_hole_in_a_log(
         store.append(run, [LogLine(sequence, text)])
     await store.finish(run, State.SUCCEEDED, Outcome(), NOW)
     assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2, 3, *further]
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
 
 
 def block_until_committed(commits: list[str], count: int) -> None:
@@ -263,11 +263,11 @@ async def test_log_lines_are_forgotten_once_they_are_stored_or_fenced(store: Sql
     run = await claimed(store)
     store.append(run, [LogLine(1, "{}")])
     await store.ping()
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
     await store.recover(NOW)
     store.append(run, [LogLine(2, "{}")])
     await store.ping()
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
 
 
 async def test_a_store_that_can_not_be_written_is_not_ready(store: SqliteStore, call: Ask) -> None:

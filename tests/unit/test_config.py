@@ -136,7 +136,7 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     loaded = folder.load(valid())
     assert loaded.server == config.ServerSettings("127.0.0.1", 8787, 55, 10, 30)
-    assert (loaded.store, loaded.store_path) == (
+    assert (loaded.store, loaded.store_name) == (
         "sqlite:///var/lib/sync-staging/listener.db",
         "/var/lib/sync-staging/listener.db",
     )
@@ -265,7 +265,7 @@ REFUSED = [
         "eu.repositories.1: is the same repository as sites.mysite.environments.eu.repositories.0; make",
     ),
     # the store
-    ("store", "postgresql://db/x", "store: PostgreSQL is not read by this version; write sqlite:///var"),
+    ("store", "postgresql://db", "store: is not the URL of a database; write postgresql://USER"),
     ("store", "sqlite://x.db", "store: is not the URL of a store; write sqlite:///var"),
     ("store", "sqlite:///:memory:", "store: is not the URL of a store"),
     # hooks
