@@ -26,8 +26,6 @@ from tests.listening import GITHUB_SECRET, Client, Daemon, client, configuration
 
 ROUNDS = 30 if "SYNC_STAGING_SOAK" in os.environ else 3
 SENDERS = 8
-CLAIM = 0.1
-"""Seconds: a claim is dated when it is asked for, and may be carried out right behind the end before it."""
 SITES = ("one", "two", "three")
 
 
@@ -136,16 +134,16 @@ async def served(listener: Client, key: str, site: str) -> list[dict[str, Any]]:
     return [await listener.ended(run) for run in answer["runs"]]
 
 
-def overlapping(runs: Iterable[dict[str, Any]]) -> int:
-    """How many runs of a site began before the one before had ended, by more than a claim takes."""
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for run in runs:
-        began, ended = (
-            datetime.fromisoformat(run[name]).timestamp() for name in ("started_at", "finished_at")
-        )
-        spans.setdefault(run["site"], []).append((began, ended))
-    pairs = itertools.chain.from_iterable(itertools.pairwise(sorted(site)) for site in spans.values())
-    return sum(later < earlier - CLAIM for (_, earlier), (later, _) in pairs)
+async def span(listener: Client, run: str) -> tuple[float, float]:
+    """When the last attempt of a run was under way for certain: from its first log line to its last one."""
+    events = await listener.events(run)
+    began = [event["at"] for event in events if event["event"] == "start"][-1]
+    return datetime.fromisoformat(began).timestamp(), datetime.fromisoformat(events[-1]["at"]).timestamp()
+
+
+def overlapping(spans: Iterable[tuple[float, float]]) -> int:
+    """How many spans begin before the one before has ended."""
+    return sum(later < earlier for (_, earlier), (later, _) in itertools.pairwise(sorted(spans)))
 
 
 async def test_what_was_acknowledged_is_done_however_often_listeners_are_killed(
@@ -166,7 +164,10 @@ async def test_what_was_acknowledged_is_done_however_often_listeners_are_killed(
             runs |= {run["id"]: run for run in serving}
             if not serving or any(run["state"] != "succeeded" for run in serving):
                 uncovered.append(key)
-    overlaps = overlapping(runs.values())
+        spans: dict[str, list[tuple[float, float]]] = {site: [] for site in SITES}
+        for run in runs.values():
+            spans[run["site"]].append(await span(listeners[0], run["id"]))
+    overlaps = sum(map(overlapping, spans.values()))
     figures.tell(
         f"kill -9 under load, {request.node.callspec.params['running']}",
         rounds=ROUNDS,
