@@ -5,7 +5,8 @@ from collections.abc import Callable
 from listener.errors import ConflictError
 from listener.journal import Log, Remarks
 from listener.plans import PlanKind
-from listener.runs import ENDED, Hold, Origin, Run, RunStore, Trigger, new_id
+from listener.queue import Hold, RunStore
+from listener.runs import ENDED, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 from listener.sync import Look, Synchronizer
 

@@ -23,7 +23,8 @@ from listener.errors import (
 from listener.journal import Cleaner, Journal, Log
 from listener.lanes import Lanes
 from listener.progress import Progress
-from listener.runs import Outcome, RetryPolicy, Run, RunStore, State, retry
+from listener.queue import RunStore
+from listener.runs import Outcome, RetryPolicy, Run, State, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from listener.errors import ConfigurationError
-from listener.runs import RunStore
+from listener.queue import RunStore
 from listener.store.sqlite import SqliteStore
 
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
-from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State, Trigger
+from listener.queue import Hold, LogLine
+from listener.runs import ENDED, Outcome, Run, State, Trigger
 from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, waiting
 from listener.store.rows import hold_of, outcome_text, run_of
 from listener.store.writer import Transaction

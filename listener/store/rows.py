@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from listener.runs import Hold, LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.queue import Hold
+from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 
 
 class Row(Protocol):

@@ -15,20 +15,8 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Outcome,
-    Pruned,
-    Reception,
-    Run,
-    RunFilter,
-    Signal,
-    Standing,
-    State,
-    Trigger,
-)
+from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.runs import Outcome, Run, State, Trigger
 from listener.store import acceptance, database, history, lifecycle, pruning
 from listener.store.signals import Signals
 from listener.store.unstored import Unstored
@@ -41,7 +29,7 @@ T = TypeVar("T")
 class SqliteStore:
     """A `RunStore` in one SQLite file, for one listener at a time.
 
-    What a method does stands in the port (`listener.runs.RunStore`). All of them belong to the thread of the
+    What a method does stands in the port (`listener.queue.RunStore`). All of them belong to the thread of the
     event loop in which the store was opened.
     """
 

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from listener.errors import FencedError, StoreUnavailableError
-from listener.runs import LogLine, Run
+from listener.queue import LogLine
+from listener.runs import Run
 
 
 class Unstored:

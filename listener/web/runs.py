@@ -8,8 +8,9 @@ from aiohttp import web
 
 from listener.access import Token
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
-from listener.runs import ENDED, Origin, Run, RunFilter, RunStore, State
+from listener.runs import ENDED, Origin, Run, State
 from listener.sites import Sites
 from listener.web import bodies, views
 from listener.web.calls import Calls

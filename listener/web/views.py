@@ -9,7 +9,8 @@ from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.plans import Plan, equal, undone
-from listener.runs import Hold, LegOutcome, Outcome, Run, Standing, Trigger
+from listener.queue import Hold, Standing
+from listener.runs import LegOutcome, Outcome, Run, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from listener.runs import Acceptance, Origin, Reception, Trigger, new_id
+from listener.queue import Acceptance, Reception
+from listener.runs import Origin, Trigger, new_id
 from listener.sites import Host
 from listener.ssh.login import log_in
 from listener.store import Store, open_store

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
-from listener.runs import Acceptance, Hold, LegOutcome, Origin, Outcome, Run, RunFilter, State, Trigger
+from listener.queue import Acceptance, Hold, RunFilter
+from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0

@@ -6,18 +6,8 @@ from dataclasses import replace
 import pytest
 
 from listener.errors import RunNotFoundError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Origin,
-    Outcome,
-    Reception,
-    Run,
-    State,
-    Trigger,
-    new_id,
-)
+from listener.queue import Acceptance, Hold, LogLine, Reception
+from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store
 
 NOW = 1_700_000_000.0

@@ -14,7 +14,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from listener.runs import Hold, LogLine, Origin, Outcome, Reception, Run, RunFilter, State, Trigger, new_id
+from listener.queue import Hold, LogLine, Reception, RunFilter
+from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store, open_store
 
 T = TypeVar("T")

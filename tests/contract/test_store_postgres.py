@@ -18,19 +18,8 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Origin,
-    Outcome,
-    Run,
-    RunFilter,
-    Signal,
-    State,
-    Trigger,
-    new_id,
-)
+from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
+from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import open_store
 from listener.store.database import migrations
 from listener.store.postgres import PostgresStore, server
@@ -326,7 +315,8 @@ async def test_a_listener_that_ends_leaves_nothing_to_be_waited_for(opened: Open
 OWNER = """
 import asyncio, sys
 from listener.errors import FencedError
-from listener.runs import LogLine, Outcome, State
+from listener.queue import LogLine
+from listener.runs import Outcome, State
 from listener.store import open_store
 from listener.store.database import migrations
 

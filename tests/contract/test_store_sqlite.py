@@ -23,7 +23,8 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from listener.runs import Acceptance, Hold, LegOutcome, LogLine, Outcome, Run, RunFilter, State
+from listener.queue import Acceptance, Hold, LogLine, RunFilter
+from listener.runs import LegOutcome, Outcome, Run, State
 from listener.store import open_store
 from listener.store.database import migrations
 from listener.store.rows import outcome_text
@@ -489,7 +490,8 @@ def test_a_url_of_no_store_is_refused_without_repeating_its_secrets(url: str, sa
 
 ACCEPT_FOREVER = """
 import asyncio, itertools, sys
-from listener.runs import Origin, Reception, Trigger, new_id
+from listener.queue import Reception
+from listener.runs import Origin, Trigger, new_id
 from listener.store import open_store
 
 async def accept(store, worker):

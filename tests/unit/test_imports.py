@@ -8,7 +8,7 @@ import listener
 
 ROOT = Path(listener.__file__).parent
 FLOORS = (
-    {"errors", "sites", "signatures", "deliveries", "access", "runs", "observations", "plans"},
+    {"errors", "sites", "signatures", "deliveries", "access", "runs", "queue", "observations", "plans"},
     {
         "intake",
         "worker",

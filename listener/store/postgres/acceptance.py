@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from listener.runs import EXPLICIT, Acceptance, Hold, Reception, State, Trigger, new_id
+from listener.queue import Acceptance, Hold, Reception
+from listener.runs import EXPLICIT, State, Trigger, new_id
 from listener.store.acceptance import CLEARING_PAUSE, held_outcome
 from listener.store.postgres.writer import Transaction
 from listener.store.rows import Row, hold_of, outcome_text

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Collection
 
 from listener.errors import RunNotFoundError
-from listener.runs import Hold, LogLine, Run, RunFilter, Standing, State, Trigger
+from listener.queue import Hold, LogLine, RunFilter, Standing
+from listener.runs import Run, State, Trigger
 from listener.store.postgres.server import Questions
 from listener.store.rows import Row, hold_of, run_of, trigger_of
 

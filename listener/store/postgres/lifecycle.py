@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from listener.errors import ConflictError, FencedError
-from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State, Trigger
+from listener.queue import Hold, LogLine
+from listener.runs import ENDED, Outcome, Run, State, Trigger
 from listener.store.acceptance import held_outcome
 from listener.store.postgres import history
 from listener.store.postgres.acceptance import accept, attach, hold_on, new_run

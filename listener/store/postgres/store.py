@@ -15,20 +15,8 @@ from contextlib import AbstractContextManager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Outcome,
-    Pruned,
-    Reception,
-    Run,
-    RunFilter,
-    Signal,
-    Standing,
-    State,
-    Trigger,
-)
+from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.runs import Outcome, Run, State, Trigger
 from listener.store.postgres import acceptance, history, lifecycle, pruning
 from listener.store.postgres.schema import migrate
 from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
@@ -49,7 +37,7 @@ NOBODY = ""
 class PostgresStore:
     """A `RunStore` in a database of PostgreSQL, for any number of listeners.
 
-    What a method does stands in the port (`listener.runs.RunStore`). All of them belong to the event loop in
+    What a method does stands in the port (`listener.queue.RunStore`). All of them belong to the event loop in
     which the store was opened.
     """
 
