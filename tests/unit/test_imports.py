@@ -13,6 +13,7 @@ FLOORS = (
         "intake",
         "worker",
         "sync",
+        "legs",
         "progress",
         "rollback",
         "directory",
