@@ -7,9 +7,9 @@ the listener's cache, and the commit to move to is brought to the leg by a push.
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from listener.errors import (
     BranchMovedError,
@@ -314,11 +314,11 @@ class RelayedRepository:
         return replace(applied, live=known.get(live), branch=known.get(tip))
 
 
-async def _side_by_side(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, U]) -> tuple[T, U]:
-    """Return what both return; where one fails, the other does not go on for nobody."""
-    tasks = asyncio.create_task(one), asyncio.create_task(other)
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+async def _side_by_side(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """Return what both return, or raise the error of the first that failed once neither goes on."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second
