@@ -182,10 +182,14 @@ class System:
             self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
 
     async def _watchdog(self) -> None:
-        """Tell systemd that the service lives, for as long as it can do its work."""
+        """Tell systemd that the service lives: that the store answers, if only that it can't be written to.
+
+        A full disk or a database that is away heals without a restart, and is not healed by one.
+        """
         interval = systemd.watchdog_interval()
         while interval is not None:
-            if not await self.unready():
+            await self.unready()
+            if not self._tasks["worker"].done():
                 systemd.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 

@@ -162,7 +162,7 @@ async def test_what_was_acknowledged_is_done_however_often_listeners_are_killed(
         for key, name in forge.acknowledged.items():
             serving = await served(random.choice(listeners), key, name)
             runs |= {run["id"]: run for run in serving}
-            if not serving or any(run["state"] != "succeeded" for run in serving):
+            if len(serving) != 1 or serving[0]["state"] != "succeeded":
                 uncovered.append(key)
         spans: dict[str, list[tuple[float, float]]] = {site: [] for site in SITES}
         for run in runs.values():
