@@ -48,7 +48,7 @@ _ENVIRONMENT = {
 }
 
 _DAMAGE = re.compile(
-    r"^(?!remote:).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
+    r"^(?!.*\bremote: ).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
     r"|unable to (read|find|parse)|could not (read|parse)|missing (blob|tree|commit)|to a valid object)",
     re.MULTILINE,
 )
