@@ -14,12 +14,9 @@ from listener.rehearsal.sshd import Sshd
 from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.sync import Look, Synchronizer
-from tests.contract.test_legs import git_sshd
 from tests.contract.test_repository import PATIENCE, Notes, a_run, host_of
 from tests.histories import History, build
 from tests.legs import changed, environment_of, only, pool_of, unkept
-
-__all__ = ["git_sshd"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Example:
 
     def roll_back(self, run: Run, done: LegProgress) -> LegProgress:
         progress = Progress()
-        undone = replace(run, outcome=Progress({done.repository: done}).outcome())
+        undone = replace(run, outcome=Progress({(done.repository, done.branch): done}).outcome())
         to_do = self.synchronizer.roll_back(self.environment, a_run(), undone, Notes(), progress, unkept)
         self.world.runner.run(to_do)
         return only(progress)

@@ -17,9 +17,9 @@ from listener.sites import Policy
 from tests.contract.test_repository import a_run
 from tests.histories import History, histories
 from tests.publisher import DeliveryNode
-from tests.ways import WAYS, Example, State, Way, World, git_sshd, refs_of, world
+from tests.ways import WAYS, Example, State, Way, World, refs_of, world
 
-__all__ = ["git_sshd", "world"]
+__all__ = ["world"]
 
 MANY = int(os.environ.get("SYNC_STAGING_HISTORIES", "0"))
 

@@ -10,9 +10,9 @@ from listener.sites import Policy
 from listener.ssh.repository import SURVEY_LISTED
 from tests.contract.test_repository import a_run
 from tests.histories import Commit, Files, History, Layout
-from tests.ways import WAYS, Example, Way, World, git_sshd, world
+from tests.ways import WAYS, Example, Way, World, world
 
-__all__ = ["git_sshd", "world"]
+__all__ = ["world"]
 
 LIVE, STAGING, MASTER = "refs/heads/live", "refs/heads/staging", "refs/heads/master"
 
