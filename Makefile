@@ -31,9 +31,9 @@ bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratio
 bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
 	@$(PYTHON) -m tests.bench_hosts
 
-soak: $(VENV)/test.stamp ## Publish and sync side by side for a minute each way; some hundred histories each way
-	@SYNC_STAGING_SOAK=60 $(PYTHON) -m pytest --timeout 300 tests/e2e/test_side_by_side.py
-	@SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 tests/contract/test_histories.py
+soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, kills under load, histories
+	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \
+		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

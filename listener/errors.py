@@ -443,7 +443,7 @@ class PushRefusedError(RefusedError):
     default_remedy = "see the repository's hooks and receive.* settings on its host"
 
 
-class CheckedOutHereError(RefusedError):
+class CheckedOutHereError(PushRefusedError):
     """The branch is checked out in the repository, and only a shell on its host could move it."""
 
     code = "checked-out-here"

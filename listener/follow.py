@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-from listener.runs import ENDED, LogLine, Run, RunStore, Signal, State
+from listener.queue import LogLine, RunStore, Signal
+from listener.runs import ENDED, Run, State
 
 FALLBACK = 5.0
 """Seconds after which a follower looks again even when nothing was signalled."""

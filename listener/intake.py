@@ -8,7 +8,8 @@ from listener import deliveries, signatures
 from listener.deliveries import Delivery, Hook
 from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
 from listener.journal import Log
-from listener.runs import Acceptance, Hold, Origin, Reception, Run, RunStore, Trigger, new_id
+from listener.queue import Acceptance, Hold, Reception, RunStore
+from listener.runs import Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from listener.runs import LogLine, Run
+from listener.queue import LogLine
+from listener.runs import Run
 
 
 class Log(Protocol):

@@ -7,7 +7,7 @@ Studio's next publish fail.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -22,94 +22,8 @@ from listener.errors import (
     SyncError,
     UnbornBranchError,
 )
+from listener.observations import Branch, Observation
 from listener.sites import Leg, Policy, RepositoryAddress
-
-COMMITTER_NAME = "sync-staging"
-COMMITTER_EMAIL = "sync-staging@localhost"
-"""Marks the forward commits as ours: the question whether live contains one need not be asked."""
-
-PATHS_LISTED = 1000
-"""How many of the paths that a sync adds, changes or removes are listed; all of them are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A branch as `git for-each-ref` tells it."""
-
-    commit: str
-    tree: str
-    target: str = ""
-    """What a symbolic branch points to; empty for a real one."""
-    worktree: str = ""
-    """The work tree in which it is checked out; empty if in none."""
-    committer_email: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Some paths of a tree."""
-
-    count: int = 0
-    listed: tuple[str, ...] = ()
-    """In git's order, at most `PATHS_LISTED` of them."""
-
-    def first(self, most: int) -> "Paths":
-        """Return the same with no more than so many of them listed."""
-        return replace(self, listed=self.listed[:most])
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How the environment differs from live, seen as what a sync would do to it."""
-
-    added: Paths = field(default_factory=Paths)
-    changed: Paths = field(default_factory=Paths)
-    removed: Paths = field(default_factory=Paths)
-    """What is in the environment only."""
-    ahead: int | None = None
-    """Commits that only the environment has; None where nobody asked for it."""
-    behind: int | None = None
-    """Commits that only live has."""
-    blobs: int = 0
-    """How many of the paths are pointers into a blob store."""
-
-    def first(self, most: int) -> "Drift":
-        """Return the same with no more than so many paths of each kind listed."""
-        kinds = (self.added.first(most), self.changed.first(most), self.removed.first(most))
-        return replace(self, added=kinds[0], changed=kinds[1], removed=kinds[2])
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was read from a repository, in one look, before deciding."""
-
-    live: Branch | None
-    branch: Branch | None
-    head: str
-    """HEAD's own text: `ref: refs/heads/…`, or a commit id."""
-    bare: bool
-    worktree: str
-    """The repository's own work tree; the repository itself when bare."""
-    now: float
-    """The host's clock, Unix seconds."""
-    touched: float
-    """When HEAD, the index, FETCH_HEAD or a lock of Studio's was last written, by the host's clock."""
-    in_progress: Mapping[str, str] = field(default_factory=dict)
-    """Every `<branch>_in_progress`: its name and commit."""
-    index_lock: bool = False
-    head_lock: bool = False
-    ancestor: bool = False
-    """Whether the environment's branch is an ancestor of live."""
-    target: Branch | None = None
-    """The commit that a rollback goes back to, where one was asked about: the drift is to it, not to live."""
-    drift: Drift = field(default_factory=Drift)
-    fingerprint: str = ""
-    """What `apply` reads again and finds unchanged before it moves anything."""
-
-    @property
-    def idle(self) -> float:
-        """Seconds since the repository was last touched; negative where a clock or a file's time is off."""
-        return self.now - self.touched
 
 
 class PlanKind(StrEnum):

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from listener.errors import ListenerError
-from listener.plans import COMMITTER_EMAIL, MOVING, Applied, Branch, Observation, Paths, Plan, PlanKind
+from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
+from listener.plans import MOVING, Applied, Plan, PlanKind
 from listener.runs import LegOutcome, Outcome, Run
 from listener.sites import Leg
 
@@ -121,7 +122,13 @@ class Progress:
         )
 
     def leg(self, leg: Leg) -> LegProgress:
-        """Return the progress of a leg, begun now if it was not before."""
+        """Return the progress of a leg, begun now if it was not before.
+
+        What an old run did without a word of where, it did to the only leg that there was.
+        """
+        for key in [key for key in self.legs if not key[0]]:
+            nameless = self.legs[leg.key] = self.legs.pop(key)
+            nameless.repository, nameless.branch = leg.key
         return self.legs.setdefault(leg.key, LegProgress(*leg.key))
 
     @property

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from listener.errors import ConflictError
 from listener.journal import Log, Remarks
 from listener.plans import PlanKind
-from listener.runs import ENDED, Hold, Origin, Run, RunStore, Trigger, new_id
+from listener.queue import Hold, RunStore
+from listener.runs import ENDED, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 from listener.sync import Look, Synchronizer
 
@@ -75,8 +76,8 @@ class Rollbacks:
             raise ConflictError("The run moved no branch that was there before: nothing can be taken back.")
         environment = self._sites.environment(run.site, run.environment)
         looks = await self._synchronizer.look_back(environment, run, self._remarks(environment))
-        if not looks:
-            raise ConflictError("The environment lies in other repositories by now.")
+        if len(looks) != len(run.outcome.undoable):
+            raise ConflictError("The environment does not lie in all of the repositories any more.")
         return environment, looks
 
     def _remarks(self, environment: Environment) -> Remarks:

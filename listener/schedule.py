@@ -16,7 +16,7 @@ from listener.intake import Intake
 from listener.journal import Log, Remarks
 from listener.plans import MOVING
 from listener.progress import commit_of
-from listener.runs import RunStore
+from listener.queue import RunStore
 from listener.sites import Site
 from listener.sync import Look, Synchronizer
 

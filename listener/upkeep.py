@@ -7,7 +7,8 @@ from listener.directory import Directory
 from listener.errors import StoreError, SyncError
 from listener.journal import Log, Remarks
 from listener.plans import Repositories
-from listener.runs import Pruned, RunStore, first_id
+from listener.queue import Pruned, RunStore
+from listener.runs import first_id
 
 FIRST_AFTER = 60.0
 """Seconds after the start: what waits in the queue goes first."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ from listener.errors import (
 from listener.journal import Cleaner, Journal, Log
 from listener.lanes import Lanes
 from listener.progress import Progress
-from listener.runs import Outcome, RetryPolicy, Run, RunStore, State, retry
+from listener.queue import RunStore
+from listener.runs import Outcome, RetryPolicy, Run, State, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
@@ -32,6 +34,9 @@ POLL = 15.0
 STORE_PAUSE = 1.0
 """Seconds before a store that did not answer is asked again."""
 
+
+SET_BACK = 5.0
+"""Seconds by which the clock must have gone back for that to matter."""
 
 BEAT = 3.0
 """Seconds between two signs of life; a store that several listeners share gives a run up after three."""
@@ -134,10 +139,14 @@ class Worker:
 
         What is not this listener's any more ends at once; what others have left is taken over.
         """
+        set_back = _SetBack(self._clock)
         while True:
             await asyncio.sleep(BEAT)
             active = tuple(self._active.values())
             try:
+                if set_back():
+                    hastened = await self._store.hasten(self._clock())
+                    self._log.log(30, "clock set back", hastened=hastened)
                 held = await self._store.beat([each.run for each in active]) if active else frozenset()
                 for run in await self._store.take_over(self._clock()):
                     self._log.log(30, "taken over", run=run.id, site=run.site, environment=run.environment)
@@ -267,6 +276,18 @@ class Worker:
                 await asyncio.sleep(STORE_PAUSE)
             else:
                 return
+
+
+class _SetBack:
+    """Tells whether the clock was set back since it was last asked."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = clock(), time.monotonic()
+
+    def __call__(self) -> bool:
+        (wall, steady), self._last = self._last, (self._clock(), time.monotonic())
+        return self._last[0] < wall + (self._last[1] - steady) - SET_BACK
 
 
 def _end(active: _Active) -> None:

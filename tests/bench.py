@@ -18,10 +18,11 @@ from pathlib import Path
 import asyncssh
 
 from listener.progress import Progress
+from listener.queue import Reception
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
-from listener.runs import Origin, Reception, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.sites import Access, Environment, Host, Policy, RepositoryAddress
 from listener.store import open_store
 from listener.sync import Synchronizer

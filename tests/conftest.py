@@ -11,6 +11,8 @@ import pytest
 from listener.rehearsal import published as rehearsal
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, find_sshd
+from tests import figures
+from tests.cluster import Cluster, find_programs
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -25,6 +27,12 @@ def unavailable(what: str) -> NoReturn:
     if REQUIRE_ALL:
         pytest.fail(f"{what} is required here, and missing")
     pytest.skip(f"{what} is missing")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the long tests have counted."""
+    for line in figures.table():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +50,16 @@ def git_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     if find_sshd() is None:
         unavailable("sshd (openssh-server)")
     with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server that all tests share; one that stops it starts it again."""
+    programs = find_programs()
+    if programs is None:
+        unavailable("PostgreSQL (postgresql)")
+    with Cluster(programs) as running:
         yield running
 
 

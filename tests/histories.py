@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from listener.plans import COMMITTER_EMAIL, COMMITTER_NAME
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME
 from listener.rehearsal.git import git
 from listener.rehearsal.published import FIRST_DATE, Published
 

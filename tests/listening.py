@@ -71,10 +71,17 @@ def on_a_closed_port(folder: Path, whole: dict[str, Any]) -> dict[str, Any]:
     return {**whole, "ssh": {**whole["ssh"], "known_hosts": str(known_hosts)}, "hosts": {"studio": studio}}
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes what stands twice twice: a configuration has no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def written(folder: Path, whole: dict[str, Any]) -> Path:
     """The path of the configuration, written to a file that only its owner reads."""
     path = folder / "listener.yaml"
-    path.write_text(yaml.safe_dump(whole))
+    path.write_text(yaml.dump(whole, Dumper=_Plain))
     path.chmod(0o600)
     return path
 

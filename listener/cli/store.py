@@ -107,7 +107,7 @@ def _path(settings: Settings) -> Path:
             "The store is no SQLite file.",
             remedy="use the database's own tools, such as pg_dump; the listener prunes by itself",
         )
-    return Path(settings.store_path)
+    return Path(settings.store_name)
 
 
 def _told(report: maintenance.Report) -> str:

@@ -42,6 +42,7 @@ from listener.config.settings import (
     describe,
     to_dict,
 )
+from listener.config.stores import store_secrets, unverified
 from listener.deliveries import Hook
 from listener.runs import RetryPolicy
 from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAddress, Site, SitePattern, Sites
@@ -110,6 +111,7 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
 
 
 def _secrets(document: Document) -> Iterator[str]:
+    yield from store_secrets(document.store)
     for hook in document.hooks.values():
         yield from hook.secrets
     if document.studio is not None:
@@ -220,12 +222,20 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
     studio = document.studio
     if studio is not None and studio.url.startswith("http:") and not _loopback(_host_in(studio.url)):
         yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
+    yield from _store_warnings(document.store, resolution)
     for pattern in SECRETS:
         for location, value in find(resolution.tree, pattern):
             if value is not None and location not in resolution.references:
                 yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
     if not document.hooks and not document.tokens:
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _store_warnings(store: str, resolution: Resolution) -> Iterator[str]:
+    if unverified(store):
+        yield "store: nothing verifies that it is the right server: write ?sslmode=verify-full behind the URL"
+    if any(store_secrets(store)) and ("store",) not in resolution.references:
+        yield "store: the password stands in clear: write the URL as credential:NAME or file:PATH"
 
 
 def _blind(document: Document) -> Iterator[str]:

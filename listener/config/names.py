@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from listener.config.references import Referenced
+from listener.config.stores import store_fault
 
 RULE: Final = "rule"
 """The type of the errors that are raised here: their text is our own."""
@@ -30,7 +31,6 @@ _STUDIO = re.compile(
     r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/studio/?"
 )
-_STORE = "write sqlite:///var/lib/sync-staging/listener.db (the part after sqlite:// is the absolute path)"
 
 
 def rule(text: str) -> PydanticCustomError:
@@ -110,13 +110,9 @@ def path_fault(path: str) -> str:
     return ""
 
 
-def store_fault(store: str) -> str:
-    """Return what is wrong with the store's URL."""
-    if re.match(r"postgres(ql)?(\+\w+)?:", store):
-        return f"PostgreSQL is not read by this version; {_STORE}"
-    if not re.fullmatch(r"sqlite:///[^?#\x00-\x1f\x7f]*[^?#/\x00-\x1f\x7f]", store) or ":memory:" in store:
-        return f"is not the URL of a store; {_STORE}"
-    return ""
+def plain_path(path: str) -> str:
+    """Return the one spelling of a path: `/srv//a/./b/` is `/srv/a/b`."""
+    return re.sub(r"/(?:\.?/)+", "/", f"{path}/").rstrip("/") or "/"
 
 
 def studio_fault(url: str) -> str:
@@ -201,7 +197,7 @@ Address = Annotated[str, checked(address_fault)]
 LocalPath = Annotated[
     str, matching(r"/[^\x00-\x1f\x7f]+", "is not an absolute path; write one such as /var/cache/sync-staging")
 ]
-RemotePath = Annotated[str, checked(path_fault)]
+RemotePath = Annotated[str, checked(path_fault), AfterValidator(plain_path)]
 StoreUrl = Annotated[str, checked(store_fault)]
 StudioUrl = Annotated[str, checked(studio_fault)]
 User = Annotated[

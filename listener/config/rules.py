@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from listener.config.model import FOLLOW_CHOICE
-from listener.config.names import branch_fault
+from listener.config.names import branch_fault, plain_path
 from listener.config.problems import Location, Problem, nearest, quoted, shown
 from listener.config.references import Resolution, Surroundings, find
 from listener.signatures import SCHEMES
@@ -123,8 +123,8 @@ def _repositories(tree: Any) -> Iterator[Problem]:
         host, path = repository.get("host"), repository.get("path")
         if not isinstance(host, str) or not isinstance(path, str):
             continue
-        if first.setdefault((host, path.rstrip("/")), location) != location:
-            other = shown(first[host, path.rstrip("/")])
+        if first.setdefault((host, plain_path(path)), location) != location:
+            other = shown(first[host, plain_path(path)])
             yield Problem(
                 location, f"is the same as {other}; each site has a published repository of its own"
             )
@@ -168,6 +168,14 @@ def _environment(
     ]
     if environment.get("follow") is None and (not carriers or _beside(own, carriers)):
         yield Problem((*location, "follow"), f"is missing: {FOLLOW_CHOICE}")
+    seen: dict[tuple[str, str], tuple[Location, str]] = {}
+    for at, (*repository, its_branch) in carriers:
+        first_at, first_branch = seen.setdefault((repository[0], repository[1]), (at, its_branch))
+        if first_branch != its_branch:
+            yield Problem(
+                (*location, *at),
+                f"is the same repository as {shown((*location, *first_at))}; make another environment of it",
+            )
     for at, key in carriers or [((), key) for key in own]:
         where = (*location, *at) if at else place
         first = taken.setdefault(key, where)
@@ -182,7 +190,7 @@ def _carried(repository: Any, branch: Any) -> Iterator[tuple[str, str, str]]:
     if isinstance(repository, dict) and isinstance(branch, str):
         host, path = repository.get("host"), repository.get("path")
         if isinstance(host, str) and isinstance(path, str):
-            yield host, path.rstrip("/"), branch
+            yield host, plain_path(path), branch
 
 
 def _beside(own: list[tuple[str, str, str]], carriers: list[tuple[Location, tuple[str, str, str]]]) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
+from listener.config.stores import told
 from listener.deliveries import Hook
 from listener.runs import RetryPolicy
 from listener.sites import Access, Environment, Host, Site, Sites
@@ -82,8 +83,8 @@ class Settings:
     """Everything that is configured. It never changes; a new file makes new settings."""
 
     server: ServerSettings
-    store: str
-    """The store's URL."""
+    store: str = field(repr=False)
+    """The store's URL, which may hold a password."""
     hosts: Mapping[str, Host]
     sites: Sites
     hooks: Mapping[str, Hook]
@@ -98,8 +99,10 @@ class Settings:
     studio: StudioSettings | None = None
 
     @property
-    def store_path(self) -> str:
-        """The path of the SQLite file."""
+    def store_name(self) -> str:
+        """The path of the SQLite file, or the database by its URL without password and options."""
+        if not self.store.startswith(STORE_PREFIX):
+            return told(self.store)
         return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
 
 
@@ -108,7 +111,7 @@ def describe(settings: Settings) -> list[str]:
     server, sync = settings.server, settings.sync
     return [
         f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
-        f"store: {settings.store_path}",
+        f"store: {settings.store_name}",
         *(_ssh_line(host) for host in list(settings.hosts.values())[:1]),
         *(_host_line(host) for host in settings.hosts.values()),
         *(line for site in _told(settings.sites) for line in _site_lines(site)),
@@ -191,7 +194,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     """Return what was understood of a configuration as values for JSON, without secrets."""
     return {
         "server": asdict(settings.server),
-        "store": settings.store,
+        "store": told(settings.store),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
         "sites": {site.id: _site_dict(site) for site in _told(settings.sites)},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},

@@ -17,8 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from listener.errors import CacheError, StepTimedOutError, SyncError, TransferError
-from listener.plans import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths, Signing
+from listener.errors import (
+    CacheError,
+    StepTimedOutError,
+    SyncError,
+    TransferError,
+    UnsupportedRepositoryError,
+)
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths
+from listener.plans import Signing
 from listener.sites import RepositoryAddress
 from listener.ssh.service import Service
 from listener.ssh.shell import cause_of
@@ -30,6 +37,9 @@ PROCESSES = 8
 
 MENDED_AGAIN = 600.0
 """Seconds after which a cache that seems damaged may be made anew once more."""
+
+LINGERING = 2.0
+"""Seconds, about, for which what git started may outlive it."""
 
 TIDIED_AFTER = 50
 """Transfers after which git may tidy a cache up."""
@@ -46,6 +56,12 @@ _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_PROTOCOL_FROM_USER": "1",
 }
+
+_SHALLOW = re.compile(r"^warning: rejected .* shallow roots", re.MULTILINE)
+
+_REJECTED = re.compile(r"^!\t", re.MULTILINE)
+_FAULT = re.compile(r"^!\t.*(\[remote failure\]|unpacker error)", re.MULTILINE)
+"""What `git push --porcelain` says of a ref that is refused by a rule, or is not taken because of a fault."""
 
 _DAMAGE = re.compile(
     r"^(?!.*\bremote: ).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
@@ -113,7 +129,12 @@ class SiteCache:
     async def describe(self, *commits: str) -> dict[str, Branch]:
         """Return those of the commits that are here, with their trees and committers."""
         wanted = {commit for commit in commits if commit}
-        told = await self._git("show", "-s", "--ignore-missing", "--format=%H %T %ce", *wanted, "--")
+        if not wanted:
+            return {}
+        # Not `show`, which wants their parents too.
+        told = await self._git(
+            "log", "--no-walk=unsorted", "--ignore-missing", "--format=%H %T %ce", *wanted, "--"
+        )
         found = (line.split(" ", 2) for line in told.splitlines())
         return {
             commit: Branch(commit, tree, committer_email=email)
@@ -199,8 +220,12 @@ class SiteCache:
 
     async def _transfer(self, service: Service, *words: str) -> Done:
         done = await self._run(words, service)
-        rejected = re.search(r"^!\t", done.out, re.MULTILINE)
-        if done.status != 0 and not rejected:
+        if _SHALLOW.search(done.err):
+            raise UnsupportedRepositoryError(
+                "The repository is a shallow clone, from which no history can be brought to another.",
+                remedy="complete it on its host with git fetch --unshallow",
+            )
+        if done.status != 0 and (_FAULT.search(done.out) or not _REJECTED.search(done.out)):
             raise await service.failure() or _unexplained(words[0], done)
         return done
 
@@ -217,53 +242,38 @@ class SiteCache:
         environment: Mapping[str, str] | None = None,
     ) -> Done:
         """Run git in the cache; its whole group is ended when time is over or the caller is cancelled."""
-        await self._make()
+        if not self._made:
+            await self._make()
         async with self._processes:
-            process = await asyncio.create_subprocess_exec(
-                "git",
+            process = await _started(
                 *words,
                 env={**_ENVIRONMENT, "GIT_DIR": str(self._path), **(environment or {})},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
                 pass_fds=(service.descriptor,) if service else (),
-                start_new_session=True,
             )
             if service is not None:
                 service.handed_over()
             try:
                 async with asyncio.timeout(self._limit):
-                    out, err = await process.communicate()
+                    out, err = await _heard(process)
             except TimeoutError as error:
                 raise StepTimedOutError(f"git {words[0]} took over {self._limit:g} s") from error
-            finally:
-                await _end(process)
         return Done(process.returncode or 0, _text(out), _text(err))
 
     async def _make(self) -> None:
-        """Make the repository if it is not there."""
+        """Make the repository if it is not there; only one at a time, for `git init` minds no other one."""
         async with self._making:
             if self._made:
                 return
             try:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                process = await asyncio.create_subprocess_exec(
-                    "git",
-                    "init",
-                    "--quiet",
-                    "--bare",
-                    "--template=",
-                    str(self._path),
-                    env=_ENVIRONMENT,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE,
-                )
             except OSError as error:
                 raise CacheError(f"The cache {self._path} can't be made: {error.strerror}") from error
-            _, said = await process.communicate()
+            process = await _started(
+                "init", "--quiet", "--bare", "--template=", str(self._path), env=_ENVIRONMENT
+            )
+            _, err = await _heard(process)
             if process.returncode != 0:
-                raise CacheError(f"The cache {self._path} can't be made: {_text(said).strip()[-300:]}")
+                raise CacheError(f"The cache {self._path} can't be made: {_text(err).strip()[-300:]}")
             self._made = True
 
     async def _mended(self, generation: int) -> bool:
@@ -272,8 +282,10 @@ class SiteCache:
             if self._generation == generation:
                 if time.monotonic() - self._mended_at < MENDED_AGAIN:
                     return False
+                aside = self._path.with_name(f"{self._path.name}.damaged")
                 with contextlib.suppress(OSError):
-                    await asyncio.to_thread(shutil.rmtree, self._path)
+                    self._path.rename(aside)
+                await asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True)
                 self._made = False
                 self._mended_at = time.monotonic()
                 self._generation += 1
@@ -295,11 +307,49 @@ def tip_ref(repository: RepositoryAddress, branch: str) -> str:
     return f"refs/tips/{hashlib.sha256(f'{repository}:{branch}'.encode()).hexdigest()[:32]}"
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
+async def _started(
+    *words: str, env: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> asyncio.subprocess.Process:
+    """Start git, in a process group of its own; raise `CacheError`."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            "git",
+            *words,
+            env=env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise CacheError(
+            f"git can't be started on the listener's machine: {error.strerror}",
+            remedy="install git there; if it is, see the limits on processes and open files",
+        ) from error
+
+
+async def _heard(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
+    """Return what git says until it ends, by itself or with the caller; nothing that it started outlives it.
+
+    The helper of a transfer that git gave up goes on for as long as the other end does.
+    """
+    hearing = asyncio.ensure_future(process.communicate())
+    try:
+        while not hearing.done():
+            await asyncio.wait([hearing], timeout=LINGERING)
+            if process.returncode is not None and not hearing.done():
+                _kill(process)
+    finally:
+        if not hearing.done():
+            _kill(process)
+            await asyncio.shield(hearing)
+    return hearing.result()
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _failed(command: str, done: Done) -> str:

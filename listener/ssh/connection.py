@@ -225,9 +225,10 @@ class HostConnection:
         """Close the connection, without waiting for a peer that does not answer."""
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._connection is not None:
-            self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._connection.wait_closed()
-            self._connection.abort()
+                    await connection.wait_closed()
+            connection.abort()

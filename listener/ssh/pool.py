@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from listener.errors import SyncError
-from listener.plans import Notes, Observation
+from listener.observations import Observation
+from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
 from listener.ssh.connection import HostConnection

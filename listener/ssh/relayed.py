@@ -7,8 +7,9 @@ the listener's cache, and the commit to move to is brought to the leg by a push.
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from listener.errors import (
     BranchMovedError,
@@ -18,24 +19,17 @@ from listener.errors import (
     PushRefusedError,
     TransferError,
 )
-from listener.plans import (
-    COMMITTER_EMAIL,
-    PATHS_LISTED,
-    Applied,
-    Branch,
-    Drift,
-    Notes,
-    Observation,
-    Plan,
-    PlanKind,
-    Signing,
-)
+from listener.observations import COMMITTER_EMAIL, PATHS_LISTED, Branch, Drift, Observation
+from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.cache import SiteCache, tip_ref
 from listener.ssh.connection import HostConnection
 from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
 from listener.ssh.service import FETCH, PUSH
 from listener.ssh.shell import cause_of
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 INCOMING = "refs/sync-staging/incoming"
 
@@ -87,8 +81,10 @@ class Carrier:
                 raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
             if re.search(r"unpacker error|lock ref|update ref|atomic", reason):
                 self._failed(reason, done.err)
-            elif not re.search(r"stale info|fetch first|non-fast-forward", reason):
-                raise PushRefusedError(f"{self.leg} refused the push: {reason}")
+            elif not reason.startswith("[rejected]"):
+                # What git finds here by itself is no rule of the repository's.
+                remedy = "on its host, set uploadpack.hideRefs instead" if "hidden ref" in reason else ""
+                raise PushRefusedError(f"{self.leg} refused the push: {reason}", remedy=remedy)
         return not rejected
 
     def _failed(self, reason: str, said: str) -> None:
@@ -194,7 +190,7 @@ class RelayedRepository:
 
     async def _observe(self, target: str, *, counting: bool) -> Observation:
         for _ in range(2):
-            live, seen = await asyncio.gather(self._live_now(), self._branch_now())
+            live, seen = await _side_by_side(self._live_now(), self._branch_now())
             goal = target or live
             tip = seen.branch.commit if seen.branch else ""
             here = await self._gathered(live, tip, target)
@@ -311,8 +307,18 @@ class RelayedRepository:
 
     async def _confirmed(self, applied: Applied, known: dict[str, Branch]) -> Applied:
         """Return what stands in both repositories now."""
-        live, seen = await asyncio.gather(self._live_now(), self._branch_now())
+        live, seen = await _side_by_side(self._live_now(), self._branch_now())
         tip = seen.branch.commit if seen.branch else ""
         if not known.keys() >= {live, tip}:
             known = await self._gathered(live, tip)
         return replace(applied, live=known.get(live), branch=known.get(tip))
+
+
+async def _side_by_side(one: Awaitable[T], other: Awaitable[U]) -> tuple[T, U]:
+    """Return what both return, or raise the error of the first that failed once neither goes on."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    if isinstance(first, BaseException):
+        raise first
+    if isinstance(second, BaseException):
+        raise second
+    return first, second

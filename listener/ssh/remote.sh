@@ -71,6 +71,7 @@ ss_enter() {
 	for part in . objects refs; do
 		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
+	[ ! -f shallow ] || ss_refuse unsupported-repository "$1 is a shallow clone: complete it with git fetch --unshallow"
 	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
 	ss_within "$1" "$2"
 	GIT_DIR=$PWD
@@ -224,7 +225,10 @@ ss_sites() {
 	for each in "$2"${5:-*}"$3"; do
 		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
 		name=${each#"$2"}
-		printf 'site %s\n' "${name%"$3"}"
+		name=${name%"$3"}
+		# What is no id of a site's may hold anything, a new line too.
+		case $name in *[!a-z0-9_-]*) continue ;; esac
+		printf 'site %s\n' "$name"
 	done
 }
 

@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from listener.errors import RemoteStepError, SyncError
-from listener.plans import (
+from listener.observations import (
     COMMITTER_EMAIL,
     COMMITTER_NAME,
     PATHS_LISTED,
-    Applied,
     Branch,
     Drift,
-    Notes,
     Observation,
     Paths,
-    Plan,
-    PlanKind,
-    Signing,
 )
+from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostConnection
 from listener.ssh.shell import Reply, refusal

@@ -21,7 +21,7 @@ from listener.errors import (
     SyncError,
     WrongOwnerError,
 )
-from listener.ssh.shell import cause_of
+from listener.ssh.shell import begun, cause_of
 
 FETCH = "git-upload-pack"
 PUSH = "git-receive-pack"
@@ -89,6 +89,7 @@ class _Near(asyncio.Protocol):
 
     @property
     def _channel(self) -> "asyncssh.SSHClientChannel[bytes] | None":
+        """The channel, for as long as it takes anything."""
         channel = self._far.channel
         return None if channel is None or channel.is_closing() else channel
 
@@ -102,12 +103,13 @@ class _Near(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        if self._channel is not None:
-            self._channel.pause_reading()
+        if self._far.channel is not None:
+            self._far.channel.pause_reading()
 
     def resume_writing(self) -> None:
-        if self._channel is not None:
-            self._channel.resume_reading()
+        # Also of a channel that is closing: what has arrived already is only given out when it is asked for.
+        if self._far.channel is not None:
+            self._far.channel.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.eof_received()
@@ -138,9 +140,11 @@ class Service:
     async def failure(self) -> SyncError | None:
         """Return what went wrong at the other end, once git here has failed; None if that can't be told."""
         self.handed_over()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(ENDING):
                 await self._far.ended.wait()
+        except TimeoutError:
+            return None  # It goes on, and nobody knows for how long: git here has said what is wrong.
         said = self._far.said.decode("utf-8", "replace").strip()
         if self._far.status is None:
             return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
@@ -162,6 +166,8 @@ class Service:
         """Close the channel without waiting for the other end."""
         if self._far.channel is not None:
             self._far.channel.abort()
+        if self._far.near is not None:
+            self._far.near.abort()
 
 
 @contextlib.asynccontextmanager
@@ -173,10 +179,10 @@ async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str)
     far = _Far()
     try:
         far.near, _ = await asyncio.get_running_loop().create_connection(lambda: _Near(far), sock=ours)
-        await connection.create_session(lambda: far, command, encoding=None)
+        await begun(connection, far, command)
     except BaseException:
         theirs.close()
-        ours.close() if far.near is None else far.near.close()
+        ours.close() if far.near is None else far.near.abort()
         raise
     service = Service(name, theirs, far)
     try:

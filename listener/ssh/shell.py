@@ -11,6 +11,7 @@ import secrets
 import shlex
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import asyncssh
 
@@ -124,9 +125,7 @@ class Shell:
         """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
-        channel, _ = await connection.create_session(
-            lambda: session, f"exec sh -s {name}", encoding=None, window=REPLY_LIMIT
-        )
+        channel = await begun(connection, session, f"exec sh -s {name}", window=REPLY_LIMIT)
         shell = cls(channel, session, name)
         try:
             await shell._greet()
@@ -167,6 +166,33 @@ class Shell:
     def abandon(self) -> None:
         """Close the channel without waiting for the other end."""
         self._channel.abort()
+
+
+async def begun(
+    connection: asyncssh.SSHClientConnection,
+    session: asyncssh.SSHClientSession[bytes],
+    command: str,
+    **options: Any,
+) -> "asyncssh.SSHClientChannel[bytes]":
+    """Start a command in a session and return its channel; raise what asyncssh raises."""
+    opening = asyncio.create_task(
+        connection.create_session(lambda: session, command, encoding=None, **options)
+    )
+    try:
+        channel, _ = await asyncio.shield(opening)
+    except BaseException:
+        # The host opens it all the same: it must not stay open.
+        opening.add_done_callback(_abandoned)
+        raise
+    return channel
+
+
+def _abandoned(
+    opening: "asyncio.Task[tuple[asyncssh.SSHClientChannel[Any], asyncssh.SSHClientSession[Any]]]",
+) -> None:
+    """Close a channel that nobody waited for."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abort()
 
 
 def refusal(reply: Reply) -> SyncError:

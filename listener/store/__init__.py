@@ -1,10 +1,11 @@
 """Where runs, deliveries and logs are kept, durably."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from listener.errors import ConfigurationError
-from listener.runs import RunStore
+from listener.queue import RunStore
 from listener.store.sqlite import SqliteStore
 
 
@@ -21,14 +22,19 @@ class Store(RunStore, Protocol):
         """Raise `StoreUnavailableError` unless it can take a delivery."""
 
 
+POSTGRES_SCHEMES = ("postgresql", "postgres")
+
+
 def open_store(url: str) -> Store:
     """Return the store that `url` names, still to be opened, or raise `ConfigurationError`."""
     # A URL may carry a password: no message repeats more of it than its scheme.
     scheme = url.partition(":")[0]
+    if scheme in POSTGRES_SCHEMES:
+        return _postgres(url)
     if scheme != "sqlite":
         raise ConfigurationError(
             f"store: no store is known by the scheme {scheme!r}",
-            remedy="write sqlite:///absolute/path/listener.db",
+            remedy="write sqlite:///absolute/path/listener.db, or postgresql://USER@HOST/DATABASE",
         )
     path = Path(url.removeprefix("sqlite://"))
     if not path.is_absolute() or url.endswith("/"):
@@ -37,3 +43,18 @@ def open_store(url: str) -> Store:
             remedy="write sqlite:///absolute/path/listener.db",
         )
     return SqliteStore(path)
+
+
+def _postgres(url: str) -> Store:
+    try:
+        # Only who has such a store needs what it stands on.
+        module = import_module("listener.store.postgres")
+    except ModuleNotFoundError as missing:
+        if missing.name != "asyncpg":
+            raise
+        raise ConfigurationError(
+            "store: PostgreSQL needs asyncpg, which is not installed",
+            remedy="pip install 'sync-staging[postgres]', with the pip of the listener's own environment",
+        ) from None
+    store: Store = module.PostgresStore(url)
+    return store

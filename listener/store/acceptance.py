@@ -10,16 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from listener.errors import OnHoldError
-from listener.runs import (
-    EXPLICIT,
-    Acceptance,
-    Hold,
-    Outcome,
-    Reception,
-    State,
-    Trigger,
-    new_id,
-)
+from listener.queue import Acceptance, Hold, Reception
+from listener.runs import EXPLICIT, Outcome, State, Trigger, new_id
 from listener.store.rows import hold_of, outcome_text
 from listener.store.writer import Transaction
 

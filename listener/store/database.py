@@ -87,10 +87,10 @@ def migrate(connection: sqlite3.Connection) -> None:
             _apply(connection, number, known[number])
 
 
-def migrations() -> dict[int, str]:
-    """Return every migration's SQL by its number."""
+def migrations(package: str = __package__) -> dict[int, str]:
+    """Return the SQL of every migration of a package by its number."""
     found = {}
-    for file in files(__package__).joinpath("migrations").iterdir():
+    for file in files(package).joinpath("migrations").iterdir():
         if match := re.fullmatch(r"(\d{4})_\w+\.sql", file.name):
             found[int(match[1])] = file.read_text(encoding="utf-8")
     return found

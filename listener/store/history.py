@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Collection
 
 from listener.errors import RunNotFoundError
-from listener.runs import Hold, LogLine, Run, RunFilter, Standing, State, Trigger
+from listener.queue import Hold, LogLine, RunFilter, Standing
+from listener.runs import Run, State, Trigger
 from listener.store.rows import hold_of, run_of, trigger_of
 
 _NEXT_DUE = "SELECT min(not_before) FROM claimable WHERE lane NOT IN (SELECT value FROM json_each(:full))"

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
-from listener.runs import ENDED, Hold, LogLine, Outcome, Run, State, Trigger
+from listener.queue import Hold, LogLine
+from listener.runs import ENDED, Outcome, Run, State, Trigger
 from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, waiting
 from listener.store.rows import hold_of, outcome_text, run_of
 from listener.store.writer import Transaction
@@ -48,6 +49,8 @@ INSERT INTO backoffs (site, environment, failures, not_before) VALUES (:site, :e
 ON CONFLICT (site, environment) DO UPDATE SET failures = failures + 1, not_before = excluded.not_before
 """
 _NO_BACKOFF = "DELETE FROM backoffs WHERE site = :site AND environment = :environment"
+_HASTEN_BACKOFFS = "UPDATE backoffs SET not_before = :now WHERE not_before > :now"
+_HASTEN_RUNS = "UPDATE runs SET not_before = :now WHERE state = 'queued' AND not_before > :now"
 _CANCEL = """
 UPDATE runs SET state = 'cancelled', finished_at = :now, outcome = :outcome
 WHERE id = :id AND state = 'queued'
@@ -68,6 +71,9 @@ _LIFT_OWN = "DELETE FROM holds WHERE run = :id"
 _ROLLING_BACK = """
 SELECT id FROM runs
 WHERE site = :site AND environment = :environment AND state IN ('queued', 'running') AND undoes IS NOT NULL
+"""
+_ALL_WAITING = """
+SELECT id FROM runs WHERE site = :site AND environment = :environment AND state = 'queued'
 """
 _RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
 
@@ -156,10 +162,8 @@ def _put_back(
     looked: int = 0,
 ) -> Run:
     """Queue a running run again, or hand its triggers to its successor, or end it if it is held."""
-    hold, successor = None, None
-    if run.undoes is None:
-        hold = hold_on(transaction, run.site, run.environment)
-        successor = waiting(transaction, run.site, run.environment)
+    hold = hold_on(transaction, run.site, run.environment)
+    successor = waiting(transaction, run.site, run.environment) if run.undoes is None else None
     if hold is not None and hold.live is not None:
         hold = None
     state = State.CANCELLED if hold else State.SUPERSEDED if successor else State.QUEUED
@@ -187,6 +191,14 @@ def _put_back(
     return _read(transaction, run.id)
 
 
+def hasten(transaction: Transaction, now: float) -> int:
+    """Let every waiting run be due: times that were written before the clock was set back mean nothing."""
+    transaction.execute(_HASTEN_BACKOFFS, {"now": now})
+    hastened = transaction.execute(_HASTEN_RUNS, {"now": now})
+    transaction.work = True
+    return hastened
+
+
 def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
     """End a waiting run because somebody wants that."""
     run = _read(transaction, run_id)
@@ -200,11 +212,10 @@ def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
 
 
 def hold(transaction: Transaction, freeze: Hold) -> None:
-    """Freeze an environment, anew if it is frozen, and end its waiting run."""
+    """Freeze an environment, anew if it is frozen, and end what waits for it, a rollback too."""
     _freeze(transaction, freeze)
-    run_id = waiting(transaction, freeze.site, freeze.environment)
-    if run_id is not None:
-        _end_waiting(transaction, run_id, held_outcome(freeze), freeze.since)
+    for row in transaction.all(_ALL_WAITING, {"site": freeze.site, "environment": freeze.environment}):
+        _end_waiting(transaction, str(row["id"]), held_outcome(freeze), freeze.since)
 
 
 def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, freeze: Hold) -> Run:

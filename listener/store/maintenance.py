@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from listener.errors import ConfigurationError, StoreError
-from listener.runs import Pruned
+from listener.queue import Pruned
 from listener.store import database, pruning
 from listener.store.writer import Transaction, unavailable
 

@@ -1,6 +1,6 @@
 """Deleting what is old: a bounded number of rows at a time, so that nobody waits long behind it."""
 
-from listener.runs import Pruned
+from listener.queue import Pruned
 from listener.store.writer import Transaction
 
 _OLD = """

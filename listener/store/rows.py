@@ -1,14 +1,24 @@
 """How the nouns of the core lie in rows."""
 
 import json
-import sqlite3
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
-from listener.runs import Hold, LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.queue import Hold
+from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 
 
-def run_of(row: sqlite3.Row) -> Run:
+class Row(Protocol):
+    """A row of either database."""
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of its columns."""
+
+    def __getitem__(self, column: str, /) -> Any: ...
+
+
+def run_of(row: Row) -> Run:
     """Return the run of a row of `current_runs`."""
     values: dict[str, Any] = dict(row)
     values["state"] = State(values["state"])
@@ -16,12 +26,12 @@ def run_of(row: sqlite3.Row) -> Run:
     return Run(**values)
 
 
-def trigger_of(row: sqlite3.Row) -> Trigger:
+def trigger_of(row: Row) -> Trigger:
     """Return the trigger of a row of `triggers`."""
     return Trigger(row["id"], row["site"], row["environment"], Origin(row["origin"]), row["actor"], row["at"])
 
 
-def hold_of(row: sqlite3.Row) -> Hold:
+def hold_of(row: Row) -> Hold:
     """Return the hold of a row of `holds`."""
     return Hold(row["site"], row["environment"], row["reason"], row["actor"], row["since"], row["live"])
 

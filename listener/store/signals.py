@@ -35,3 +35,7 @@ class Signals:
                 signal.set()
         if work:
             self.work.set()
+
+    def ring_all(self) -> None:
+        """Wake everybody: something may have happened that could not be heard."""
+        self.ring(list(self._listeners), work=True)

@@ -15,22 +15,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Outcome,
-    Pruned,
-    Reception,
-    Run,
-    RunFilter,
-    Signal,
-    Standing,
-    State,
-    Trigger,
-)
+from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.runs import Outcome, Run, State, Trigger
 from listener.store import acceptance, database, history, lifecycle, pruning
 from listener.store.signals import Signals
+from listener.store.unstored import Unstored
 from listener.store.writer import Transaction, Writer, translated, unavailable
 
 P = ParamSpec("P")
@@ -40,15 +29,14 @@ T = TypeVar("T")
 class SqliteStore:
     """A `RunStore` in one SQLite file, for one listener at a time.
 
-    What a method does stands in the port (`listener.runs.RunStore`). All of them belong to the thread of the
+    What a method does stands in the port (`listener.queue.RunStore`). All of them belong to the thread of the
     event loop in which the store was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._signals = Signals()
-        self._unstored: dict[tuple[str, int], list[LogLine]] = {}
-        """Log lines by run and attempt until they are stored: a full disk leaves no hole in a log."""
+        self._unstored = Unstored()
 
     async def open(self) -> None:
         """Lock the file, make or migrate it, and start the threads.
@@ -105,12 +93,11 @@ class SqliteStore:
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store log lines soon; those that can't be are tried again with the owner's next write."""
-        unstored = self._unstored.setdefault((run.id, run.attempt), [])
-        unstored.extend(lines)
+        self._unstored.add(run, lines)
         stored = self._writer.submit(
-            lambda transaction: lifecycle.store_lines(transaction, run, tuple(unstored))
+            lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run))
         )
-        stored.add_done_callback(lambda future: self._appended(run, future))
+        stored.add_done_callback(lambda future: self._unstored.tried(run, future))
 
     async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
         """Store a rollback with its hold and return its run, or raise `ConflictError`."""
@@ -136,6 +123,10 @@ class SqliteStore:
     async def recover(self, now: float) -> list[Run]:
         """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
         return await self._write(lifecycle.recover, now)
+
+    async def hasten(self, now: float) -> int:
+        """Let every waiting run be due; return how many waited."""
+        return await self._write(lifecycle.hasten, now)
 
     async def cancel(self, run_id: str, now: float) -> Run:
         """End a waiting run; raise `ConflictError` if it does not wait, or `RunNotFoundError`."""
@@ -213,34 +204,18 @@ class SqliteStore:
 
     async def _leave(self, run: Run, leave: Callable[[Transaction], T]) -> T:
         """Store the rest of the owner's log lines and let `leave` end its ownership, both or neither."""
-        unstored = self._unstored.get((run.id, run.attempt), [])
 
         def perform(transaction: Transaction) -> T:
-            lifecycle.store_lines(transaction, run, tuple(unstored))
+            lifecycle.store_lines(transaction, run, self._unstored.of(run))
             return leave(transaction)
 
         try:
             left = await self._writer.submit(perform)
         except FencedError:
-            self._unstored.pop((run.id, run.attempt), None)
+            self._unstored.forget(run)
             raise
-        self._unstored.pop((run.id, run.attempt), None)
+        self._unstored.forget(run)
         return left
-
-    def _appended(self, run: Run, future: asyncio.Future[int]) -> None:
-        """Forget the lines that are stored, or can't ever be; a fault of ours goes to the loop's handler."""
-        key = (run.id, run.attempt)
-        error = future.exception()
-        if isinstance(error, StoreUnavailableError):
-            return
-        if error is None:
-            unstored = self._unstored.get(key, [])
-            unstored[:] = [line for line in unstored if line.sequence > future.result()]
-            if unstored:
-                return
-        self._unstored.pop(key, None)
-        if error is not None and not isinstance(error, FencedError):
-            raise error
 
 
 def _connections(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:

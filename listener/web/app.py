@@ -14,8 +14,8 @@ from listener.directory import Directory
 from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
 from listener.intake import Intake
 from listener.journal import Log
+from listener.queue import RunStore
 from listener.rollback import Rollbacks
-from listener.runs import RunStore
 from listener.sites import Sites
 from listener.sync import Synchronizer
 from listener.web.calls import Calls

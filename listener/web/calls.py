@@ -8,7 +8,8 @@ from aiohttp import web
 from listener import follow
 from listener.access import Token
 from listener.intake import Intake
-from listener.runs import Acceptance, Origin, Run, RunStore, State
+from listener.queue import Acceptance, RunStore
+from listener.runs import Origin, Run, State
 from listener.sites import Environment
 from listener.web import views
 from listener.web.preferences import EVENTS, JSON, NDJSON, Preferences, preferred

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from listener.deliveries import Delivery
 from listener.intake import Intake
-from listener.runs import Acceptance
+from listener.queue import Acceptance
 from listener.web import bodies
 
 

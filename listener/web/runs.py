@@ -8,8 +8,9 @@ from aiohttp import web
 
 from listener.access import Token
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
-from listener.runs import ENDED, Origin, Run, RunFilter, RunStore, State
+from listener.runs import ENDED, Origin, Run, State
 from listener.sites import Sites
 from listener.web import bodies, views
 from listener.web.calls import Calls
@@ -96,6 +97,11 @@ class Runs:
         caller, run = await self._visible(request)
         if run.state not in ENDED - {State.SUCCEEDED, State.SUPERSEDED}:
             raise ConflictError(f"The run is {run.state}: only a failed or cancelled one is tried again.")
+        if run.undoes is not None:
+            raise ConflictError(
+                "The run is a rollback, and is not tried again: that would sync.",
+                remedy=f"ask for the rollback of the run {run.undoes} again",
+            )
         environment = self._sites.environment(run.site, run.environment)
         acceptance = await self._calls.request(environment, caller, Origin.RETRY)
         return await self._calls.answer(await self._store.run(acceptance.runs[0]))

@@ -10,7 +10,7 @@ from listener.directory import Directory
 from listener.errors import InvalidParametersError
 from listener.intake import Intake
 from listener.journal import Log, Remarks
-from listener.runs import Hold, RunStore
+from listener.queue import Hold, RunStore
 from listener.sites import Environment, Site
 from listener.sync import Synchronizer
 from listener.web import bodies, views

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from listener import follow
 from listener.errors import BadRequestError, StoreError
-from listener.runs import ENDED, LogLine, Run, RunStore, State
+from listener.queue import LogLine, RunStore
+from listener.runs import ENDED, Run, State
 from listener.web.preferences import EVENTS, NDJSON
 
 T = TypeVar("T")

@@ -7,8 +7,10 @@ from typing import Any
 
 from listener.directory import Unlisted
 from listener.errors import SyncError
-from listener.plans import Branch, Observation, Plan, equal, undone
-from listener.runs import Hold, LegOutcome, Outcome, Run, Standing, Trigger
+from listener.observations import Branch, Observation
+from listener.plans import Plan, equal, undone
+from listener.queue import Hold, Standing
+from listener.runs import LegOutcome, Outcome, Run, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 

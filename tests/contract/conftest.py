@@ -8,19 +8,36 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from listener.runs import Acceptance, Origin, Reception, Trigger, new_id
+from listener.queue import Acceptance, Reception
+from listener.runs import Origin, Trigger, new_id
 from listener.sites import Host
 from listener.ssh.login import log_in
 from listener.store import Store, open_store
+from tests.cluster import Cluster
 from tests.login import Enter
 
 NOW = 1_700_000_000.0
 
 
-@pytest.fixture(params=["sqlite"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    urls = {"sqlite": f"sqlite://{tmp_path}/listener.db"}
-    return urls[request.param]
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives the URL of another empty store each time."""
+    numbers = count(1)
+
+    def sqlite() -> str:
+        return f"sqlite://{tmp_path}/listener-{next(numbers)}.db"
+
+    def postgres() -> str:
+        cluster = request.getfixturevalue("cluster")
+        assert isinstance(cluster, Cluster)
+        return cluster.url(cluster.database())
+
+    return {"sqlite": sqlite, "postgres": postgres}[request.param]
+
+
+@pytest.fixture
+def store_url(new_store: Callable[[], str]) -> str:
+    return new_store()
 
 
 @pytest.fixture

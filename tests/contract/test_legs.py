@@ -1,19 +1,27 @@
 """An environment in other repositories than live's own: bare or not, on hosts with a shell or without."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from listener.errors import (
     BusyError,
+    CacheError,
     CheckedOutHereError,
+    DiskFullError,
     LegsFailedError,
+    LiveMissingError,
     NotARepositoryError,
+    OnHoldError,
     PushRefusedError,
+    TransferError,
+    UnsupportedRepositoryError,
 )
 from listener.plans import PlanKind
 from listener.progress import Progress
@@ -23,10 +31,15 @@ from listener.rehearsal.sshd import Sshd
 from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
-from listener.sync import Synchronizer
+from listener.ssh.cache import _ENVIRONMENT, Cache
+from listener.ssh.service import FETCH
+from listener.sync import Synchronizer, _all
 from tests.conftest import age
+from tests.contract.test_faults import fill, small
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
 from tests.legs import environment_of, only, pool_of, unkept
+
+__all__ = ["small"]
 
 
 @dataclass
@@ -208,6 +221,33 @@ async def test_a_done_leg_is_done_again_when_live_has_moved_meanwhile(world: Wor
     assert good.tree("staging") == bad.tree("staging") == world.source.tree("live")
 
 
+async def test_whoever_cancels_twice_leaves_no_leg_to_itself() -> None:
+    cancelled, may_end = asyncio.Event(), asyncio.Event()
+
+    async def leg() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            while not may_end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await may_end.wait()
+
+    running = asyncio.create_task(leg())
+    waiting = asyncio.create_task(_all([running], Progress()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await cancelled.wait()
+    waiting.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert running.done()
+
+
 @pytest.mark.parametrize("host", ["eu1", "forge"])
 async def test_what_is_no_repository_is_told(world: World, host: str) -> None:
     nowhere = Published(world.folder / "nowhere.git")
@@ -221,8 +261,49 @@ async def test_a_push_that_a_hook_refuses_is_told_with_its_reason(world: World) 
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\nexit 1\n")
     hook.chmod(0o755)
+    progress = Progress()
     with pytest.raises(PushRefusedError, match="pre-receive hook declined"):
-        await world.sync(carried(world, ("forge", other)))
+        await Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE).sync(
+            carried(world, ("forge", other)), a_run(), Notes(), progress, unkept
+        )
+    assert not progress.outcome().moved, "a rollback that moved nothing must leave no hold"
+
+
+async def test_an_old_run_that_does_not_say_where_it_moved_the_branch_can_be_rolled_back(
+    world: World,
+) -> None:
+    environment = environment_of(RepositoryAddress("studio", str(world.source.path)))
+    old = world.source.tree("staging")
+    outcome = (await world.sync(environment)).outcome()
+    run = replace(a_run(), outcome=replace(outcome, legs=(replace(outcome.legs[0], repository=""),)))
+    age(world.source, 60)
+    synchronizer = Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE)
+    (look,) = await synchronizer.look_back(environment, run, Notes())
+    assert look.plan is not None
+    assert look.plan.kind is PlanKind.FORWARD_COMMIT
+    await synchronizer.roll_back(environment, a_run(), run, Notes(), Progress(), unkept)
+    assert world.source.tree("staging") == old
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_our_refs_may_be_hidden_from_readers_and_not_from_pushes(world: World, host: str) -> None:
+    other = world.carrier("other", bare=True)
+    environment = carried(world, (host, other), policy=Policy.RESET)
+    other.git("config", "transfer.hideRefs", "refs/sync-staging")
+    with pytest.raises(PushRefusedError) as refused:
+        await world.sync(environment)
+    assert "uploadpack.hideRefs" in refused.value.remedy
+    other.git("config", "--unset", "transfer.hideRefs")
+    other.git("config", "uploadpack.hideRefs", "refs/sync-staging")
+    await world.sync(environment)
+    assert other.commit("staging") == world.source.commit("live")
+
+
+async def test_a_rollback_s_hold_is_no_failure_of_several_legs(world: World) -> None:
+    legs = [(host, world.carrier(host, bare=True)) for host in ("eu1", "forge")]
+    held = replace(a_run(), held_live=world.source.commit("live"))
+    with pytest.raises(OnHoldError):
+        await world.sync(carried(world, *legs), held)
 
 
 async def test_live_on_a_host_without_a_shell_is_followed_too(world: World) -> None:
@@ -285,3 +366,125 @@ async def test_many_sites_and_legs_at_once_stay_within_a_hosts_sessions(world: W
     others = [world.carrier(f"other{number}", bare=True) for number in range(12)]
     await asyncio.gather(*(world.sync(carried(world, ("eu1", each))) for each in others))
     assert {each.tree("staging") for each in others} == {world.source.tree("live")}
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_site_that_was_never_published_is_told_where_the_branch_is_missing_too(
+    world: World, host: str
+) -> None:
+    other = world.carrier("other", bare=True)
+    other.git("update-ref", "-d", "refs/heads/staging")
+    world.source.git("update-ref", "-d", "refs/heads/live")
+    with pytest.raises(LiveMissingError):
+        await world.sync(carried(world, (host, other)))
+
+
+async def test_a_reset_that_the_repository_forbids_is_refused_for_good(world: World) -> None:
+    other = world.carrier("other", bare=True)
+    other.git("config", "receive.denyNonFastForwards", "true")
+    before = other.commit("staging")
+    with pytest.raises(PushRefusedError, match="non-fast-forward"):
+        await world.sync(carried(world, ("forge", other), policy=Policy.RESET))
+    assert other.commit("staging") == before
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_full_disk_behind_a_push_is_told_and_passes(
+    world: World, small: Published, host: str
+) -> None:
+    before = small.commit("staging")
+    small.git("checkout", "--quiet", "master")
+    age(small, 60)
+    world.publish()
+    filler = fill(small.path.parent.parent)
+    environment = carried(world, (host, small))
+    with pytest.raises(DiskFullError) as full:
+        await world.sync(environment)
+    assert (full.value.permanent, small.commit("staging")) == (False, before)
+    filler.unlink()
+    await world.sync(environment)
+    assert small.tree("staging") == world.source.tree("live")
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_a_shallow_clone_is_refused_for_good(world: World, host: str) -> None:
+    other, shallow = world.carrier("other", bare=True), Published(world.folder / "shallow.git")
+    tip = other.git("commit-tree", other.tree("staging"), "-p", "staging", "-m", "Publish to staging")
+    other.git("update-ref", "refs/heads/staging", tip)
+    git(
+        world.folder,
+        "clone",
+        "--quiet",
+        "--bare",
+        "--depth=1",
+        "--branch=staging",
+        f"file://{other.path}",
+        str(shallow.path),
+    )
+    shallow.git("update-ref", "refs/heads/staging", tip)
+    with pytest.raises(UnsupportedRepositoryError, match="shallow"):
+        await world.sync(carried(world, (host, shallow)))
+
+
+async def test_a_host_that_speaks_no_git_and_does_not_end_is_left(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "mute"
+    folder.mkdir()
+    with Sshd(folder, "ForceCommand echo Welcome to this host; exec sleep 600\n") as sshd:
+        pool = pool_of([replace(host_of(sshd), name="mute", access=Access.GIT)], tmp_path / "cache2")
+        (leg,) = environment_of(RepositoryAddress("mute", "/srv/git/mysite.git")).legs
+        with pytest.raises(TransferError, match="protocol error"):
+            await pool.of(leg, Notes()).observe()
+        await pool.close()
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(world: World) -> None:
+    other, connection = world.carrier("other", bare=True), world.pool._connections["forge"]
+
+    async def serve() -> None:
+        async with connection.service(Notes(), FETCH, str(other.path)):
+            await asyncio.Event().wait()
+
+    await world.sync(carried(world, ("forge", other)))
+    before = descriptors()
+    for turns in range(12):  # more than sshd's MaxSessions
+        starting = asyncio.create_task(serve())
+        for _ in range(turns + 2):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+    world.publish()
+    await world.sync(carried(world, ("forge", other)))
+    assert other.tree("staging") == world.source.tree("live")
+    while descriptors() > before:
+        await asyncio.sleep(0.01)
+
+
+async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(world: World) -> None:
+    connection = world.pool._connections["eu1"]
+    await connection._connected(Notes())
+    for turns in range(12):  # more than sshd's MaxSessions
+        asking = asyncio.create_task(connection.call(Notes(), 20, "ss_hello"))
+        for _ in range(turns + 2):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert "git version" in await connection.call(Notes(), 20, "ss_hello")
+
+
+async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", limit=60).of("mysite")
+    assert await asyncio.gather(*(cache.describe("a" * 40) for _ in range(8))) == [{}] * 8
+
+
+async def test_a_listener_without_git_says_so_and_tries_again(tmp_path: Path, monkeypatch: Any) -> None:
+    cache = Cache(tmp_path / "cache", limit=60).of("mysite")
+    await cache.describe("a" * 40)
+    monkeypatch.setitem(_ENVIRONMENT, "PATH", str(tmp_path))
+    with pytest.raises(CacheError, match="git can't be started") as missing:
+        await cache.describe("a" * 40)
+    assert not missing.value.permanent

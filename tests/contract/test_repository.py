@@ -22,7 +22,8 @@ from listener.errors import (
     UnbornBranchError,
     WrongOwnerError,
 )
-from listener.plans import Observation, Plan, PlanKind, Signing
+from listener.observations import Observation
+from listener.plans import Plan, PlanKind, Signing
 from listener.progress import LegProgress, Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from listener.plans import PATHS_LISTED, Paths, PlanKind
+from listener.observations import PATHS_LISTED, Paths
+from listener.plans import PlanKind
 from listener.sites import Policy
 from listener.ssh.repository import SURVEY_LISTED
 from tests.contract.test_repository import a_run

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
-from listener.runs import Acceptance, Hold, LegOutcome, Origin, Outcome, Run, RunFilter, State, Trigger
+from listener.queue import Acceptance, Hold, RunFilter
+from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0
@@ -210,6 +211,23 @@ async def test_a_run_that_comes_back_to_a_held_environment_is_cancelled(store: S
     assert back.state is State.CANCELLED
     assert back.outcome is not None
     assert (back.outcome.legs[0].plan, back.outcome.error) == ("reset", "on-hold")
+
+
+async def test_a_hold_ends_a_rollback_that_waits_or_comes_back(store: Store, deliver: Ask) -> None:
+    first = await deliver(store, "1", "staging")
+    await store.finish(await claimed(store), State.SUCCEEDED, Outcome(), NOW)
+    for number, running in enumerate((False, True)):
+        trigger = Trigger(f"back-{number}", "site", "staging", Origin.ROLLBACK, "ada", NOW)
+        own = Hold("site", "staging", "rolled back", "ada", NOW, "a" * 40)
+        run = await store.roll_back(trigger, first.runs[0], own)
+        if running:
+            run = await claimed(store)
+        await store.hold(FREEZE)
+        if running:
+            await store.requeue(run, Outcome(error="sync"), NOW, NOW, failed=True)
+        assert (await store.run(run.id)).state is State.CANCELLED
+        assert await store.release("site", "staging") == FREEZE
+        assert await store.claim(NOW) is None
 
 
 async def test_a_hook_does_not_select_a_held_environment(store: Store, deliver: Ask) -> None:

@@ -6,18 +6,8 @@ from dataclasses import replace
 import pytest
 
 from listener.errors import RunNotFoundError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LogLine,
-    Origin,
-    Outcome,
-    Reception,
-    Run,
-    State,
-    Trigger,
-    new_id,
-)
+from listener.queue import Acceptance, Hold, LogLine, Reception
+from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store
 
 NOW = 1_700_000_000.0
@@ -83,6 +73,15 @@ async def test_who_asks_explicitly_does_not_wait_for_others_to_settle(store: Sto
     assert await ask(store, "a", NOW + 1, origin=Origin.API) == run
     await ask(store, "a", NOW + 2, settle=10.0, settle_most=60.0)
     assert (await claimed(store, NOW + 2)).id == run
+
+
+async def test_what_waits_is_due_once_the_clock_was_set_back(store: Store) -> None:
+    runs = [await ask(store, "a", NOW), await ask(store, "b", NOW + 1, settle=50.0, settle_most=50.0)]
+    await store.requeue(await claimed(store), Outcome(), NOW + 300, NOW, failed=True)
+    earlier = NOW - 3600
+    assert await store.claim(earlier) is None
+    assert await store.hasten(earlier) == 2
+    assert {(await claimed(store, earlier)).id for _ in range(2)} == set(runs)
 
 
 async def test_where_a_run_stands_is_told(store: Store) -> None:

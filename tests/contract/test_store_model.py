@@ -1,15 +1,21 @@
-"""Any order of events keeps the store's rules: real SQLite against a model of a few dictionaries."""
+"""Any order of events keeps the store's rules: real databases against a model of a few dictionaries."""
 
 import asyncio
-from collections.abc import Coroutine
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from listener.runs import Hold, LogLine, Origin, Outcome, Reception, Run, RunFilter, State, Trigger, new_id
+from listener.queue import Hold, LogLine, Reception, RunFilter
+from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store, open_store
 
 T = TypeVar("T")
@@ -25,10 +31,10 @@ lost = frozenset({State.FAILED, State.CANCELLED})
 class AnyOrder(RuleBasedStateMachine):
     """Two environments of one site, a handful of deliveries that repeat, and one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
+        self.url = url
         self.now = 1_700_000_000.0
-        self.directory = TemporaryDirectory()
         self.runner = asyncio.Runner()
         self.store = self.opened()
         self.states: dict[str, State] = {}
@@ -49,14 +55,13 @@ class AnyOrder(RuleBasedStateMachine):
         return self.runner.run(asked)
 
     def opened(self) -> Store:
-        store = open_store(f"sqlite://{self.directory.name}/listener.db")
+        store = open_store(self.url)
         self.do(store.open())
         return store
 
     def teardown(self) -> None:
         self.do(self.store.close())
         self.runner.close()
-        self.directory.cleanup()
 
     def trigger(self, environment: str, origin: Origin) -> Trigger:
         self.now += 0.01
@@ -260,5 +265,16 @@ class AnyOrder(RuleBasedStateMachine):
 # Shrinking a failure would take longer than a test may; forty steps can be read as they are.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 
-AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, phases=PHASES)
-TestAnyOrder = AnyOrder.TestCase
+
+def test_any_order_of_events_keeps_the_rules(new_store: Callable[[], str]) -> None:
+    class OnANewStore(AnyOrder):
+        def __init__(self) -> None:
+            super().__init__(new_store())
+
+    limits = settings(
+        max_examples=20 if new_store().startswith("postgresql") else 40,
+        stateful_step_count=40,
+        deadline=None,
+        phases=PHASES,
+    )
+    run_state_machine_as_test(OnANewStore, settings=limits)

@@ -6,7 +6,8 @@ from itertools import count
 import pytest
 
 from listener.errors import ConflictError, FencedError
-from listener.runs import Acceptance, Hold, LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.queue import Acceptance, Hold
+from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0

@@ -6,18 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import ConflictError, FencedError, RunNotFoundError
-from listener.runs import (
-    Acceptance,
-    Hold,
-    LegOutcome,
-    LogLine,
-    Origin,
-    Outcome,
-    Run,
-    RunFilter,
-    Signal,
-    State,
-)
+from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
+from listener.runs import LegOutcome, Origin, Outcome, Run, State
 from listener.store import Store
 
 NOW = 1_700_000_000.0

@@ -23,9 +23,11 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
-from listener.runs import Acceptance, Hold, LegOutcome, LogLine, Outcome, Run, RunFilter, State
+from listener.queue import Acceptance, Hold, LogLine, RunFilter
+from listener.runs import LegOutcome, Outcome, Run, State
 from listener.store import open_store
 from listener.store.database import migrations
+from listener.store.rows import outcome_text
 from listener.store.sqlite import SqliteStore
 from listener.store.writer import Transaction
 
@@ -233,7 +235,7 @@ async def test_a_full_disk_leaves_no_hole_in_a_log(
         store.append(run, [LogLine(sequence, text)])
     await store.finish(run, State.SUCCEEDED, Outcome(), NOW)
     assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2, 3, *further]
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
 
 
 def block_until_committed(commits: list[str], count: int) -> None:
@@ -262,11 +264,11 @@ async def test_log_lines_are_forgotten_once_they_are_stored_or_fenced(store: Sql
     run = await claimed(store)
     store.append(run, [LogLine(1, "{}")])
     await store.ping()
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
     await store.recover(NOW)
     store.append(run, [LogLine(2, "{}")])
     await store.ping()
-    assert store._unstored == {}
+    assert store._unstored._lines == {}
 
 
 async def test_a_store_that_can_not_be_written_is_not_ready(store: SqliteStore, call: Ask) -> None:
@@ -409,6 +411,37 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
     assert (await call(store, "staging", now=NOW)).runs != ("run-2",)
 
 
+async def test_a_store_of_the_second_schema_is_brought_up_to_date_with_its_data(
+    tmp_path: Path, opened: Open
+) -> None:
+    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", done=True, moved=True),))
+    with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
+        for number in (1, 2):
+            old.executescript(f"BEGIN;{migrations()[number]};PRAGMA user_version = {number};COMMIT;")
+        old.execute(
+            "INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, outcome)"
+            " VALUES ('done', 'site', 'staging', 'succeeded', ?, ?, ?, ?)",
+            (NOW, NOW, NOW, outcome_text(outcome)),
+        )
+        old.execute(
+            "INSERT INTO runs (id, site, environment, state, created_at, not_before, undoes)"
+            " VALUES ('back', 'site', 'staging', 'queued', ?, ?, 'done')",
+            (NOW, NOW),
+        )
+        old.execute(
+            "INSERT INTO holds (site, environment, reason, actor, since, live, run)"
+            " VALUES ('site', 'staging', 'rolled back', 'root', ?, 'abc', 'back')",
+            (NOW,),
+        )
+        old.commit()
+    store = await opened()
+    assert (await store.run("done")).outcome == outcome
+    back = await store.claim(NOW, ("anything",))
+    assert back is not None
+    assert (back.id, back.undoes) == ("back", "done")
+    assert [hold.live for hold in await store.holds()] == ["abc"]
+
+
 async def test_a_missing_directory_is_an_error_of_the_configuration(tmp_path: Path) -> None:
     store = open_store(f"sqlite://{tmp_path}/missing/listener.db")
     with pytest.raises(ConfigurationError, match="missing") as refused:
@@ -457,7 +490,8 @@ def test_a_url_of_no_store_is_refused_without_repeating_its_secrets(url: str, sa
 
 ACCEPT_FOREVER = """
 import asyncio, itertools, sys
-from listener.runs import Origin, Reception, Trigger, new_id
+from listener.queue import Reception
+from listener.runs import Origin, Trigger, new_id
 from listener.store import open_store
 
 async def accept(store, worker):

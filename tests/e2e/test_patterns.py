@@ -97,6 +97,22 @@ async def test_a_path_does_not_lead_out_of_its_folder(
     assert (await listener.sync(site="inside"))[0] == 200
 
 
+async def test_a_folder_s_name_makes_no_site_up(listener: Client, folder: Path, published: Published) -> None:
+    create(folder, published, "x\nsite ghost")
+    _, overview, _ = await listener.call("GET", "/api/v1/sites")
+    assert [site["site"] for site in overview["sites"]] == ["mysite", "one"]
+
+
+async def test_a_folder_of_sites_may_itself_be_a_symbolic_link(
+    listening: Start, patterned: dict[str, Any], folder: Path
+) -> None:
+    link = folder.with_name("link")
+    link.symlink_to(folder)
+    patterned["*"]["repository"]["path"] = f"{link}/{{site}}/published"
+    async with listening(sites=patterned) as listener:
+        assert (await listener.sync(site="one"))[:2] == (200, {"message": "OK"})
+
+
 async def test_a_hook_may_select_every_site_of_a_pattern(listening: Start, patterned: dict[str, Any]) -> None:
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     hooks = {"publisher": {"scheme": "standard-webhooks", "secrets": [secret], "sites": ["*"]}}

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from listener.queue import LogLine
 from listener.rehearsal.published import Published
-from listener.runs import LogLine
 from listener.web import streams
 from tests.conftest import age
 from tests.e2e.conftest import Start

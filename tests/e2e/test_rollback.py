@@ -154,6 +154,10 @@ async def test_a_rollback_that_fails_leaves_no_hold(listener: Client, published:
     failed = await listener.ended(started["id"])
     assert (failed["state"], failed["outcome"]["error"]) == ("failed", "moved-since")
     assert await hold(listener) is None
+    before = published.commit("staging")
+    status, problem, _ = await listener.call("POST", f"/api/v1/runs/{started['id']}/retry")
+    assert (status, run["id"] in problem["remedy"]) == (409, True)
+    assert published.commit("staging") == before, "trying a rollback again must not sync instead"
 
 
 @pytest.mark.parametrize("name", ["forward", "reset"])

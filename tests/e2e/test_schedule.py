@@ -13,8 +13,8 @@ import pytest
 import structlog
 
 from listener import config
+from listener.queue import Hold
 from listener.rehearsal.published import Published
-from listener.runs import Hold
 from listener.schedule import SLICES, Schedule
 from listener.system import System
 from tests.conftest import age

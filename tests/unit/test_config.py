@@ -136,7 +136,7 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     loaded = folder.load(valid())
     assert loaded.server == config.ServerSettings("127.0.0.1", 8787, 55, 10, 30)
-    assert (loaded.store, loaded.store_path) == (
+    assert (loaded.store, loaded.store_name) == (
         "sqlite:///var/lib/sync-staging/listener.db",
         "/var/lib/sync-staging/listener.db",
     )
@@ -254,8 +254,18 @@ REFUSED = [
         {"repositories": [{"host": "studio", "path": "/srv/mysite/published/", "branch": "live"}]},
         "eu.repositories.0: has the branch that it would follow",
     ),
+    (
+        "sites/mysite/environments/eu",
+        {
+            "repositories": [
+                {"host": "studio", "path": "/srv/eu.git"},
+                {"host": "studio", "path": "/srv//eu.git/.", "branch": "qa"},
+            ]
+        },
+        "eu.repositories.1: is the same repository as sites.mysite.environments.eu.repositories.0; make",
+    ),
     # the store
-    ("store", "postgresql://db/x", "store: PostgreSQL is not read by this version; write sqlite:///var"),
+    ("store", "postgresql://db", "store: is not the URL of a database; write postgresql://USER"),
     ("store", "sqlite://x.db", "store: is not the URL of a store; write sqlite:///var"),
     ("store", "sqlite:///:memory:", "store: is not the URL of a store"),
     # hooks
@@ -392,6 +402,16 @@ def test_what_is_neither_file_nor_folder_is_not_waited_for(folder: Folder) -> No
     os.mkfifo(folder.path / "pipe", 0o600)
     assert "which is no file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
     assert "is not the path of a file that can be read" in folder.refused(changed("ssh/identity", "pipe"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/srv/mysite/published/", "/srv//mysite/published", "/srv/./mysite/published/."]
+)
+def test_live_s_own_repository_is_known_in_every_spelling_of_its_path(folder: Folder, path: str) -> None:
+    carriers = [{"host": "studio", "path": path}]
+    eu = {"repositories": carriers, "branch": "eu", "follow": True}
+    (leg,) = folder.load(changed("sites/mysite/environments/eu", eu)).sites.environment("mysite", "eu").legs
+    assert leg.own
 
 
 def test_what_is_allowed_but_better_known_is_a_warning(folder: Folder) -> None:

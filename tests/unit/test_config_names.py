@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.config.names import branch_fault, seconds, store_fault, unix_seconds
+from listener.config.names import branch_fault, seconds, unix_seconds
 
 GIT = shutil.which("git")
 CHARACTERS = st.sampled_from("aZ9/.-_@{}~^:?*[\\ \t\x7f\u00e9") | st.characters(
@@ -46,15 +46,3 @@ def test_text_with_a_unit_is_a_duration(text: str, expected: float) -> None:
 )
 def test_a_time_stamp_is_read_in_its_zone(text: str) -> None:
     assert unix_seconds(text) == 1896048000
-
-
-@pytest.mark.parametrize("url", ["sqlite:///x", "sqlite:///var/lib/x.db", "sqlite:////var/lib/x.db"])
-def test_a_store_is_the_url_of_a_file(url: str) -> None:
-    assert store_fault(url) == ""
-
-
-@pytest.mark.parametrize(
-    "url", ["sqlite:///", "sqlite:///x/", "sqlite:///x?mode=memory", "sqlite:x", "x", ""]
-)
-def test_a_store_is_nothing_else(url: str) -> None:
-    assert store_fault(url).startswith("is not the URL of a store; write sqlite:///")

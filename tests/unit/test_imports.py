@@ -8,11 +8,12 @@ import listener
 
 ROOT = Path(listener.__file__).parent
 FLOORS = (
-    {"errors", "sites", "signatures", "deliveries", "access", "runs", "plans"},
+    {"errors", "sites", "signatures", "deliveries", "access", "runs", "queue", "observations", "plans"},
     {
         "intake",
         "worker",
         "sync",
+        "legs",
         "progress",
         "rollback",
         "directory",
@@ -83,3 +84,9 @@ def test_the_work_uses_no_adapters_technology() -> None:
         top = name.partition(".")[0]
         if floor_of(room) == WORK and top != "listener":
             assert top in sys.stdlib_module_names, f"{room} imports {name}"
+
+
+def test_asyncpg_is_the_technology_of_the_store_on_postgresql_alone() -> None:
+    for path in ROOT.rglob("*.py"):
+        if path.parent != ROOT / "store" / "postgres":
+            assert "import asyncpg" not in path.read_text(), f"{path}"

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from listener.errors import MovedSinceError, StaleLockError
-from listener.plans import Branch, Observation, PlanKind, decide, equal, undo
+from listener.observations import Branch, Observation
+from listener.plans import PlanKind, decide, equal, undo
 from listener.sites import Leg, Policy, RepositoryAddress
 
 QUIET, PATIENCE = 2.0, 900.0

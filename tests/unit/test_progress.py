@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
-from listener.plans import COMMITTER_EMAIL, Applied, Branch, Drift, Observation, Paths, Plan, PlanKind
+from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
+from listener.plans import Applied, Plan, PlanKind
 from listener.progress import LegProgress, Progress
 from listener.runs import LegOutcome, Outcome, Run, State
+from listener.sites import RepositoryAddress
+from tests.legs import environment_of
 
 LIVE, OLD = Branch("1" * 40, "T"), Branch("2" * 40, "S")
 OURS = Branch("4" * 40, "T", committer_email=COMMITTER_EMAIL)
@@ -35,6 +38,15 @@ def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
     again.looked(seen(OURS, Drift()), EQUAL)
     outcome = again.outcome()
     assert (outcome.old, outcome.new, outcome.removed) == (OLD.commit, OURS.commit, ("a", "b"))
+
+
+def test_what_an_old_run_did_without_a_word_of_where_is_the_only_leg_s() -> None:
+    (leg,) = environment_of(RepositoryAddress("studio", "/srv/mysite")).legs
+    outcome = Outcome((LegOutcome(plan="reset", moved=True, old=OLD.commit, new=OURS.commit),))
+    progress = Progress.of(replace(RUN, outcome=outcome))
+    assert (progress.leg(leg).old, progress.leg(leg).moved) == (OLD.commit, True)
+    (told,) = progress.outcome().legs
+    assert (told.repository, told.branch) == ("studio:/srv/mysite", "staging")
 
 
 def test_what_an_earlier_attempt_did_not_know_is_cleared_up_by_the_next() -> None:

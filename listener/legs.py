@@ -1,0 +1,251 @@
+"""One leg's way: observe, decide, apply, confirm.
+
+Live may move while a leg goes, and a connection may be lost in the middle of a step: the answer is to look
+again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from listener.errors import (
+    BranchMovedError,
+    BusyError,
+    ConnectionLostError,
+    OnHoldError,
+    PushRefusedError,
+    SyncError,
+)
+from listener.observations import Branch, Observation
+from listener.plans import (
+    MOVING,
+    Applied,
+    Notes,
+    Plan,
+    PlanKind,
+    Repository,
+    Signing,
+    decide,
+    equal,
+    undo,
+    undone,
+)
+from listener.progress import LegProgress, Progress, commit_of
+from listener.runs import LegOutcome
+from listener.sites import Leg
+
+ROUNDS = 3
+"""How often a run looks and applies before it gives up to a branch that keeps moving."""
+
+LOOK_AFTER_CANCEL = 10.0
+"""Seconds that a cancelled run may take to learn whether its branch has moved."""
+
+STUDIO_AGAIN = 2.0
+"""Seconds after which a Studio that publishes is asked again."""
+
+
+class Studio(Protocol):
+    """CrafterCMS Studio, which publishes into live's own repository."""
+
+    async def check(self, site: str) -> str:
+        """Return why nothing may be moved there now; empty if it may. Raise `SyncError`."""
+
+
+Keep = Callable[[], Awaitable[None]]
+"""Makes what a run's progress says durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a branch may be moved; times are seconds."""
+
+    quiet: float
+    patience: float
+    studio: Studio | None = None
+
+    def decide(self, leg: Leg, observation: Observation, back: LegOutcome | None = None) -> Plan:
+        """Return the plan for a leg: of a sync, or of the rollback of what `back` tells."""
+        if back is not None:
+            return undo(leg, observation, back.new, quiet=self.quiet, patience=self.patience)
+        return decide(leg, observation, quiet=self.quiet, patience=self.patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one leg goes: what is compared to what, when it may, and when it is there."""
+
+    leg: Leg
+    repository: Repository
+    rules: Rules
+    signing: Signing
+    progress: LegProgress
+    whole: Progress
+    """The run's, of which the leg's is a part."""
+    notes: Notes
+    keep: Keep
+    held_live: str = ""
+    """The commit of live at which an earlier rollback holds the environment; empty if none does."""
+    back: LegOutcome | None = None
+    """What a rollback takes back; None for a sync."""
+
+    async def go(self) -> None:
+        """Go until the leg is where it should be; raise `SyncError` if it can't be done now, or at all."""
+        for last in (False,) * (ROUNDS - 1) + (True,):
+            try:
+                if await self._round():
+                    self.progress.done = True
+                    return
+            except ConnectionLostError as error:
+                if last:
+                    raise
+                self.notes.note("look again", level="warning", reason=error.message)
+        raise BranchMovedError(f"The branches moved {ROUNDS} times while they were being made equal.")
+
+    async def _round(self) -> bool:
+        """Look once and act once; return whether the leg is where it should be now."""
+        with self.whole.timed("observe"):
+            observation = await self.repository.observe(target=self.back.old if self.back else "")
+        plan = self.rules.decide(self.leg, observation, self.back)
+        self.progress.looked(observation, plan)
+        self.whole.warn(*plan.warnings)
+        self.notes.note("observe", **_observed(observation))
+        self.notes.note("plan", **_planned(plan, observation))
+        if self.held_live and self.held_live == commit_of(observation.live):
+            raise OnHoldError("A rollback holds the environment until live moves or somebody syncs it.")
+        _proceed(plan)
+        if plan.kind is PlanKind.UP_TO_DATE:
+            return True
+        await self._ask_studio(observation)
+        applied = await self._move(plan, observation)
+        self.notes.note("apply", **_done(applied))
+        if applied.busy:
+            raise BusyError(f"Studio holds {applied.busy}.", again_in=max(self.rules.quiet, 0.5))
+        return not applied.changed and self._confirmed(observation, applied)
+
+    async def _ask_studio(self, observation: Observation) -> None:
+        """Raise unless Studio, where it is configured, lets its own repository be moved.
+
+        A publish that crashed may leave Studio saying for ever that it publishes: after `patience` without a
+        touch, that is taken for what it is.
+        """
+        if self.rules.studio is None or not self.leg.own:
+            return
+        with self.whole.timed("studio"):
+            reason = await self.rules.studio.check(self.leg.site)
+        if not reason:
+            return
+        if not observation.touched or observation.idle < self.rules.patience:
+            raise BusyError(reason, again_in=STUDIO_AGAIN)
+        self.whole.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
+
+    async def _move(self, plan: Plan, observation: Observation) -> Applied:
+        """Apply a plan, once it is durable that this is about to be done."""
+        self.progress.uncertain = True
+        await self._kept()
+        try:
+            with self.whole.timed("apply"):
+                applied = await self._apply(plan, observation)
+        except PushRefusedError:
+            self.progress.uncertain = False
+            raise
+        self.progress.applied(applied)
+        return applied
+
+    async def _kept(self) -> None:
+        """Make durable what is about to move: a listener that is killed meanwhile must not forget it."""
+        try:
+            with self.whole.timed("keep"):
+                await self.keep()
+        except BaseException:
+            self.progress.uncertain = self.progress.doubted
+            raise
+
+    async def _apply(self, plan: Plan, observation: Observation) -> Applied:
+        """Apply a plan. A cancel in the middle of it counts only if the branch has not moved."""
+        try:
+            return await self.repository.apply(plan, observation, self.signing)
+        except asyncio.CancelledError as cancel:
+            task = asyncio.current_task()
+            if task is None or await _stayed(self.repository, observation):
+                raise
+            task.uncancel()
+            raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
+
+    def _confirmed(self, observation: Observation, applied: Applied) -> bool:
+        """Return whether the branch is where it should be, by what was read back."""
+        if self.back is not None:
+            there = undone(self.leg, applied.branch, observation.target)
+        else:
+            there = equal(self.leg, applied.live, applied.branch)
+        goal: Branch | None = observation.target or applied.live
+        fact = "live" if observation.target is None else "target"
+        facts: dict[str, Any] = {fact: commit_of(goal), "branch": commit_of(applied.branch)}
+        self.notes.note("confirm", equal=there, **facts)
+        return there
+
+
+async def _stayed(repository: Repository, before: Observation) -> bool:
+    """Return whether the branch is known to be where it was."""
+    try:
+        async with asyncio.timeout(LOOK_AFTER_CANCEL):
+            now = await asyncio.shield(repository.observe())
+    except (SyncError, TimeoutError):
+        return False
+    return commit_of(now.branch) == commit_of(before.branch)
+
+
+def _proceed(plan: Plan) -> None:
+    """Raise what a plan that goes no further stands for."""
+    if plan.kind is PlanKind.BUSY:
+        raise BusyError(plan.reason, again_in=plan.again_in)
+    if plan.refusal is not None:
+        raise plan.refusal
+
+
+def _observed(observation: Observation) -> dict[str, Any]:
+    return {
+        "live": commit_of(observation.live),
+        "branch": commit_of(observation.branch),
+        "head": observation.head,
+        "idle": round(observation.idle, 3),
+        "in_progress": dict(observation.in_progress),
+        "locks": [
+            name
+            for name, held in (("index.lock", observation.index_lock), ("HEAD.lock", observation.head_lock))
+            if held
+        ],
+    }
+
+
+def _planned(plan: Plan, observation: Observation) -> dict[str, Any]:
+    facts: dict[str, Any] = {"plan": plan.kind.value}
+    if plan.reason:
+        facts["reason"] = plan.reason
+    if plan.warnings:
+        facts |= {"level": "warning", "warnings": list(plan.warnings)}
+    if observation.target is not None:
+        facts["target"] = observation.target.commit
+    drift = observation.drift
+    if plan.kind in MOVING:
+        facts |= {"added_count": drift.added.count, "changed_count": drift.changed.count}
+        facts |= {"removed_count": drift.removed.count, "removed": list(drift.removed.listed)}
+    return facts
+
+
+def _done(applied: Applied) -> dict[str, Any]:
+    if applied.busy:
+        return {"result": "busy", "reason": f"Studio holds {applied.busy}"}
+    if applied.changed:
+        return {
+            "result": "changed",
+            "reason": "the repository changed since it was observed; nothing was moved",
+        }
+    facts: dict[str, Any] = {
+        "result": "moved",
+        "new": commit_of(applied.branch),
+        "detached": applied.detached,
+    }
+    if applied.backup:
+        facts["backup"] = applied.backup
+    return facts

@@ -1,0 +1,258 @@
+"""Taking deliveries and triggers in: each ends up at a run, new, joined or seen before.
+
+A request has its environments and its delivery's key to itself (`listener.store.postgres.writer`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from listener.queue import Acceptance, Hold, Reception
+from listener.runs import EXPLICIT, State, Trigger, new_id
+from listener.store.acceptance import CLEARING_PAUSE, held_outcome
+from listener.store.postgres.writer import Transaction
+from listener.store.rows import Row, hold_of, outcome_text
+
+_HOLDS = """
+SELECT * FROM holds
+WHERE (site, environment) IN (SELECT * FROM unnest(:sites::text[], :environments::text[]))
+"""
+_DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
+_NEW_RUN = """
+INSERT INTO runs
+    (id, site, environment, state, created_at, not_before, finished_at, undoes, outcome, lane, urgent)
+VALUES (
+    :id, :site, :environment, :state, :now::float8, :not_before, :finished_at, :undoes, :outcome,
+    :lane, :urgent
+)
+"""
+_JOIN = """
+INSERT INTO runs (id, site, environment, state, created_at, not_before, lane, urgent)
+VALUES (:id, :site, :environment, 'queued', :now::float8, :not_before, :lane, :urgent::boolean)
+ON CONFLICT (site, environment) WHERE state = 'queued' AND undoes IS NULL DO UPDATE SET
+    urgent = runs.urgent OR excluded.urgent,
+    not_before = CASE
+        WHEN excluded.urgent AND runs.attempt = 0 THEN least(runs.not_before, :now)
+        WHEN runs.urgent OR excluded.urgent OR :settle::float8 = 0 THEN runs.not_before
+        ELSE greatest(runs.not_before, least(:now + :settle, runs.created_at + :settle_most::float8))
+    END
+RETURNING id
+"""
+_NEW_TRIGGER = """
+INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)
+VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at)
+"""
+_NEW_DELIVERY = """
+INSERT INTO deliveries (id, hook, key, received_at, size, digest, headers, facts, ignored)
+VALUES (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored)
+ON CONFLICT (hook, key) WHERE key IS NOT NULL DO NOTHING
+RETURNING id
+"""
+_TAKE_DELIVERY = """
+UPDATE deliveries SET
+    received_at = :received_at, size = :size, digest = :digest, headers = :headers, facts = :facts,
+    ignored = :ignored
+WHERE id = :id
+"""
+_SERVED = """
+SELECT t.id, t.run, t.site, t.environment, r.state
+FROM triggers AS t JOIN runs AS r ON r.id = t.run
+WHERE t.delivery = :delivery ORDER BY t.position
+"""
+_LIFT = """
+DELETE FROM holds WHERE site = :site AND environment = :environment AND live IS NOT NULL
+"""
+_CLEAR_BACKOFF = """
+UPDATE backoffs SET not_before = :now::float8, cleared_at = :now
+WHERE site = :site AND environment = :environment AND not_before > :now
+    AND (cleared_at IS NULL OR cleared_at <= :now - :pause::float8)
+RETURNING site
+"""
+
+
+def claims(triggers: Iterable[Trigger], delivery: Reception | None) -> list[tuple[str, str]]:
+    """Return what an acceptance must have to itself: environments, and the delivery's key at its hook."""
+    taken = [_key(trigger) for trigger in triggers]
+    if delivery is not None and delivery.key is not None:
+        taken.append((f"hook {delivery.hook}", delivery.key))
+    return taken
+
+
+async def accept(
+    transaction: Transaction, triggers: Sequence[Trigger], delivery: Reception | None, now: float
+) -> Acceptance:
+    """Store what `RunStore.accept` promises."""
+    if delivery is not None and delivery.ignored:
+        triggers = ()
+    holds = await _freezes(transaction, triggers)
+    selected = [t for t in triggers if t.origin in EXPLICIT or _key(t) not in holds]
+    ignored = delivery.ignored if delivery is not None else ""
+    if triggers and not selected:
+        ignored = f"on hold: {holds[_key(triggers[0])].reason}"
+    if delivery is None:
+        return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
+    values = _delivery_values(replace(delivery, ignored=ignored))
+    kept = delivery.id
+    if not await transaction.change(_NEW_DELIVERY, values):
+        first = await transaction.one(_DELIVERY, values)
+        assert first is not None  # noqa: S101 (no other listener has this key now)
+        if not (first["ignored"] and selected):
+            return await _repeat(transaction, first, selected, holds, now)
+        kept = str(first["id"])
+        await transaction.write(_TAKE_DELIVERY, values | {"id": kept})
+    return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
+
+
+async def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | None:
+    """Return the hold of this environment, or None."""
+    row = await transaction.one(_HOLDS, {"sites": [site], "environments": [environment]})
+    return None if row is None else hold_of(row)
+
+
+async def new_run(
+    transaction: Transaction,
+    trigger: Trigger,
+    now: float,
+    state: State,
+    *,
+    undoes: str | None = None,
+    outcome: str | None = None,
+) -> str:
+    """Store a run for a trigger and return its id."""
+    values = _run_values(trigger, now) | {
+        "state": state,
+        "finished_at": None if state is State.QUEUED else now,
+        "undoes": undoes,
+        "outcome": outcome,
+    }
+    await transaction.write(_NEW_RUN, values)
+    transaction.changed.add(values["id"])
+    return str(values["id"])
+
+
+async def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
+    """Store a trigger with the run that serves it."""
+    values = {
+        "id": trigger.id,
+        "run": run,
+        "delivery": delivery,
+        "site": trigger.site,
+        "environment": trigger.environment,
+        "origin": trigger.origin,
+        "actor": trigger.actor,
+        "at": trigger.at,
+    }
+    await transaction.write(_NEW_TRIGGER, values)
+
+
+def _key(trigger: Trigger) -> tuple[str, str]:
+    return trigger.site, trigger.environment
+
+
+def _run_values(trigger: Trigger, now: float) -> dict[str, Any]:
+    explicit = trigger.origin in EXPLICIT
+    return {
+        "id": new_id(now),
+        "site": trigger.site,
+        "environment": trigger.environment,
+        "now": now,
+        "not_before": now if explicit else now + min(trigger.settle, trigger.settle_most),
+        "lane": trigger.lane,
+        "urgent": explicit,
+    }
+
+
+def _delivery_values(delivery: Reception) -> dict[str, Any]:
+    return {
+        "id": delivery.id,
+        "hook": delivery.hook,
+        "key": delivery.key,
+        "received_at": delivery.received_at,
+        "size": delivery.size,
+        "digest": delivery.digest,
+        "headers": json.dumps(dict(delivery.headers)),
+        "facts": json.dumps(dict(delivery.facts)),
+        "ignored": delivery.ignored,
+    }
+
+
+async def _freezes(transaction: Transaction, triggers: Sequence[Trigger]) -> dict[tuple[str, str], Hold]:
+    """Return the holds that stand in the way; a rollback's does in nobody's."""
+    if not triggers:
+        return {}
+    values = {"sites": [t.site for t in triggers], "environments": [t.environment for t in triggers]}
+    found = map(hold_of, await transaction.all(_HOLDS, values))
+    return {(hold.site, hold.environment): hold for hold in found if hold.live is None}
+
+
+async def _serve(
+    transaction: Transaction,
+    triggers: Iterable[Trigger],
+    holds: Mapping[tuple[str, str], Hold],
+    delivery: str | None,
+    now: float,
+) -> Acceptance:
+    """Give each trigger its run."""
+    served = []
+    for trigger in triggers:
+        hold = holds.get(_key(trigger))
+        if hold is None:
+            run = await _join(transaction, trigger, now)
+        else:  # whoever asked explicitly is told why
+            outcome = outcome_text(held_outcome(hold))
+            run = await new_run(transaction, trigger, now, State.FAILED, outcome=outcome)
+        await attach(transaction, trigger, run, delivery)
+        served.append((run, trigger.id))
+    return Acceptance(
+        runs=tuple(run for run, _ in served),
+        triggers=tuple(trigger for _, trigger in served),
+        delivery=delivery or "",
+    )
+
+
+async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
+    """Return the run that waits for the trigger's environment, a new one if none does."""
+    values = _run_values(trigger, now) | {"settle": trigger.settle, "settle_most": trigger.settle_most}
+    (row,) = await transaction.change(_JOIN, values)
+    run = str(row["id"])
+    made = run == values["id"]
+    explicit = trigger.origin in EXPLICIT
+    transaction.work |= made or explicit
+    if made:
+        transaction.changed.add(run)
+    if explicit:
+        # A caller in a loop is let through not more often than a slow backoff would let it.
+        if await transaction.change(_CLEAR_BACKOFF, values | {"pause": CLEARING_PAUSE}):
+            transaction.changed.add(run)
+        await transaction.write(_LIFT, values)
+    return run
+
+
+async def _repeat(
+    transaction: Transaction,
+    first: Row,
+    selected: Iterable[Trigger],
+    holds: Mapping[tuple[str, str], Hold],
+    now: float,
+) -> Acceptance:
+    """Answer as the first time, with a new run only in the place of one that failed or was cancelled."""
+    served = await _served(transaction, first["id"])
+    lost = {key for key, row in served.items() if row["state"] in {State.FAILED, State.CANCELLED}}
+    again = [trigger for trigger in selected if _key(trigger) in lost]
+    if again:
+        await _serve(transaction, again, holds, first["id"], now)
+        served = await _served(transaction, first["id"])
+    return Acceptance(
+        runs=tuple(row["run"] for row in served.values()),
+        triggers=tuple(row["id"] for row in served.values()),
+        delivery=first["id"],
+        ignored=first["ignored"],
+        repeated=True,
+    )
+
+
+async def _served(transaction: Transaction, delivery: str) -> dict[tuple[str, str], Row]:
+    """Return each environment that a delivery selected, in the first one's order, with its latest trigger."""
+    rows = await transaction.all(_SERVED, {"delivery": delivery})
+    return {(row["site"], row["environment"]): row for row in rows}

@@ -1,0 +1,164 @@
+"""The server: how it is connected to, what its errors mean, and the form of a question to it."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from listener.errors import ConfigurationError, StoreUnavailableError
+from listener.store.rows import Row
+
+CONNECT_LIMIT = 5.0
+"""Seconds for connecting and logging in."""
+ANSWER_LIMIT = 10.0
+"""Seconds for a statement's answer. The server gives up a little earlier, and says why."""
+READERS = 4
+"""Connections for questions; one more writes, and one more listens."""
+
+_SETTINGS = {
+    "application_name": "sync-staging",
+    "statement_timeout": "8s",
+    "lock_timeout": "5s",
+    # A listener that is stopped in the middle of a transaction may not hold the others up for longer.
+    "idle_in_transaction_session_timeout": "3s",
+}
+_REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"
+
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidSchemaNameError,
+)
+_AWAY = (
+    *_REFUSED,
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+FAULTS = (*_AWAY, asyncpg.PostgresError, ValueError)
+"""What talking to the server may raise."""
+
+
+class Server:
+    """A database on a server, by its URL. Nothing that is said of it shows the URL's password."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def connect(self) -> asyncpg.Connection:
+        """Return a connection of the caller's own."""
+        connection = await asyncpg.connect(
+            self._url, timeout=CONNECT_LIMIT, command_timeout=ANSWER_LIMIT, server_settings=_SETTINGS
+        )
+        await _prepare(connection)
+        return connection
+
+    def pool(self) -> asyncpg.Pool:
+        """Return connections for questions, none of them made yet."""
+        return asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=READERS,
+            init=_prepare,
+            reset=_leave_as_it_is,
+            timeout=CONNECT_LIMIT,
+            command_timeout=ANSWER_LIMIT,
+            server_settings=_SETTINGS,
+        )
+
+    def unavailable(self, error: Exception) -> StoreUnavailableError:
+        """Return the error that tells what the server, or the way to it, said."""
+        # Without its cause: what a traceback would show of that is not ours to vouch for.
+        return StoreUnavailableError(f"The store does not answer: {self._told(error)}", remedy=_REMEDY)
+
+    def refused(self, error: Exception) -> Exception:
+        """Return what `error` means for who opens the store: some things only a person can mend."""
+        if isinstance(error, _REFUSED):
+            return ConfigurationError(
+                f"store: PostgreSQL refuses: {self._told(error)}",
+                remedy="make the database, and give it to the user of the URL (config/README.md, store)",
+            )
+        if isinstance(error, ValueError):
+            return ConfigurationError(
+                # What can't be read as a URL may be a part of the password.
+                "store: the URL of the database, or one of its options, can't be used",
+                remedy="write postgresql://USER@HOST/DATABASE; look at its port and sslmode, and whether the "
+                "files that it names are there",
+            )
+        return self.unavailable(error) if away(error) else error
+
+    def _told(self, error: Exception) -> str:
+        """Return an error's own words, without the password if they should hold it."""
+        text = str(error) or type(error).__name__
+        password = urlsplit(self._url).password or ""
+        for secret in filter(None, (self._url, password, unquote(password))):
+            text = text.replace(secret, "[secret]")
+        return text
+
+
+class Questions:
+    """A connection, spoken to in statements with named parameters, such as `:id`."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def one(self, sql: str, values: Mapping[str, Any]) -> Row | None:
+        """Return the statement's first row, or None."""
+        rows = await self.all(sql, values)
+        return rows[0] if rows else None
+
+    async def all(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
+        """Return every row of the statement."""
+        text, names = _numbered(sql)
+        rows: list[Row] = await self._connection.fetch(text, *(_storable(values[name]) for name in names))
+        return rows
+
+
+async def demand_writable(questions: Questions) -> None:
+    """Raise what the server says to a write, if it takes none: after a fail-over, say."""
+    row = await questions.one(_LOOK, {})
+    if row is None or row["read_only"] == "on":
+        raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
+
+
+def away(error: Exception) -> bool:
+    """Return whether an error says that the server can't do its work now, and not that we did ours wrong."""
+    return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    """Keep the promise that what is answered is durable, where the database's default would not."""
+    if await connection.fetchval("SHOW synchronous_commit") == "off":
+        await connection.execute("SET synchronous_commit = on")
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
+    """Spare the pool its clearing up: a question leaves nothing behind."""
+
+
+@cache
+def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """Return a statement with the numbered parameters that PostgreSQL has, and their names in that order."""
+    names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
+    return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
+
+
+def _storable(value: Any) -> Any:
+    """Return text, or a list of it, without the one character that PostgreSQL's has not."""
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -1,0 +1,71 @@
+"""Hearing from the other listeners, on a connection of its own.
+
+A notification is a hint, the tables are the truth: whenever the connection was away, everybody is woken once
+to look.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from listener.store.postgres.server import Server, away
+from listener.store.postgres.writer import CHANNEL
+from listener.store.signals import Signals
+
+PAUSE = 0.5
+"""Seconds before a lost connection is made again."""
+CHECK = 5.0
+"""Seconds of silence after which the connection is asked whether it is still there."""
+
+
+class Wakeups:
+    """Rings this listener's signals for what other listeners did."""
+
+    def __init__(self, server: Server, signals: Signals, node: str) -> None:
+        self._server = server
+        self._signals = signals
+        self._node = node
+        self._listening = asyncio.Event()
+        self._running = asyncio.create_task(self._run(), name="store wake-ups")
+
+    async def begun(self) -> None:
+        """Wait until it listens for the first time."""
+        await self._listening.wait()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._running
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:
+                if not away(error):
+                    raise
+            await asyncio.sleep(PAUSE)
+
+    async def _listen(self) -> None:
+        """Listen until the connection is lost."""
+        connection = await self._server.connect()
+        try:
+            lost = asyncio.Event()
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CHANNEL, self._heard)
+            self._signals.ring_all()
+            self._listening.set()
+            while not lost.is_set():
+                try:
+                    async with asyncio.timeout(CHECK):
+                        await lost.wait()
+                except TimeoutError:
+                    await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
+            await asyncio.sleep(0)
+
+    def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        node, _, run_id = str(payload).partition(" ")
+        if node != self._node:
+            self._signals.ring([run_id] if run_id else [], work=not run_id)

@@ -1,0 +1,244 @@
+"""The one connection that writes, and its group commit.
+
+A durable commit costs an fsync and its way to the server, whatever it holds. So requests queue up while one
+is under way, the next transaction takes all of them, and nobody is answered before it is committed. Within
+it, requests are carried out one after another; where one spoils the transaction, each gets one of its own.
+
+Other listeners write at the same time. What two of them might do to the same environment is kept apart by
+advisory locks, taken in one order at the beginning of a transaction: within it, looking first and writing
+then is safe, and no two batches wait for each other in a circle.
+"""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import asyncpg
+
+from listener.errors import ListenerError, StoreUnavailableError
+from listener.store.postgres.schema import LOCK
+from listener.store.postgres.server import Questions, Server, away
+from listener.store.rows import Row
+from listener.store.signals import Signals
+
+T = TypeVar("T")
+
+CHANNEL = "sync_staging"
+"""Where listeners tell each other what changed: the node, then the run's id, or nothing for work to do."""
+BATCH = 250
+"""Requests in one transaction at most: what comes after may wait for its locks."""
+BATCH_LIMIT = 20.0
+"""Seconds for a batch, the way to the server included."""
+TRIES = 4
+"""How often a request is carried out that lost a race against another listener."""
+
+_STRIPES = 1024
+_LOCK = "SELECT pg_advisory_xact_lock(:lock, stripe) FROM unnest(:stripes::integer[]) AS stripe"
+_NOTIFY = "SELECT pg_notify(:channel, heard) FROM unnest(:heard::text[]) AS heard"
+
+_RACES = (
+    asyncpg.UniqueViolationError,
+    asyncpg.ForeignKeyViolationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+
+class Transaction(Questions):
+    """One request's part of a batch: where it writes, and whom to wake once that is committed."""
+
+    def __init__(self, connection: asyncpg.Connection, node: str) -> None:
+        super().__init__(connection)
+        self.node = node
+        """The listener that writes."""
+        self.changed: set[str] = set()
+        """The runs that have a new state or new lines."""
+        self.work = False
+        """Whether a run may have become claimable."""
+        self.wrote = False
+        """Whether anything was written, and would have to be taken back."""
+
+    async def write(self, sql: str, values: Mapping[str, Any]) -> None:
+        """Run a statement that changes something."""
+        self.wrote = True
+        await self.all(sql, values)
+
+    async def change(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
+        """Run a statement that changes something or nothing; return what it changed."""
+        changed = await self.all(sql, values)
+        self.wrote |= bool(changed)
+        return changed
+
+
+Perform = Callable[[Transaction], Awaitable[T]]
+
+
+@dataclass(slots=True)
+class _Request:
+    perform: Perform[Any]
+    stripes: frozenset[int]
+    future: asyncio.Future[Any]
+    transaction: Transaction | None = None
+    result: Any = None
+    error: Exception | None = None
+    settled: bool = field(default=False)
+    """Whether result or error is final."""
+
+
+class Writer:
+    """Carries out requests in their order, as many in one transaction as are waiting."""
+
+    def __init__(self, server: Server, signals: Signals, node: str) -> None:
+        self._server = server
+        self._signals = signals
+        self._node = node
+        self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._connection: asyncpg.Connection | None = None
+        self._closed = False
+        self._running = asyncio.create_task(self._run(), name="store writer")
+
+    def submit(self, perform: Perform[T], environments: Iterable[tuple[str, str]] = ()) -> asyncio.Future[T]:
+        """Queue `perform`; the future has its result, or its error, once the batch is committed.
+
+        It has `environments` (or whatever else two words name) to itself, and may be carried out more than
+        once, the last time counts. It is carried out even if the future is cancelled. Raise
+        `StoreUnavailableError` after `close`.
+        """
+        if self._closed:
+            raise StoreUnavailableError("The store is closed.")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(_Request(perform, frozenset(map(_stripe, environments)), future))
+        return future
+
+    async def close(self) -> None:
+        """Take nothing more, carry out what is queued, and let the connection go."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put_nowait(None)
+        await asyncio.shield(self._running)
+        await self._drop()
+
+    async def _run(self) -> None:
+        closing = False
+        while not closing:
+            batch, closing = await self._next_batch()
+            if batch:
+                await self._carry_out(batch)
+                self._answer(batch)
+
+    async def _next_batch(self) -> tuple[list[_Request], bool]:
+        """Return a request with all that wait behind it, and whether this is the last batch."""
+        batch: list[_Request] = []
+        request = await self._queue.get()
+        with suppress(asyncio.QueueEmpty):
+            while request is not None:
+                batch.append(request)
+                if len(batch) == BATCH:
+                    break
+                request = self._queue.get_nowait()
+        return batch, request is None
+
+    async def _carry_out(self, batch: Sequence[_Request]) -> None:
+        try:
+            async with asyncio.timeout(BATCH_LIMIT):
+                await self._commit(await self._connected(), batch)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the writer goes on)
+            await self._drop()
+            told = self._server.unavailable(error) if away(error) else error
+            for request in batch:
+                if not request.settled:
+                    request.error = told
+
+    async def _connected(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._server.connect()
+        return self._connection
+
+    async def _drop(self) -> None:
+        """Let the connection go at once, whatever it is doing."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+            # The transport says good-bye in the next turn of the loop.
+            await asyncio.sleep(0)
+
+    async def _commit(self, connection: asyncpg.Connection, batch: Sequence[_Request]) -> None:
+        if len(batch) > 1:
+            try:
+                await self._together(connection, batch)
+            except Exception as error:
+                if away(error):
+                    raise
+            else:
+                return
+        for request in batch:
+            await self._alone(connection, request)
+
+    async def _alone(self, connection: asyncpg.Connection, request: _Request) -> None:
+        """Give a request a transaction of its own, and another one if it loses a race."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                await self._together(connection, [request])
+            except Exception as error:
+                if away(error):
+                    raise
+                if isinstance(error, _RACES) and tries_left:
+                    continue
+                request.error, request.settled = error, True
+            return
+
+    async def _together(self, connection: asyncpg.Connection, batch: Sequence[_Request]) -> None:
+        """Carry requests out in one transaction, all of them or none."""
+        stripes = sorted(frozenset().union(*(request.stripes for request in batch)))
+        async with connection.transaction():
+            if stripes:
+                await Questions(connection).all(_LOCK, {"lock": LOCK, "stripes": stripes})
+            for request in batch:
+                await self._perform(connection, request)
+            heard = sorted(set().union(*map(self._news, batch)))
+            if heard:
+                await Questions(connection).all(_NOTIFY, {"channel": CHANNEL, "heard": heard})
+        for request in batch:
+            request.settled = True
+
+    async def _perform(self, connection: asyncpg.Connection, request: _Request) -> None:
+        """Carry out one request; one that is refused before it has written is its own affair."""
+        request.transaction = transaction = Transaction(connection, self._node)
+        request.error = None
+        try:
+            request.result = await request.perform(transaction)
+        except ListenerError as error:
+            if transaction.wrote:
+                raise
+            request.error = error
+
+    def _news(self, request: _Request) -> set[str]:
+        """Return what other listeners are told of a request that was carried out."""
+        transaction = request.transaction
+        if transaction is None or request.error is not None:
+            return set()
+        changed = transaction.changed | ({""} if transaction.work else set())
+        return {f"{self._node} {run_id}" for run_id in changed}
+
+    def _answer(self, batch: Iterable[_Request]) -> None:
+        """Wake this listener's own waiters, and answer a whole batch."""
+        for request in batch:
+            done = request.error is None
+            if done and request.transaction is not None:
+                self._signals.ring(request.transaction.changed, work=request.transaction.work)
+            if request.future.cancelled():
+                continue
+            if done:
+                request.future.set_result(request.result)
+            else:
+                assert request.error is not None  # noqa: S101 (that is what makes it not done)
+                request.future.set_exception(request.error)
+
+
+def _stripe(environment: tuple[str, str]) -> int:
+    """Return the second key of an environment's advisory lock: some share one, which costs them a wait."""
+    return 1 + zlib.crc32("\0".join(environment).encode("utf-8", "replace")) % _STRIPES
