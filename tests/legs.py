@@ -33,14 +33,19 @@ def only(progress: Progress) -> LegProgress:
 
 
 def pool_of(
-    hosts: Iterable[Host], cache: Path, *, step_timeout: float = 20, connect_timeout: float = 10
+    hosts: Iterable[Host],
+    cache: Path,
+    *,
+    step_timeout: float = 20,
+    connect_timeout: float = 10,
+    transfer_timeout: float = 60,
 ) -> HostPool:
     """The pool of these hosts."""
     return HostPool(
         {host.name: host for host in hosts},
         step_timeout=step_timeout,
         connect_timeout=connect_timeout,
-        transfer_timeout=60,
+        transfer_timeout=transfer_timeout,
         cache=cache,
     )
 

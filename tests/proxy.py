@@ -22,6 +22,11 @@ class Proxy:
         self.connections = 0
         self.delay = 0.0
         """Seconds by which everything arrives later, in both directions."""
+        self.refusing = False
+        """Whether it ends every new connection at once."""
+        self.passed = 0
+        """Bytes, both directions together."""
+        self._cut_at: int | None = None
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -42,6 +47,15 @@ class Proxy:
         for writer in tuple(self._links):
             writer.transport.abort()
 
+    def cut_after(self, count: int) -> None:
+        """Cut, once, when so many more bytes have passed."""
+        self._cut_at = self.passed + count
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a cut to come."""
+        return self._cut_at is not None
+
     def freeze(self) -> None:
         """Pass nothing on, and keep every connection open."""
         self._flowing.clear()
@@ -52,6 +66,9 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.refusing:
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._link(reader, writer))
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)
@@ -83,9 +100,16 @@ class Proxy:
                 while data := await self._due(parcels):
                     writer.write(data)
                     await writer.drain()
+                    self._count(len(data))
             writer.close()
         finally:
             receiving.cancel()
+
+    def _count(self, count: int) -> None:
+        self.passed += count
+        if self._cut_at is not None and self.passed >= self._cut_at:
+            self._cut_at = None
+            self.cut()
 
     async def _due(self, parcels: "asyncio.Queue[Parcel]") -> bytes:
         due, data = await parcels.get()

@@ -64,7 +64,7 @@ _FAULT = re.compile(r"^!\t.*(\[remote failure\]|unpacker error)", re.MULTILINE)
 """What `git push --porcelain` says of a ref that is refused by a rule, or is not taken because of a fault."""
 
 _DAMAGE = re.compile(
-    r"^(?!remote:).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
+    r"^(?!.*\bremote: ).*(not a git repository|bad object|bad tree|corrupt|loose object|index file|garbage"
     r"|unable to (read|find|parse)|could not (read|parse)|missing (blob|tree|commit)|to a valid object)",
     re.MULTILINE,
 )

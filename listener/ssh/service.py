@@ -73,8 +73,12 @@ class _Far(asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
-        if self.near is not None:
-            self.near.close()
+        if self.near is not None and not self.near.is_closing():
+            # Git learns of it as of any other end, and what it still says goes nowhere. Were the socket
+            # closed over words that are not read yet, git's helper would fail on one side and wait for
+            # ever on the other.
+            self.near.resume_reading()
+            self.near.write_eof()
 
 
 class _Near(asyncio.Protocol):
@@ -154,6 +158,9 @@ class Service:
                 await self._far.ended.wait()
         except TimeoutError:
             self.abandon()
+        finally:
+            if self._far.near is not None:
+                self._far.near.close()
 
     def abandon(self) -> None:
         """Close the channel without waiting for the other end."""

@@ -47,6 +47,8 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self.out = bytearray()
         self.err = bytearray()
         self.ended = False
+        self.cut = False
+        """Whether it was ended from outside: by the loss of the connection, or by a signal."""
         self._token = b""
         self._closed: set[int] = set()
         self._reply: asyncio.Future[Reply] | None = None
@@ -91,8 +93,12 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if self._channel is not None:
             self._channel.abort()
 
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self.cut = True
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
+        self.cut = self.cut or exc is not None
         self._fail()
 
     def _fail(self) -> None:
@@ -133,6 +139,8 @@ class Shell:
         try:
             reply = await self.call("ss_hello")
         except ConnectionLostError as error:
+            if self._session.cut:
+                raise
             raise ShellUnavailableError(f"The account does not run sh: {error.message}") from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
         if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
