@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import pytest
 from listener.errors import DiskFullError, ReadOnlyError, RefLockedError, StepTimedOutError
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
-from listener.sites import Environment, RepositoryAddress
+from listener.sites import Access, Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
 from tests.contract.test_repository import environment, host_of, pool, sync
-from tests.legs import changed, pool_of
+from tests.legs import changed, environment_of, pool_of
 
 __all__ = ["environment", "pool"]
 
@@ -75,6 +76,30 @@ async def test_a_full_disk_is_told_and_the_sync_done_once_there_is_room(
     assert small.tree("staging") == small.tree("live")
     assert small.is_clean()
     assert small.git("fsck", "--no-dangling", "--no-progress") == ""
+
+
+@pytest.mark.parametrize("access", Access)
+async def test_a_full_disk_that_takes_no_push_is_told_and_the_sync_done_once_there_is_room(
+    sshd: Sshd, git_sshd: Sshd, published: Published, small: Published, tmp_path: Path, access: Access
+) -> None:
+    far = replace(host_of(git_sshd if access is Access.GIT else sshd), name="far", access=access)
+    pool = pool_of([host_of(sshd), far], tmp_path / "cache")
+    small.git("checkout", "--quiet", "master")
+    age(small, 60)
+    carried = environment_of(
+        RepositoryAddress("far", str(small.path)), source=RepositoryAddress("studio", str(published.path))
+    )
+    before = small.commit("staging")
+    filler = fill(small.path.parent.parent)
+    with pytest.raises(DiskFullError) as refused:
+        await sync(pool, carried)
+    assert not refused.value.permanent
+    assert small.commit("staging") == before
+    filler.unlink()
+    await sync(pool, carried)
+    assert small.tree("staging") == published.tree("live")
+    assert small.git("fsck", "--no-dangling", "--no-progress") == ""
+    await pool.close()
 
 
 async def test_a_read_only_file_system_is_told(

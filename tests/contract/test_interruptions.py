@@ -1,18 +1,14 @@
 """A network that is cut or a process that is killed, in the middle of any step: the run makes it good."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
 
-from listener.errors import RefLockedError, StepTimedOutError
+from listener.errors import RefLockedError
 from listener.plans import PlanKind
 from listener.progress import LegProgress, Progress
-from listener.rehearsal.git import git
 from listener.runs import Run
 from listener.sites import Policy
-from listener.ssh import service
 from tests.contract.test_repository import a_run
 from tests.legs import only
 from tests.scenes import (
@@ -27,7 +23,6 @@ from tests.scenes import (
     place,
     with_shell,
 )
-from tests.traps import Caught, group
 
 __all__ = ["git_only", "place", "with_shell"]
 
@@ -214,55 +209,6 @@ async def test_the_locks_of_a_git_that_was_killed_in_its_transaction_are_told_by
     for lock in scene.locks():
         lock.unlink()
     check_forward(scene, await made_good(scene, run, (progress, error)), old)
-
-
-def own_git_killed(scene: Scene, caught: Caught) -> None:
-    """The listener's own git is killed with all that it has started, while the host keeps it waiting."""
-    for pid in scene.own_git():
-        os.kill(pid, signal.SIGKILL)
-    scene.traps.free()
-
-
-def own_git_killed_alone(scene: Scene, caught: Caught) -> None:
-    """Only the git process that the listener has started is killed."""
-    for pid in scene.own_git():
-        if pid == group(pid):
-            os.kill(pid, signal.SIGKILL)
-    scene.traps.free()
-
-
-@cases(
-    {kind: [("pack-objects", 0), ("unpack-objects", 0)] for kind in ("another", "forge")},
-    own_git_killed,
-    own_git_killed_alone,
-)
-async def test_the_listeners_own_git_that_is_killed_leaves_no_process_and_a_cache_that_works(
-    place: Place, kind: str, step: Step, interrupt: Interruption
-) -> None:
-    scene, run = place(kind), a_run()
-    old = scene.carrier.commit("staging")
-    ended = await scene.interrupted(run, step, interrupt)
-    assert ended[1] is None or not ended[1].permanent
-    assert scene.own_git() == []
-    check_forward(scene, await made_good(scene, run, ended), old)
-    git(scene.cache, "fsck", "--no-dangling")
-
-
-def left_alone(scene: Scene, caught: Caught) -> None:
-    """The host just takes its time."""
-
-
-@cases({"another": [("pack-objects", 0)], "forge": [("pre-receive", 0)]}, left_alone)
-async def test_a_transfer_that_outlasts_its_limit_is_ended_with_all_its_processes(
-    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str, step: Step, interrupt: Interruption
-) -> None:
-    monkeypatch.setattr(service, "ENDING", 0.5)
-    scene, run = place(kind, transfer_timeout=1), a_run()
-    old = scene.carrier.commit("staging")
-    ended = await scene.interrupted(run, step, interrupt)
-    assert isinstance(ended[1], StepTimedOutError)
-    assert scene.own_git() == []
-    check_forward(scene, await made_good(scene, run, ended), old)
 
 
 POINTS = 8
