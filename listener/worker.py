@@ -53,7 +53,11 @@ class _Active:
     """
 
     run: Run
+    environment: Environment | None
+    """None where it is not configured any more."""
     progress: Progress
+    entered: bool = False
+    """Whether it counts on its hosts."""
     cancelled: bool = False
     attempt: "asyncio.Task[ListenerError | None] | None" = None
     whole: "asyncio.Task[None] | None" = None
@@ -96,7 +100,10 @@ class Worker:
             except BaseException:
                 self._slots.release()
                 raise
-            active = self._active[run.id] = _Active(run, Progress.of(run))
+            environment = self._environment(run)
+            active = self._active[run.id] = _Active(run, environment, Progress.of(run))
+            # Before the next claim: it must know which hosts are taken.
+            self._enter(active)
             active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
 
     async def _next(self) -> Run:
@@ -184,11 +191,7 @@ class Worker:
         return await self._store.cancel(run_id, self._clock())
 
     async def _carry_out(self, active: _Active) -> None:
-        run = active.run
-        environment = self._environment(run)
-        entered = environment
-        if entered is not None:
-            self._lanes.enter(entered)
+        run, environment = active.run, active.environment
         try:
             host = ",".join(environment.hosts) if environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
@@ -197,10 +200,8 @@ class Worker:
             if active.cancelled:
                 active.attempt.cancel()
             error = await _ended(active)
-            if entered is not None:
-                # Before the run is put down: whoever that wakes must find the hosts free.
-                self._lanes.leave(entered)
-                entered = None
+            # Before the run is put down: whoever that wakes must find the hosts free.
+            self._leave(active)
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
@@ -209,10 +210,19 @@ class Worker:
             self._log.log(40, "defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
-            if entered is not None:
-                self._lanes.leave(entered)
+            self._leave(active)
             del self._active[run.id]
             self._slots.release()
+
+    def _enter(self, active: _Active) -> None:
+        if active.environment is not None:
+            self._lanes.enter(active.environment)
+            active.entered = True
+
+    def _leave(self, active: _Active) -> None:
+        if active.environment is not None and active.entered:
+            self._lanes.leave(active.environment)
+            active.entered = False
 
     async def _give_up(self, active: _Active) -> None:
         """End a run whose end could not be written down as it should be."""

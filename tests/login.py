@@ -38,6 +38,17 @@ async def stranger(path: Path, passphrase: str = "") -> str:
     return str(path)
 
 
+async def _answers(socket: Path) -> bool:
+    """Whether somebody listens there: a socket is made before anybody does."""
+    try:
+        _, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
 @asynccontextmanager
 async def agent_with(folder: Path, *keys: str | Path) -> AsyncIterator[str]:
     """The socket of an ssh-agent that holds keys."""
@@ -47,7 +58,7 @@ async def agent_with(folder: Path, *keys: str | Path) -> AsyncIterator[str]:
     )
     try:
         async with asyncio.timeout(20):
-            while not path.exists():
+            while not await _answers(path):
                 await asyncio.sleep(0.01)
         for key in keys:
             adding = await asyncio.create_subprocess_exec(
