@@ -259,7 +259,7 @@ async def test_a_hostile_site_id_is_looked_up_and_nothing_else(listening: Start)
 
 
 BEYOND_HTTP = {"github/delivery-id-crlf"}
-"""A line break in a header is the end of it: what follows is another header, and nothing that HTTP could carry."""
+"""A line break ends a header: what follows is another one, and nothing that HTTP could carry in it."""
 
 CARRIED = [vector for vector in OURS if refused_by(vector) != "config" and vector["name"] not in BEYOND_HTTP]
 
@@ -289,12 +289,13 @@ SIGNED_WELL_AND_NO_JSON = {
 async def test_the_samples_are_judged_over_http_as_they_are_by_functions(
     listening: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    off, real = [0.0], time.time
-    monkeypatch.setattr(time, "time", lambda: real() + off[0])
+    stopped: list[float] = []
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: stopped[0] if stopped else real())
     hooks = {f"sample-{place}": hook_for(vector) for place, vector in enumerate(CARRIED)}
     async with listening(hooks=hooks) as listener:
         for name, vector in zip(hooks, CARRIED, strict=True):
-            off[0] = vector["now_unix"] - real() if "now_unix" in vector else 0.0
+            stopped[:] = [vector["now_unix"]] if "now_unix" in vector else []
             status, answer, sent = await sampled(listener, name, vector)
             stage = refused_by(vector)
             if vector["name"] in SIGNED_WELL_AND_NO_JSON:
@@ -310,7 +311,8 @@ async def test_the_samples_are_judged_over_http_as_they_are_by_functions(
                 assert sent.get("WWW-Authenticate", "").startswith(challenge)
             else:
                 assert status in {400, 415}, vector["name"]
-    assert len(CARRIED) == 104
+        stopped.clear()
+    assert len(CARRIED) > 100
     assert {scheme_of(vector) for vector in CARRIED} == READERS.keys() - {"path", "azure-devops"}
 
 
@@ -396,15 +398,15 @@ async def test_a_push_by_each_scheme_makes_staging_equal_to_live(
 
 
 async def test_a_deployer_that_can_only_call_a_url_is_challenged_and_then_let_in(listening: Start) -> None:
-    """Crafter Deployer's httpMethodCallProcessor sends no body, no header, and credentials only when asked."""
+    """A Deployer's httpMethodCallProcessor sends no body, no header, and credentials only when asked."""
     async with listening(hooks={"basic": own_hook("basic")}) as listener:
         status, _, sent = await listener.call("POST", "/hooks/basic", token=None)
         assert (status, sent["WWW-Authenticate"].split()[0]) == (401, "Basic")
-        good = aiohttp.BasicAuth("deployer", "a long password")
+        good = {"Authorization": "Basic ZGVwbG95ZXI6YSBsb25nIHBhc3N3b3Jk"}
         runs_made = []
         for _ in range(2):
             async with listener.session.post(
-                f"{listener.url}/hooks/basic", auth=good, skip_auto_headers=["Content-Type"]
+                f"{listener.url}/hooks/basic", headers=good, skip_auto_headers=["Content-Type"]
             ) as response:
                 assert response.status == 202
                 runs_made.append((await response.json())["runs"][0])
