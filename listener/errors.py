@@ -56,6 +56,7 @@ class UnauthorizedError(RequestError):
     """No credential, or one that does not cover what was asked for."""
 
     code = "unauthorized"
+    challenge: ClassVar[str] = "Bearer"
 
 
 class ForbiddenError(RequestError):
@@ -122,6 +123,11 @@ class SignatureRejectedError(RequestError):
     """The delivery does not carry a good signature."""
 
     code = "signature-rejected"
+
+    def __init__(self, message: str = "", *, challenge: str = "") -> None:
+        super().__init__(message)
+        self.challenge = challenge
+        """What the answer asks for in WWW-Authenticate; empty for nothing."""
 
 
 class MalformedDeliveryError(RequestError):

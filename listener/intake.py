@@ -53,6 +53,7 @@ class Intake:
         `StoreUnavailableError`.
         """
         try:
+            secret = self._verify(hook, delivery)
             acceptance = await self._receive(hook, delivery)
         except RequestError as error:
             self._log.log(
@@ -63,6 +64,8 @@ class Intake:
             20,
             "delivery",
             hook=hook.name,
+            # Its place in the configuration's list: a secret that no delivery names any more can go.
+            secret=secret,
             delivery=acceptance.delivery,
             runs=list(acceptance.runs),
             ignored=acceptance.ignored,
@@ -70,12 +73,17 @@ class Intake:
         )
         return acceptance
 
-    async def _receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
+    def _verify(self, hook: Hook, delivery: Delivery) -> int:
+        """Return the index of the secret that the delivery was signed with."""
         verdict = signatures.verify(
-            hook.scheme, hook.secrets, delivery.headers, delivery.body, delivery.received_at
+            hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
         )
         if isinstance(verdict, signatures.Rejected):
-            raise SignatureRejectedError(verdict.reason)
+            challenge = signatures.scheme_of(hook.scheme, hook.form).challenge
+            raise SignatureRejectedError(verdict.reason, challenge=challenge)
+        return verdict.secret
+
+    async def _receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
         facts = deliveries.read(hook, delivery)
         selected = deliveries.select(facts, hook, self._sites)
         now = self._clock()

@@ -23,7 +23,7 @@ from listener.store import open_store
 from listener.studio import StudioClient
 from listener.sync import Synchronizer
 from listener.upkeep import Upkeep
-from listener.web import Ports, application
+from listener.web import Ports, application, server_log
 from listener.worker import Worker
 
 
@@ -107,7 +107,11 @@ class System:
         server = self.settings.server
         # A body is never unpacked before it is verified, and a waiting caller may wait for long.
         self._runner = web.AppRunner(
-            self._application(), auto_decompress=False, access_log=None, shutdown_timeout=5.0
+            self._application(),
+            auto_decompress=False,
+            access_log=None,
+            logger=server_log(),
+            shutdown_timeout=5.0,
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, server.host, server.port, reuse_address=True)

@@ -6,7 +6,6 @@ import re
 import secrets
 import time
 import uuid
-from typing import Any
 
 from listener import config, signatures
 from listener.cli import address
@@ -14,15 +13,11 @@ from listener.cli.client import opened
 from listener.cli.failures import DONE, FAILED, UsageError
 from listener.cli.options import Commands, add_command, add_group, add_json, add_url
 from listener.cli.printing import document, say
-from listener.config import Settings
-from listener.deliveries import Hook
+from listener.config import Settings, resolved
+from listener.deliveries import READERS, Hook, Sample, Wanted
 from listener.errors import ConfigurationError
-
-_OPTIONS = {"github": {"site", "repository", "ref", "ping"}, "standard-webhooks": {"site", "ref"}}
-"""What of a delivery can be chosen, by scheme."""
-
-_Sample = tuple[str, dict[str, Any]]
-"""The event that a delivery tells of, and its payload."""
+from listener.signatures.standard_webhooks import PUBLIC
+from listener.sites import PLACEHOLDER
 
 
 def add(commands: Commands) -> None:
@@ -47,6 +42,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--id", metavar="ID", type=_id, help="the delivery's id (default: a new one)")
     parser.add_argument("--ping", action="store_true", help="send the ping of a new webhook instead")
+    parser.add_argument(
+        "--secret",
+        metavar="REFERENCE",
+        help="sign with the secret at file:PATH, env:NAME or credential:NAME, not the hook's first",
+    )
     add_url(parser)
     add_json(parser)
 
@@ -56,12 +56,14 @@ async def send(arguments: argparse.Namespace) -> int:
     settings = config.load(address.config_path(arguments))
     hook = _hook(settings, arguments.hook)
     _refuse_options(hook, arguments)
-    event, payload = (_push if hook.scheme == "github" else _publish)(settings, hook, arguments)
-    body = json.dumps(payload).encode()
+    secret = _secret(hook, arguments.secret)
     key = arguments.id or str(uuid.uuid4())
-    headers = signatures.sign(hook.scheme, hook.secrets[0], key, event, body, time.time())
+    sample = _sample(settings, hook, arguments, key)
+    body = json.dumps(sample.payload).encode()
+    headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
+    path = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
     async with opened(address.url(arguments), {}) as client:
-        status, phrase, answer = await client.send(f"/hooks/{hook.name}", body, headers)
+        status, phrase, answer = await client.send(path, body, {**sample.headers, **headers})
     return _tell(arguments, key, status, phrase, answer)
 
 
@@ -73,48 +75,66 @@ def _hook(settings: Settings, name: str) -> Hook:
 
 
 def _refuse_options(hook: Hook, arguments: argparse.Namespace) -> None:
-    for option in ("site", "repository", "ref", "ping"):
-        if getattr(arguments, option) and option not in _OPTIONS[hook.scheme]:
+    reader = READERS[hook.scheme]
+    missing = {"repository": not hook.repositories, "ping": reader.ping is None}
+    for option, absent in missing.items():
+        if absent and getattr(arguments, option):
             raise UsageError(
-                f"A delivery by the scheme {hook.scheme} has no {option}.", remedy=f"leave out --{option}"
+                f"A delivery to this hook, by the scheme {hook.scheme}, has no {option}.",
+                remedy=f"leave out --{option}",
             )
 
 
-def _push(settings: Settings, hook: Hook, arguments: argparse.Namespace) -> _Sample:
-    """Return what GitHub sends for a push, or for a new webhook, as far as it is of use.
-
-    https://docs.github.com/en/webhooks/webhook-events-and-payloads#push
-    """
-    repository = arguments.repository or _repository_of(hook, arguments.site)
-    if arguments.ping:
-        return "ping", {"zen": "Keep it logically awesome.", "repository": {"full_name": repository}}
-    site = hook.repositories.get(repository)
-    live = settings.sites.site(site).live if site else "live"
-    return "push", {
-        "ref": arguments.ref or f"refs/heads/{live}",
-        "before": secrets.token_hex(20),
-        "after": secrets.token_hex(20),
-        "created": False,
-        "deleted": False,
-        "repository": {"full_name": repository},
-    }
+def _secret(hook: Hook, reference: str | None) -> bytes:
+    """Return what to sign with: a public key can't."""
+    if reference is not None:
+        return resolved(reference).encode()
+    if hook.secrets[0].startswith(PUBLIC) and hook.scheme == "standard-webhooks":
+        raise UsageError(
+            "The hook has the sender's public key, which signs nothing.",
+            remedy="name the private one, whsk_, with --secret file:PATH",
+        )
+    return hook.secrets[0]
 
 
-def _repository_of(hook: Hook, site: str | None) -> str:
-    """Return the first repository that mirrors the site, or any site."""
+def _sample(settings: Settings, hook: Hook, arguments: argparse.Namespace, key: str) -> Sample:
+    """Return what the sender sends for a push to the live branch, or for a new webhook."""
+    reader = READERS[hook.scheme]
+    if arguments.ping and reader.ping is not None:
+        return reader.ping
+    repository = _repository(settings, hook, arguments) if hook.repositories else ""
+    named = hook.mirrored(repository) if repository else arguments.site or hook.site
+    site = named or _first(hook, settings)
+    live = settings.sites.site(site).live if site in settings.sites else "live"
+    wanted = Wanted(
+        key=key,
+        repository=repository,
+        site=site,
+        ref=arguments.ref,
+        branch=hook.branch or live,
+        before=secrets.token_hex(20),
+        after=secrets.token_hex(20),
+    )
+    return reader.sample(wanted, hook)
+
+
+def _repository(settings: Settings, hook: Hook, arguments: argparse.Namespace) -> str:
+    """Return the named repository, or else the first one that mirrors the site, or any site."""
+    if arguments.repository:
+        return str(arguments.repository)
     for repository, mirrored in hook.repositories.items():
-        if site in {None, mirrored}:
-            return repository
+        for site in [arguments.site] if arguments.site else [site.id for site in settings.sites]:
+            name = repository.replace(PLACEHOLDER, site)
+            if hook.mirrored(name) == (arguments.site or mirrored.replace(PLACEHOLDER, site)):
+                return name
     raise UsageError("The hook has no repository of that site.", remedy="see the hook's setting repositories")
 
 
-def _publish(settings: Settings, hook: Hook, arguments: argparse.Namespace) -> _Sample:
-    """Return what tells of a publish of one site."""
-    site = arguments.site or hook.site or min(hook.sites)
-    if arguments.ref:
-        return "publish", {"site_id": site, "ref": arguments.ref}
-    live = settings.sites.site(site).live if site in settings.sites else "live"
-    return "publish", {"site_id": site, "environment": live}
+def _first(hook: Hook, settings: Settings) -> str:
+    """Return a site that the hook may select, rather one with an entry of its own than a pattern."""
+    return min(
+        (site.id for site in settings.sites if site.id in hook.sites), default=min(hook.sites, default="")
+    )
 
 
 def _id(text: str) -> str:

@@ -15,10 +15,10 @@ from urllib.parse import quote, urlsplit
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
+from listener.config.hooks import made
 from listener.config.model import (
     Document,
     EnvironmentEntry,
-    HookEntry,
     HostEntry,
     RepositoryEntry,
     SiteEntry,
@@ -29,7 +29,7 @@ from listener.config.model import (
 )
 from listener.config.names import unix_seconds
 from listener.config.problems import refusal, shown
-from listener.config.references import Resolution, Surroundings, find, resolve
+from listener.config.references import Resolution, Surroundings, find, resolve, resolved
 from listener.config.rules import broken
 from listener.config.settings import (
     STORE_PREFIX,
@@ -43,8 +43,8 @@ from listener.config.settings import (
     to_dict,
 )
 from listener.config.stores import store_secrets, unverified
-from listener.deliveries import Hook
 from listener.runs import RetryPolicy
+from listener.signatures import spellings
 from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAddress, Site, SitePattern, Sites
 
 __all__ = [
@@ -58,6 +58,7 @@ __all__ = [
     "SyncSettings",
     "describe",
     "load",
+    "resolved",
     "to_dict",
 ]
 
@@ -67,11 +68,6 @@ SECRETS = ("hooks.*.secrets.*", "studio.token", "studio.management_token")
 DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
 
 SSH_PORT = 22
-
-BODY_LIMIT = 1 << 20
-"""Bytes."""
-BODY_LIMITS: Mapping[str, int] = {"github": 25 << 20}
-"""Bytes that a forge sends at most (https://docs.github.com/en/webhooks/webhook-events-and-payloads)."""
 
 
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -99,7 +95,7 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
             (_site(name, entry) for name, entry in document.sites.items() if "*" not in name),
             (SitePattern(name, _site(name, entry)) for name, entry in document.sites.items() if "*" in name),
         ),
-        hooks={name: _hook(name, entry) for name, entry in document.hooks.items()},
+        hooks={name: made(name, entry) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
         history=HistorySettings(**document.history.model_dump()),
@@ -113,7 +109,8 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
 def _secrets(document: Document) -> Iterator[str]:
     yield from store_secrets(document.store)
     for hook in document.hooks.values():
-        yield from hook.secrets
+        for secret in hook.secrets:
+            yield from spellings(hook.scheme, secret)
     if document.studio is not None:
         for token in filter(None, (document.studio.token, document.studio.management_token)):
             yield token
@@ -163,18 +160,6 @@ def _environment(
         entry.policy,
         carriers or [(repository, entry.branch or name)],
         follow=True if entry.follow is None else entry.follow,
-    )
-
-
-def _hook(name: str, entry: HookEntry) -> Hook:
-    return Hook(
-        name,
-        entry.scheme,
-        tuple(secret.encode() for secret in entry.secrets),
-        repositories=dict(entry.repositories),
-        sites=frozenset(entry.sites),
-        site=entry.site,
-        body_limit=BODY_LIMITS.get(entry.scheme, BODY_LIMIT),
     )
 
 

@@ -9,11 +9,14 @@ from pydantic.fields import FieldInfo
 from listener.access import Role
 from listener.config.names import (
     Address,
+    BodyPath,
     BranchName,
     Duration,
     Flag,
+    HeaderName,
     Keeping,
     Limit,
+    ListKey,
     LocalPath,
     Moment,
     Name,
@@ -110,6 +113,42 @@ class SiteEntry(Section):
     )
 
 
+class HmacSection(Section):
+    """How a sender signs, for the scheme hmac."""
+
+    header: HeaderName = Field(description="the header that the signature stands in, such as X-Signature")
+    algorithm: Literal["sha256", "sha512"] = Field("sha256", description="such as sha256")
+    encoding: Literal["hex", "base64"] = Field("hex", description="such as hex")
+    prefix: str = Field("", description="what stands before the signature, such as sha256=")
+    signature_key: ListKey | None = Field(
+        None, description="the key of the signature in a header such as t=1700000000,v1=…: here v1"
+    )
+    timestamp_key: ListKey | None = Field(
+        None, description="the key of the timestamp in a header such as t=1700000000,v1=…: here t"
+    )
+    timestamp_header: HeaderName | None = Field(
+        None, description="the header that is the timestamp, such as X-Timestamp"
+    )
+    signed: str | None = Field(None, description="the text that is signed, such as '{timestamp}.{body}'")
+    tolerance: Limit = Field(300.0, description="how far off the timestamp may be, such as 5m")
+
+
+class PayloadSection(Section):
+    """Where a body says what, for the schemes whose bodies are the sender's own."""
+
+    site: BodyPath = Field("site_id", description="the place of the site's id in the body, such as site_id")
+    repository: BodyPath | None = Field(
+        None, description="the place of the repository's full name, such as repository.full_name"
+    )
+    ref: BodyPath = Field("ref", description="the place of the full ref, such as ref")
+    branch: BodyPath = Field("environment", description="the place of the branch, such as environment")
+    event: BodyPath = Field("event", description="the place of the event, such as event")
+    id: BodyPath | None = Field(None, description="the place of the delivery's id, such as id")
+    id_header: HeaderName | None = Field(
+        None, description="the header that is the delivery's id, such as X-Delivery-Id"
+    )
+
+
 class HookEntry(Section):
     """A webhook endpoint."""
 
@@ -125,6 +164,19 @@ class HookEntry(Section):
     )
     site: str | None = Field(None, description="the one site that every delivery selects")
     sites: list[str] = Field(default_factory=list, description="a list of sites that a payload may select")
+    branch: BranchName | None = Field(
+        None, description="the branch of a publish, if it is not the site's live"
+    )
+    environments: list[str] = Field(
+        default_factory=list, description="a list of the environments that it may sync, such as [staging]"
+    )
+    events: list[str] = Field(
+        default_factory=list, description="a list of the events that tell of a publish, such as [publish]"
+    )
+    hmac: HmacSection | None = Field(None, description="a map of header and of how it is made")
+    payload: PayloadSection = Field(
+        default_factory=PayloadSection, description="a map of places in the body, such as {site: site_id}"
+    )
 
 
 class TokenEntry(Section):

@@ -206,7 +206,22 @@ User = Annotated[
 ]
 RepositoryName = Annotated[
     str,
-    matching(r"[^/\s]+/[^/\s]+", "is not a full repository name; write owner/name, as the forge shows it"),
+    matching(
+        r"[^/\x00-\x20\x7f](?:[^/\x00-\x1f\x7f]*/[^/\x00-\x20\x7f])+[^/\x00-\x1f\x7f]*",
+        "is not a full repository name; write owner/name, as the forge shows it",
+    ),
+]
+HeaderName = Annotated[
+    str,
+    matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "is not a header's name; write one such as X-Signature"),
+]
+ListKey = Annotated[str, matching(r"[A-Za-z0-9_.-]{1,32}", "is not a key in a header; write one such as v1")]
+BodyPath = Annotated[
+    str,
+    matching(
+        r"[^.\x00-\x1f\x7f]{1,64}(?:\.[^.\x00-\x1f\x7f]{1,64}){0,7}",
+        "is not a place in a body; write its key, with dots between keys that nest: repository.full_name",
+    ),
 ]
 Sha256 = Annotated[
     str,

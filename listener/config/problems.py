@@ -61,6 +61,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{meant}Known: {', '.join(words)}"
 
 
+def exposed(location: Location, path: Path) -> Problem:
+    """Return the problem of a file that others than its owner may open."""
+    return Problem(location, f"others than its owner may open {quoted(path)}; run chmod 600 {quoted(path)}")
+
+
 def refusal(path: Path, problems: Iterable[Problem]) -> ConfigurationError:
     """Return the error that lists every problem of a file, one a line, in the order of their places."""
     lines = sorted({str(problem) for problem in problems})

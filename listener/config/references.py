@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from listener.config.problems import Location, Problem, quoted
+from listener.errors import ConfigurationError
 
 PATHS: frozenset[Location] = frozenset(("ssh", key) for key in ("known_hosts", "identity", "agent", "config"))
 
@@ -80,6 +81,17 @@ def resolve(tree: Any, surroundings: Surroundings) -> Resolution:
     resolution = Resolution()
     resolution.tree = _resolved(tree, (), surroundings, resolution)
     return resolution
+
+
+def resolved(reference: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the text that a reference stands for; raise `ConfigurationError` where it stands for none."""
+    resolution = resolve(reference, Surroundings(Path.cwd(), environ))
+    if resolution.problems or not resolution.references:
+        reason = resolution.problems[0].text if resolution.problems else "is no reference"
+        raise ConfigurationError(
+            f"The reference {reason}.", remedy="write file:PATH, env:NAME or credential:NAME"
+        )
+    return str(resolution.tree)
 
 
 def _resolved(node: Any, location: Location, surroundings: Surroundings, resolution: Resolution) -> Any:

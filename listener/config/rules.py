@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from listener.config.hooks import broken_hook
 from listener.config.model import FOLLOW_CHOICE
 from listener.config.names import branch_fault, plain_path
-from listener.config.problems import Location, Problem, nearest, quoted, shown
+from listener.config.problems import Location, Problem, exposed, nearest, quoted, shown
 from listener.config.references import Resolution, Surroundings, find
-from listener.signatures import SCHEMES
 from listener.sites import PLACEHOLDER, Access, RepositoryAddress, Site, SitePattern
-
-SELECTORS = {"github": ("repositories",), "standard-webhooks": ("site", "sites")}
-"""The settings of which a hook of a scheme has exactly one: they say what its deliveries may select."""
 
 STUDIO_TOKENS = ("token", "management_token")
 
@@ -35,13 +32,14 @@ def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Probl
     yield from _detours(tree)
     for pattern in ("hooks.*.repositories.*", "hooks.*.site", "tokens.*.sites.*"):
         yield from _known_site(tree, pattern)
+    yield from _known(tree, "environment", "sites.*.environments", "hooks.*.environments.*")
     yield from _known_site(tree, "hooks.*.sites.*", patterns=True)
     yield from _repositories(tree)
     yield from _placeholders(tree)
     yield from _environments(tree)
     for location, hook in find(tree, "hooks.*"):
         if isinstance(hook, dict):
-            yield from _hook(location, hook, resolution)
+            yield from broken_hook(location, hook, resolution)
     for location, token in find(tree, "tokens.*"):
         if isinstance(token, dict):
             yield from _token(location, token)
@@ -64,6 +62,8 @@ def _known_site(tree: Any, place: str, *, patterns: bool = False) -> Iterator[Pr
     sites = [str(location[-1]) for location, _ in find(tree, "sites.*")]
     for location, value in find(tree, place):
         if not isinstance(value, str) or (value in sites and (patterns or "*" not in value)):
+            continue
+        if PLACEHOLDER in value and place == "hooks.*.repositories.*":
             continue
         if not any("*" in text and SitePattern(text, _NOWHERE).matches(value) for text in sites):
             known = sites if patterns else [each for each in sites if "*" not in each]
@@ -198,39 +198,6 @@ def _beside(own: list[tuple[str, str, str]], carriers: list[tuple[Location, tupl
     return any(key[:2] == mine[:2] for mine in own for _, key in carriers)
 
 
-def _hook(location: Location, hook: dict[str, Any], resolution: Resolution) -> Iterator[Problem]:
-    scheme = hook.get("scheme")
-    if not isinstance(scheme, str):
-        return
-    if scheme not in SELECTORS:
-        yield Problem((*location, "scheme"), f"is no scheme; {nearest(scheme, SELECTORS)}")
-        return
-    yield from _selection(location, hook, scheme)
-    for at, secret in find(hook, "secrets.*"):
-        place = (*location, *at)
-        if isinstance(secret, str) and place not in resolution.unresolved:
-            fault = SCHEMES[scheme].fault(secret.encode())
-            if fault:
-                yield Problem(place, fault)
-        if place in resolution.exposed:
-            yield _exposed(place, resolution.exposed[place])
-
-
-def _selection(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
-    wanted = SELECTORS[scheme]
-    given = [key for key in ("repositories", "site", "sites") if hook.get(key)]
-    for key in given:
-        if key not in wanted:
-            yield Problem(
-                (*location, key), f"is no setting of the scheme {scheme}; write {' or '.join(wanted)}"
-            )
-    fitting = [key for key in given if key in wanted]
-    if not fitting:
-        yield Problem(location, f"selects no site; write {' or '.join(wanted)}")
-    if len(fitting) > 1:
-        yield Problem(location, f"has {' and '.join(fitting)}; write one of them")
-
-
 def _token(location: Location, token: dict[str, Any]) -> Iterator[Problem]:
     place = (*location, "sites")
     if token.get("role") == "member" and not token.get("sites"):
@@ -254,7 +221,7 @@ def _studio(resolution: Resolution) -> Iterator[Problem]:
 
 def _studio_token(place: Location, token: Any, resolution: Resolution) -> Iterator[Problem]:
     if place in resolution.exposed:
-        yield _exposed(place, resolution.exposed[place])
+        yield exposed(place, resolution.exposed[place])
     if token is None:
         yield Problem(place, "is empty; write the token, or remove the setting")
     if isinstance(token, str) and place not in resolution.unresolved and not _TOKEN.fullmatch(token):
@@ -292,7 +259,7 @@ def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Ite
         # The path is not shown: somebody may have put the key itself here.
         yield Problem(location, f"is not the path of {what}; {remedy}")
     elif key == "identity" and surroundings.exposed(path, mode):
-        yield _exposed(location, path)
+        yield exposed(location, path)
     elif key == "config" and mode & (stat.S_IWGRP | stat.S_IWOTH):
         shown_path = quoted(path)
         yield Problem(
@@ -329,7 +296,3 @@ _SSH_FILES: Mapping[str, tuple[str, Callable[[int], bool], int, str]] = {
     ),
 }
 """What must be at each path: in words, as a file's kind, what must be allowed, and what to do."""
-
-
-def _exposed(location: Location, path: Path) -> Problem:
-    return Problem(location, f"others than its owner may open {quoted(path)}; run chmod 600 {quoted(path)}")

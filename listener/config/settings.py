@@ -7,8 +7,9 @@ from typing import Any
 
 from listener.access import Token
 from listener.config.stores import told
-from listener.deliveries import Hook
+from listener.deliveries import READERS, Hook
 from listener.runs import RetryPolicy
+from listener.signatures import PATH
 from listener.sites import Access, Environment, Host, Site, Sites
 
 STORE_PREFIX = "sqlite:///"
@@ -167,7 +168,10 @@ def _hook_line(hook: Hook) -> str:
     secrets = "1 secret" if len(hook.secrets) == 1 else f"{len(hook.secrets)} secrets"
     selects = [f"{repository} is {site}" for repository, site in hook.repositories.items()]
     selects += sorted(hook.sites) + ([hook.site] if hook.site else [])
-    return f"hook {hook.name}: POST /hooks/{hook.name}, scheme {hook.scheme}, {secrets}, {', '.join(selects)}"
+    selects += [f"branch {hook.branch}"] if hook.branch else []
+    selects += [f"environment {name} only" for name in sorted(hook.environments)]
+    path = f"/hooks/{hook.name}" + ("/SECRET" if hook.scheme == PATH else "")
+    return f"hook {hook.name}: POST {path}, scheme {hook.scheme}, {secrets}, {', '.join(selects)}"
 
 
 def _token_line(token: Token) -> str:
@@ -229,6 +233,11 @@ def _hook_dict(hook: Hook) -> dict[str, Any]:
         "repositories": dict(hook.repositories),
         "site": hook.site,
         "sites": sorted(hook.sites),
+        "branch": hook.branch,
+        "environments": sorted(hook.environments),
+        "events": sorted(hook.events),
+        "hmac": None if hook.form is None else asdict(hook.form),
+        "payload": asdict(hook.payload) if READERS[hook.scheme].configurable else None,
         "body_limit": hook.body_limit,
     }
 

@@ -21,7 +21,7 @@ from listener.sync import Synchronizer
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
-from listener.web.hooks import Hooks
+from listener.web.hooks import Hooks, shown_path
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
@@ -120,13 +120,13 @@ def _errors_and_log(log: Log) -> Middleware:
         except ConnectionResetError:
             raise
         except Exception as error:
-            log.log(40, "defect", method=request.method, path=request.path, exc_info=error)
+            log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
             response = _render(request, ListenerError("The listener met a defect; its log has it."))
         log.log(
             10 if request.path in PROBES else 20,
             "request",
             method=request.method,
-            path=request.path,
+            path=shown_path(request.path),
             status=response.status,
             client=request.remote,
             seconds=round(time.monotonic() - started, 4),

@@ -78,12 +78,15 @@ def as_problem(error: ListenerError) -> web.Response:
         if error.remedy:
             problem["remedy"] = error.remedy
     response = web.json_response(problem, status=status, content_type="application/problem+json")
-    return _finished(response, status, challenge=isinstance(error, UnauthorizedError))
+    challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
+    return _finished(response, status, challenge)
 
 
-def _finished(response: web.Response, status: HTTPStatus, *, challenge: bool = True) -> web.Response:
+def _finished(
+    response: web.Response, status: HTTPStatus, challenge: str = UnauthorizedError.challenge
+) -> web.Response:
     if status is HTTPStatus.UNAUTHORIZED and challenge:
-        response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers["WWW-Authenticate"] = challenge
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER
     if status in CLOSING:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from listener import signatures
+from listener import config, signatures
+from listener.config import Settings
+from listener.deliveries import READERS, Wanted
+from listener.errors import ConfigurationError
 from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
+from listener.system import System
 from tests.e2e.conftest import Start
-from tests.listening import GITHUB_SECRET, Client, push, signed
-from tests.unit.test_signatures import SAMPLES, body_of, headers_of
+from tests.listening import Client, client, configuration, daemon, push, signed, written
+from tests.vectors import OURS, body_of, headers_of, hmac_of, refused_by, scheme_of, secrets_of
 
 BUSY = {"quiet": 0.2, "patience": 60, "backoff": 0.1, "backoff_most": 0.5}
 HOLD = "/api/v1/sites/mysite/environments/staging/hold"
@@ -252,33 +258,242 @@ async def test_a_hostile_site_id_is_looked_up_and_nothing_else(listening: Start)
         assert status == 202
 
 
-async def test_the_samples_are_judged_over_http_as_they_are_by_functions(listening: Start) -> None:
-    """HTTP itself refuses some header values: those samples stay with the functions."""
-    hooks = {
-        "sample": {
-            "scheme": "github",
-            "secrets": [GITHUB_SECRET],
-            "repositories": {"octocat/Hello-World": "mysite"},
-        }
-    }
-    judged = 0
+BEYOND_HTTP = {"github/delivery-id-crlf"}
+"""A line break ends a header: what follows is another one, and nothing that HTTP could carry in it."""
+
+CARRIED = [vector for vector in OURS if refused_by(vector) != "config" and vector["name"] not in BEYOND_HTTP]
+
+
+def hook_for(vector: dict[str, Any]) -> dict[str, Any]:
+    """A hook that verifies a vector; pushes to a forge's other branches select nothing, whatever they say."""
+    scheme, hmac = scheme_of(vector), hmac_of(vector)
+    selecting = (
+        {"site": "mysite"}
+        if READERS[scheme].configurable
+        else {"repositories": {"MYPROJECT/{site}": "{site}", **dict.fromkeys(REPOSITORIES, "mysite")}}
+    )
+    own = {"hmac": hmac} if hmac else {}
+    return {"scheme": scheme, "secrets": secrets_of(vector), **selecting, **own}
+
+
+REPOSITORIES = ("octocat/Hello-World", "mike/diaspora", "gitea/webhooks", "team/site", "MYPROJECT/test-repo")
+
+SIGNED_WELL_AND_NO_JSON = {
+    "github/official-hello-world",
+    "github/gidgethub-bytes",
+    "bitbucket-cloud/official-hello-world",
+    "bitbucket-dc/official-hello-world",
+}
+
+
+async def test_the_samples_are_judged_over_http_as_they_are_by_functions(
+    listening: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[float] = []
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: stopped[0] if stopped else real())
+    hooks = {f"sample-{place}": hook_for(vector) for place, vector in enumerate(CARRIED)}
     async with listening(hooks=hooks) as listener:
-        for vector in SAMPLES:
-            if vector["scheme"] != "github" or vector.get("secret") != GITHUB_SECRET:
-                continue
-            headers = [(name.decode(), value.decode("utf-8")) for name, value in headers_of(vector)]
-            if any("\r" in value or "\n" in value for _, value in headers):
-                continue
-            url = f"{listener.url}/hooks/sample"
-            async with listener.session.post(url, data=body_of(vector), headers=headers) as response:
-                status = response.status
-            if vector["name"] == "github/official-hello-world":
-                assert status in {400, 415}, "it is signed well, and is no JSON"
-            elif vector["expect"] == "accept":
-                assert status in {200, 202}, vector["name"]
+        for name, vector in zip(hooks, CARRIED, strict=True):
+            stopped[:] = [vector["now_unix"]] if "now_unix" in vector else []
+            status, answer, sent = await sampled(listener, name, vector)
+            stage = refused_by(vector)
+            if vector["name"] in SIGNED_WELL_AND_NO_JSON:
+                assert status in {400, 415}, vector["name"]
+            elif not stage:
+                assert status in {200, 202}, (vector["name"], answer)
+                expected = vector.get("expect_event", {})
+                if expected.get("kind") == "push" and expected.get("ref"):
+                    assert expected["ref"] in answer["ignored"]
+            elif stage == "signature":
+                assert (status, answer["title"]) == (401, "Unauthorized"), vector["name"]
+                challenge = {"basic": "Basic", "bearer": "Bearer"}.get(vector["scheme"], "")
+                assert sent.get("WWW-Authenticate", "").startswith(challenge)
             else:
-                assert status == 401 if vector["stage"] == "signature" else status in {400, 415}, vector[
-                    "name"
-                ]
-            judged += 1
-    assert judged > 25
+                assert status in {400, 415}, vector["name"]
+        stopped.clear()
+    assert len(CARRIED) > 100
+    assert {scheme_of(vector) for vector in CARRIED} == READERS.keys() - {"path", "azure-devops"}
+
+
+async def sampled(listener: Client, hook: str, vector: dict[str, Any]) -> tuple[int, Any, Any]:
+    """The answer to a vector."""
+    headers = [(name.decode(), value.decode("utf-8")) for name, value in headers_of(vector)]
+    query = vector.get("path", "").partition("?")[2]
+    async with listener.session.post(
+        f"{listener.url}/hooks/{hook}?{query}".rstrip("?"),
+        data=body_of(vector) or None,
+        headers=headers,
+        skip_auto_headers=["Content-Type"],
+    ) as response:
+        return response.status, await response.json(content_type=None), response.headers
+
+
+async def test_a_sample_with_a_secret_that_is_none_starts_nothing(configured: Callable[..., Path]) -> None:
+    vectors = [vector for vector in OURS if refused_by(vector) == "config"]
+    assert len(vectors) >= 4
+    for vector in vectors:
+        with pytest.raises(ConfigurationError, match=r"hooks\.sample\.secrets\.0: is "):
+            config.load(configured(hooks={"sample": hook_for(vector)}))
+
+
+OWN_SECRETS = {
+    "gitlab": "gl-6f1c0f2f-secret-token",
+    "gitea": "a secret of ours",
+    "forgejo": "a secret of ours",
+    "gogs": "a secret of ours",
+    "github": "a secret of ours",
+    "bitbucket": "a secret of ours",
+    "azure-devops": "azure:a long password",
+    "standard-webhooks": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "hmac": "a secret of ours",
+    "basic": "deployer:a long password",
+    "bearer": "9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+    "path": "0123456789abcdef-path",
+}
+
+
+def own_hook(scheme: str, **more: Any) -> dict[str, Any]:
+    """A hook of a scheme for the one site."""
+    selecting = (
+        {"site": "mysite"} if READERS[scheme].configurable else {"repositories": {"acme/{site}": "{site}"}}
+    )
+    form = {"hmac": {"header": "X-Own-Signature", "timestamp_header": "X-Own-Time"}}
+    return {
+        "scheme": scheme,
+        "secrets": [OWN_SECRETS[scheme]],
+        **selecting,
+        **(form if scheme == "hmac" else {}),
+        **more,
+    }
+
+
+def own_delivery(settings: Settings, scheme: str, secret: str) -> tuple[str, bytes, dict[str, str]]:
+    """Path, body and headers of a push to live, as the sender makes them."""
+    hook = settings.hooks[scheme]
+    wanted = Wanted("d-1", "acme/mysite", "mysite", None, "live", "1" * 40, "2" * 40)
+    sample = READERS[scheme].sample(wanted, hook)
+    body = json.dumps(sample.payload).encode()
+    headers = signatures.sign(scheme, secret.encode(), "d-1", sample.event, body, time.time(), hook.form)
+    return f"/hooks/{scheme}" + (f"/{secret}" if scheme == "path" else ""), body, headers
+
+
+async def test_a_push_by_each_scheme_makes_staging_equal_to_live(
+    configured: Callable[..., Path], published: Published
+) -> None:
+    settings = config.load(configured(hooks={scheme: own_hook(scheme) for scheme in READERS}))
+    async with System(settings) as system:
+        await system.listen()
+        async with client(f"http://127.0.0.1:{system.port}") as listener:
+            for scheme in READERS:
+                path, body, headers = own_delivery(settings, scheme, OWN_SECRETS[scheme])
+                status, answer, _ = await listener.call("POST", path, token=None, data=body, headers=headers)
+                assert status == 202, (scheme, answer)
+                assert (await listener.ended(answer["runs"][0]))["state"] == "succeeded"
+                wrong = OWN_SECRETS[scheme][:-2] + "AA"
+                path, body, headers = own_delivery(settings, scheme, wrong)
+                status, _, _ = await listener.call("POST", path, token=None, data=body, headers=headers)
+                assert status == (404 if scheme == "path" else 401)
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_a_deployer_that_can_only_call_a_url_is_challenged_and_then_let_in(listening: Start) -> None:
+    """A Deployer's httpMethodCallProcessor sends no body, no header, and credentials only when asked."""
+    async with listening(hooks={"basic": own_hook("basic")}) as listener:
+        status, _, sent = await listener.call("POST", "/hooks/basic", token=None)
+        assert (status, sent["WWW-Authenticate"].split()[0]) == (401, "Basic")
+        good = {"Authorization": "Basic ZGVwbG95ZXI6YSBsb25nIHBhc3N3b3Jk"}
+        runs_made = []
+        for _ in range(2):
+            async with listener.session.post(
+                f"{listener.url}/hooks/basic", headers=good, skip_auto_headers=["Content-Type"]
+            ) as response:
+                assert response.status == 202
+                runs_made.append((await response.json())["runs"][0])
+                await listener.ended(runs_made[-1])
+        assert runs_made[0] != runs_made[1], "the second is no repeated one: it has no id"
+
+
+async def test_a_path_s_secret_is_hidden_and_known_to_no_other_hook(listening: Start) -> None:
+    hooks = {"path": own_hook("path"), "basic": own_hook("basic")}
+    async with listening(hooks=hooks) as listener:
+        secret = OWN_SECRETS["path"]
+        _, unknown, _ = await listener.call("POST", f"/hooks/nosuch/{secret}", token=None)
+        for path in ("path", "path/", f"path/{secret}x", f"path/{secret}/", f"basic/{secret}", "path/%ff"):
+            url = URL(f"{listener.url}/hooks/{path}", encoded=True)
+            async with listener.session.post(url) as response:
+                assert response.status == 404
+                answer = await response.json(content_type=None)
+                assert answer["title"] == unknown["title"]
+        status, _, _ = await listener.call("POST", f"/hooks/path/{secret}", token=None)
+        assert status == 202
+
+
+RAW_REQUESTS = (
+    "POST /hooks/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "GET /hooks/path/{0} HTTP/1.1\r\nHost: x\r\n\r\n",
+    "POST /hooks/path/{0}/more HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /hooks/wrong/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /hooks/path/{0}x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /hooks/path%2F{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST //hooks//path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /HOOKS/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /proxied/hooks/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST http://x/hooks/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "POST /hooks/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n",
+    "POST /hooks/path/{0} HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "POST /hooks/path/{0} HTTP/1.1\r\nHost: x\r\nBad header\r\n\r\n",
+    "POST /hooks/path/{0} HTTP/9\r\nHost: x\r\n\r\n",
+    "POST /hooks/path/{0}\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "/hooks/path/{0}\r\n\r\n",
+)
+
+
+@pytest.mark.parametrize("shown", ["0123456789abcdef-path", "an-older-secret-of-it"])
+async def test_no_log_line_shows_a_path_s_secret_nor_what_was_one(
+    tmp_path: Path, sshd: Sshd, published: Published, shown: str
+) -> None:
+    hooks = {"path": own_hook("path")}
+    file = written(tmp_path, configuration(tmp_path, sshd, published.path, hooks=hooks))
+    async with daemon(file) as running:
+        for request in RAW_REQUESTS:
+            port = int(running.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request.format(shown).encode())
+            assert await reader.read(1 << 16)
+            writer.close()
+        events = running.events()
+        text = running.log.read_text()
+    assert shown not in text
+    paths = [event["path"] for event in events if event["event"] == "request"]
+    assert paths.count("/hooks/path/[redacted]") >= 3
+    assert len(paths) >= 10
+
+
+async def test_the_log_tells_which_secret_a_delivery_was_made_with_and_never_the_secret(
+    configured: Callable[..., Path],
+) -> None:
+    secrets = ["an old secret", "a new secret"]
+    settings = config.load(configured(hooks={"gitea": own_hook("gitea", secrets=secrets)}))
+    lines: list[dict[str, Any]] = []
+    async with System(settings) as system:
+        system.intake._log = Lines(lines)
+        await system.listen()
+        async with client(f"http://127.0.0.1:{system.port}") as listener:
+            for secret in [*reversed(secrets), "neither"]:
+                path, body, headers = own_delivery(settings, "gitea", secret)
+                await listener.call("POST", path, token=None, data=body, headers=headers)
+    assert [line.get("secret") for line in lines if line["event"] == "delivery"] == [1, 0]
+    (refused,) = [line for line in lines if line["event"] == "delivery refused"]
+    assert refused["reason"] == "the signature is not made with a secret of this hook"
+    assert not any(secret in str(lines) for secret in secrets)
+
+
+class Lines:
+    """A log that is a list."""
+
+    def __init__(self, lines: list[dict[str, Any]]) -> None:
+        self._lines = lines
+
+    def log(self, level: int, event: str, **facts: Any) -> None:
+        self._lines.append({"event": event, **facts})

@@ -12,7 +12,9 @@ import yaml
 from listener import config
 from listener.access import Role
 from listener.config import Settings, describe, load, to_dict
+from listener.deliveries import Payload
 from listener.errors import ConfigurationError
+from listener.signatures import Form
 from listener.sites import Policy
 
 STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -153,9 +155,11 @@ def test_a_duration_is_seconds_or_has_a_unit(folder: Folder, written: object, se
     assert folder.load(changed("sync/patience", written)).sync.patience == seconds
 
 
+OWN = {"scheme": "hmac", "secrets": ["file:forge-secret"], "site": "mysite", "hmac": {"header": "X-Sign"}}
+
 REFUSED = [
     # settings that there are not, and those that are missing
-    ("hooks/forge/secret", "x", "hooks.forge.secret: is no setting; did you mean secrets? Known: repos"),
+    ("hooks/forge/secret", "x", "hooks.forge.secret: is no setting; did you mean secrets? Known: branch"),
     (
         "metrics",
         {},
@@ -273,7 +277,7 @@ REFUSED = [
     ("hooks/forge/secrets", [], "secrets: is empty: write a list of one or more secrets"),
     ("hooks/forge/secrets/0", "", "hooks.forge.secrets.0: is empty"),
     ("hooks/publisher/secrets/0", "plain", "secrets.0: is no secret of Standard Webhooks; write whsec_"),
-    ("hooks/forge/scheme", "githab", "hooks.forge.scheme: is no scheme; did you mean github? Known: github"),
+    ("hooks/forge/scheme", "githubb", "hooks.forge.scheme: is no scheme; did you mean github? Known: azure"),
     ("hooks/forge/repositories", {}, "hooks.forge: selects no site; write repositories"),
     ("hooks/forge/repositories", {"mysite": "mysite"}, "repositories.mysite: is not a full repository name"),
     ("hooks/forge/repositories", {"a/b": "yoursite"}, "a/b: names no configured site; did you mean mysite?"),
@@ -285,6 +289,68 @@ REFUSED = [
     ("hooks/publisher/sites", ["x"], "hooks.publisher.sites.0: names no configured site; Known: mysite"),
     ("hooks/publisher/sites", [], "hooks.publisher: selects no site; write site or sites"),
     ("hooks/publisher/site", "mysite", "hooks.publisher: has site and sites; write one of them"),
+    ("hooks/forge/branch", "refs/heads/main", "hooks.forge.branch: is a full ref"),
+    (
+        "hooks/forge/environments",
+        ["stagin"],
+        "hooks.forge.environments.0: names no configured environment; did you mean staging? Known: qa, sta",
+    ),
+    ("hooks/forge/repositories", {"acme/{site}": "mysite"}, '"acme/{site}": must hold {site} once on both'),
+    ("hooks/forge/repositories", {"acme/x": "{site}"}, "must hold {site} once on both sides or on none"),
+    ("hooks/forge/repositories", {"{site}/{site}": "{site}"}, "write one such as 'acme/{site}': '{site}'"),
+    ("hooks/forge/repositories", {"/acme/x": "mysite"}, "is not a full repository name"),
+    ("hooks/forge/repositories", {"acme//x": "mysite"}, "is not a full repository name"),
+    ("hooks/forge/repositories", {"acme/x/": "mysite"}, "is not a full repository name"),
+    ("hooks/forge/payload", {"site": "s"}, "hooks.forge.payload: is no setting of the scheme github"),
+    ("hooks/forge/events", ["push"], "hooks.forge.events: is no setting of the scheme github"),
+    ("hooks/forge/hmac", {"header": "X"}, "hooks.forge.hmac: is no setting of the scheme github"),
+    ("hooks/forge/scheme", "hmac", "hooks.forge.hmac: is missing: a map of header and of how it is made"),
+    ("hooks/forge/scheme", "basic", "hooks.forge.secrets.0: is no user and password; write user:password"),
+    ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: is no part of a path; write 16 or more"),
+    ("hooks/forge/scheme", "bearer", "payload.repository: goes with the hook's repositories; write both"),
+    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: goes with the hook's repositories"),
+    ("hooks/publisher/payload", {"site": "a..b"}, "hooks.publisher.payload.site: is not a place in a body"),
+    ("hooks/publisher/payload", {"id": "id"}, "payload.id: is no setting of the scheme standard-webhooks"),
+    (
+        "hooks/own",
+        {**OWN, "payload": {"id": "a", "id_header": "B"}},
+        "id_header: stands beside id; write one",
+    ),
+    ("hooks/own", {**OWN, "payload": {"id_header": "Cookie"}}, "id_header: holds a credential; write the h"),
+    ("hooks/own", {**OWN, "hmac": {}}, "hooks.own.hmac.header: is missing: the header that the signature"),
+    ("hooks/own", {**OWN, "hmac": {"header": "a b"}}, "hooks.own.hmac.header: is not a header's name"),
+    ("hooks/own", {**OWN, "hmac": {"header": "X", "algorithm": "sha1"}}, "must be 'sha256' or 'sha512'"),
+    ("hooks/own", {**OWN, "hmac": {"header": "X", "tolerance": 0}}, "hooks.own.hmac.tolerance: is 0"),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "timestamp_key": "t"}},
+        "hooks.own.hmac.timestamp_key: needs signature_key",
+    ),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "signature_key": "v", "timestamp_key": "v"}},
+        "hooks.own.hmac.timestamp_key: is the signature's key too",
+    ),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "signature_key": "v", "prefix": "p"}},
+        "hooks.own.hmac.prefix: has no meaning in a list of keys",
+    ),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "signature_key": "v", "timestamp_key": "t", "timestamp_header": "T"}},
+        "hooks.own.hmac.timestamp_key: stands beside timestamp_header; write one of them",
+    ),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "signed": "{timestamp}.{body}"}},
+        "hooks.own.hmac.signed: must hold {body}, and no {timestamp} where there is none, once; write",
+    ),
+    (
+        "hooks/own",
+        {**OWN, "hmac": {"header": "X", "timestamp_header": "T", "signed": "{body}"}},
+        "hooks.own.hmac.signed: must hold {body} and {timestamp} once; write one such as '{time",
+    ),
     # tokens
     ("tokens/0/sha256", "A" * 64, "tokens.0.sha256: is not a SHA-256; write the 64 lower-case hex digits"),
     ("tokens/0/sha256", "b" * 64, "tokens.1.sha256: is the same as tokens.0.sha256"),
@@ -442,3 +508,77 @@ def test_what_was_understood_is_told_without_secrets(folder: Folder) -> None:
     everything = f"{lines}{json.dumps(values)}{loaded!r}"
     for secret in ("Secret to Everybody", "another one", STANDARD_SECRET):
         assert secret not in everything
+
+
+HOOKS: dict[str, dict[str, Any]] = {
+    "gitlab": {
+        "scheme": "gitlab",
+        "secrets": ["gl-token", STANDARD_SECRET],
+        "repositories": {"acme/web/{site}": "{site}", "My Team/my site": "mysite"},
+        "branch": "main",
+        "environments": ["staging"],
+    },
+    "stripe": {
+        "scheme": "hmac",
+        "secrets": ["a secret"],
+        "sites": ["mysite"],
+        "events": ["site.published"],
+        "hmac": {
+            "header": "Stripe-Signature",
+            "signature_key": "v1",
+            "timestamp_key": "t",
+            "tolerance": "1m",
+        },
+        "payload": {"site": "data.site", "id": "id"},
+    },
+    "deployer": {"scheme": "basic", "secrets": ["deployer:a long password"], "site": "mysite"},
+    "last": {"scheme": "path", "secrets": ["0123456789abcdef"], "site": "mysite"},
+}
+
+
+def test_every_setting_of_a_hook_becomes_the_core_s_own_values(folder: Folder) -> None:
+    hooks = folder.load(changed("hooks", HOOKS)).hooks
+    gitlab, stripe, deployer = hooks["gitlab"], hooks["stripe"], hooks["deployer"]
+    assert (gitlab.branch, gitlab.environments, gitlab.body_limit) == (
+        "main",
+        frozenset({"staging"}),
+        25 << 20,
+    )
+    assert gitlab.mirrored("acme/web/mysite") == "mysite"
+    assert gitlab.mirrored("My Team/my site") == "mysite"
+    assert stripe.form == Form(
+        "Stripe-Signature",
+        signature_key="v1",
+        timestamp_key="t",
+        signed="{timestamp}.{body}",
+        tolerance=60,
+    )
+    assert (stripe.payload, stripe.events) == (
+        Payload(site="data.site", id="id"),
+        frozenset({"site.published"}),
+    )
+    assert (deployer.form, deployer.payload, deployer.body_limit) == (None, Payload(), 1 << 20)
+
+
+def test_every_setting_of_a_hook_is_told_without_its_secret(folder: Folder) -> None:
+    loaded = folder.load(changed("hooks", HOOKS))
+    lines, values = describe(loaded), to_dict(loaded)["hooks"]
+    assert (
+        "hook gitlab: POST /hooks/gitlab, scheme gitlab, 2 secrets, acme/web/{site} is {site}, "
+        "My Team/my site is mysite, branch main, environment staging only"
+    ) in lines
+    assert "hook last: POST /hooks/last/SECRET, scheme path, 1 secret, mysite" in lines
+    assert (values["gitlab"]["hmac"], values["gitlab"]["payload"]) == (None, None)
+    assert values["stripe"]["hmac"]["timestamp_key"] == "t"
+    assert values["stripe"]["payload"]["site"] == "data.site"
+    everything = f"{lines}{json.dumps(values)}{loaded!r}"
+    for hook in HOOKS.values():
+        for secret in hook["secrets"]:
+            assert secret not in everything
+    assert b"a long password" in loaded.secrets
+    assert b"ZGVwbG95ZXI6YSBsb25nIHBhc3N3b3Jk" in loaded.secrets
+
+
+def test_without_a_timestamp_the_body_alone_is_signed(folder: Folder) -> None:
+    form = folder.load(changed("hooks/own", OWN)).hooks["own"].form
+    assert form == Form("X-Sign", signed="{body}")

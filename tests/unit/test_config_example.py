@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.config import describe, load, to_dict
+from listener.config.hooks import SELECTORS
 from listener.config.model import Document, Section
-from listener.config.rules import SELECTORS
 from listener.errors import ConfigurationError
 
 FOLDER = Path(__file__).parents[2] / "config"

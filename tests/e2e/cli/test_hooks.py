@@ -1,9 +1,13 @@
 """`hook send`."""
 
+from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from listener.deliveries import READERS
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell, varied
@@ -49,6 +53,66 @@ async def test_a_test_delivery_by_standard_webhooks_names_its_site(
         wrong = await shell("hook", "send", "publisher", "--repository", "acme/mysite")
     assert (wrong.status, wrong.out) == (2, "")
     assert wrong.err.splitlines()[-1] == "remedy: leave out --repository"
+
+
+SCHEMES = {
+    "gitlab": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+    "gitea": ["a secret"],
+    "forgejo": ["a secret"],
+    "gogs": ["a secret"],
+    "bitbucket": ["a secret"],
+    "azure-devops": ["azure:a long password"],
+    "hmac": ["a secret"],
+    "basic": ["deployer:a long password"],
+    "bearer": ["9f8e7d6c5b4a39281706f5e4d3c2b1a0"],
+    "path": ["0123456789abcdef-path"],
+}
+
+
+async def test_a_test_delivery_is_signed_by_each_scheme(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    forge, own = {"repositories": {"acme/{site}": "{site}"}}, {"site": "mysite"}
+    hooks: dict[str, Any] = {
+        scheme: {"scheme": scheme, "secrets": secrets, **(own if READERS[scheme].configurable else forge)}
+        for scheme, secrets in SCHEMES.items()
+    }
+    hooks["hmac"]["hmac"] = {"header": "X-Own", "timestamp_header": "X-Time"}
+    config = written(tmp_path, configuration(tmp_path, sshd, published.path, hooks=hooks))
+    shell = Shell(config)
+    async with daemon(config):
+        for scheme, reader in READERS.items():
+            if scheme in hooks:
+                done = await shell("hook", "send", scheme, "--site", "mysite")
+                assert (done.status, done.out[:13]) == (0, "202 Accepted:"), scheme
+            if scheme in hooks and reader.ping is not None:
+                done = await shell("hook", "send", scheme, "--ping", "--json")
+                assert (done.status, done.document["status"]) == (0, 200)
+                assert "tells of no publish" in done.document["answer"]["ignored"]
+
+
+async def test_a_test_delivery_for_a_public_key_is_signed_with_the_private_one_that_is_named(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    key = Ed25519PrivateKey.generate()
+    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    hook = {
+        "scheme": "standard-webhooks",
+        "secrets": [f"whpk_{b64encode(public).decode()}"],
+        "site": "mysite",
+    }
+    config = written(tmp_path, configuration(tmp_path, sshd, published.path, hooks={"publisher": hook}))
+    (tmp_path / "private").write_text(f"whsk_{b64encode(private + public).decode()}\n")
+    shell = Shell(config)
+    async with daemon(config):
+        without = await shell("hook", "send", "publisher")
+        assert (without.status, without.out) == (2, "")
+        assert "name the private one, whsk_, with --secret file:PATH" in without.err
+        done = await shell("hook", "send", "publisher", "--secret", f"file:{tmp_path}/private")
+        assert (done.status, done.out[:13]) == (0, "202 Accepted:")
+        absent = await shell("hook", "send", "publisher", "--secret", "private")
+        assert (absent.status, absent.out) == (1, "")
+        assert "write file:PATH, env:NAME or credential:NAME" in absent.err
 
 
 async def test_a_test_delivery_with_another_secret_is_refused(running: Daemon, config: Path) -> None:

@@ -1,0 +1,57 @@
+"""Deliveries: one request to a hook, and what a verified one says.
+
+Each kind of sender has a reader in one of the modules here and a row in `READERS`; what may be selected is in
+`selection`.
+"""
+
+from collections.abc import Mapping
+
+from listener.deliveries.azure_devops import AZURE_DEVOPS
+from listener.deliveries.bitbucket import BITBUCKET
+from listener.deliveries.configured import OWN, STANDARD_WEBHOOKS
+from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Payload, Reader, Sample, Wanted
+from listener.deliveries.github import FORGEJO, GITEA, GITHUB, GOGS
+from listener.deliveries.gitlab import GITLAB
+from listener.deliveries.kept import KEPT_HEADERS, kept_facts, kept_headers
+from listener.deliveries.payloads import DEPTH_MOST
+from listener.deliveries.selection import Ignored, select
+
+__all__ = [
+    "DEPTH_MOST",
+    "KEPT_HEADERS",
+    "READERS",
+    "Change",
+    "Delivery",
+    "Facts",
+    "Hook",
+    "Ignored",
+    "Payload",
+    "Reader",
+    "Sample",
+    "Wanted",
+    "kept_facts",
+    "kept_headers",
+    "read",
+    "select",
+]
+
+READERS: Mapping[str, Reader] = {
+    "github": GITHUB,
+    "gitlab": GITLAB,
+    "gitea": GITEA,
+    "forgejo": FORGEJO,
+    "gogs": GOGS,
+    "bitbucket": BITBUCKET,
+    "azure-devops": AZURE_DEVOPS,
+    "standard-webhooks": STANDARD_WEBHOOKS,
+    "hmac": OWN,
+    "basic": OWN,
+    "bearer": OWN,
+    "path": OWN,
+}
+"""How each scheme's payloads are read."""
+
+
+def read(hook: Hook, delivery: Delivery) -> Facts:
+    """Return what a verified delivery says; raise `MalformedDeliveryError`, `UnsupportedMediaError`."""
+    return READERS[hook.scheme].read(delivery, hook)

@@ -1,0 +1,82 @@
+"""What GitHub says, and Gitea, Forgejo and Gogs, which say a push in the same way.
+
+https://docs.github.com/en/webhooks/webhook-events-and-payloads#push
+https://docs.gitea.com/usage/repository/webhooks
+"""
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Reader, Sample, Wanted
+from listener.deliveries.payloads import (
+    FORM,
+    JSON,
+    full_ref,
+    media_type,
+    names_nothing,
+    parse,
+    read_json,
+    typed,
+    unread,
+)
+from listener.errors import MalformedDeliveryError
+
+
+def _github(delivery: Delivery, _: Hook) -> Facts:
+    return _facts(
+        delivery.value("X-GitHub-Delivery"),
+        delivery.value("X-GitHub-Event"),
+        parse(_github_json(delivery)),
+    )
+
+
+def _descendant(sender: str) -> Reader:
+    """Return the reader of a forge that has its own headers and GitHub's payload, in JSON alone."""
+
+    def read(delivery: Delivery, _: Hook) -> Facts:
+        key, event = (delivery.value(f"X-{sender}-{what}") for what in ("Delivery", "Event"))
+        return _facts(key, event, read_json(delivery))
+
+    return Reader(read, _sample)
+
+
+def _facts(key: str, event: str, payload: dict[str, Any]) -> Facts:
+    if event != "push":
+        return Facts(key=key, event=event, publish=False)
+    repository = typed(payload, "repository", dict)
+    after = typed(payload, "after", str) if "after" in payload else None
+    gone = typed(payload, "deleted", bool) if "deleted" in payload else names_nothing(after)
+    change = Change(full_ref(typed(payload, "ref", str)), after, deleted=gone)
+    return Facts(key, event, publish=True, repository=typed(repository, "full_name", str), changes=(change,))
+
+
+def _github_json(delivery: Delivery) -> bytes:
+    """Return the JSON of a body that may be a form around it."""
+    found = media_type(delivery)
+    if found == JSON:
+        return delivery.body
+    if found != FORM:
+        raise unread(found)
+    try:
+        text = delivery.body.decode("ascii")
+        form = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)
+    except ValueError as error:
+        raise MalformedDeliveryError("The form can't be read.") from error
+    payloads = form.get("payload", [])
+    if len(payloads) != 1:
+        raise MalformedDeliveryError(f"The form has the field payload {len(payloads)} times, not once.")
+    return payloads[0].encode()
+
+
+def _sample(wanted: Wanted, _: Hook) -> Sample:
+    payload = {
+        "ref": wanted.full_ref,
+        "before": wanted.before,
+        "after": wanted.after,
+        "repository": {"full_name": wanted.repository},
+    }
+    return Sample("push", payload)
+
+
+GITHUB = Reader(_github, _sample, ping=Sample("ping", {"zen": "Keep it logically awesome."}))
+GITEA, FORGEJO, GOGS = map(_descendant, ("Gitea", "Forgejo", "Gogs"))

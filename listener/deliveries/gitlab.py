@@ -1,0 +1,38 @@
+"""What GitLab says.
+
+https://docs.gitlab.com/user/project/integrations/webhook_events/#push-events
+"""
+
+from listener.deliveries.delivery import Delivery, Facts, Hook, Reader, Sample, Wanted
+from listener.deliveries.payloads import pushed, read_json, typed
+
+PUSH = "Push Hook"
+
+
+def _read(delivery: Delivery, _: Hook) -> Facts:
+    # These two stay the same when a delivery is sent again. GitLab before 17.4 sends neither: such a delivery
+    # has no id, for the webhook's and the event's are those of other deliveries too.
+    key = delivery.first_of("webhook-id", "Idempotency-Key")
+    event = delivery.value("X-Gitlab-Event")
+    payload = read_json(delivery)
+    if event != PUSH:
+        return Facts(key, event, publish=False)
+    project = typed(payload, "project", dict)
+    change = pushed(typed(payload, "ref", str), payload.get("after"))
+    return Facts(
+        key, event, publish=True, repository=typed(project, "path_with_namespace", str), changes=(change,)
+    )
+
+
+def _sample(wanted: Wanted, _: Hook) -> Sample:
+    payload = {
+        "object_kind": "push",
+        "ref": wanted.full_ref,
+        "before": wanted.before,
+        "after": wanted.after,
+        "project": {"path_with_namespace": wanted.repository},
+    }
+    return Sample(PUSH, payload)
+
+
+GITLAB = Reader(_read, _sample)

@@ -1,0 +1,158 @@
+"""Reading what a sender wrote, strictly: nothing is guessed, and nothing of it is repeated at length."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from email.message import Message
+from typing import Any, TypeVar
+
+from listener.deliveries.delivery import Change, Delivery
+from listener.errors import MalformedDeliveryError, UnsupportedMediaError
+
+T = TypeVar("T")
+
+DEPTH_MOST = 64
+"""How deep a payload's objects and lists may nest."""
+
+DIGITS_MOST = 64
+"""How long a payload's numbers may be."""
+
+REF_BYTES_MOST = 255
+
+TOLD_MOST = 100
+"""Characters of a payload that a reason may repeat."""
+
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
+
+
+def read_json(delivery: Delivery) -> dict[str, Any]:
+    """Return the object of a body that must be JSON."""
+    found = media_type(delivery)
+    if found != JSON:
+        raise unread(found)
+    return parse(delivery.body)
+
+
+def unread(found: str) -> UnsupportedMediaError:
+    """Return the error that refuses a media type."""
+    return UnsupportedMediaError(f"The content type {told(found)} is not read here.")
+
+
+def media_type(delivery: Delivery) -> str:
+    """Return the media type; raise `MalformedDeliveryError` for text that is not in UTF-8."""
+    header = Message()
+    header["Content-Type"] = delivery.value("Content-Type")
+    found, charset = header.get_content_type(), header.get_content_charset("utf-8")
+    if found in {JSON, FORM} and charset not in {"utf-8", "utf8", "us-ascii"}:
+        raise MalformedDeliveryError(f"The charset {told(charset)} is not read here.")
+    return found
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """Return the object that the body is in strict JSON (RFC 8259); raise `MalformedDeliveryError`.
+
+    Python's reader takes more than JSON, and of two equal keys the last: all of that is refused.
+    """
+    try:
+        text = body.decode("utf-8")
+        _check_depth(text)
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_int=_number(int),
+            parse_float=_number(float),
+            parse_constant=_no_constant,
+        )
+        _check_surrogates(text, value)
+    except (ValueError, RecursionError) as error:
+        raise MalformedDeliveryError(f"The body is not strict JSON: {told(str(error))}") from error
+    if not isinstance(value, dict):
+        raise MalformedDeliveryError("The body is not a JSON object.")
+    return value
+
+
+_NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
+"""A string, ended or not, or what stands between. It never backtracks: hostile text takes no longer."""
+
+
+def _check_depth(text: str) -> None:
+    """Raise `ValueError` for text that nests too deep, brackets in strings not counted."""
+    depth = 0
+    for bracket in _NO_BRACKETS.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEPTH_MOST:
+            raise ValueError(f"it nests over {DEPTH_MOST} deep")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _check_surrogates(text: str, value: Any) -> None:
+    """Raise `ValueError` if an escape made half a surrogate pair, which UTF-8 can't carry on."""
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(digits: str) -> float:
+        if len(digits) > DIGITS_MOST:
+            raise ValueError(f"a number has over {DIGITS_MOST} digits")
+        number = kind(digits)
+        if not math.isfinite(number):
+            raise ValueError("a number is out of range")
+        return number
+
+    return read
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """Return a field of the payload that must be of this kind."""
+    value = payload.get(name)
+    if not isinstance(value, kind):
+        raise MalformedDeliveryError(f"The field {name} is no {kind.__name__}.")
+    return value
+
+
+def pushed(ref: str, after: Any) -> Change:
+    """Return the change to a ref, which the id of no commit (all zeros) says was deleted."""
+    if not isinstance(after, str):
+        raise MalformedDeliveryError("The id of the pushed commit is no text.")
+    return Change(full_ref(ref), after, deleted=names_nothing(after))
+
+
+def names_nothing(commit: str | None) -> bool:
+    """Return whether an id is all zeros, whatever the length of its hash."""
+    return bool(commit) and not str(commit).strip("0")
+
+
+def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return a field of the payload that must be a list of objects."""
+    found = typed(payload, name, list)
+    if not all(isinstance(each, dict) for each in found):
+        raise MalformedDeliveryError(f"The field {name} is no list of objects.")
+    return found
+
+
+_NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^/|/$|\.$")
+
+
+def full_ref(ref: str) -> str:
+    """Return a full ref if git could have it (git-check-ref-format(1)); raise `MalformedDeliveryError`."""
+    if len(ref.encode()) > REF_BYTES_MOST or not ref.startswith("refs/") or _NO_REF.search(ref):
+        raise MalformedDeliveryError(f"{told(ref)} is no ref.")
+    return ref
+
+
+def told(text: str) -> str:
+    """Return text from outside as a reason may repeat it: short, and with printable characters only."""
+    short = text if len(text) <= TOLD_MOST else f"{text[:TOLD_MOST]}…"
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)

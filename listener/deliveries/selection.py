@@ -1,0 +1,77 @@
+"""What a verified delivery selects.
+
+Nothing of a payload goes further than a comparison or a look-up: a ref is compared with the configured
+branch, a repository or a site id is looked up in the configuration.
+"""
+
+from dataclasses import dataclass
+
+from listener.deliveries.delivery import Facts, Hook
+from listener.deliveries.payloads import told
+from listener.sites import Environment, Site, Sites
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A good delivery that selects nothing."""
+
+    reason: str
+
+
+def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | Ignored:
+    """Return the environments that a delivery asks to sync, at least one, or why it asks for none."""
+    if not facts.publish:
+        return Ignored(f"the event {told(facts.event)} tells of no publish")
+    site = _site(facts, hook, sites)
+    if isinstance(site, Ignored):
+        return site
+    missed = _missed(facts, hook, site)
+    if missed:
+        return Ignored(missed)
+    if not site.following:
+        return Ignored(f"no environment of {site.id} follows live")
+    covered = tuple(
+        each for each in site.following if not hook.environments or each.name in hook.environments
+    )
+    return covered or Ignored(f"the hook covers no environment of {site.id} that follows live")
+
+
+def _missed(facts: Facts, hook: Hook, site: Site) -> str:
+    """Return why a push is none of the branch that publishes are pushed to; empty if it is one."""
+    if facts.changes is None:
+        return ""
+    branch = hook.branch or site.live
+    what = "the live branch" if branch == site.live else f"the branch {branch}"
+    pushed = [change for change in facts.changes if change.ref == f"refs/heads/{branch}"]
+    if not all(change.deleted for change in pushed):
+        return ""
+    if pushed:
+        return f"{what} of {site.id} was deleted"
+    if not facts.changes:
+        return f"no branch of {site.id} was pushed"
+    others = f" and {len(facts.changes) - 1} more" if facts.changes[1:] else ""
+    return f"{told(facts.changes[0].ref)}{others} is not {what} of {site.id}"
+
+
+def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
+    """Return the one site that a delivery can speak of."""
+    if hook.repositories:
+        repository = facts.repository or ""
+        site_id = hook.mirrored(repository)
+        if site_id is None:
+            return Ignored(f"the hook does not cover the repository {told(repository)}")
+    elif hook.site is not None:
+        site_id = hook.site
+    elif facts.site is not None and _covers(hook, facts.site, sites):
+        site_id = facts.site
+    else:
+        return Ignored(f"the hook does not cover the site {told(facts.site or '')}")
+    if site_id not in sites:
+        return Ignored(f"the site {told(site_id)} is not configured")
+    return sites.site(site_id)
+
+
+def _covers(hook: Hook, site_id: str, sites: Sites) -> bool:
+    """Return whether the hook names the site, or the pattern that stands for it."""
+    pattern = sites.pattern(site_id)
+    return site_id in hook.sites or (pattern is not None and pattern.text in hook.sites)

@@ -1,0 +1,108 @@
+"""Senders that sign by an HMAC of a form of their own, which the configuration describes."""
+
+import base64
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, matching, single
+from listener.signatures.timestamps import fault_of
+
+BODY, TIMESTAMP = "{body}", "{timestamp}"
+
+_PARTS_MOST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where a signature stands, and of what it is made."""
+
+    header: str = "X-Signature"
+    algorithm: Literal["sha256", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    prefix: str = ""
+    """What stands before the signature."""
+    signature_key: str = ""
+    """The key of the signatures in a header that is a list such as `t=1700000000,v1=…`; else empty."""
+    timestamp_key: str = ""
+    """The key of the timestamp in that list."""
+    timestamp_header: str = ""
+    """Another header that is the timestamp."""
+    signed: str = BODY
+    """The text that is signed, with `{body}` once, and `{timestamp}` once if there is one."""
+    tolerance: float = 300.0
+    """Seconds that the timestamp may be off, both ways, inclusive."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a timestamp."""
+        return bool(self.timestamp_key or self.timestamp_header)
+
+
+@dataclass(frozen=True, slots=True)
+class Hmac:
+    """An HMAC by such a form. The algorithm is the configuration's, whatever a request says."""
+
+    form: Form = Form()
+    challenge: str = ""
+
+    def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
+        """Return whether any of the secrets made any of the signatures, and lately if that can be told."""
+        value = single(request.headers, self.form.header)
+        if isinstance(value, Rejected):
+            return value
+        found = self._parts(value) if self.form.signature_key else self._plain(value)
+        if isinstance(found, Rejected):
+            return found
+        signatures, listed = found
+        header = self.form.timestamp_header
+        timestamp = single(request.headers, header) if header else listed
+        if isinstance(timestamp, Rejected):
+            return timestamp
+        if self.form.timed and (fault := fault_of(timestamp, now, self.form.tolerance)):
+            return Rejected(f"the timestamp {fault}")
+        content = self._content(timestamp, request.body)
+        return matching(signatures, [self._made(secret, content) for secret in secrets])
+
+    def _plain(self, value: bytes) -> tuple[list[bytes], bytes] | Rejected:
+        prefix = self.form.prefix.encode()
+        if not value.startswith(prefix):
+            return Rejected(f"{self.form.header} does not begin with {self.form.prefix}")
+        return [value.removeprefix(prefix)], b""
+
+    def _parts(self, value: bytes) -> tuple[list[bytes], bytes] | Rejected:
+        """Return the signatures and the timestamp of a list; other keys are for other receivers."""
+        pairs = [part.strip(b" ").partition(b"=") for part in value.split(b",")]
+        if len(pairs) > _PARTS_MOST or not all(equals for _, equals, _ in pairs):
+            return Rejected(f"{self.form.header} is no list of at most {_PARTS_MOST} keys and values")
+        signatures = [text for key, _, text in pairs if key == self.form.signature_key.encode()]
+        timestamps = [text for key, _, text in pairs if key == self.form.timestamp_key.encode()]
+        if not signatures:
+            return Rejected(f"{self.form.header} has no {self.form.signature_key}")
+        if self.form.timestamp_key and len(timestamps) != 1:
+            return Rejected(f"{self.form.header} has {self.form.timestamp_key} {len(timestamps)} times")
+        return signatures, timestamps[0] if self.form.timestamp_key else b""
+
+    def _content(self, timestamp: bytes, body: bytes) -> bytes:
+        before, _, after = self.form.signed.partition(BODY)
+        around = [text.encode().replace(TIMESTAMP.encode(), timestamp) for text in (before, after)]
+        return body.join(around)
+
+    def _made(self, secret: bytes, content: bytes) -> bytes:
+        digest = hmac.digest(secret, content, self.form.algorithm)
+        return digest.hex().encode() if self.form.encoding == "hex" else base64.b64encode(digest)
+
+    def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
+        """Return the headers with which such a sender sends a JSON body."""
+        form, timestamp = self.form, str(int(now))
+        signature = form.prefix + self._made(secret, self._content(timestamp.encode(), body)).decode()
+        if form.signature_key:
+            time = f"{form.timestamp_key}={timestamp}," if form.timestamp_key else ""
+            signature = f"{time}{form.signature_key}={signature}"
+        extra = {form.timestamp_header: timestamp} if form.timestamp_header else {}
+        return {"Content-Type": "application/json", form.header: signature, **extra}
+
+    def fault(self, secret: bytes) -> str:
+        """Return what is wrong with a configured secret."""
+        return "" if secret.strip() else EMPTY

@@ -1,0 +1,87 @@
+"""What every verifier is given and answers, and the two rules that all of them follow."""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names (in any case) and values, in order, duplicates included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What of a delivery a verifier looks at."""
+
+    headers: Headers
+    body: bytes
+    secret: bytes = field(default=b"", repr=False)
+    """What stands behind the hook's name in the path; empty if nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The signature is good."""
+
+    secret: int
+    """The index of the secret that it was made with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The signature is not good."""
+
+    reason: str
+
+
+Verdict = Accepted | Rejected
+
+EMPTY = "is empty, and anybody knows that; write a secret of random characters"
+NOT_OURS = Rejected("the signature is not made with a secret of this hook")
+
+
+class Scheme(Protocol):
+    """One way in which senders sign."""
+
+    @property
+    def challenge(self) -> str:
+        """What a refusal asks for in WWW-Authenticate; empty for schemes that are none of HTTP's own."""
+
+    def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
+        """Return whether any of the secrets made the signature; `now` is in Unix seconds."""
+
+    def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
+        """Return the headers with which a sender sends a JSON body."""
+
+    def fault(self, secret: bytes) -> str:
+        """Return what is wrong with a configured secret; empty if nothing is."""
+
+
+def values(headers: Headers, name: str) -> list[bytes]:
+    """Return every value of a header."""
+    wanted = name.lower().encode()
+    return [value for key, value in headers if key.lower() == wanted]
+
+
+def single(headers: Headers, name: str) -> bytes | Rejected:
+    """Return the value of a header that must be there exactly once and say something."""
+    found = values(headers, name)
+    if not found:
+        return Rejected(f"{name} is missing")
+    if len(found) > 1:
+        return Rejected(f"{name} is there {len(found)} times")
+    return found[0] or Rejected(f"{name} is empty")
+
+
+def matching(presented: Sequence[bytes], expected: Sequence[bytes]) -> Verdict:
+    """Return which secret made any of what is presented; `expected` has what each secret makes of the body.
+
+    Both are compared as they are spelt in the header: another spelling of the same digest is another text. An
+    empty expectation stands for a secret that can't have made any. Every pair is compared, whichever matches.
+    """
+    found = None
+    for index, each in enumerate(expected):
+        for text in presented:
+            if hmac.compare_digest(text, each) and each:
+                found = index
+    return NOT_OURS if found is None else Accepted(found)
