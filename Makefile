@@ -3,6 +3,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 ARGS ?=
+# Tests wait more than they work: three at a time keep two cores busy.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench bench-hosts soak clean
@@ -14,7 +16,7 @@ demo: $(VENV)/run.stamp ## Show it at work: sshd, a repository, a signed webhook
 	@$(PYTHON) -m listener demo
 
 test: $(VENV)/test.stamp lint ## Lint, then run every test (ARGS="-k name" for some)
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/test.stamp ## Check form, rules and types
 	@$(PYTHON) -m ruff format --check --quiet .
