@@ -10,6 +10,7 @@ from typing import Any
 
 from listener.errors import (
     CancelledRunError,
+    ConflictError,
     FencedError,
     HandedBackError,
     ListenerError,
@@ -34,6 +35,10 @@ POLL = 15.0
 STORE_PAUSE = 1.0
 """Seconds before a store that did not answer is asked again."""
 
+
+CANCEL_TRIES = 10
+CANCEL_PAUSE = 0.05
+"""How often, and after how many seconds, a run is looked for that is about to be started."""
 
 SET_BACK = 5.0
 """Seconds by which the clock must have gone back for that to matter."""
@@ -179,6 +184,18 @@ class Worker:
 
     async def cancel(self, run_id: str) -> Run:
         """End a waiting or running run; raise `ConflictError` once its branch has moved."""
+        for _ in range(CANCEL_TRIES):
+            try:
+                return await self._cancel(run_id)
+            except ConflictError:
+                # Between waiting and running it is neither to be found in the queue nor here.
+                if (await self._store.run(run_id)).state is not State.RUNNING:
+                    raise
+                if run_id not in self._active:
+                    await asyncio.sleep(CANCEL_PAUSE)
+        return await self._cancel(run_id)
+
+    async def _cancel(self, run_id: str) -> Run:
         active = self._active.get(run_id)
         if active is not None and active.whole is not None:
             if not active.progress.moved and not active.cancelled:
