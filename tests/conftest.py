@@ -13,6 +13,7 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, find_sshd
 from tests import figures
 from tests.cluster import Cluster, find_programs
+from tests.gate import bound, install
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -50,6 +51,16 @@ def git_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     if find_sshd() is None:
         unavailable("sshd (openssh-server)")
     with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def restricted_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd whose key is bound to the gate, for what lies in the tests' temporary folder."""
+    if find_sshd() is None:
+        unavailable("sshd (openssh-server)")
+    folder = tmp_path_factory.mktemp("restricted-sshd")
+    with Sshd(folder, options=bound(install(folder / "bin"), tmp_path_factory.getbasetemp())) as running:
         yield running
 
 
