@@ -16,6 +16,6 @@ def install(folder: Path) -> Path:
 
 
 def bound(script: Path, *words: str | Path, shell: str = "") -> str:
-    """What stands before a key in authorized_keys to bind it to the script, run by a shell other than its own."""
+    """What stands before a key in authorized_keys to bind it to the script, run by `shell` if it is given."""
     command = shlex.join(("exec", *shell.split(), str(script), *map(str, words)))
     return f'restrict,command="{command}"'

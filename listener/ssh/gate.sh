@@ -3,8 +3,8 @@
 #   sync-staging-shell [--branch NAME]… [--protect NAME]… FOLDER…
 #
 # FOLDER     repositories at or below it may be looked at, and nothing else; no symbolic link leads out of it
-# --branch   only branches of these names may be moved; without it, all but those that are protected
-# --protect  a branch of this name is never moved; `live` where none is named. None that ends in _in_progress ever is
+# --branch   only branches of these names may be moved; without it, all but `live` and those that are protected
+# --protect  a branch of this name is never moved, whatever else is said; none that ends in _in_progress ever is
 #
 # No code comes from the client. A request is a line `TOKEN FUNCTION`, a line `=TEXT` for each argument, `+TEXT` for
 # each further line of it, and a dot. It is read as text, held against the rules below, and only then handed, as
@@ -51,7 +51,7 @@ key_options() {
 		shift
 	done
 	[ -n "$key_folders" ] || key_refuse "the key's line in authorized_keys names no folder"
-	: "${key_protected:=live}"
+	[ -n "$key_branches" ] || key_protected="$key_protected live"
 }
 
 # Carry out the one command that a session is opened with.
