@@ -27,7 +27,7 @@ INSTALLED_NAME = "sync-staging-shell"
 
 INSTALLED = f"""\
 #!/bin/sh
-# {INSTALLED_NAME}: what a key of sync-staging is bound to on a repo host. Printed by `sync-staging host script`.
+# {INSTALLED_NAME}: what a key of sync-staging is bound to here; printed by `sync-staging host script`.
 #
 # Three parts: what is done in a repository, how it is ended, and, last, what the key may ask for.
 

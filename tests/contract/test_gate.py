@@ -1,4 +1,4 @@
-"""The gate by itself, in each shell: whatever it is told, it runs nothing and moves nothing but what it may."""
+"""The gate by itself, in each shell: whatever it is told, it runs nothing, and moves only what it may."""
 
 import os
 import shutil
