@@ -53,7 +53,6 @@ def add(commands: Commands) -> None:
         "--from",
         dest="origin",
         type=_origin,
-        default="",
         metavar="ADDRESS,…",
         help="the addresses or networks that the key may log in from (default: any)",
     )
@@ -82,7 +81,7 @@ def key(arguments: argparse.Namespace) -> int:
     host = _host(settings, arguments.host)
     sites = [*settings.sites, *(pattern.template for pattern in settings.sites.patterns)]
     public = _public(host, arguments.key)
-    line = authorized.line(host, sites, public, script=arguments.script, origin=arguments.origin)
+    line = authorized.line(host, sites, public, script=arguments.script, origin=arguments.origin or "")
     if arguments.json:
         document({"line": line, "user": host.user, "access": host.access.value})
         return DONE

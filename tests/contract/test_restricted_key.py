@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tests import figures
 from tests.contract.test_repository import Notes, host_of, sync
 from tests.gate import bound, install
 from tests.legs import environment_of, pool_of
-from tests.login import Enter
+from tests.login import Enter, agent_with
 from tests.ways import refs_of
 
 NAME = "sync-staging-0123456789abcdef"
@@ -252,6 +253,13 @@ async def test_the_key_gets_no_terminal_file_transfer_or_forwarding(
     figures.tell("terminals, transfers, forwardings of a thief", tried=8)
 
 
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is left at the end of a test."""
+    async with AsyncExitStack() as left:
+        yield left
+
+
 LISTENING = """\
 #!/bin/sh
 env >"{folder}/environment"
@@ -260,7 +268,7 @@ cat >>"{folder}/logged"
 
 
 async def test_what_is_refused_is_logged_and_no_environment_or_agent_comes_in(
-    tmp_path: Path, published: Published
+    tmp_path: Path, published: Published, stack: AsyncExitStack
 ) -> None:
     """sshd is as careless here as it can be: it takes any variable for git, and forwards agents."""
     tools, canary = tmp_path / "tools", tmp_path / "canary"
@@ -282,6 +290,7 @@ async def test_what_is_refused_is_logged_and_no_environment_or_agent_comes_in(
     }
     careless = f"AcceptEnv LC_* GIT_*\nAllowAgentForwarding yes\nSetEnv PATH={tools}:/usr/bin:/bin\n"
     with Sshd(tmp_path, careless, bound(script, tmp_path)) as own:
+        sent["SSH_AUTH_SOCK"] = await stack.enter_async_context(agent_with(tmp_path, own.identity))
         base = (
             "ssh", "-F", "none", "-A", "-i", str(own.identity), "-p", str(own.port),
             "-o", f"UserKnownHostsFile={own.known_hosts}", *(f"-oSendEnv={name}" for name in sent),
@@ -300,7 +309,7 @@ async def test_what_is_refused_is_logged_and_no_environment_or_agent_comes_in(
     assert logged == f"{own.user} refused to 127.0.0.1: the command: id; ?[31mred?line\n"
     seen = (tmp_path / "environment").read_text()
     names = {line.partition("=")[0] for line in seen.splitlines()}
-    assert not names & ({*sent, "SSH_AUTH_SOCK", "SSH_TTY", "DISPLAY"} - {"LC_ALL", "LC_ANY"})
+    assert not names & ({*sent, "SSH_TTY", "DISPLAY"} - {"LC_ALL", "LC_ANY"})
     assert "LC_ALL=C\n" in seen
 
 
