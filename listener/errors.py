@@ -360,6 +360,30 @@ class ShellUnavailableError(RefusedError):
     )
 
 
+class RestrictedKeyError(ShellUnavailableError):
+    """The key is bound to sync-staging-shell on its host, and runs nothing else."""
+
+    code = "restricted-key"
+    default_remedy = "set hosts.*.access to restricted"
+
+
+class ScriptOutdatedError(RefusedError):
+    """The sync-staging-shell on the host is another version than the listener's."""
+
+    code = "script-outdated"
+    default_remedy = "install it anew on the host: sync-staging host script prints it"
+
+
+class BeyondKeyError(RefusedError):
+    """The restricted key may not do this on its host."""
+
+    code = "beyond-key"
+    default_remedy = (
+        "see the key's line in authorized_keys on the host: sync-staging host key prints one for this "
+        "configuration; a repository that a symbolic link leads to needs a folder of its own there"
+    )
+
+
 class WrongOwnerError(RefusedError):
     """The repository belongs to another user than the one that logged in."""
 

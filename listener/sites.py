@@ -32,6 +32,8 @@ class Access(StrEnum):
     """A POSIX shell."""
     GIT = "git"
     """Nothing but git's own services, as with git-shell."""
+    RESTRICTED = "restricted"
+    """Nothing but what the script that is installed there lets a restricted key do."""
 
 
 @dataclass(frozen=True, slots=True)

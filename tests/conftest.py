@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,8 +11,10 @@ import pytest
 from listener.rehearsal import published as rehearsal
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, find_sshd
+from listener.sites import Access
 from tests import figures
 from tests.cluster import Cluster, find_programs
+from tests.gate import bound, install
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -51,6 +53,22 @@ def git_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         unavailable("sshd (openssh-server)")
     with Sshd(tmp_path_factory.mktemp("git-sshd"), GIT_SHELL) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def restricted_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An sshd whose key is bound to the gate, for what lies in the tests' temporary folder."""
+    if find_sshd() is None:
+        unavailable("sshd (openssh-server)")
+    folder = tmp_path_factory.mktemp("restricted-sshd")
+    with Sshd(folder, options=bound(install(folder / "bin"), tmp_path_factory.getbasetemp())) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sshd_of(sshd: Sshd, git_sshd: Sshd, restricted_sshd: Sshd) -> Mapping[Access, Sshd]:
+    """The sshd that gives each kind of access."""
+    return {Access.SH: sshd, Access.GIT: git_sshd, Access.RESTRICTED: restricted_sshd}
 
 
 @pytest.fixture(scope="session")

@@ -34,15 +34,19 @@ WAYS = {
     "another, bare": Way("eu1", bare=True),
     "another": Way("eu1", bare=False),
     "another where only git runs": Way("forge", bare=True),
+    "live's own by a restricted key": Way("kept", bare=False, own=True),
+    "another, bare, by a restricted key": Way("kept", bare=True),
+    "another by a restricted key": Way("kept", bare=False),
 }
 
 
 class World:
     """Hosts that stay connected from example to example, and a folder for each example."""
 
-    def __init__(self, sshd: Sshd, git_sshd: Sshd, folder: Path) -> None:
+    def __init__(self, sshd: Sshd, git_sshd: Sshd, restricted_sshd: Sshd, folder: Path) -> None:
         hosts = [replace(host_of(sshd), name=name) for name in ("studio", "eu1")]
         hosts.append(replace(host_of(git_sshd), name="forge", access=Access.GIT))
+        hosts.append(replace(host_of(restricted_sshd), name="kept", access=Access.RESTRICTED))
         self.folder = folder
         self.runner = asyncio.Runner()
         self.pool = pool_of(hosts, folder / "cache")
@@ -59,7 +63,8 @@ class World:
         carrier = source
         if not way.own:
             carrier = build(folder / "other", history.commits, history.other, bare=way.bare)
-        address = RepositoryAddress("studio", str(source.path))
+        # Live's own repository is reached as its leg is; another leg's live lies where a shell is.
+        address = RepositoryAddress(way.host if way.own else "studio", str(source.path))
         environment = environment_of(RepositoryAddress(way.host, str(carrier.path)), source=address)
         environment = changed(environment, site=folder.name, policy=policy)
         return Example(self, folder, source, carrier, environment)
@@ -156,7 +161,9 @@ def others(refs: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def world(sshd: Sshd, git_sshd: Sshd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    opened = World(sshd, git_sshd, tmp_path_factory.mktemp("histories"))
+def world(
+    sshd: Sshd, git_sshd: Sshd, restricted_sshd: Sshd, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    opened = World(sshd, git_sshd, restricted_sshd, tmp_path_factory.mktemp("histories"))
     yield opened
     opened.close()

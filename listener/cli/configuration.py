@@ -11,7 +11,7 @@ from listener.cli.failures import DONE, FAILED
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
 from listener.cli.printing import document, say
 from listener.config import Settings
-from listener.errors import ListenerError, RefusedError, ShellUnavailableError, SyncError
+from listener.errors import ListenerError, RefusedError, RestrictedKeyError, ShellUnavailableError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
 from listener.sites import Environment, Leg, Site
@@ -107,7 +107,8 @@ async def _host(system: System, name: str) -> Check:
         await system.pool.warm(name, remarks)
     except ShellUnavailableError as error:
         legs = [leg for leg in _legs(system.settings) if leg.repository.host == name]
-        if legs and await system.pool.speaks_git(legs[0], remarks):
+        restricted = isinstance(error, RestrictedKeyError)
+        if legs and not restricted and await system.pool.speaks_git(legs[0], remarks):
             remedy = f"it runs git's own services: set hosts.{name}.access to git, or give it a POSIX shell"
             return Check(f"host {name}", ok=False, message=error.message, remedy=remedy)
         return _failed(f"host {name}", error)

@@ -20,6 +20,12 @@ def say(text: str) -> None:
     _write(sys.stdout, _clean(text))
 
 
+def verbatim(text: str) -> None:
+    """Print a text of this program's own to standard output, to the letter."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def tell(text: str) -> None:
     """Print one line to standard error: what goes on, and what is no answer."""
     _write(sys.stderr, _clean(text))

@@ -73,7 +73,10 @@ class HostEntry(Section):
     user: User = Field(description="the user that owns the repositories on it, such as crafter")
     via: str | None = Field(None, description="the name of the configured host to reach it through")
     access: Access = Field(
-        Access.SH, strict=False, description="sh, or git where the account runs nothing but git (git-shell)"
+        Access.SH,
+        strict=False,
+        description="sh, restricted where the key is bound to sync-staging-shell, or git where the account "
+        "runs nothing but git (git-shell)",
     )
 
 

@@ -87,7 +87,8 @@ def _placeholders(tree: Any) -> Iterator[Problem]:
                 yield Problem((*location, "path"), f"{text}; write one such as {_PATHS[wanted]}")
             if wanted and repository.get("host") in git:
                 yield Problem(
-                    (*location, "host"), "has access: git, and sites by pattern need a host with access: sh"
+                    (*location, "host"),
+                    "has access: git, and sites by pattern need a host with access: sh or restricted",
                 )
 
 

@@ -140,8 +140,11 @@ def _ssh_line(host: Host) -> str:
 def _host_line(host: Host) -> str:
     address = host.address if host.port is None else _authority(host.address, host.port)
     through = f", through {host.via}" if host.via else ""
-    through += ", git's own services only" if host.access is Access.GIT else ""
+    through += _ACCESSES.get(host.access, "")
     return f"host {host.name}: {host.user}@{address}{through}"
+
+
+_ACCESSES = {Access.GIT: ", git's own services only", Access.RESTRICTED: ", by a restricted key"}
 
 
 def _told(sites: Sites) -> list[Site]:

@@ -61,9 +61,12 @@ def free_port() -> int:
 
 
 class LoopbackHost:
-    """How to reach an SSH server of one's own: its port, a user, a key that it lets in, its host key."""
+    """How to reach an SSH server of one's own: its port, a user, a key that it lets in, its host key.
 
-    def __init__(self, folder: Path) -> None:
+    `options` stand before the key in authorized_keys.
+    """
+
+    def __init__(self, folder: Path, options: str = "") -> None:
         self.folder = folder
         self.address = "127.0.0.1"
         self.port = free_port()
@@ -75,7 +78,8 @@ class LoopbackHost:
         client = asyncssh.generate_private_key("ssh-ed25519")
         _write_private(self.identity, client.export_private_key())
         public = client.export_public_key().decode()
-        (folder / "authorized_keys").write_text(f'environment="{MARK}={self.mark}" {public}')
+        options = ",".join(filter(None, (options, f'environment="{MARK}={self.mark}"')))
+        (folder / "authorized_keys").write_text(f"{options} {public}")
         self._make_host_key()
         self.trust(self.known_hosts, self.port)
 
@@ -103,14 +107,14 @@ def _write_private(path: Path, data: bytes) -> None:
 class Sshd(LoopbackHost):
     """A running sshd; leaving it ends the server, every session, and what sessions have left behind.
 
-    `folder` is an empty one; `extra` is put at the end of its configuration.
+    `folder` is an empty one; `extra` is put at the end of its configuration, `options` before its key.
     """
 
-    def __init__(self, folder: Path, extra: str = "") -> None:
+    def __init__(self, folder: Path, extra: str = "", options: str = "") -> None:
         binary = find_sshd()
         if binary is None:
             raise SshdError("There is no sshd: install openssh-server.")
-        super().__init__(folder)
+        super().__init__(folder, options)
         self._binary = binary
         configuration = CONFIGURATION.format(port=self.port, folder=folder, mark=MARK)
         # An empty home: no start-up file of whoever runs this is waited for, or changes what a shell finds.

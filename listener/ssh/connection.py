@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import shlex
 import time
 from collections.abc import AsyncIterator
 
@@ -20,6 +19,7 @@ from listener.plans import Notes
 from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.circuit import Circuit
+from listener.ssh.dialogue import dialogue_of
 from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
 from listener.ssh.shell import Shell, refusal
@@ -37,18 +37,6 @@ KILL_LIMIT = 5.0
 
 SLOT_PAUSE = 0.1
 """Seconds before a session that could not be opened is tried once more."""
-
-KILL = """
-line=$(tr '\\0' ' ' <"/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1")
-case $line in *"$2"*) ;; *) exit 0 ;; esac
-kill -s TERM -- "-$1"
-for pause in 0.02 0.08 0.2 0.7; do
-    kill -s 0 -- "-$1" 2>/dev/null || exit 0
-    sleep "$pause"
-done
-kill -s KILL -- "-$1" 2>/dev/null || exit 0
-"""
-"""Ends the process group $1 if its leader still is the shell named $2. Git, asked first, unlocks."""
 
 
 class HostConnection:
@@ -68,6 +56,7 @@ class HostConnection:
     ) -> None:
         self.host = host
         self._via = via
+        self._dialogue = dialogue_of(host.access)
         self._connects = connects or asyncio.Semaphore()
         self._limit = connect_timeout
         self._connection: asyncssh.SSHClientConnection | None = None
@@ -145,7 +134,7 @@ class HostConnection:
         with failures.of_sessions(self.host):
             try:
                 async with asyncio.timeout(self._limit):
-                    return await Shell.open(connection)
+                    return await Shell.open(connection, self._dialogue)
             except TimeoutError:
                 self._give_up(connection)
                 raise
@@ -206,7 +195,7 @@ class HostConnection:
 
     async def _end_leftovers(self, connection: asyncssh.SSHClientConnection) -> None:
         for group, name in tuple(self._leftovers):
-            command = shlex.join(("exec", "sh", "-c", KILL, "sh", str(group), name))
+            command = self._dialogue.ending(group, name)
             with failures.of_sessions(self.host):
                 async with asyncio.timeout(KILL_LIMIT):
                     ended = await connection.run(command, encoding=None)

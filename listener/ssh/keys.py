@@ -34,6 +34,21 @@ def identity(path: str) -> asyncssh.SSHKey:
         ) from error
 
 
+def public_key(path: Path) -> str:
+    """Return the public key in a file, as a line of authorized_keys has it; raise `IdentityUnusableError`."""
+    try:
+        return asyncssh.read_public_key(path).export_public_key().decode().strip()
+    except OSError as error:
+        raise IdentityUnusableError(
+            f"the key {path} can't be read: {error.strerror}", remedy="name a file that you may read"
+        ) from error
+    except (asyncssh.KeyImportError, ValueError) as error:
+        raise IdentityUnusableError(
+            f"the file {path} is no public key: {error}",
+            remedy="name the public half of a key, such as id_ed25519.pub",
+        ) from error
+
+
 def known_keys(destination: Destination) -> tuple[Sequence[Any], ...]:
     """Return what known_hosts says of a host; raise `HostKeyRejectedError` if it says nothing.
 

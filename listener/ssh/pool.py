@@ -131,7 +131,7 @@ class HostPool:
         await asyncio.gather(*(connection.close() for connection in self._connections.values()))
 
     def _has_shell(self, leg: Leg) -> bool:
-        return self._connections[leg.repository.host].host.access is Access.SH
+        return self._connections[leg.repository.host].host.access is not Access.GIT
 
     def _at_home(self, leg: Leg) -> bool:
         return leg.own and self._has_shell(leg)

@@ -52,13 +52,22 @@ ss_hello() {
 	printf 'hello %s %s\n' "$group" "$(git --version)"
 }
 
+# Refuse the directory that we are in, to which $1 has led, if the key may not look at it. An unrestricted one may look
+# at any; gate.sh has its own.
+ss_permit() {
+	# shellcheck disable=SC2317 # it is reached where no gate follows
+	:
+}
+
 # Enter the git directory of the repository at $1, which lies below $2 unless that is empty; set `bare` and `worktree`.
 ss_enter() {
 	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
+	ss_permit "$1"
 	bare=no
 	worktree=$PWD
 	if [ -d .git ]; then
 		cd -P .git || exit 1
+		ss_permit "$1"
 	elif [ -f HEAD ] && [ -d objects ] && [ -d refs ]; then
 		if [ "$(git config --file config --type bool core.bare)" = false ]; then
 			worktree=${worktree%/*}
@@ -222,6 +231,8 @@ ss_expire() {
 # repository at REST within. ONE is the only name that is asked about, empty for all.
 ss_sites() {
 	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
+	ss_permit "$1"
+	# shellcheck disable=SC2027 # what stands between the quotes is the pattern
 	for each in "$2"${5:-*}"$3"; do
 		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
 		name=${each#"$2"}

@@ -21,7 +21,7 @@ from listener.errors import (
     SyncError,
     WrongOwnerError,
 )
-from listener.ssh.shell import begun, cause_of
+from listener.ssh.shell import begun, cause_of, refused_by_gate
 
 FETCH = "git-upload-pack"
 PUSH = "git-receive-pack"
@@ -212,6 +212,9 @@ REFUSING = frozenset({1, 126})
 
 def _told(name: str, status: int, said: str) -> SyncError | None:
     """Return the error that a service's last words stand for, if it failed by itself."""
+    refused = refused_by_gate(said)
+    if refused is not None:
+        return refused
     for words, cause in _CAUSES:
         if re.search(words, said):
             return cause(said[-300:])

@@ -1,4 +1,4 @@
-"""A long-lived `sh` on a host, loaded with our script and spoken to in frames.
+"""A long-lived shell on a host that has our script, spoken to in frames.
 
 Both streams of a reply end with a line that starts with the request's random token. The session collects
 what arrives as it arrives (`data_received`), so that no unread stream can block the other, no line is cut at
@@ -8,9 +8,7 @@ a window's edge, and a lost connection is an error instead of an empty reply.
 import asyncio
 import re
 import secrets
-import shlex
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import asyncssh
@@ -21,14 +19,15 @@ from listener.errors import (
     ReadOnlyError,
     RefLockedError,
     RemoteStepError,
-    ShellUnavailableError,
     SyncError,
 )
-
-SCRIPT = files("listener.ssh").joinpath("remote.sh").read_bytes()
+from listener.ssh.dialogue import Dialogue
 
 REPLY_LIMIT = 16 << 20
 """Bytes of one reply, both streams together, beyond which it is not read on."""
+
+LAST_WORDS = 1000
+"""Characters of what a shell that has ended said last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +102,19 @@ class _Session(asyncssh.SSHClientSession[bytes]):
 
     def _fail(self) -> None:
         if self._reply is not None and not self._reply.done():
-            said = (_text(self.err) or _text(self.out)).strip()[-300:]
+            said = (_text(self.err) or _text(self.out)).strip()[-LAST_WORDS:]
             self._reply.set_exception(ConnectionLostError(said or "The shell on the host has ended."))
 
 
 class Shell:
     """One loaded shell. It answers one request at a time."""
 
-    def __init__(self, channel: "asyncssh.SSHClientChannel[bytes]", session: _Session, name: str) -> None:
+    def __init__(
+        self, channel: "asyncssh.SSHClientChannel[bytes]", session: _Session, name: str, dialogue: Dialogue
+    ) -> None:
         self._channel = channel
         self._session = session
+        self._dialogue = dialogue
         self.name = name
         """Stands in the remote process's command line, so that its group can be told from a stranger's."""
         self.group = 0
@@ -121,12 +123,12 @@ class Shell:
         """What `git --version` says there."""
 
     @classmethod
-    async def open(cls, connection: asyncssh.SSHClientConnection) -> "Shell":
+    async def open(cls, connection: asyncssh.SSHClientConnection, dialogue: Dialogue) -> "Shell":
         """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
-        channel = await begun(connection, session, f"exec sh -s {name}", window=REPLY_LIMIT)
-        shell = cls(channel, session, name)
+        channel = await begun(connection, session, dialogue.opening(name), window=REPLY_LIMIT)
+        shell = cls(channel, session, name, dialogue)
         try:
             await shell._greet()
         except BaseException:
@@ -135,13 +137,13 @@ class Shell:
         return shell
 
     async def _greet(self) -> None:
-        self._channel.write(SCRIPT + b"\n")
+        self._channel.write(self._dialogue.preamble)
         try:
             reply = await self.call("ss_hello")
         except ConnectionLostError as error:
             if self._session.cut:
                 raise
-            raise ShellUnavailableError(f"The account does not run sh: {error.message}") from error
+            raise refused_by_gate(error.message) or self._dialogue.unopened(error.message) from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
         if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
             raise refusal(reply)
@@ -155,10 +157,10 @@ class Shell:
     async def call(self, function: str, *arguments: str) -> Reply:
         """Send one request and return its reply; raise `ConnectionLostError` if none came back whole."""
         token = secrets.token_hex(16)
-        line = shlex.join(("ss_call", token, function, *arguments))
+        request = self._dialogue.request(token, function, arguments)
         reply = self._session.expect(token)
         try:
-            self._channel.write(line.encode("utf-8", "surrogateescape") + b"\n")
+            self._channel.write(request)
         except (OSError, asyncssh.Error) as error:
             raise ConnectionLostError(str(error)) from error
         return await reply
@@ -198,7 +200,7 @@ def _abandoned(
 def refusal(reply: Reply) -> SyncError:
     """Return the error that a failed reply stands for."""
     said = reply.err.strip()
-    found = re.search(r"^error ([a-z-]+) (.*)\Z", reply.out.strip(), re.DOTALL | re.MULTILINE)
+    found = _REFUSAL.search(reply.out.strip())
     if found is None:
         return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
     code, text = found.groups()
@@ -206,6 +208,14 @@ def refusal(reply: Reply) -> SyncError:
     if error is RemoteStepError:
         error = cause_of(said) or error
     return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+
+
+def refused_by_gate(said: str) -> SyncError | None:
+    """Return the error that the gate of a restricted key has told on standard error, if it has."""
+    return refusal(Reply(1, said, "")) if _REFUSAL.search(said.strip()) else None
+
+
+_REFUSAL = re.compile(r"^error ([a-z-]+) (.*)\Z", re.DOTALL | re.MULTILINE)
 
 
 def cause_of(said: str) -> type[RemoteStepError] | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,10 +80,10 @@ async def test_a_full_disk_is_told_and_the_sync_done_once_there_is_room(
 
 @pytest.mark.parametrize("access", Access)
 async def test_a_full_disk_that_takes_no_push_is_told_and_the_sync_done_once_there_is_room(
-    sshd: Sshd, git_sshd: Sshd, published: Published, small: Published, tmp_path: Path, access: Access
+    sshd_of: Mapping[Access, Sshd], published: Published, small: Published, tmp_path: Path, access: Access
 ) -> None:
-    far = replace(host_of(git_sshd if access is Access.GIT else sshd), name="far", access=access)
-    pool = pool_of([host_of(sshd), far], tmp_path / "cache")
+    far = replace(host_of(sshd_of[access]), name="far", access=access)
+    pool = pool_of([host_of(sshd_of[Access.SH]), far], tmp_path / "cache")
     small.git("checkout", "--quiet", "master")
     age(small, 60)
     carried = environment_of(

@@ -1,6 +1,7 @@
 """Backups are kept for as long as is configured, and then deleted."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from tests.legs import changed, environment_of, pool_of
 DAY = 86400.0
 
 
-@pytest.mark.parametrize("access", [Access.SH, Access.GIT])
+@pytest.mark.parametrize("access", Access)
 async def test_a_backup_is_deleted_when_its_time_is_over(
-    store: Store, sshd: Sshd, git_sshd: Sshd, published: Published, tmp_path: Path, access: Access
+    store: Store, sshd_of: Mapping[Access, Sshd], published: Published, tmp_path: Path, access: Access
 ) -> None:
-    host = replace(host_of(git_sshd if access is Access.GIT else sshd), access=access)
+    host = replace(host_of(sshd_of[access]), access=access)
     home = RepositoryAddress("studio", str(published.path))
     reset = changed(environment_of(home), policy=Policy.RESET)
     now = time.time()

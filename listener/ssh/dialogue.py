@@ -1,0 +1,113 @@
+"""Two ways to speak with a host: to `sh`, which is sent the script, and to the gate of a restricted key.
+
+Behind a gate the script is on the host already, and all that goes there is data. Both ways are the same
+dialogue: a request names a function of `remote.sh` and its arguments.
+"""
+
+import hashlib
+import shlex
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Protocol
+
+from listener.errors import ShellUnavailableError, SyncError
+from listener.sites import Access
+
+
+def _part(name: str) -> str:
+    return files("listener.ssh").joinpath(name).read_text(encoding="utf-8")
+
+
+REMOTE, END, GATE = (_part(name) for name in ("remote.sh", "end.sh", "gate.sh"))
+
+DIGEST = hashlib.sha256((REMOTE + END + GATE).encode()).hexdigest()[:16]
+"""Tells one version of the installed script from another."""
+
+INSTALLED_NAME = "sync-staging-shell"
+
+INSTALLED = f"""\
+#!/bin/sh
+# {INSTALLED_NAME}: what a key of sync-staging is bound to here; printed by `sync-staging host script`.
+#
+# Three parts: what is done in a repository, how it is ended, and, last, what the key may ask for.
+
+key_digest={DIGEST}
+
+{REMOTE}
+{END}
+{GATE}"""
+"""The whole script, as it is installed on a host."""
+
+
+class Dialogue(Protocol):
+    """How a shell on a host is opened, asked and ended."""
+
+    @property
+    def preamble(self) -> bytes:
+        """What it is sent before the first request."""
+
+    def opening(self, name: str) -> str:
+        """Return the command that starts it; the name tells its process group from a stranger's."""
+
+    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
+        """Return one request, whose reply is closed by the token."""
+
+    def ending(self, group: int, name: str) -> str:
+        """Return the command that ends a shell's process group from another session."""
+
+    def unopened(self, said: str) -> SyncError:
+        """Return the error of an account that does not run it, by its last words."""
+
+
+class _Sent:
+    """The script is sent to `sh`."""
+
+    preamble = f"{REMOTE}\n".encode()
+
+    def opening(self, name: str) -> str:
+        return f"exec sh -s {name}"
+
+    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
+        return _encoded(shlex.join(("ss_call", token, function, *arguments)) + "\n")
+
+    def ending(self, group: int, name: str) -> str:
+        return shlex.join(("exec", "sh", "-c", f'{END}ss_end "$@"', "sh", str(group), name))
+
+    def unopened(self, said: str) -> SyncError:
+        return ShellUnavailableError(f"The account does not run sh: {said}")
+
+
+class _Gated:
+    """The script is installed on the host, behind its gate."""
+
+    preamble = b""
+
+    def opening(self, name: str) -> str:
+        return f"sync-staging-dialogue {DIGEST} {name}"
+
+    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
+        lines = ["=" + argument.replace("\n", "\n+") for argument in arguments]
+        return _encoded("\n".join((f"{token} {function}", *lines, ".\n")))
+
+    def ending(self, group: int, name: str) -> str:
+        return f"sync-staging-end {group} {name}"
+
+    def unopened(self, said: str) -> SyncError:
+        return ShellUnavailableError(
+            f"The key is not bound to {INSTALLED_NAME}: {said}",
+            remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "
+            "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh",
+        )
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+_SENT = _Sent()
+_GATED = _Gated()
+
+
+def dialogue_of(access: Access) -> Dialogue:
+    """Return how the shells of a host with this access are spoken with."""
+    return _GATED if access is Access.RESTRICTED else _SENT

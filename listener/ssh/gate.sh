@@ -1,0 +1,320 @@
+# The gate: what sshd runs, in place of whatever was asked for, for a key that may speak our dialogue and nothing else.
+#
+#   sync-staging-shell [--branch NAME]… [--protect NAME]… FOLDER…
+#
+# FOLDER     repositories at or below it may be looked at, and nothing else; no symbolic link leads out of it
+# --branch   only branches of these names may be moved; without it, all but `live` and those that are protected
+# --protect  a branch of this name is never moved, whatever else is said; none that ends in _in_progress ever is
+#
+# No code comes from the client. A request is a line `TOKEN FUNCTION`, a line `=TEXT` for each argument, `+TEXT` for
+# each further line of it, and a dot. It is read as text, held against the rules below, and only then handed, as
+# arguments, to the functions above, each of which is called by a name that stands here.
+
+key_branches='' key_protected='' key_folders=''
+key_incoming=refs/sync-staging/incoming
+# Git lets a push within a namespace reach nothing that lies outside, and still tells which commits are here.
+key_namespace=sync-staging
+key_newline='
+'
+
+key_main() {
+	[ "$*" != --version ] || {
+		printf 'sync-staging-shell %s\n' "$key_digest"
+		exit 0
+	}
+	key_environment
+	key_options "$@" >&2
+	key_command "${SSH_ORIGINAL_COMMAND-}"
+}
+
+# Forget what a client may have sent for git, where sshd lets such variables in.
+key_environment() {
+	for key_name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do
+		case $key_name in
+		GIT_OPTIONAL_LOCKS | GIT_NO_REPLACE_OBJECTS | GIT_TERMINAL_PROMPT) ;;
+		*) unset "$key_name" ;;
+		esac
+	done
+}
+
+key_options() {
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--branch | --protect)
+			key_is_branch "${2-}" || key_refuse "the key's line in authorized_keys has no branch behind $1"
+			case $1 in --branch) key_branches="$key_branches $2" ;; *) key_protected="$key_protected $2" ;; esac
+			shift
+			;;
+		/?*) key_folders=${key_folders:+$key_folders$key_newline}${1%/} ;;
+		*) key_refuse "the key's line in authorized_keys has $1, which is no absolute path of a folder" ;;
+		esac
+		shift
+	done
+	[ -n "$key_folders" ] || key_refuse "the key's line in authorized_keys names no folder"
+	[ -n "$key_branches" ] || key_protected="$key_protected live"
+}
+
+# Carry out the one command that a session is opened with.
+key_command() {
+	case $1 in
+	"sync-staging-dialogue $key_digest sync-staging-"*)
+		key_is_hex "${1#"sync-staging-dialogue $key_digest sync-staging-"}" || key_refuse_command "$1"
+		key_dialogue
+		;;
+	"sync-staging-dialogue "*)
+		ss_refuse script-outdated "the sync-staging-shell on this host is not the listener's own version" >&2
+		;;
+	"sync-staging-end "*" sync-staging-"*)
+		key_group=${1#sync-staging-end } key_name=${1##* }
+		key_group=${key_group%" $key_name"}
+		key_is_number "$key_group" || key_refuse_command "$1"
+		key_is_hex "${key_name#sync-staging-}" || key_refuse_command "$1"
+		[ "$key_group" -gt 1 ] || key_refuse_command "$1"
+		ss_end "$key_group" "$key_name"
+		;;
+	"git-upload-pack '"*"'" | "git-receive-pack '"*"'")
+		key_path=${1#*\'}
+		key_service "${1%%-pack *}" "${key_path%\'}"
+		;;
+	*) key_refuse_command "$1" ;;
+	esac
+}
+
+key_refuse_command() {
+	key_log "the command: ${1:-a shell}"
+	ss_refuse restricted-key "this key is bound to sync-staging-shell, which runs nothing else" >&2
+}
+
+# Answer requests until the client has no more.
+key_dialogue() {
+	while IFS=' ' read -r key_token key_verb; do
+		key_is_hex "$key_token" || key_refuse "a request has no token" >&2
+		set -- "$key_verb"
+		key_whole=no key_text='' key_begun=no
+		while IFS= read -r key_line; do
+			case $key_line in
+			=*)
+				[ $key_begun = no ] || set -- "$@" "$key_text"
+				key_text=${key_line#=} key_begun=yes
+				;;
+			+*) key_text=$key_text$key_newline${key_line#+} ;;
+			.)
+				key_whole=yes
+				break
+				;;
+			*) key_refuse "a request is not in order" >&2 ;;
+			esac
+			[ $# -le 512 ] || key_refuse "a request is too long" >&2
+		done
+		[ $key_whole = yes ] || exit 1
+		[ $key_begun = no ] || set -- "$@" "$key_text"
+		ss_call "$key_token" key_request "$@"
+	done
+}
+
+# key_request FUNCTION ARGUMENT…: call it, if it is one of ours and the key may do what it is asked for.
+key_request() {
+	key_verb=$1
+	shift
+	case $key_verb in
+	ss_hello) ss_hello ;;
+	ss_observe)
+		key_check_observe "$@"
+		ss_observe "$@"
+		;;
+	ss_survey) key_survey "$@" ;;
+	ss_sites)
+		key_check_sites "$@"
+		ss_sites "$@"
+		;;
+	ss_expire)
+		key_check_expire "$@"
+		ss_expire "$@"
+		;;
+	ss_apply)
+		key_check_apply "$@"
+		ss_apply "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" \
+			"${10:+refs/namespaces/$key_namespace/${10}}" "${11}" "${12}" "${13}" "${14}" "${15}" "${16}"
+		;;
+	*) key_refuse "there is no such request" ;;
+	esac
+}
+
+# PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET
+key_check_observe() {
+	[ $# -eq 9 ] || key_malformed
+	key_check_path "$1"
+	[ -z "$2" ] || key_check_path "$2"
+	[ -z "$3" ] || key_is_branch "$3" || key_refuse "live is no branch"
+	key_is_branch "$4" || key_refuse "the branch is none"
+	case $5/$8 in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
+	key_is_email "$6" || key_malformed
+	key_is_number "$7" || key_malformed
+	[ -z "$9" ] || key_is_commit "$9" || key_refuse "the target is no commit"
+}
+
+# SEPARATOR, and nine for each: ss_survey, where one that is refused is refused by itself.
+key_survey() {
+	[ $(($# % 9)) -eq 1 ] || key_malformed
+	key_separator=$1
+	key_is_hex "$key_separator" || key_malformed
+	shift
+	while [ $# -gt 0 ]; do
+		(key_request ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9")
+		printf '\n%s %s\n' "$key_separator" "$?"
+		shift 9
+	done
+}
+
+# ROOT BEFORE AFTER REST ONE
+key_check_sites() {
+	[ $# -eq 5 ] || key_malformed
+	key_check_path "$1"
+	for key_name in "$2" "$3" "$5"; do
+		case $key_name in */* | *[[:cntrl:]]*) key_malformed ;; esac
+	done
+	case $5 in *[!a-z0-9_-]*) key_malformed ;; esac
+	case $4/ in *[[:cntrl:]]* | */../* | */./* | [!/]*) key_malformed ;; esac
+}
+
+# PATH ROOT BRANCH BEFORE
+key_check_expire() {
+	[ $# -eq 4 ] || key_malformed
+	key_check_path "$1"
+	[ -z "$2" ] || key_check_path "$2"
+	key_check_movable "$3"
+	key_is_word "$4" || key_malformed
+}
+
+# PATH ROOT LIVE BRANCH SEEN KIND TO STALE BACKUP INCOMING RUN DATE NAME EMAIL SUBJECT BODY
+key_check_apply() {
+	[ $# -eq 16 ] || key_malformed
+	key_check_path "$1"
+	[ -z "$2" ] || key_check_path "$2"
+	[ -z "$3" ] || key_is_branch "$3" || key_refuse "live is no branch"
+	key_check_movable "$4"
+	[ "$3" != "$4" ] || key_refuse "live is not moved"
+	case $6 in create | fast-forward | forward-commit | reset) ;; *) key_malformed ;; esac
+	[ -z "$7" ] || key_is_commit "$7" || key_refuse "what to move to is no commit"
+	[ -z "$8" ] || key_is_commit "$8" || key_refuse "what stands in the way is no commit"
+	[ -z "$9" ] || key_is_backup "$9" "$4" || key_refuse "the backup is none of $4"
+	[ -z "${10}" ] || [ "${10}" = "$key_incoming/$4" ] || key_refuse "what has come in is not for $4"
+	key_is_word "${11}" || key_malformed
+	key_is_number "${12}" || key_malformed
+	# Its commits are told from a person's by their committer: in nobody else's name.
+	[ "${13} ${14}" = "sync-staging sync-staging@localhost" ] || key_refuse "it commits in nobody else's name"
+}
+
+key_malformed() {
+	key_refuse "a request has not the arguments that it should have"
+}
+
+# Refuse a path that is not written below one of the key's folders; ss_permit looks where it leads.
+key_check_path() {
+	case $1/ in
+	[!/]* | *[[:cntrl:]]*) key_refuse "a path is not absolute, or has a control character" ;;
+	*//* | */./* | */../*) key_refuse "$1 goes back on itself" ;;
+	esac
+	key_in_folder "$1" || key_refuse "$1 is not in a folder of this key's"
+}
+
+# Refuse unless the directory that we are in, which $1 has led to, lies in one of the key's folders; so must what a
+# repository consists of.
+ss_permit() {
+	key_is_here || key_refuse "$1 leads out of this key's folders through a symbolic link"
+	[ ! -d .git ] && [ -d objects ] || return 0
+	for key_part in HEAD config objects refs logs packed-refs index; do
+		[ -L "$key_part" ] || continue
+		(cd -P "$key_part" 2>/dev/null && key_is_here) ||
+			key_refuse "$1 has a symbolic link in the place of its $key_part, which this key can't follow"
+	done
+}
+
+key_is_here() {
+	! key_in_folder "$PWD" || return 0
+	while IFS= read -r key_folder; do
+		key_folder=$(cd -P "$key_folder/" 2>/dev/null && pwd -P) || continue
+		case $PWD/ in "${key_folder%/}"/*) return 0 ;; esac
+	done <<-END
+		$key_folders
+	END
+	return 1
+}
+
+key_in_folder() {
+	while IFS= read -r key_folder; do
+		case $1/ in "$key_folder"/*) return 0 ;; esac
+	done <<-END
+		$key_folders
+	END
+	return 1
+}
+
+key_check_movable() {
+	key_is_branch "$1" || key_refuse "the branch is none"
+	case $1 in *_in_progress) key_refuse "$1 is Studio's own" ;; esac
+	case " $key_protected " in *" $1 "*) key_refuse "the branch $1 is protected from this key" ;; esac
+	case " ${key_branches:-$1} " in *" $1 "*) ;; *) key_refuse "the branch $1 is none of this key's" ;; esac
+}
+
+# By the rules of git check-ref-format.
+key_is_branch() {
+	case $1 in
+	'' | @ | -* | /* | .* | */ | *. | *.lock | *.lock/* | *..* | *//* | */.* | *@\{*) return 1 ;;
+	*[[:cntrl:]\ ~^:?*\\[]*) return 1 ;;
+	esac
+}
+
+key_is_backup() {
+	case $1 in "refs/sync-staging/backup/$2/"*) key_is_word "${1#"refs/sync-staging/backup/$2/"}" ;; *) return 1 ;; esac
+}
+
+key_is_commit() {
+	key_is_hex "$1" && { [ ${#1} -eq 40 ] || [ ${#1} -eq 64 ]; }
+}
+
+key_is_hex() {
+	case $1 in '' | *[!0-9a-f]*) return 1 ;; esac
+}
+
+key_is_number() {
+	case $1 in '' | *[!0-9]* | ???????????*) return 1 ;; esac
+}
+
+key_is_word() {
+	case $1 in '' | -* | *[!A-Za-z0-9-]*) return 1 ;; esac
+}
+
+key_is_email() {
+	case $1 in '' | *[!A-Za-z0-9@._-]*) return 1 ;; esac
+}
+
+# key_service git-upload|git-receive PATH: run one of git's own services. What upload-pack gives can be read in the
+# dialogue too; what receive-pack takes lands in our namespace, from where the dialogue takes it.
+key_service() {
+	key_check_path "$2" >&2
+	ss_enter "$2" '' >&2
+	key_path=$GIT_DIR
+	unset GIT_DIR
+	case $1 in
+	git-upload) exec git upload-pack --strict "$key_path" ;;
+	git-receive)
+		GIT_NAMESPACE=$key_namespace
+		export GIT_NAMESPACE
+		exec git -c receive.hideRefs=refs -c "receive.hideRefs=!$key_incoming" receive-pack "$key_path"
+		;;
+	esac
+}
+
+key_refuse() {
+	key_log "$1"
+	ss_refuse beyond-key "$1"
+}
+
+# Tell the system's log what was refused, and to whom.
+key_log() {
+	printf '%s refused to %s: %s' "$(id -un)" "${SSH_CONNECTION%% *}" "$1" | tr -c '[:print:]' '?' | cut -c 1-400 |
+		logger -p auth.notice -t sync-staging-shell >/dev/null 2>&1 || :
+}
+
+key_main "$@"

@@ -1,0 +1,362 @@
+"""The gate by itself, in each shell: whatever it is told, it runs nothing, and moves only what it may."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME
+from listener.rehearsal.git import ENVIRONMENT
+from listener.rehearsal.published import Published
+from listener.sites import Access
+from listener.ssh.dialogue import DIGEST, dialogue_of
+from tests import figures
+from tests.conftest import unavailable
+from tests.gate import install
+from tests.ways import others, refs_of
+
+SHELLS = {"dash": "dash", "bash": "bash --posix", "busybox": "busybox sh"}
+NAME = "sync-staging-0123456789abcdef"
+TOKEN = "0123456789abcdef"
+
+MANY = int(os.environ.get("SYNC_STAGING_HISTORIES", "0"))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The script on a host, for what lies in `root`; everything that it must not touch lies beside it."""
+
+    shell: str
+    script: Path
+    root: Path
+    outside: Published
+    inside: Published
+    canary: Path
+
+    def run(self, command: str, said: bytes = b"", *words: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [*self.shell.split(), str(self.script), *words, str(self.root)],
+            input=said,
+            cwd=self.root,
+            env={"PATH": os.environ["PATH"], "SSH_ORIGINAL_COMMAND": command, **ENVIRONMENT},
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+
+    def ask(self, *request: str, words: tuple[str, ...] = ()) -> str:
+        """What it answers to one request."""
+        function, *arguments = request
+        said = dialogue_of(Access.RESTRICTED).request(TOKEN, function, arguments)
+        done = self.run(f"sync-staging-dialogue {DIGEST} {NAME}", said, *words)
+        return done.stdout.decode("utf-8", "replace")
+
+
+def shell_of(program: str) -> str:
+    if shutil.which(program) is None:
+        unavailable(program)
+    return SHELLS[program]
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest, pristine: Published, tmp_path: Path) -> Gate:
+    return gate_in(tmp_path, shell_of(getattr(request, "param", "dash")), pristine)
+
+
+def gate_in(folder: Path, shell: str, pristine: Published) -> Gate:
+    inside, outside = (Published(folder / name) for name in ("a root/inside", "outside"))
+    for published in (inside, outside):
+        shutil.copytree(pristine.path, published.path, symlinks=True)
+    return Gate(shell, install(folder / "bin"), inside.path.parent, outside, inside, folder / "canary")
+
+
+def observed(path: Path | str, branch: str = "staging") -> tuple[str, ...]:
+    return ("ss_observe", str(path), "", "live", branch, "tree", COMMITTER_EMAIL, "10", "no", "")
+
+
+def applied(gate: Gate, **changes: str) -> tuple[str, ...]:
+    """A request that moves staging to live if nothing else is said."""
+    seen = gate.ask(*observed(gate.inside.path)).partition("\nhead ")[2].partition("\nseen\n")[0]
+    whole = {
+        "path": str(gate.inside.path),
+        "root": "",
+        "live": "live",
+        "branch": "staging",
+        "seen": f"head {seen}",
+        "kind": "reset",
+        "to": "",
+        "stale": "",
+        "backup": "",
+        "incoming": "",
+        "run": "run-1",
+        "date": "1700000000",
+        "name": COMMITTER_NAME,
+        "email": COMMITTER_EMAIL,
+        "subject": "subject",
+        "body": "body",
+    }
+    assert set(changes) <= set(whole)
+    return ("ss_apply", *{**whole, **changes}.values())
+
+
+in_every_shell = pytest.mark.parametrize("gate", SHELLS, indirect=True)
+
+
+@in_every_shell
+def test_a_request_is_answered_as_by_the_script_that_is_sent(gate: Gate) -> None:
+    assert gate.ask("ss_hello").startswith("hello ")
+    assert "\nD\tsite/website/staged-for-review/index.xml\n" in gate.ask(*observed(gate.inside.path))
+    live = gate.inside.commit("live")
+    assert f"new {live}\n" in gate.ask(*applied(gate))
+    assert gate.inside.commit("staging") == live
+    assert "site inside\n" in gate.ask("ss_sites", str(gate.root), "", "", "", "")
+
+
+@in_every_shell
+def test_arguments_arrive_to_the_letter(gate: Gate) -> None:
+    body = "  two\n\n+lines\n.\n=\n\\n $(touch x) `id` 'one' \"two\" * ä \t"
+    gate.ask(*applied(gate, kind="forward-commit", subject="-n \\c", body=body))
+    assert gate.inside.git("log", "-1", "--format=%B", "staging") == f"-n \\c\n\n{body}\n"
+
+
+@in_every_shell
+def test_a_script_of_another_version_says_so(gate: Gate) -> None:
+    done = gate.run(f"sync-staging-dialogue {'0' * 16} {NAME}")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"error script-outdated ")
+
+
+LEADING_OUT = (
+    "outside",
+    "../outside",
+    "a root/../outside",
+    "a root/./inside",
+    "a root//inside",
+    "a root/out",
+)
+
+
+@in_every_shell
+def test_no_path_leads_out_of_the_folders_of_a_key(gate: Gate) -> None:
+    beside = gate.root.parent
+    (gate.root / "out").symlink_to(gate.outside.path)
+    (gate.root / "inner").mkdir()
+    (gate.root / "inner" / ".git").symlink_to(gate.outside.path / ".git")
+    shutil.copytree(gate.inside.path, gate.root / "borrowed", symlinks=True)
+    shutil.rmtree(gate.root / "borrowed" / ".git" / "refs")
+    (gate.root / "borrowed" / ".git" / "refs").symlink_to(gate.outside.path / ".git" / "refs")
+    paths = [f"{beside}/{path}" for path in (*LEADING_OUT, "a root/inner", "a root/borrowed")]
+    paths += [
+        f"{gate.inside.path}{end}" for end in ("/..", "/../../outside", "\n", "/%2e%2e/%2e%2e/outside\r")
+    ]
+    paths += ["", ".", "inside", "~", "-", "/", "/etc", f"{gate.root}x"]
+    before = refs_of(gate.outside)
+    for path in paths:
+        for request in (observed(path), applied(gate, path=path), ("ss_expire", path, "", "staging", "zzz")):
+            assert "\nerror beyond-key " in "\n" + gate.ask(*request), path
+        for service in ("git-upload-pack", "git-receive-pack"):
+            done = gate.run(f"{service} '{path}'", b"0000")
+            assert (done.returncode, done.stdout) == (1, b""), path
+            assert done.stderr.startswith(b"error beyond-key "), path
+    assert "\nerror beyond-key " in "\n" + gate.ask("ss_sites", str(beside), "", "", "", "")
+    assert refs_of(gate.outside) == before
+    figures.tell(f"paths out of a key's folders, {gate.shell}", tried=len(paths) * 5)
+
+
+def test_a_folder_may_itself_be_reached_by_a_symbolic_link(gate: Gate) -> None:
+    gate.root.rename(gate.root.parent / "moved")
+    gate.root.symlink_to(gate.root.parent / "moved")
+    assert "\nseen\n" in gate.ask(*observed(gate.inside.path))
+
+
+FORBIDDEN: tuple[dict[str, str], ...] = (
+    {"branch": "live"},
+    {"branch": "live", "live": ""},
+    {"branch": "live", "live": "master"},
+    {"branch": "staging", "live": "staging"},
+    {"branch": "staging_in_progress"},
+    {"branch": "live_in_progress", "live": ""},
+    *({"branch": name} for name in ("", "-d", "../live", "x/../live", "a b", "a\nb", "a\tb", "a..b", "@")),
+    *(
+        {"branch": name}
+        for name in ("/x", "x/", "x//y", ".x", "x/.y", "x.lock", "a~1", "a^", "a:b", "a*", "a[b")
+    ),
+    {"to": "live"},
+    {"to": "0" * 39},
+    {"to": "--help"},
+    {"to": f"{'0' * 40}\ndelete refs/heads/live"},
+    {"stale": "x"},
+    {"stale": f"{'0' * 40}\ndelete refs/heads/live"},
+    {"backup": "refs/heads/live"},
+    {"backup": "refs/sync-staging/backup/staging/../../../heads/live"},
+    {"backup": "refs/sync-staging/backup/staging/x\ndelete refs/heads/live"},
+    {"backup": "refs/sync-staging/backup/qa/x"},
+    {"incoming": "refs/heads/live"},
+    {"incoming": "refs/sync-staging/incoming/qa"},
+    {"kind": "delete"},
+    {"run": "x y"},
+    {"run": "--stdin"},
+    {"date": "now"},
+    {"date": "1700000000 +0000\n"},
+    {"name": "Studio"},
+    {"email": "studio@example.com"},
+)
+
+
+@in_every_shell
+def test_nothing_is_moved_but_what_the_key_may_move(gate: Gate) -> None:
+    before = refs_of(gate.inside)
+    for changes in FORBIDDEN:
+        assert "\nerror beyond-key " in "\n" + gate.ask(*applied(gate, **changes)), changes
+    assert refs_of(gate.inside) == before
+    figures.tell(f"moves beyond a key, {gate.shell}", tried=len(FORBIDDEN))
+
+
+def test_a_key_may_be_bound_to_some_branches(gate: Gate) -> None:
+    before = refs_of(gate.inside)
+    for words in (
+        ("--branch", "qa"),
+        ("--protect", "staging"),
+        ("--branch", "staging", "--protect", "staging"),
+    ):
+        assert "error beyond-key the branch staging " in gate.ask(*applied(gate), words=words)
+    assert refs_of(gate.inside) == before
+    assert "\nnew " in "\n" + gate.ask(*applied(gate), words=("--protect", "qa", "--branch", "staging"))
+
+
+@pytest.mark.parametrize("words", [("relative",), ("--branch",), ("--branch", "a b"), ("--all",), ("/",)])
+def test_a_line_that_binds_to_nothing_in_particular_is_refused(gate: Gate, words: tuple[str, ...]) -> None:
+    done = gate.run(f"sync-staging-dialogue {DIGEST} {NAME}", b"", *words)
+    assert done.stderr.startswith(b"error beyond-key the key's line in authorized_keys")
+    assert done.returncode == 1
+
+
+def test_a_survey_refuses_one_and_answers_the_others(gate: Gate) -> None:
+    questions = [word for path in (gate.outside, gate.inside) for word in observed(path.path)[1:]]
+    first, second, _ = gate.ask("ss_survey", TOKEN, *questions).split(f"\n{TOKEN} ", 2)
+    assert first.startswith("error beyond-key ")
+    assert "\nseen\n" in second
+
+
+FUNCTIONS = (
+    "ss_hello",
+    "ss_observe",
+    "ss_survey",
+    "ss_expire",
+    "ss_sites",
+    "ss_apply",
+    "eval",
+    "key_dialogue",
+)
+
+
+@dataclass
+class Attacked:
+    """A gate, what it may be told, and what must be there unchanged after that."""
+
+    gate: Gate
+    requests: st.SearchStrategy[bytes]
+    commands: st.SearchStrategy[str]
+    before: object
+    tried: int = 0
+
+
+@pytest.fixture(scope="module", params=SHELLS)
+def attacked(
+    request: pytest.FixtureRequest, pristine: Published, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Attacked]:
+    gate = gate_in(tmp_path_factory.mktemp("attacked"), shell_of(request.param), pristine)
+    opened = st.just(f"sync-staging-dialogue {DIGEST} {NAME}")
+    poisons = poison(gate)
+    commands = st.one_of(opened, opened, opened, opened, poisons.filter(lambda text: "\0" not in text))
+    attack = Attacked(gate, requests(poisons), commands, untouched(gate))
+    yield attack
+    figures.tell(f"garbage to the gate, {gate.shell}", tried=attack.tried)
+
+
+def poison(gate: Gate) -> st.SearchStrategy[str]:
+    """Texts that would run, write or read something if anything evaluated them."""
+    deed = f"touch {gate.canary}"
+    known = (
+        *(
+            text.format(deed)
+            for text in ("$({})", "`{}`", "; {}", "'; {}; '", '"; {}; "', "\n{}\n", "| {}", "&& {}")
+        ),
+        *(
+            text.format(deed)
+            for text in ("}}; {}; {{", "x[$({})]", "--upload-pack={}", "-c core.sshCommand={}")
+        ),
+        *(
+            f"--output={gate.canary}",
+            f"> {gate.canary}",
+            str(gate.canary),
+            str(gate.outside.path),
+            "../outside",
+        ),
+        *(
+            str(gate.inside.path),
+            str(gate.root),
+            "",
+            "live",
+            "staging",
+            "tree",
+            "commit",
+            "yes",
+            "no",
+            "10",
+            "reset",
+        ),
+        *("fast-forward", "0" * 40, gate.inside.commit("live"), COMMITTER_NAME, COMMITTER_EMAIL, "run-1"),
+    )
+    return st.one_of(st.sampled_from(known), st.text(max_size=20))
+
+
+def requests(poisons: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
+    arguments = st.one_of([st.lists(poisons, min_size=n, max_size=n) for n in (0, 1, 4, 5, 9, 10, 16)])
+    asked = st.builds(
+        lambda function, words: dialogue_of(Access.RESTRICTED).request(TOKEN, function, words),
+        st.one_of(st.sampled_from(FUNCTIONS), poisons),
+        arguments,
+    )
+    return st.one_of(asked, st.binary(max_size=200), poisons.map(lambda text: text.encode() + b"\n"))
+
+
+@settings(
+    max_examples=MANY or 80,
+    derandomize=not MANY,
+    database=None,
+    deadline=None,
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+@given(data=st.data())
+def test_whatever_the_gate_is_told_runs_nothing_and_changes_nothing_that_it_must_not(
+    attacked: Attacked, data: st.DataObject
+) -> None:
+    said = b"".join(data.draw(st.lists(attacked.requests, min_size=1, max_size=4)))
+    attacked.gate.run(data.draw(attacked.commands), said)
+    attacked.tried += 1
+    assert untouched(attacked.gate) == attacked.before
+
+
+def untouched(gate: Gate) -> object:
+    """What no request may change: every file but those of the repository inside, and its other refs."""
+    files = gate.root.parent.rglob("*")
+    metadata = gate.inside.path / ".git"
+    beside = {file: file.lstat().st_mtime_ns for file in files if metadata not in (file, *file.parents)}
+    return beside, others(refs_of(gate.inside)), (metadata / "config").read_bytes()
+
+
+def test_the_scripts_are_free_of_what_shellcheck_finds(tmp_path: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        unavailable("shellcheck")
+    found = subprocess.run(
+        ["shellcheck", "--shell=sh", str(install(tmp_path))], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "")

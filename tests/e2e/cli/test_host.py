@@ -1,0 +1,80 @@
+"""`host`: what it prints, put on a host, is what the listener needs there."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
+from tests.e2e.cli.shell import PATIENT, Shell
+from tests.listening import configuration, written
+
+
+def read(config: Path) -> Any:
+    return yaml.safe_load(config.read_text())
+
+
+def rewritten(config: Path, **host: Any) -> None:
+    whole = read(config)
+    whole["hosts"]["studio"].update(host)
+    config.write_text(yaml.safe_dump(whole))
+    config.chmod(0o600)
+
+
+async def test_what_is_printed_binds_the_key_and_the_listener_goes_on(
+    tmp_path: Path, own_sshd: Sshd, published: Published
+) -> None:
+    config = written(tmp_path, configuration(tmp_path, own_sshd, published.path, sync=PATIENT))
+    shell, script = Shell(config), tmp_path / "sync-staging-shell"
+    script.write_text((await shell("host", "script")).out)
+    script.chmod(0o755)
+    printed = await shell("host", "key", "studio", "--script", str(script), "--from", "127.0.0.1")
+    assert printed.status == 0, printed.err
+    assert "access: restricted" in printed.err
+    (own_sshd.folder / "authorized_keys").write_text(printed.out)
+    told = await shell("check-config", "--connect")
+    assert told.status == 1
+    assert "  remedy: set hosts.*.access to restricted" in told.out
+    rewritten(config, access="restricted")
+    done = await shell("sync", "mysite", "staging", "--local")
+    assert done.status == 0, done.err
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_the_line_names_what_the_configuration_needs(tmp_path: Path, sshd: Sshd, config: Path) -> None:
+    whole = read(config)
+    whole["sites"]["*"] = {
+        "repository": {"host": "studio", "path": "/srv/all of them/{site}/published"},
+        "live": "main",
+        "environments": {"qa": {"follow": False}},
+    }
+    config = written(tmp_path, whole)
+    line = (await Shell(config)("host", "key", "studio", "--json")).document["line"]
+    assert line.startswith(
+        'restrict,command="exec /usr/local/bin/sync-staging-shell --branch qa --branch staging'
+    )
+    assert "--protect live --protect main " in line
+    assert "'/srv/all of them'" in line
+    public = (sshd.folder / "authorized_keys").read_text().split("ssh-ed25519 ")[1].strip()
+    assert line.endswith(f" ssh-ed25519 {public}")
+
+
+async def test_a_host_with_nothing_but_git_gets_git_shell(config: Path) -> None:
+    rewritten(config, access="git")
+    printed = await Shell(config)("host", "key", "studio")
+    assert printed.out.startswith('restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 ')
+
+
+async def test_what_can_not_be_bound_is_told(config: Path, tmp_path: Path) -> None:
+    unknown = await Shell(config)("host", "key", "nowhere")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "studio" in unknown.err
+    no_key = await Shell(config)("host", "key", "studio", "--key", str(config))
+    assert (no_key.status, no_key.out) == (1, "")
+    whole = read(config)
+    other = {"host": "studio", "path": "/srv/other.git", "branch": "live"}
+    whole["sites"]["mysite"]["environments"]["elsewhere"] = {"repositories": [other]}
+    torn = await Shell(written(tmp_path, whole))("host", "key", "studio")
+    assert (torn.status, torn.out) == (1, "")
+    assert "live here and to be moved there" in torn.err
