@@ -166,13 +166,20 @@ def run(run: Document) -> Iterator[str]:
     yield from (f"{name:<12} {value}" for name, value in facts.items() if value)
     yield from (f"{'warning':<12} {warning}" for warning in done.get("warnings", ()))
     for trigger in run["triggers"]:
-        yield f"{'asked for':<12} {moment(trigger['at'])} by {trigger['actor']} ({trigger['origin']})"
+        yield f"{'asked for':<12} {moment(trigger['at'])} by {asked(trigger)}"
     yield from _removed(done)
     for leg in done.get("legs", ()):
         yield f"{'repository':<12} {leg['repository']}"
         facts = {name: leg[name] for name in (*_MOVE, "error", "message", "remedy")}
         yield from (f"  {name:<10} {value}" for name, value in facts.items() if value)
         yield from _removed(leg)
+
+
+def asked(trigger: Document) -> str:
+    """Return who asked for something, from where, with which credential."""
+    client = f" from {trigger['client']}" if trigger["client"] else ""
+    credential = f", {trigger['credential']}" if trigger["credential"] else ""
+    return f"{trigger['actor']}{client} ({trigger['origin']}{credential})"
 
 
 def _queue(run: Document) -> str:
