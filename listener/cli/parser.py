@@ -3,9 +3,21 @@
 import argparse
 
 from listener import __version__
-from listener.cli import configuration, demo, hooks, rollback, runs, serve, sites, store, sync, tokens
+from listener.cli import (
+    configuration,
+    deliveries,
+    demo,
+    hooks,
+    rollback,
+    runs,
+    serve,
+    sites,
+    store,
+    sync,
+    tokens,
+)
 
-_FAMILIES = (serve, configuration, sync, sites, runs, rollback, store, tokens, hooks, demo)
+_FAMILIES = (serve, configuration, sync, sites, runs, rollback, deliveries, store, tokens, hooks, demo)
 
 
 def build() -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
 from listener.web.paths import shown_path
-from listener.web.refusals import DELIVERY_ID, record
+from listener.web.refusals import DELIVERY_ID, begin, record
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
@@ -124,6 +124,7 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
+        begin()
         try:
             response = await handler(request)
         except ListenerError as error:

@@ -34,7 +34,7 @@ class Gate:
         if token is None:
             raise UnauthorizedError("the token is unknown")
         now, credential = self._clock(), credential_of(token)
-        trace(request).credential = credential
+        trace().credential = credential
         if token.expired(now):
             raise UnauthorizedError(f"the {credential} has expired, at {moment(token.expires)}")
         self._audit.used_token(token.name, now)

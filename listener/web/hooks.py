@@ -33,7 +33,7 @@ class Hooks:
         if secret is not None and hook.scheme != PATH:
             raise HookNotFoundError(reason=f"the scheme {hook.scheme} has no secret in the path")
         body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
-        trace(request).body = body
+        trace().body = body
         presented = (secret or "").encode("utf-8", "surrogateescape")
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:

@@ -1,6 +1,7 @@
 """What is put on record of a request that is refused, and the header by which it can be looked up."""
 
 import hashlib
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -16,6 +17,12 @@ REFUSING = frozenset({401, 403, 429})
 """The statuses that refuse a call; others only tell that it was wrong."""
 
 
+REASON_MOST = 500
+"""Characters of a reason that are kept."""
+UNNAMED = "-"
+"""Stands for the name of a hook where none can be told."""
+
+
 @dataclass(slots=True)
 class Trace:
     """What has become known of a request so far."""
@@ -26,10 +33,17 @@ class Trace:
     """That of a delivery, once it is read."""
 
 
-def trace(request: web.Request) -> Trace:
-    """Return what is known of a request, to be added to."""
-    found: Trace = request.setdefault("trace", Trace())
-    return found
+_TRACE: ContextVar[Trace] = ContextVar("trace")
+
+
+def begin() -> None:
+    """Forget what was known of the connection's request before."""
+    _TRACE.set(Trace())
+
+
+def trace() -> Trace:
+    """Return what is known of the request that is being answered, to be added to."""
+    return _TRACE.get()
 
 
 def record(audit: Audit, request: web.Request, error: ListenerError, status: int) -> str:
@@ -37,7 +51,7 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
     delivery = request.path.startswith(HOOKS)
     if not (delivery or error.reason or status in REFUSING):
         return ""
-    known = trace(request)
+    known = trace()
     body = known.body if delivery else None
     credential = known.credential or error.credential
     return audit.refused(
@@ -46,7 +60,7 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
         status=status,
         client=request.remote or "",
         credential=credential,
-        hook=request.match_info.get("hook", "-") if delivery else "",
+        hook=_hook(request) if delivery else "",
         size=(request.content_length or 0) if body is None else len(body),
         # Nobody hashes what is not signed.
         digest=hashlib.sha256(body).hexdigest() if body is not None and credential else "",
@@ -54,5 +68,6 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
     )
 
 
-REASON_MOST = 500
-"""Characters of a reason that are kept."""
+def _hook(request: web.Request) -> str:
+    """Return the hook that was asked for: of a name that holds a slash, what follows may be a secret."""
+    return request.match_info.get("hook", "").partition("/")[0] or UNNAMED

@@ -180,7 +180,9 @@ def test_a_hook_of_one_site_needs_no_name_and_heeds_none() -> None:
 
 def test_a_site_where_nothing_follows_is_told() -> None:
     fixed = Hook("deployer", "standard-webhooks", (b"s",), site="quiet")
-    assert select(read(fixed, standard({})), fixed, SITES) == Ignored("no environment of quiet follows live")
+    assert select(read(fixed, standard({})), fixed, SITES) == Ignored(
+        "no environment of site quiet follows live"
+    )
 
 
 DEEP = b'{"a":' + b"[" * 100_000
@@ -359,8 +361,8 @@ BITBUCKET = Hook("forge", "bitbucket", (b"s",), repositories={"acme/mysite": "my
             [{"new": tip("a")}, {"new": tip("b")}, {"new": tip("c")}],
             Ignored("branch a and 2 more are not live of site mysite"),
         ),
-        ([{"new": tip("live", "bookmark")}], Ignored("no branch of mysite was pushed")),
-        ([], Ignored("no branch of mysite was pushed")),
+        ([{"new": tip("live", "bookmark")}], Ignored("no branch of site mysite was pushed")),
+        ([], Ignored("no branch of site mysite was pushed")),
     ],
 )
 def test_a_push_of_several_branches_selects_if_live_is_among_them(

@@ -31,7 +31,7 @@ CREATE TABLE uses (
 ) STRICT, WITHOUT ROWID;
 
 -- Whatever came, in one order: ids sort by time.
-CREATE VIEW arrivals AS
+CREATE VIEW recorded AS
 SELECT
     id, CASE ignored WHEN '' THEN 'accepted' ELSE 'ignored' END AS fate, received_at AS at, hook, '' AS request,
     key, client, credential, size, digest, headers, facts, ignored AS reason, NULL AS status, 1 AS count

@@ -39,14 +39,14 @@ _SAME_BODY = """
 """
 _PAGE = f"""
 SELECT a.*, {_SAME_BODY} FROM (
-    SELECT * FROM arrivals
+    SELECT * FROM recorded
     WHERE (:hook::text IS NULL OR hook = :hook)
         AND (:fate::text IS NULL OR fate = :fate)
         AND (:before::text IS NULL OR id < :before)
     ORDER BY id DESC LIMIT :limit
 ) AS a ORDER BY a.id DESC
 """  # noqa: S608 (ours)
-_ONE = f"SELECT a.*, {_SAME_BODY} FROM arrivals AS a WHERE a.id = :id"  # noqa: S608 (ours)
+_ONE = f"SELECT a.*, {_SAME_BODY} FROM recorded AS a WHERE a.id = :id"  # noqa: S608 (ours)
 _SERVED = "SELECT * FROM triggers WHERE delivery = ANY (:deliveries::text[]) ORDER BY position"
 
 

@@ -31,7 +31,7 @@ CREATE TABLE uses (
 );
 
 -- Whatever came, in one order: ids sort by time.
-CREATE VIEW arrivals AS
+CREATE VIEW recorded AS
 SELECT
     id, CASE ignored WHEN '' THEN 'accepted' ELSE 'ignored' END AS fate, received_at AS at, hook, '' AS request,
     key, client, credential, size, digest, headers, facts, ignored AS reason, NULL::integer AS status,
