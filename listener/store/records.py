@@ -30,16 +30,26 @@ _SAME_BODY = """
  WHERE e.hook = a.hook AND e.digest = a.digest AND e.id < a.id AND a.digest <> '' AND a.fate <> 'refused'
  ORDER BY e.id DESC LIMIT 1) AS same_body
 """
-_PAGE = f"""
-SELECT a.*, {_SAME_BODY} FROM (
-    SELECT * FROM recorded
+# No id is beyond a tilde: with OR in its place, the rows of earlier pages would be read too.
+_SOME = """
+SELECT * FROM (
+    SELECT * FROM {0}
     WHERE (:hook IS NULL OR hook = :hook)
         AND (:fate IS NULL OR fate = :fate)
-        AND (:before IS NULL OR id < :before)
+        AND id < coalesce(:before, '~')
     ORDER BY id DESC LIMIT :limit
+) AS {0}
+"""
+_PAGE = f"""
+SELECT a.*, {_SAME_BODY} FROM (
+    {_SOME.format("taken")} UNION ALL {_SOME.format("refused")} ORDER BY id DESC LIMIT :limit
 ) AS a ORDER BY a.id DESC
 """  # noqa: S608 (ours)
-_ONE = f"SELECT a.*, {_SAME_BODY} FROM recorded AS a WHERE a.id = :id"  # noqa: S608 (ours)
+_ONE = f"""
+SELECT a.*, {_SAME_BODY} FROM (
+    SELECT * FROM taken WHERE id = :id UNION ALL SELECT * FROM refused WHERE id = :id
+) AS a
+"""  # noqa: S608 (ours)
 _SERVED = """
 SELECT * FROM triggers WHERE delivery IN (SELECT value FROM json_each(:deliveries)) ORDER BY position
 """

@@ -47,7 +47,7 @@ def served_of(row: Row) -> Served:
 
 
 def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
-    """Return the arrival of a row of `recorded`."""
+    """Return the arrival of a row of `taken` or `refused`."""
     values: dict[str, Any] = dict(row)
     values["fate"] = Fate(values["fate"])
     for name in ("headers", "facts"):

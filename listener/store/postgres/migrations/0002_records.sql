@@ -30,14 +30,16 @@ CREATE TABLE uses (
     PRIMARY KEY (kind, owner, name)
 );
 
--- Whatever came, in one order: ids sort by time.
-CREATE VIEW recorded AS
+-- Whatever came, in one form: two views, so that a page of either is read off its primary key.
+CREATE VIEW taken AS
 SELECT
     id, CASE ignored WHEN '' THEN 'accepted' ELSE 'ignored' END AS fate, received_at AS at, hook, '' AS request,
-    key, client, credential, size, digest, headers, facts, ignored AS reason, NULL::integer AS status,
-    1::bigint AS count
-FROM deliveries
-UNION ALL
+    key, client, credential, size, digest, headers, facts, ignored AS reason,
+    NULL::integer AS status, 1::bigint AS count
+FROM deliveries;
+
+CREATE VIEW refused AS
 SELECT
-    id, 'refused', at, hook, request, NULL, client, credential, size, digest, headers, '{}', reason, status, count
+    id, 'refused' AS fate, at, hook, request, NULL::text AS key, client, credential, size, digest, headers,
+    '{}' AS facts, reason, status, count
 FROM refusals;
