@@ -58,7 +58,7 @@ class Audit:
             self._clean(told(request)),
             self._clean(reason),
             status,
-            client,
+            told(client),
             credential,
             self._clean(told(hook)),
             size,

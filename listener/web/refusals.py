@@ -15,8 +15,6 @@ DELIVERY_ID = "X-Delivery-Id"
 
 REFUSING = frozenset({401, 403, 429})
 """The statuses that refuse a call; others only tell that it was wrong."""
-
-
 REASON_MOST = 500
 """Characters of a reason that are kept."""
 UNNAMED = "-"

@@ -101,7 +101,7 @@ def arrival(arrival: Arrival) -> dict[str, Any]:
         "same_body_as": arrival.same_body,
         "headers": dict(arrival.headers),
         "reason": arrival.reason,
-        "status": arrival.status,
+        "status": arrival.status or None,
         "count": arrival.count,
         "runs": list(dict.fromkeys(each.run for each in arrival.served)),
         "redelivered": [

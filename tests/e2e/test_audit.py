@@ -10,6 +10,7 @@ import pytest
 
 from listener import config
 from listener.access import digest
+from listener.errors import StoreUnavailableError
 from listener.rehearsal.published import Published
 from listener.system import System
 from tests import figures
@@ -218,6 +219,24 @@ async def test_what_was_refused_is_still_there_after_a_restart(configured: Calla
             _, _, sent = await listener.call("POST", "/hooks/nosuch", token=None)
     async with System(settings) as system:
         assert (await system.store.arrival(sent["X-Delivery-Id"])).reason == "no hook has this name"
+
+
+async def test_a_delivery_that_could_not_be_stored_is_on_record_once_the_store_is_back(
+    configured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailableError("The store does not answer: the disk is full")
+
+    async with System(config.load(configured())) as system:
+        await system.listen()
+        async with client(f"http://127.0.0.1:{system.port}") as listener:
+            with monkeypatch.context() as patched:
+                patched.setattr(system.store, "accept", away)
+                status, _, sent = await listener.deliver("d-1")
+            assert (status, sent["Retry-After"]) == (503, "5")
+            found = await looked_up(listener, sent)
+    assert (found["status"], found["credential"]) == (503, "hook forge, secret 1")
+    assert (found["digest"], found["headers"]["x-github-delivery"]) == (digest(push()), "d-1")
 
 
 async def test_an_ignored_delivery_is_redelivered_once_the_configuration_covers_it(
