@@ -28,6 +28,10 @@ class Token:
     expires: float | None = None
     """Unix seconds."""
 
+    def expired(self, now: float) -> bool:
+        """Return whether its time is over."""
+        return self.expires is not None and now >= self.expires
+
     @property
     def admin(self) -> bool:
         """Whether the bearer may do everything."""
@@ -49,7 +53,13 @@ def digest(text: bytes) -> str:
 
 
 def identify(presented: bytes, tokens: Iterable[Token], now: float) -> Token | None:
-    """Return the token whose text was presented, or None if it is unknown or expired.
+    """Return the token whose text was presented, or None if it is unknown or expired."""
+    found = recognised(presented, tokens)
+    return None if found is None or found.expired(now) else found
+
+
+def recognised(presented: bytes, tokens: Iterable[Token]) -> Token | None:
+    """Return the token whose text was presented, which may have expired; None if it is unknown.
 
     Every token is compared, in constant time, whichever matches.
     """
@@ -58,8 +68,6 @@ def identify(presented: bytes, tokens: Iterable[Token], now: float) -> Token | N
     for token in tokens:
         if hmac.compare_digest(hashed, token.sha256.encode()):
             found = token
-    if found is None or (found.expires is not None and now >= found.expires):
-        return None
     return found
 
 

@@ -18,9 +18,13 @@ class ListenerError(Exception):
     again_in: float | None = None
     """Seconds until it is worth another look, where nothing failed and only the moment was wrong."""
 
-    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+    def __init__(self, message: str = "", *, remedy: str = "", reason: str = "") -> None:
         self.message = message or (type(self).__doc__ or "").splitlines()[0]
         self.remedy = remedy or self.default_remedy
+        self.reason = reason
+        """Why, for the log and for an admin, where whoever asked is told less."""
+        self.credential = ""
+        """The kind and name of the credential that it was asked with, once that is known."""
         super().__init__(self.message)
 
 
@@ -93,6 +97,12 @@ class RunNotFoundError(NotFoundError):
     """No such run."""
 
     code = "run-not-found"
+
+
+class DeliveryNotFoundError(NotFoundError):
+    """No such delivery."""
+
+    code = "delivery-not-found"
 
 
 class ConflictError(RequestError):

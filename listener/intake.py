@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from listener import deliveries, signatures
-from listener.deliveries import Delivery, Hook
-from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
+from listener.audit import Audit
+from listener.deliveries import Delivery, Facts, Hook
+from listener.errors import ConflictError, HookNotFoundError, ListenerError, SignatureRejectedError
 from listener.journal import Log
 from listener.queue import Acceptance, Hold, Reception, RunStore
-from listener.runs import Origin, Run, Trigger, new_id
+from listener.records import Arrival, Fate
+from listener.runs import Asker, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 
 
@@ -31,8 +33,10 @@ class Intake:
         hooks: Mapping[str, Hook],
         clock: Callable[[], float],
         log: Log,
+        audit: Audit,
         settling: Settling = Settling(),
     ) -> None:
+        self._audit = audit
         self._settling = settling
         self._store = store
         self._sites = sites
@@ -43,29 +47,31 @@ class Intake:
     def hook(self, name: str) -> Hook:
         """Return the hook of that name, or raise `HookNotFoundError`."""
         if name not in self._hooks:
-            raise HookNotFoundError
+            raise HookNotFoundError(reason="no hook has this name")
         return self._hooks[name]
 
-    async def receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
-        """Take one delivery in; return its answer once everything is durable.
+    async def receive(self, hook: Hook, delivery: Delivery, client: str = "") -> Acceptance:
+        """Take one delivery in, which comes from this address; return its answer once everything is durable.
 
         Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
         `StoreUnavailableError`.
         """
+        secret = self._verify(hook, delivery)
+        self._audit.used_secret(hook, secret, delivery.received_at)
+        name = hook.secret_name(secret)
+        asker = Asker(hook.name, f"hook {hook.name}, {_spoken(name)}", client)
         try:
-            secret = self._verify(hook, delivery)
-            acceptance = await self._receive(hook, delivery)
-        except RequestError as error:
-            self._log.log(
-                30, "delivery refused", hook=hook.name, reason=error.message, size=len(delivery.body)
-            )
+            acceptance = await self._receive(hook, delivery, asker)
+        except ListenerError as error:
+            error.credential = asker.credential
             raise
         self._log.log(
             20,
             "delivery",
             hook=hook.name,
-            # Its place in the configuration's list: a secret that no delivery names any more can go.
-            secret=secret,
+            # A secret that no delivery names any more can go.
+            secret=name,
+            client=client,
             delivery=acceptance.delivery,
             runs=list(acceptance.runs),
             ignored=acceptance.ignored,
@@ -83,7 +89,7 @@ class Intake:
             raise SignatureRejectedError(verdict.reason, challenge=challenge)
         return verdict.secret
 
-    async def _receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
+    async def _receive(self, hook: Hook, delivery: Delivery, asker: Asker) -> Acceptance:
         facts = deliveries.read(hook, delivery)
         selected = deliveries.select(facts, hook, self._sites)
         now = self._clock()
@@ -99,25 +105,56 @@ class Intake:
             headers=deliveries.kept_headers(delivery),
             facts=deliveries.kept_facts(facts),
             ignored=ignored,
+            credential=asker.credential,
+            client=asker.client,
         )
-        triggers = [self._settled(each, Origin.HOOK, hook.name, now) for each in environments]
+        triggers = [self._settled(each, Origin.HOOK, asker, now) for each in environments]
         return await self._store.accept(triggers, reception, now)
 
-    async def release(self, environment: Environment, actor: str) -> tuple[Hold | None, Run | None]:
+    async def redeliver(self, arrival: Arrival, asker: Asker) -> Acceptance:
+        """Select by today's configuration what a delivery asked for, and accept it as an explicit call.
+
+        Raises `ConflictError` where that is nothing, `DeliveryNotFoundError`.
+        """
+        now = self._clock()
+        environments = self._selected_again(arrival)
+        triggers = [_trigger(each, Origin.REDELIVERY, asker, now) for each in environments]
+        acceptance = await self._store.redeliver(arrival.id, triggers, now)
+        self._log.log(
+            20, "redeliver", delivery=arrival.id, hook=arrival.hook, runs=list(acceptance.runs), **asker.facts
+        )
+        return acceptance
+
+    def _selected_again(self, arrival: Arrival) -> tuple[Environment, ...]:
+        if arrival.fate is Fate.REFUSED:
+            raise ConflictError(
+                f"It was refused, so nothing is kept of what it said: {arrival.reason}.",
+                remedy="let its sender send it again",
+            )
+        if arrival.hook not in self._hooks:
+            raise ConflictError(f"The hook {arrival.hook} is not configured any more.")
+        hook = self._hooks[arrival.hook]
+        facts = deliveries.recall(hook, arrival.facts)
+        selected = deliveries.select(facts, hook, self._sites)
+        if isinstance(selected, deliveries.Ignored):
+            raise ConflictError(f"It selects nothing: {selected.reason}{_as_far_as_kept(facts)}.")
+        return selected
+
+    async def release(self, environment: Environment, asker: Asker) -> tuple[Hold | None, Run | None]:
         """Let an environment go; return the hold that was, and the run by which it catches up."""
         now = self._clock()
-        trigger = _trigger(environment, Origin.RELEASE, actor, now)
+        trigger = _trigger(environment, Origin.RELEASE, asker, now)
         catch_up = trigger if environment.follow else None
         released = await self._store.release(environment.site, environment.name, catch_up)
         if released is None:
             return None, None
-        self._log.log(20, "release", site=environment.site, environment=environment.name, actor=actor)
+        self._log.log(20, "release", site=environment.site, environment=environment.name, **asker.facts)
         return released, await self._store.serving(trigger.id) if catch_up else None
 
     async def scheduled(self, environment: Environment) -> Acceptance:
         """Accept what a look at drift asks for."""
         now = self._clock()
-        trigger = self._settled(environment, Origin.SCHEDULE, "schedule", now)
+        trigger = self._settled(environment, Origin.SCHEDULE, Asker("schedule"), now)
         acceptance = await self._store.accept([trigger], None, now)
         self._log.log(
             20,
@@ -128,27 +165,47 @@ class Intake:
         )
         return acceptance
 
-    def _settled(self, environment: Environment, origin: Origin, actor: str, now: float) -> Trigger:
+    def _settled(self, environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
         settling = self._settling
-        trigger = _trigger(environment, origin, actor, now)
+        trigger = _trigger(environment, origin, asker, now)
         return replace(trigger, settle=settling.settle, settle_most=settling.most)
 
-    async def request(self, environment: Environment, origin: Origin, actor: str) -> Acceptance:
+    async def request(self, environment: Environment, origin: Origin, asker: Asker) -> Acceptance:
         """Accept a direct call for one environment; return once it is durable."""
         now = self._clock()
-        trigger = _trigger(environment, origin, actor, now)
+        trigger = _trigger(environment, origin, asker, now)
         acceptance = await self._store.accept([trigger], None, now)
         self._log.log(
             20,
-            "call",
+            "retry" if origin is Origin.RETRY else "call",
             site=environment.site,
             environment=environment.name,
             origin=origin.value,
-            actor=actor,
             runs=list(acceptance.runs),
+            **asker.facts,
         )
         return acceptance
 
 
-def _trigger(environment: Environment, origin: Origin, actor: str, now: float) -> Trigger:
-    return Trigger(new_id(now), environment.site, environment.name, origin, actor, now, lane=environment.lane)
+def _trigger(environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
+    return Trigger(
+        new_id(now),
+        environment.site,
+        environment.name,
+        origin,
+        asker.name,
+        now,
+        lane=environment.lane,
+        credential=asker.credential,
+        client=asker.client,
+    )
+
+
+def _spoken(secret: str) -> str:
+    return secret if secret.startswith("secret ") else f"secret {secret}"
+
+
+def _as_far_as_kept(facts: Facts) -> str:
+    if facts.changes is None or len(facts.changes) < deliveries.CHANGES_MOST:
+        return ""
+    return f" (only the first {deliveries.CHANGES_MOST} refs that it pushed are kept)"

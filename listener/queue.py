@@ -39,6 +39,10 @@ class Reception:
     facts: Mapping[str, Any]
     ignored: str = ""
     """Why it selects nothing; empty if it selects something."""
+    credential: str = ""
+    """The hook and the name of the secret that it was made with."""
+    client: str = ""
+    """The address that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class Pruned:
 
     runs: int = 0
     deliveries: int = 0
+    """Those that were refused included."""
 
 
 class RunStore(Protocol):
@@ -111,6 +116,12 @@ class RunStore(Protocol):
         A trigger of a held environment gets no run when it comes by a hook, and one that has failed already
         with the code `on-hold` when it is explicit. A rollback's hold refuses nothing: an explicit trigger
         ends it, and what comes by a hook gets a run, which sees whether live has moved.
+        """
+
+    async def redeliver(self, delivery: str, triggers: Sequence[Trigger], now: float) -> Acceptance:
+        """Store further triggers of a delivery that is there already, each with a waiting run.
+
+        They are explicit ones. Raises `DeliveryNotFoundError`.
         """
 
     async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
@@ -205,8 +216,8 @@ class RunStore(Protocol):
         """Delete up to `most` runs that ended before a time, or before the newest `keep` ended ones.
 
         Their triggers and log lines go with them, and so do the deliveries of before that time that no
-        trigger needs. What another row still refers to (a successor, a rollback, a hold) stays, and so does
-        the last success of an environment.
+        trigger needs, and what else is on record of then (`listener.records`). What another row still refers
+        to (a successor, a rollback, a hold) stays, and so does the last success of an environment.
         """
 
     def listen(self, run_id: str) -> AbstractContextManager["Signal"]:

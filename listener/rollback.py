@@ -6,7 +6,7 @@ from listener.errors import ConflictError
 from listener.journal import Log, Remarks
 from listener.plans import PlanKind
 from listener.queue import Hold, RunStore
-from listener.runs import ENDED, Origin, Run, Trigger, new_id
+from listener.runs import ENDED, Asker, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 from listener.sync import Look, Synchronizer
 
@@ -36,7 +36,7 @@ class Rollbacks:
         _, looks = await self._looked(run)
         return looks
 
-    async def request(self, run: Run, actor: str) -> Run:
+    async def request(self, run: Run, asker: Asker) -> Run:
         """Start the rollback of a run and return its run once that is durable.
 
         Raises `ConflictError` if the branch has moved since, or can't go back for another reason; `SyncError`
@@ -54,18 +54,26 @@ class Rollbacks:
         live = await self._synchronizer.live(environment, self._remarks(environment))
         now = self._clock()
         trigger = Trigger(
-            new_id(now), run.site, run.environment, Origin.ROLLBACK, actor, now, lane=environment.lane
+            new_id(now),
+            run.site,
+            run.environment,
+            Origin.ROLLBACK,
+            asker.name,
+            now,
+            lane=environment.lane,
+            credential=asker.credential,
+            client=asker.client,
         )
-        hold = Hold(run.site, run.environment, f"run {run.id} was rolled back", actor, now, live)
+        hold = Hold(run.site, run.environment, f"run {run.id} was rolled back", asker.name, now, live)
         started = await self._store.roll_back(trigger, run.id, hold)
         self._log.log(
             20,
             "rollback",
             site=run.site,
             environment=run.environment,
-            actor=actor,
             undoes=run.id,
             run=started.id,
+            **asker.facts,
         )
         return started
 

@@ -52,10 +52,31 @@ class Origin(StrEnum):
     RELEASE = "release"
     ROLLBACK = "rollback"
     SCHEDULE = "schedule"
+    REDELIVERY = "redelivery"
+    """A delivery that arrived before, and that somebody lets count once more."""
 
 
-EXPLICIT = frozenset({Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE, Origin.ROLLBACK})
+EXPLICIT = frozenset(
+    {Origin.API, Origin.CLI, Origin.RETRY, Origin.RELEASE, Origin.ROLLBACK, Origin.REDELIVERY}
+)
 """The origins behind which a person or a program waits: they clear a backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks for something, with which credential and from where."""
+
+    name: str
+    """The name of the hook or token that asks, or the system user of the CLI."""
+    credential: str = ""
+    """The credential's kind and name, such as `token ci`; never its text. Empty where there is none."""
+    client: str = ""
+    """The address that the request came from; empty where there was no request."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a line of the log says of it."""
+        return {"actor": self.name, "credential": self.credential, "client": self.client}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +97,10 @@ class Trigger:
     """Seconds that its run waits for further triggers, anew with each one."""
     settle_most: float = 0.0
     """Seconds that the run's first trigger waits at most for that."""
+    credential: str = ""
+    """The credential's kind and name (`Asker.credential`)."""
+    client: str = ""
+    """The address that the request came from; empty where there was no request."""
 
 
 @dataclass(frozen=True, slots=True)

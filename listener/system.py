@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ import structlog
 from aiohttp import web
 
 from listener import systemd
+from listener.audit import Audit
 from listener.config import Settings
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
@@ -62,7 +64,10 @@ class System:
             clean=self.clean,
         )
         settling = Settling(settings.sync.settle, settings.sync.settle_most)
-        self.intake = Intake(self.store, settings.sites, settings.hooks, time.time, self.log, settling)
+        self.audit = Audit(self.store, time.time, self.log, self.clean)
+        self.intake = Intake(
+            self.store, settings.sites, settings.hooks, time.time, self.log, self.audit, settling
+        )
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -93,6 +98,8 @@ class System:
         if self._runner is not None:
             await self._runner.cleanup()
         await self.close()
+        with suppress(StoreUnavailableError):
+            await self.audit.flush()
         await self.store.close()
         self.log.info("stopped", handed_back=handed_back)
 
@@ -126,6 +133,7 @@ class System:
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
+        self._start("audit", self.audit.go_on())
         schedule = Schedule(
             self.directory,
             self.synchronizer,
@@ -154,6 +162,9 @@ class System:
         return application(
             Ports(
                 intake=self.intake,
+                audit=self.audit,
+                records=self.store,
+                hooks=self.settings.hooks,
                 store=self.store,
                 sites=self.settings.sites,
                 directory=self.directory,

@@ -22,7 +22,8 @@ _SCHEMES = {
 
 FORMS = {"gitea/push-form-signed-over-json", "gogs/push-form-signed-over-json"}
 """These are signed as their senders do it, and refused all the same: what such a form holds would have to be
-read before it is verified. A sample shows what its sender sends; the rule for these senders is JSON alone."""
+read before it is verified, and the rest of the body would stay unsigned. A sample shows what its sender
+sends; the rule for these senders is JSON alone."""
 
 
 def scheme_of(vector: dict[str, Any]) -> str:

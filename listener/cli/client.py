@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +18,7 @@ from listener import __version__
 from listener.cli import address
 from listener.cli.failures import CredentialRefusedError, ListenerUnreachableError, RefusedByListenerError
 from listener.web.preferences import NDJSON
+from listener.web.refusals import DELIVERY_ID
 
 CONNECT_LIMIT = 5.0
 """Seconds to reach the listener."""
@@ -43,6 +45,17 @@ def path(*steps: str) -> str:
     return "/api/v1/" + "/".join(quote(step, safe="") for step in steps)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a listener answered to raw bytes."""
+
+    status: int
+    phrase: str
+    body: bytes
+    refusal: str
+    """The id under which a refused request is on record; empty for another."""
+
+
 class Client:
     """One listener, as seen from outside."""
 
@@ -58,10 +71,11 @@ class Client:
         """Send an object, or nothing, and return the answered document."""
         return await self._document("POST", where, json=body)
 
-    async def send(self, where: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
-        """Send raw bytes; return the answer's status, its phrase and its body, whatever they are."""
+    async def send(self, where: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send raw bytes; return the answer, whatever it is."""
         async with self._asking("POST", where, data=body, headers=headers, timeout=_QUICK) as response:
-            return response.status, response.reason or "", await response.read()
+            refusal = response.headers.get(DELIVERY_ID, "")
+            return Answer(response.status, response.reason or "", await response.read(), refusal)
 
     async def log(self, run: str, *, follow: bool) -> AsyncGenerator[str, None]:
         """Yield the lines of a run's log, to its end with `follow`, resuming where a connection broke."""

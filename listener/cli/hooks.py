@@ -1,6 +1,7 @@
-"""`hook send`: a signed test delivery to the running listener, as the hook's sender would make it."""
+"""`hook`: a signed test delivery to the running listener, as its sender would make it; secrets in use."""
 
 import argparse
+import asyncio
 import json
 import re
 import secrets
@@ -9,22 +10,32 @@ import uuid
 
 from listener import config, signatures
 from listener.cli import address
-from listener.cli.client import opened
-from listener.cli.failures import DONE, FAILED, UsageError
-from listener.cli.options import Commands, add_command, add_group, add_json, add_url
-from listener.cli.printing import document, say
+from listener.cli.client import Answer, connected, opened
+from listener.cli.client import path as api
+from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageError
+from listener.cli.options import Commands, add_client, add_command, add_group, add_json
+from listener.cli.printing import document, say, tell
+from listener.cli.rotation import add_hook_list
 from listener.config import Settings, resolved
 from listener.deliveries import READERS, Hook, Sample, Wanted
-from listener.errors import ConfigurationError
+from listener.errors import ConfigurationError, ListenerError
 from listener.signatures.standard_webhooks import PUBLIC
 from listener.sites import PLACEHOLDER
+
+LOOKS = 3
+LOOK_PAUSE = 1.0
+"""Seconds from one to the next."""
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
     group = add_group(
-        commands, "hook", summary="try a hook out", example="sync-staging hook send forge --ping"
+        commands,
+        "hook",
+        summary="try a hook out, and see which of its secrets are in use",
+        example="sync-staging hook send forge --ping\nsync-staging hook list",
     )
+    add_hook_list(group)
     parser = add_command(
         group,
         "send",
@@ -47,7 +58,7 @@ def add(commands: Commands) -> None:
         metavar="REFERENCE",
         help="sign with the secret at file:PATH, env:NAME or credential:NAME, not the hook's first",
     )
-    add_url(parser)
+    add_client(parser)
     add_json(parser)
 
 
@@ -63,8 +74,9 @@ async def send(arguments: argparse.Namespace) -> int:
     headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
     path = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
     async with opened(address.url(arguments), {}) as client:
-        status, phrase, answer = await client.send(path, body, {**sample.headers, **headers})
-    return _tell(arguments, key, status, phrase, answer)
+        answer = await client.send(path, body, {**sample.headers, **headers})
+    why = await _reason(arguments, answer.refusal) if answer.refusal else None
+    return _tell(arguments, key, answer, why)
 
 
 def _hook(settings: Settings, name: str) -> Hook:
@@ -143,14 +155,42 @@ def _id(text: str) -> str:
     return text
 
 
-def _tell(arguments: argparse.Namespace, key: str, status: int, phrase: str, answer: bytes) -> int:
-    text = answer.decode("utf-8", "backslashreplace")
+async def _reason(arguments: argparse.Namespace, refusal: str) -> str | None:
+    """Return why a delivery was refused, if the caller has an admin's token to ask with."""
+    for tries_left in reversed(range(LOOKS)):
+        try:
+            async with connected(arguments) as client:
+                found = await client.get(api("deliveries", refusal))
+        except RefusedByListenerError:
+            # Another listener may have refused it, and writes that down within a second.
+            if tries_left:
+                await asyncio.sleep(LOOK_PAUSE)
+        except ListenerError:
+            return None
+        else:
+            return str(found["reason"])
+    return None
+
+
+def _tell(arguments: argparse.Namespace, key: str, answer: Answer, why: str | None) -> int:
+    text = answer.body.decode("utf-8", "backslashreplace")
     try:
         value = json.loads(text)
     except ValueError:
         value = text
     if arguments.json:
-        document({"id": key, "status": status, "answer": value})
+        refusal = {"delivery": answer.refusal, "reason": why} if answer.refusal else None
+        document({"id": key, "status": answer.status, "answer": value, "refusal": refusal})
     else:
-        say(f"{status} {phrase}: {value if isinstance(value, str) else json.dumps(value)}")
-    return DONE if 200 <= status < 300 else FAILED  # noqa: PLR2004 (the successes)
+        said = value if isinstance(value, str) else json.dumps(value)
+        say(f"{answer.status} {answer.phrase}: {said}")
+        if answer.refusal:
+            _tell_refusal(answer.refusal, why)
+    return DONE if 200 <= answer.status < 300 else FAILED  # noqa: PLR2004 (the successes)
+
+
+def _tell_refusal(refusal: str, why: str | None) -> None:
+    if why is None:
+        tell(f"why: sync-staging deliveries show {refusal}, with an admin's token")
+    else:
+        say(f"refused: {why}")

@@ -15,7 +15,7 @@ from listener.cli.printing import tell
 from listener.config import Settings
 from listener.errors import StoreLockedError
 from listener.journal import Remarks
-from listener.runs import Origin, State
+from listener.runs import Asker, Origin, State
 from listener.sites import Environment
 from listener.sync import Look
 from listener.system import System, cleaner
@@ -67,7 +67,9 @@ async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:
             raise StoreLockedError(
                 error.message, remedy="leave out --local: the listener that runs does the sync"
             ) from error
-        acceptance = await system.intake.request(environment, Origin.CLI, _system_user())
+        user = _system_user()
+        asker = Asker(user, f"system user {user}")
+        acceptance = await system.intake.request(environment, Origin.CLI, asker)
         return await _served(system, acceptance.triggers[0])
 
 

@@ -19,6 +19,10 @@ UNASKED = "the command line is wrong, the listener can't be reached, or it refus
 WRONG_USAGE = "the command line is wrong"
 
 
+PAGE_MOST = 200
+"""How much of a history the listener tells at once."""
+
+
 class Commands(Protocol):
     """Where commands are added: what `ArgumentParser.add_subparsers` returns."""
 
@@ -99,10 +103,25 @@ def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -
     parser.add_argument("--json", action="store_true", help=f"print {what} to standard output")
 
 
+def add_page(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add which page of a history is told."""
+    parser.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (default: 50)")
+    parser.add_argument(
+        "--before", metavar="ID", help=f"only what is older than the {what} of this id: the next page"
+    )
+
+
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name one environment of one site."""
     parser.add_argument("site", metavar="SITE", help="the site's id")
     parser.add_argument("environment", metavar="ENVIRONMENT", help="the environment's name")
+
+
+def _limit(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= PAGE_MOST:
+        raise argparse.ArgumentTypeError(f"is from 1 to {PAGE_MOST}")
+    return number
 
 
 def _indented(text: str) -> str:

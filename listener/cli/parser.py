@@ -3,9 +3,22 @@
 import argparse
 
 from listener import __version__
-from listener.cli import configuration, demo, hooks, hosts, rollback, runs, serve, sites, store, sync, tokens
+from listener.cli import (
+    configuration,
+    deliveries,
+    demo,
+    hooks,
+    hosts,
+    rollback,
+    runs,
+    serve,
+    sites,
+    store,
+    sync,
+    tokens,
+)
 
-_FAMILIES = (serve, configuration, sync, sites, runs, rollback, store, tokens, hooks, hosts, demo)
+_FAMILIES = (serve, configuration, sync, sites, runs, rollback, deliveries, store, tokens, hooks, hosts, demo)
 
 
 def build() -> argparse.ArgumentParser:

@@ -8,13 +8,10 @@ from typing import Any
 from listener.cli import wording
 from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE, RefusedByListenerError
-from listener.cli.options import Commands, Handler, add_client, add_command, add_group, add_json
+from listener.cli.options import Commands, Handler, add_client, add_command, add_group, add_json, add_page
 from listener.cli.printing import document, json_line, say, table, tell
 from listener.cli.wording import Document, moment, short
 from listener.runs import State
-
-PAGE_MOST = 200
-"""How many runs the listener tells at once."""
 
 _HEADINGS = ("RUN", "CREATED", "SITE", "ENVIRONMENT", "STATE", "PLAN", "OLD", "NEW", "ERROR")
 
@@ -59,8 +56,7 @@ def _add_list(group: Commands) -> None:
     parser.add_argument("--site", metavar="SITE", help="only runs of this site")
     parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")
     parser.add_argument("--state", choices=[state.value for state in State], help="only runs in this state")
-    parser.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (default: 50)")
-    parser.add_argument("--before", metavar="RUN", help="only runs before this one: the next page")
+    add_page(parser, "run")
     add_client(parser)
     add_json(parser)
 
@@ -177,10 +173,3 @@ def _row(run: Document) -> tuple[str, ...]:
         short(done.get("new", "")),
         done.get("error", ""),
     )
-
-
-def _limit(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= PAGE_MOST:
-        raise argparse.ArgumentTypeError(f"is from 1 to {PAGE_MOST}")
-    return number

@@ -1,4 +1,4 @@
-"""`token new`: an API credential, and the line of the configuration that admits it."""
+"""`token`: an API credential and the line of the configuration that admits it; which ones are in use."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from listener.access import Role, digest
 from listener.cli.failures import DONE
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_group, add_json
 from listener.cli.printing import document, say, tell
+from listener.cli.rotation import add_token_list
 from listener.config.names import Name, SiteId
 
 PREFIX = "sst_"
@@ -21,7 +22,10 @@ RANDOM_BYTES = 32
 def add(commands: Commands) -> None:
     """Add the command."""
     group = add_group(
-        commands, "token", summary="make API tokens", example="sync-staging token new editors --site mysite"
+        commands,
+        "token",
+        summary="make API tokens, and see which are in use",
+        example="sync-staging token new editors --site mysite",
     )
     parser = add_command(
         group,
@@ -45,6 +49,7 @@ def add(commands: Commands) -> None:
         help="it is a member's, of this site (or several)",
     )
     add_json(parser)
+    add_token_list(group)
 
 
 def new(arguments: argparse.Namespace) -> int:

@@ -166,13 +166,48 @@ def run(run: Document) -> Iterator[str]:
     yield from (f"{name:<12} {value}" for name, value in facts.items() if value)
     yield from (f"{'warning':<12} {warning}" for warning in done.get("warnings", ()))
     for trigger in run["triggers"]:
-        yield f"{'asked for':<12} {moment(trigger['at'])} by {trigger['actor']} ({trigger['origin']})"
+        yield f"{'asked for':<12} {moment(trigger['at'])} by {asked(trigger)}"
     yield from _removed(done)
     for leg in done.get("legs", ()):
         yield f"{'repository':<12} {leg['repository']}"
         facts = {name: leg[name] for name in (*_MOVE, "error", "message", "remedy")}
         yield from (f"  {name:<10} {value}" for name, value in facts.items() if value)
         yield from _removed(leg)
+
+
+def asked(trigger: Document) -> str:
+    """Return who asked for something, from where, with which credential."""
+    client = f" from {trigger['client']}" if trigger["client"] else ""
+    credential = f", {trigger['credential']}" if trigger["credential"] else ""
+    return f"{trigger['actor']}{client} ({trigger['origin']}{credential})"
+
+
+def delivery(found: Document) -> Iterator[str]:
+    """Yield the lines that tell all of a delivery, or of a refused request."""
+    facts = {
+        "delivery": found["id"],
+        "received": moment(found["received_at"]),
+        "outcome": found["outcome"] if found["status"] is None else f"{found['outcome']}, {found['status']}",
+        "reason": found["reason"],
+        "requests": found["count"] if found["count"] > 1 else "",
+        "hook": found["hook"],
+        "request": found["request"],
+        "from": found["client"],
+        "credential": found["credential"],
+        "sender's id": found["sender_id"],
+        "event": found["event"],
+        "repository": found["repository"],
+        "site": found["site"],
+        "refs": ", ".join(found["refs"] or ()),
+        "size": counted(found["size"], "byte"),
+        "digest": found["digest"],
+        "same body as": found["same_body_as"],
+        "runs": ", ".join(found["runs"]),
+    }
+    yield from (f"{name:<12} {value}" for name, value in facts.items() if value)
+    for again in found["redelivered"]:
+        yield f"{'redelivered':<12} {moment(again['at'])} by {asked(again)}, run {again['run']}"
+    yield from (f"{'header':<12} {name}: {value}" for name, value in found["headers"].items())
 
 
 def _queue(run: Document) -> str:

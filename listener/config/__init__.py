@@ -83,10 +83,10 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
     if document is None or problems:
         raise refusal(path, problems)
-    return _settings(document, tuple(_warnings(document, resolution)))
+    return _settings(document, resolution)
 
 
-def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
+def _settings(document: Document, resolution: Resolution) -> Settings:
     return Settings(
         server=ServerSettings(**document.server.model_dump()),
         store=document.store,
@@ -95,13 +95,13 @@ def _settings(document: Document, warnings: tuple[str, ...]) -> Settings:
             (_site(name, entry) for name, entry in document.sites.items() if "*" not in name),
             (SitePattern(name, _site(name, entry)) for name, entry in document.sites.items() if "*" in name),
         ),
-        hooks={name: made(name, entry) for name, entry in document.hooks.items()},
+        hooks={name: made(name, entry, resolution) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
         history=HistorySettings(**document.history.model_dump()),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
-        warnings=warnings,
+        warnings=tuple(_warnings(document, resolution)),
         studio=None if document.studio is None else _studio(document.studio),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 from listener.config.model import HmacSection, HookEntry, PayloadSection
 from listener.config.problems import Location, Problem, exposed, nearest
 from listener.config.references import Resolution, find
-from listener.deliveries import READERS, Hook, Payload
+from listener.deliveries import READERS, Hook, Payload, told
 from listener.signatures import SCHEMES, Form
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
@@ -126,7 +126,7 @@ def _form(location: Location, form: dict[str, Any]) -> Iterator[Problem]:
 _EXAMPLES = {True: f"'{TIMESTAMP}.{BODY}'", False: f"'{BODY}'"}
 
 
-def made(name: str, entry: HookEntry) -> Hook:
+def made(name: str, entry: HookEntry, resolution: Resolution) -> Hook:
     """Return the hook that a right entry describes."""
     return Hook(
         name,
@@ -141,6 +141,10 @@ def made(name: str, entry: HookEntry) -> Hook:
         events=frozenset(entry.events),
         form=None if entry.hmac is None else _made_form(entry.hmac),
         payload=_made_payload(entry.payload),
+        secret_names=tuple(
+            told(resolution.references.get(("hooks", name, "secrets", index), ""))
+            for index in range(len(entry.secrets))
+        ),
     )
 
 

@@ -59,8 +59,8 @@ class Resolution:
     """A configuration with every reference replaced by what it stands for."""
 
     tree: Any = None
-    references: set[Location] = field(default_factory=set)
-    """Where references stood."""
+    references: dict[Location, str] = field(default_factory=dict)
+    """Where references stood, and which."""
     exposed: dict[Location, Path] = field(default_factory=dict)
     """The files among them that others than their owner may open."""
     problems: list[Problem] = field(default_factory=list)
@@ -104,7 +104,7 @@ def _resolved(node: Any, location: Location, surroundings: Surroundings, resolut
     kind, colon, name = node.partition(":")
     if not colon or kind not in KINDS:
         return str(surroundings.path(node)) if location in PATHS else node
-    resolution.references.add(location)
+    resolution.references[location] = node
     try:
         return KINDS[kind](name, location, surroundings, resolution)
     except _Unresolved as reason:

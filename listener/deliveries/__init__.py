@@ -5,18 +5,21 @@ Each kind of sender has a reader in one of the modules here and a row in `READER
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from listener.deliveries.azure_devops import AZURE_DEVOPS
 from listener.deliveries.bitbucket import BITBUCKET
-from listener.deliveries.configured import OWN, STANDARD_WEBHOOKS
+from listener.deliveries.configured import OWN, STANDARD_WEBHOOKS, publishes
 from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Payload, Reader, Sample, Wanted
 from listener.deliveries.github import FORGEJO, GITEA, GITHUB, GOGS
 from listener.deliveries.gitlab import GITLAB
-from listener.deliveries.kept import KEPT_HEADERS, kept_facts, kept_headers
-from listener.deliveries.payloads import DEPTH_MOST
+from listener.deliveries.kept import CHANGES_MOST, KEPT_HEADERS, facts_of, kept_facts, kept_headers
+from listener.deliveries.payloads import DEPTH_MOST, told
 from listener.deliveries.selection import Ignored, select
 
 __all__ = [
+    "CHANGES_MOST",
     "DEPTH_MOST",
     "KEPT_HEADERS",
     "READERS",
@@ -32,7 +35,9 @@ __all__ = [
     "kept_facts",
     "kept_headers",
     "read",
+    "recall",
     "select",
+    "told",
 ]
 
 READERS: Mapping[str, Reader] = {
@@ -55,3 +60,11 @@ READERS: Mapping[str, Reader] = {
 def read(hook: Hook, delivery: Delivery) -> Facts:
     """Return what a verified delivery says; raise `MalformedDeliveryError`, `UnsupportedMediaError`."""
     return READERS[hook.scheme].read(delivery, hook)
+
+
+def recall(hook: Hook, kept: Mapping[str, Any]) -> Facts:
+    """Return what a delivery said of which these facts were kept, as the hook takes it today."""
+    facts = facts_of(kept)
+    if not READERS[hook.scheme].configurable:
+        return facts
+    return replace(facts, publish=publishes(facts.event, hook))

@@ -48,11 +48,16 @@ def _facts(key: str | None, payload: Mapping[str, Any], hook: Hook) -> Facts:
     return Facts(
         key=key,
         event=event,
-        publish=event in (hook.events or {PUBLISH}),
+        publish=publishes(event, hook),
         repository=_text(payload, at.repository),
         site=_text(payload, at.site),
         changes=None if ref is None else (Change(full_ref(ref)),),
     )
+
+
+def publishes(event: str, hook: Hook) -> bool:
+    """Return whether an event tells of a publish to this hook."""
+    return event in (hook.events or {PUBLISH})
 
 
 def _text(payload: Mapping[str, Any], path: str) -> str | None:

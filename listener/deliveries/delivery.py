@@ -96,6 +96,18 @@ class Hook:
     form: Form | None = None
     """How its deliveries are signed, for the scheme `hmac`."""
     payload: Payload = Payload()
+    secret_names: tuple[str, ...] = ()
+    """The references that the secrets came from, each in its place; empty for one that stands in clear."""
+
+    def secret_name(self, index: int) -> str:
+        """Return what a secret is called: by its reference, or by its place in the list, from 1."""
+        named = self.secret_names[index] if index < len(self.secret_names) else ""
+        return named or f"secret {index + 1}"
+
+    @property
+    def secrets_by_name(self) -> tuple[str, ...]:
+        """The names of the secrets, in their order; two from the same reference have one name."""
+        return tuple(dict.fromkeys(map(self.secret_name, range(len(self.secrets)))))
 
     def mirrored(self, repository: str) -> str | None:
         """Return the site id that a repository's name stands for; exact names go before patterns."""

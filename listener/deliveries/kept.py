@@ -1,9 +1,10 @@
 """What is stored of a delivery: listed headers and the facts; never a signature, never a credential."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from listener.deliveries.delivery import Delivery, Facts
+from listener.deliveries.delivery import Change, Delivery, Facts
 from listener.deliveries.payloads import told
 
 KEPT_HEADERS = (
@@ -30,14 +31,23 @@ KEPT_HEADERS = (
 )
 """The headers that are stored with a delivery."""
 
+_KEPT = frozenset(KEPT_HEADERS)
+
 CHANGES_MOST = 16
 """Pushed refs that are stored."""
+
+KEPT_MOST = 255
+"""Characters of a stored fact: a ref has no more, and longer names than these are configured nowhere."""
 
 
 def kept_headers(delivery: Delivery) -> dict[str, str]:
     """Return the headers to store with a delivery."""
-    found = {name: delivery.values(name) for name in KEPT_HEADERS}
-    return {name: told(values[0].decode("latin-1")) for name, values in found.items() if values}
+    found: dict[str, str] = {}
+    for name, value in delivery.headers:
+        low = name.lower().decode("latin-1")
+        if low in _KEPT and low not in found:
+            found[low] = told(value.decode("latin-1"))
+    return found
 
 
 def kept_facts(facts: Facts) -> dict[str, Any]:
@@ -48,5 +58,14 @@ def kept_facts(facts: Facts) -> dict[str, Any]:
     return _short(kept)
 
 
+def facts_of(kept: Mapping[str, Any]) -> Facts:
+    """Return the facts that were stored."""
+    changes = kept["changes"]
+    pushed = None if changes is None else tuple(Change(**each) for each in changes)
+    return Facts(**{**kept, "changes": pushed})
+
+
 def _short(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: told(value) if isinstance(value, str) else value for name, value in values.items()}
+    return {
+        name: told(value, KEPT_MOST) if isinstance(value, str) else value for name, value in values.items()
+    }

@@ -152,7 +152,7 @@ def full_ref(ref: str) -> str:
     return ref
 
 
-def told(text: str) -> str:
+def told(text: str, most: int = TOLD_MOST) -> str:
     """Return text from outside as a reason may repeat it: short, and with printable characters only."""
-    short = text if len(text) <= TOLD_MOST else f"{text[:TOLD_MOST]}…"
+    short = text if len(text) <= most else f"{text[:most]}…"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)

@@ -19,9 +19,9 @@ class Ignored:
 
 
 def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | Ignored:
-    """Return the environments that a delivery asks to sync, at least one, or why it asks for none."""
+    """Return the environments that a delivery asks to sync, at least one, or the rule that it misses."""
     if not facts.publish:
-        return Ignored(f"the event {told(facts.event)} tells of no publish")
+        return Ignored(_no_publish(facts, hook))
     site = _site(facts, hook, sites)
     if isinstance(site, Ignored):
         return site
@@ -29,11 +29,20 @@ def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | 
     if missed:
         return Ignored(missed)
     if not site.following:
-        return Ignored(f"no environment of {site.id} follows live")
+        return Ignored(f"no environment of site {site.id} follows live")
     covered = tuple(
         each for each in site.following if not hook.environments or each.name in hook.environments
     )
-    return covered or Ignored(f"the hook covers no environment of {site.id} that follows live")
+    names = ", ".join(sorted(hook.environments))
+    return covered or Ignored(
+        f"none of hook {hook.name}'s environments ({names}) is one of site {site.id} that follows live"
+    )
+
+
+def _no_publish(facts: Facts, hook: Hook) -> str:
+    if hook.events:
+        return f"the event {told(facts.event)} is none of hook {hook.name}'s events"
+    return f"the event {told(facts.event)} tells of no publish"
 
 
 def _missed(facts: Facts, hook: Hook, site: Site) -> str:
@@ -41,16 +50,27 @@ def _missed(facts: Facts, hook: Hook, site: Site) -> str:
     if facts.changes is None:
         return ""
     branch = hook.branch or site.live
-    what = "the live branch" if branch == site.live else f"the branch {branch}"
+    what = f"live of site {site.id}" if branch == site.live else f"the branch of hook {hook.name}"
+    what = what if branch == site.live == "live" else f"{branch}, {what}"
     pushed = [change for change in facts.changes if change.ref == f"refs/heads/{branch}"]
     if not all(change.deleted for change in pushed):
         return ""
     if pushed:
-        return f"{what} of {site.id} was deleted"
+        return f"branch {branch} of site {site.id} was deleted"
     if not facts.changes:
-        return f"no branch of {site.id} was pushed"
-    others = f" and {len(facts.changes) - 1} more" if facts.changes[1:] else ""
-    return f"{told(facts.changes[0].ref)}{others} is not {what} of {site.id}"
+        return f"no branch of site {site.id} was pushed"
+    first, *others = facts.changes
+    if others:
+        return f"{_spoken(first.ref)} and {len(others)} more are not {what}"
+    return f"{_spoken(first.ref)} is not {what}"
+
+
+def _spoken(ref: str) -> str:
+    """Return a ref as people name it."""
+    for kind, prefix in (("branch", "refs/heads/"), ("tag", "refs/tags/")):
+        if ref.startswith(prefix):
+            return f"{kind} {told(ref.removeprefix(prefix))}"
+    return f"ref {told(ref)}"
 
 
 def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
@@ -59,13 +79,15 @@ def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
         repository = facts.repository or ""
         site_id = hook.mirrored(repository)
         if site_id is None:
-            return Ignored(f"the hook does not cover the repository {told(repository)}")
+            return Ignored(f"repository {told(repository)} is in none of hook {hook.name}'s repositories")
     elif hook.site is not None:
         site_id = hook.site
-    elif facts.site is not None and _covers(hook, facts.site, sites):
+    elif facts.site is None:
+        return Ignored(f"no site is named, and hook {hook.name} goes by it")
+    elif _covers(hook, facts.site, sites):
         site_id = facts.site
     else:
-        return Ignored(f"the hook does not cover the site {told(facts.site or '')}")
+        return Ignored(f"site {told(facts.site)} is none of hook {hook.name}'s sites")
     if site_id not in sites:
         return Ignored(f"the site {told(site_id)} is not configured")
     return sites.site(site_id)

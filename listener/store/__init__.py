@@ -6,11 +6,12 @@ from typing import Protocol
 
 from listener.errors import ConfigurationError
 from listener.queue import RunStore
+from listener.records import Records
 from listener.store.sqlite import SqliteStore
 
 
-class Store(RunStore, Protocol):
-    """A `RunStore` with its beginning and end."""
+class Store(RunStore, Records, Protocol):
+    """All that is kept, with its beginning and end."""
 
     async def open(self) -> None:
         """Make it ready; raise `StoreError` or `ConfigurationError` when that can't be."""

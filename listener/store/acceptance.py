@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from listener.errors import OnHoldError
+from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.queue import Acceptance, Hold, Reception
 from listener.runs import EXPLICIT, Outcome, State, Trigger, new_id
 from listener.store.rows import hold_of, outcome_text
@@ -31,17 +31,21 @@ VALUES
     (:id, :site, :environment, :state, :now, :not_before, :finished_at, :undoes, :outcome, :lane, :urgent)
 """
 _NEW_TRIGGER = """
-INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)
-VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at)
+INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at, credential, client)
+VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at, :credential, :client)
 """
 _KEEP_DELIVERY = """
-INSERT INTO deliveries (id, hook, key, received_at, size, digest, headers, facts, ignored)
-VALUES (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored)
+INSERT INTO deliveries
+    (id, hook, key, received_at, size, digest, headers, facts, ignored, credential, client)
+VALUES
+    (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored, :credential, :client)
 ON CONFLICT (hook, key) WHERE key IS NOT NULL DO UPDATE SET
     received_at = excluded.received_at, size = excluded.size, digest = excluded.digest,
-    headers = excluded.headers, facts = excluded.facts, ignored = excluded.ignored
+    headers = excluded.headers, facts = excluded.facts, ignored = excluded.ignored,
+    credential = excluded.credential, client = excluded.client
 RETURNING id
 """
+_TAKE_AGAIN = "UPDATE deliveries SET ignored = '' WHERE id = :id"
 _SERVED = """
 SELECT t.id, t.run, t.site, t.environment, r.state
 FROM triggers AS t JOIN runs AS r ON r.id = t.run
@@ -77,7 +81,7 @@ def accept(
     selected = [t for t in triggers if t.origin in EXPLICIT or _key(t) not in holds]
     ignored = delivery.ignored if delivery is not None else ""
     if triggers and not selected:
-        ignored = f"on hold: {holds[_key(triggers[0])].reason}"
+        ignored = held_reason(holds.values())
     if delivery is None:
         return replace(_serve(transaction, selected, holds, None, now), ignored=ignored)
     first = transaction.one(_DELIVERY, {"hook": delivery.hook, "key": delivery.key})
@@ -85,6 +89,13 @@ def accept(
         return _repeat(transaction, first, selected, holds, now)
     kept = _keep(transaction, replace(delivery, ignored=ignored))
     return replace(_serve(transaction, selected, holds, kept, now), ignored=ignored)
+
+
+def redeliver(transaction: Transaction, delivery: str, triggers: Sequence[Trigger], now: float) -> Acceptance:
+    """Store what `RunStore.redeliver` promises."""
+    if not transaction.execute(_TAKE_AGAIN, {"id": delivery}):
+        raise DeliveryNotFoundError
+    return _serve(transaction, triggers, _holds(transaction, triggers), delivery, now)
 
 
 def waiting(transaction: Transaction, site: str, environment: str) -> str | None:
@@ -97,6 +108,11 @@ def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | Non
     """Return the hold of this environment, or None."""
     row = transaction.one(_HOLD, {"site": site, "environment": environment})
     return None if row is None else hold_of(row)
+
+
+def held_reason(holds: Iterable[Hold]) -> str:
+    """Return why a delivery is ignored all of whose environments are on hold."""
+    return "; ".join(f"{hold.site}/{hold.environment} is on hold: {hold.reason}" for hold in holds)
 
 
 def held_outcome(hold: Hold, so_far: Outcome | None = None) -> Outcome:
@@ -199,6 +215,8 @@ def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str |
         "origin": trigger.origin,
         "actor": trigger.actor,
         "at": trigger.at,
+        "credential": trigger.credential,
+        "client": trigger.client,
     }
     transaction.execute(_NEW_TRIGGER, values)
 
@@ -228,6 +246,8 @@ def _keep(transaction: Transaction, delivery: Reception) -> str:
         "headers": json.dumps(dict(delivery.headers)),
         "facts": json.dumps(dict(delivery.facts)),
         "ignored": delivery.ignored,
+        "credential": delivery.credential,
+        "client": delivery.client,
     }
     (row,) = transaction.all(_KEEP_DELIVERY, values)
     return str(row["id"])

@@ -30,6 +30,12 @@ DELETE FROM deliveries WHERE id IN (
     ORDER BY d.received_at LIMIT :most
 )
 """
+_REFUSALS = """
+DELETE FROM refusals WHERE id IN (
+    SELECT id FROM refusals WHERE at < :before ORDER BY id LIMIT :most
+)
+"""
+_USES = "DELETE FROM uses WHERE last < :before"
 
 
 def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
@@ -39,4 +45,6 @@ def prune(transaction: Transaction, before: float, keep: int, most: int) -> Prun
     for run in old:
         for statement in (_LINES, _TRIGGERS, _RUN):
             transaction.execute(statement, run)
-    return Pruned(len(old), transaction.execute(_DELIVERIES, values))
+    transaction.execute(_USES, values)
+    arrivals = transaction.execute(_DELIVERIES, values) + transaction.execute(_REFUSALS, values)
+    return Pruned(len(old), arrivals)

@@ -1,11 +1,12 @@
 """How the nouns of the core lie in rows."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from listener.queue import Hold
+from listener.records import Arrival, Fate, Served
 from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 
 
@@ -28,7 +29,30 @@ def run_of(row: Row) -> Run:
 
 def trigger_of(row: Row) -> Trigger:
     """Return the trigger of a row of `triggers`."""
-    return Trigger(row["id"], row["site"], row["environment"], Origin(row["origin"]), row["actor"], row["at"])
+    return Trigger(
+        row["id"],
+        row["site"],
+        row["environment"],
+        Origin(row["origin"]),
+        row["actor"],
+        row["at"],
+        credential=row["credential"],
+        client=row["client"],
+    )
+
+
+def served_of(row: Row) -> Served:
+    """Return the trigger of a row of `triggers`, with its run."""
+    return Served(trigger_of(row), row["run"])
+
+
+def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
+    """Return the arrival of a row of `taken` or `refused`."""
+    values: dict[str, Any] = dict(row)
+    values["fate"] = Fate(values["fate"])
+    for name in ("headers", "facts"):
+        values[name] = json.loads(values[name])
+    return Arrival(**values, served=tuple(served))
 
 
 def hold_of(row: Row) -> Hold:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -10,19 +10,26 @@ from aiohttp.typedefs import Handler, Middleware
 
 from listener import __version__
 from listener.access import Token
+from listener.audit import Audit
+from listener.deliveries import Hook
 from listener.directory import Directory
 from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
 from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
+from listener.records import Records
 from listener.rollback import Rollbacks
 from listener.sites import Sites
 from listener.sync import Synchronizer
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
-from listener.web.hooks import Hooks, shown_path
+from listener.web.deliveries import DeliveryRoutes
+from listener.web.hooks import Hooks
+from listener.web.paths import shown_path
+from listener.web.refusals import DELIVERY_ID, begin, record
 from listener.web.replies import as_problem, in_studios_words
+from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
 from listener.worker import Worker
@@ -35,7 +42,10 @@ class Ports:
     """What the HTTP surface stands on."""
 
     intake: Intake
+    audit: Audit
     store: RunStore
+    records: Records
+    hooks: Mapping[str, Hook]
     sites: Sites
     directory: Directory
     worker: Worker
@@ -55,9 +65,9 @@ class Ports:
 
 def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
-    gate = Gate(ports.tokens, ports.clock)
+    gate = Gate(ports.tokens, ports.clock, ports.audit)
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
-    app = web.Application(middlewares=[_errors_and_log(ports.log)])
+    app = web.Application(middlewares=[_errors_and_log(ports.log, ports.audit)])
     app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(
@@ -70,6 +80,7 @@ def application(ports: Ports) -> web.Application:
             ports.rollbacks,
             ports.stopping,
             clock=ports.clock,
+            log=ports.log,
             concurrency=ports.concurrency,
             body_timeout=ports.body_timeout,
         ).routes()
@@ -87,6 +98,8 @@ def application(ports: Ports) -> web.Application:
             body_timeout=ports.body_timeout,
         ).routes()
     )
+    app.add_routes(DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
+    app.add_routes(Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
     return app
 
@@ -105,23 +118,24 @@ def _readyz(ready: Callable[[], Awaitable[str]]) -> Handler:
     return readyz
 
 
-def _errors_and_log(log: Log) -> Middleware:
-    """Return the middleware that renders errors and writes one line a request."""
+def _errors_and_log(log: Log, audit: Audit) -> Middleware:
+    """Return the middleware that renders errors, puts refusals on record and writes one line a request."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
+        begin()
         try:
             response = await handler(request)
         except ListenerError as error:
-            response = _render(request, error)
+            response = _render(request, error, audit)
         except web.HTTPException as error:
-            response = _render(request, _of_aiohttp(request, error))
+            response = _render(request, _of_aiohttp(request, error), audit)
         except ConnectionResetError:
             raise
         except Exception as error:
             log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
-            response = _render(request, ListenerError("The listener met a defect; its log has it."))
+            response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
         log.log(
             10 if request.path in PROBES else 20,
             "request",
@@ -136,9 +150,13 @@ def _errors_and_log(log: Log) -> Middleware:
     return middleware
 
 
-def _render(request: web.Request, error: ListenerError) -> web.Response:
+def _render(request: web.Request, error: ListenerError, audit: Audit) -> web.Response:
     render = in_studios_words if request.path.startswith(PREFIXES) else as_problem
-    return render(error)
+    response = render(error)
+    refusal = record(audit, request, error, response.status)
+    if refusal:
+        response.headers[DELIVERY_ID] = refusal
+    return response
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError:

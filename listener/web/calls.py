@@ -6,10 +6,9 @@ from dataclasses import replace
 from aiohttp import web
 
 from listener import follow
-from listener.access import Token
 from listener.intake import Intake
 from listener.queue import Acceptance, RunStore
-from listener.runs import Origin, Run, State
+from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
 from listener.web import views
 from listener.web.preferences import EVENTS, JSON, NDJSON, Preferences, preferred
@@ -28,18 +27,18 @@ class Calls:
         self._stopping = stopping
 
     async def request(
-        self, environment: Environment, caller: Token, origin: Origin = Origin.API
+        self, environment: Environment, asker: Asker, origin: Origin = Origin.API
     ) -> Acceptance:
         """Accept a call for one environment."""
-        return await self._intake.request(environment, origin, caller.name)
+        return await self._intake.request(environment, origin, asker)
 
     async def crafter(
-        self, request: web.Request, environment: Environment, caller: Token
+        self, request: web.Request, environment: Environment, asker: Asker
     ) -> web.StreamResponse:
         """Answer a call in Studio's words."""
         preferences = Preferences.of(request)
         form = preferred(request, (JSON, NDJSON, EVENTS))
-        acceptance = await self.request(environment, caller)
+        acceptance = await self.request(environment, asker)
         wait = preferences.wait
         if form != JSON:
             return await self._stream(request, acceptance, form, preferences)
@@ -53,10 +52,10 @@ class Calls:
             {"message": message}, status=status, headers={"X-Run-Id": run.id, **preferences.applied}
         )
 
-    async def native(self, request: web.Request, environment: Environment, caller: Token) -> web.Response:
+    async def native(self, request: web.Request, environment: Environment, asker: Asker) -> web.Response:
         """Answer a call with its run: at once, or after up to `Prefer: wait` seconds."""
         preferences = Preferences.of(request)
-        acceptance = await self.request(environment, caller)
+        acceptance = await self.request(environment, asker)
         run = await self._served(acceptance, preferences.wait or 0)
         return await self.answer(run, preferences)
 

@@ -11,7 +11,7 @@ from listener.errors import EnvironmentNotFoundError, InvalidParametersError, Un
 from listener.sites import Environment, Site
 from listener.web import bodies
 from listener.web.calls import Calls
-from listener.web.credentials import Gate
+from listener.web.credentials import Gate, asker, uncovered
 
 SERVICES = "/api/1/services/"
 PREFIXES = (SERVICES, f"/studio{SERVICES}")
@@ -41,13 +41,13 @@ class Crafter:
         """Make the named environment of the named site equal to live."""
         caller, (site_id, name) = await self._asked(request, "site_id", "environment")
         environment = (await self._site(caller, site_id)).environment(name)
-        return await self._calls.crafter(request, environment, caller)
+        return await self._calls.crafter(request, environment, asker(request, caller))
 
     async def reset_staging(self, request: web.Request) -> web.StreamResponse:
         """Make the environment `staging` (or the only one) of the named site equal to live."""
         caller, (site_id,) = await self._asked(request, "site_id")
         environment = _staging(await self._site(caller, site_id))
-        return await self._calls.crafter(request, environment, caller)
+        return await self._calls.crafter(request, environment, asker(request, caller))
 
     async def _asked(self, request: web.Request, *names: str) -> tuple[Token, tuple[str, ...]]:
         """Return the caller and the parameters: the credential is checked before the body is read."""
@@ -58,7 +58,7 @@ class Crafter:
     async def _site(self, caller: Token, site_id: str) -> Site:
         """Return the site; a caller whom it does not concern learns not even whether it exists."""
         if not caller.covers(site_id):
-            raise UnauthorizedError
+            raise UnauthorizedError(uncovered(caller, site_id))
         return await self._directory.site(site_id)
 
 

@@ -1,6 +1,5 @@
 """Deliveries: the shell around the intake."""
 
-import re
 from collections.abc import Callable, Iterator
 
 from aiohttp import web
@@ -8,12 +7,10 @@ from aiohttp import web
 from listener.deliveries import Delivery
 from listener.errors import HookNotFoundError, SignatureRejectedError
 from listener.intake import Intake
-from listener.journal import REDACTED
 from listener.queue import Acceptance
 from listener.signatures import PATH
 from listener.web import bodies
-
-_BEHIND_A_HOOK = re.compile(r"(/hooks(?:/|%2F)+[^/%]*(?:/|%)).+", re.DOTALL | re.IGNORECASE)
+from listener.web.refusals import trace
 
 
 class Hooks:
@@ -34,24 +31,21 @@ class Hooks:
         hook = self._intake.hook(request.match_info["hook"])
         secret = request.match_info.get("secret")
         if secret is not None and hook.scheme != PATH:
-            raise HookNotFoundError
+            raise HookNotFoundError(reason=f"the scheme {hook.scheme} has no secret in the path")
         body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
+        trace().body = body
         presented = (secret or "").encode("utf-8", "surrogateescape")
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
-            return _answer(await self._intake.receive(hook, delivery))
+            return answer(await self._intake.receive(hook, delivery, request.remote or ""))
         except SignatureRejectedError as error:
             if hook.scheme == PATH:  # it is hidden from who does not know its secret
-                raise HookNotFoundError from error
+                raise HookNotFoundError(reason=error.message) from error
             raise
 
 
-def shown_path(path: str) -> str:
-    """Return a path as the log may show it: behind a hook's name stands a secret, or nearly one."""
-    return _BEHIND_A_HOOK.sub(rf"\g<1>{REDACTED}", path)
-
-
-def _answer(acceptance: Acceptance) -> web.Response:
+def answer(acceptance: Acceptance) -> web.Response:
+    """Answer a delivery: with its runs, or why there are none."""
     if acceptance.ignored:
         return web.json_response({"delivery": acceptance.delivery, "ignored": acceptance.ignored})
     return web.json_response(

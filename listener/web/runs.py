@@ -8,18 +8,17 @@ from aiohttp import web
 
 from listener.access import Token
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.journal import Log
 from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
 from listener.runs import ENDED, Origin, Run, State
 from listener.sites import Sites
-from listener.web import bodies, views
+from listener.web import bodies, pages, views
 from listener.web.calls import Calls
-from listener.web.credentials import Gate
+from listener.web.credentials import Gate, asker, uncovered
 from listener.web.preferences import EVENTS, NDJSON, preferred
 from listener.web.streams import send_log
 from listener.worker import Worker
-
-PAGE_MOST = 200
 
 
 class Runs:
@@ -36,10 +35,12 @@ class Runs:
         stopping: asyncio.Event,
         *,
         clock: Callable[[], float],
+        log: Log,
         concurrency: int,
         body_timeout: float,
     ) -> None:
         self._clock = clock
+        self._log = log
         self._concurrency = concurrency
         self._rollbacks = rollbacks
         self._body_timeout = body_timeout
@@ -64,7 +65,7 @@ class Runs:
         caller = self._gate.caller(request)
         which = replace(_filter(request), sites=caller.visible)
         found = await self._store.runs(which)
-        following = found[-1].id if len(found) == which.limit else None
+        following = pages.following(found, which.limit)
         return web.json_response({"runs": [views.run(run) for run in found], "before": following})
 
     async def show(self, request: web.Request) -> web.Response:
@@ -90,6 +91,7 @@ class Runs:
         if others and not caller.admin:
             raise ForbiddenError(f"The run serves others too ({', '.join(sorted(others))}): ask an admin.")
         ended = await self._worker.cancel(run.id)
+        self._log_asked(request, caller, "cancel", run)
         return web.json_response(views.run(ended, await self._store.triggers(run.id)))
 
     async def retry(self, request: web.Request) -> web.Response:
@@ -103,40 +105,42 @@ class Runs:
                 remedy=f"ask for the rollback of the run {run.undoes} again",
             )
         environment = self._sites.environment(run.site, run.environment)
-        acceptance = await self._calls.request(environment, caller, Origin.RETRY)
+        acceptance = await self._calls.request(environment, asker(request, caller), Origin.RETRY)
         return await self._calls.answer(await self._store.run(acceptance.runs[0]))
 
     async def rollback(self, request: web.Request) -> web.Response:
         """Take back what a run did, or answer what that would do."""
         caller, run = await self._visible(request)
         if await bodies.dry_run(request, seconds=self._body_timeout):
+            self._log_asked(request, caller, "dry run", run)
             return web.json_response(views.looks(await self._rollbacks.look(run)))
         if not caller.admin:
             raise ForbiddenError("Only an admin rolls back; see what it would do with dry_run.")
-        started = await self._rollbacks.request(run, caller.name)
+        started = await self._rollbacks.request(run, asker(request, caller))
         return await self._calls.answer(started)
 
     async def _visible(self, request: web.Request) -> tuple[Token, Run]:
         caller = self._gate.caller(request)
         run = await self._store.run(request.match_info["run"])
         if not caller.covers(run.site):
-            raise RunNotFoundError
+            raise RunNotFoundError(reason=uncovered(caller, run.site))
         return caller, run
+
+    def _log_asked(self, request: web.Request, caller: Token, event: str, run: Run) -> None:
+        who = asker(request, caller).facts
+        self._log.log(20, event, run=run.id, site=run.site, environment=run.environment, **who)
 
 
 def _filter(request: web.Request) -> RunFilter:
     query = request.query
     try:
         state = State(query["state"]) if "state" in query else None
-        limit = int(query.get("limit", 50))
     except ValueError as error:
         raise BadRequestError(str(error)) from error
-    if not 1 <= limit <= PAGE_MOST:
-        raise BadRequestError(f"limit is from 1 to {PAGE_MOST}")
     return RunFilter(
         site=query.get("site"),
         environment=query.get("environment"),
         state=state,
         before=query.get("before"),
-        limit=limit,
+        limit=pages.limit(request),
     )

@@ -15,7 +15,7 @@ from listener.sites import Environment, Site
 from listener.sync import Synchronizer
 from listener.web import bodies, views
 from listener.web.calls import Calls
-from listener.web.credentials import Gate
+from listener.web.credentials import Gate, asker
 
 REASON_MOST = 500
 """Characters of a hold's reason."""
@@ -76,8 +76,9 @@ class SiteRoutes:
         """Start a run for one environment, or answer what one would do."""
         caller, environment = await self._asked(request)
         if await bodies.dry_run(request, seconds=self._body_timeout):
+            self._log_asked(request, caller, "dry run", environment)
             return web.json_response(await self._look(environment))
-        return await self._calls.native(request, environment, caller)
+        return await self._calls.native(request, environment, asker(request, caller))
 
     async def hold(self, request: web.Request) -> web.Response:
         """Freeze one environment, with a reason."""
@@ -89,17 +90,21 @@ class SiteRoutes:
             raise InvalidParametersError("reason")
         hold = Hold(environment.site, environment.name, reason.strip(), caller.name, self._clock())
         await self._store.hold(hold)
-        self._log.log(
-            20, "hold", site=hold.site, environment=hold.environment, actor=hold.actor, reason=reason
-        )
+        self._log_asked(request, caller, "hold", environment, reason=hold.reason)
         return web.json_response({"hold": views.hold(hold)})
 
     async def release(self, request: web.Request) -> web.Response:
         """Let one environment go. One that follows live catches up with what it missed."""
         caller, environment = await self._asked(request)
-        released, run = await self._intake.release(environment, caller.name)
+        released, run = await self._intake.release(environment, asker(request, caller))
         runs = [] if run is None else [run.id]
         return web.json_response({"released": views.hold(released), "runs": runs})
+
+    def _log_asked(
+        self, request: web.Request, caller: Token, event: str, environment: Environment, **facts: str
+    ) -> None:
+        who = asker(request, caller).facts
+        self._log.log(20, event, site=environment.site, environment=environment.name, **facts, **who)
 
     async def _asked(self, request: web.Request) -> tuple[Token, Environment]:
         site_id = request.match_info["site"]

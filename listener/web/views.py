@@ -10,7 +10,8 @@ from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.plans import Plan, equal, undone
 from listener.queue import Hold, Standing
-from listener.runs import LegOutcome, Outcome, Run, Trigger
+from listener.records import Arrival, Use
+from listener.runs import LegOutcome, Origin, Outcome, Run, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 
@@ -72,7 +73,51 @@ def trigger(trigger: Trigger) -> dict[str, Any]:
         "id": trigger.id,
         "origin": trigger.origin.value,
         "actor": trigger.actor,
+        "credential": trigger.credential,
+        "client": trigger.client,
         "at": moment(trigger.at),
+    }
+
+
+def arrival(arrival: Arrival) -> dict[str, Any]:
+    """Return what arrived and what became of it; no value of a credential or a signature is in it."""
+    facts = arrival.facts
+    changes = facts.get("changes")
+    return {
+        "id": arrival.id,
+        "outcome": arrival.fate.value,
+        "received_at": moment(arrival.at),
+        "hook": arrival.hook,
+        "request": arrival.request,
+        "client": arrival.client,
+        "credential": arrival.credential,
+        "sender_id": arrival.key,
+        "event": facts.get("event"),
+        "repository": facts.get("repository"),
+        "site": facts.get("site"),
+        "refs": None if changes is None else [change["ref"] for change in changes],
+        "size": arrival.size,
+        "digest": arrival.digest,
+        "same_body_as": arrival.same_body,
+        "headers": dict(arrival.headers),
+        "reason": arrival.reason,
+        "status": arrival.status or None,
+        "count": arrival.count,
+        "runs": list(dict.fromkeys(each.run for each in arrival.served)),
+        "redelivered": [
+            {**trigger(each.trigger), "run": each.run}
+            for each in arrival.served
+            if each.trigger.origin is Origin.REDELIVERY
+        ],
+    }
+
+
+def use(name: str, use: Use | None) -> dict[str, Any]:
+    """Return how often a credential was used, and when last."""
+    return {
+        "name": name,
+        "count": 0 if use is None else use.count,
+        "last_used": None if use is None else moment(use.last),
     }
 
 

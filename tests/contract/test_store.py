@@ -236,7 +236,7 @@ async def test_a_hook_does_not_select_a_held_environment(store: Store, deliver: 
     assert [(await store.run(run)).environment for run in some.runs] == ["qa"]
     assert len(some.triggers) == 1
     none = await deliver(store, "2", "staging")
-    assert (none.runs, none.ignored) == ((), "on hold: acceptance test")
+    assert (none.runs, none.ignored) == ((), "site/staging is on hold: acceptance test")
 
 
 async def test_a_delivery_ignored_for_a_hold_is_taken_when_it_comes_again_after_the_release(

@@ -62,6 +62,10 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "runs log",
         "runs retry",
         "runs cancel",
+        "deliveries",
+        "deliveries list",
+        "deliveries show",
+        "deliveries redeliver",
         "store",
         "store backup",
         "store check",
@@ -71,8 +75,10 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "host key",
         "token",
         "token new",
+        "token list",
         "hook",
         "hook send",
+        "hook list",
         "demo",
     }
 

@@ -8,9 +8,21 @@ import listener
 
 ROOT = Path(listener.__file__).parent
 FLOORS = (
-    {"errors", "sites", "signatures", "deliveries", "access", "runs", "queue", "observations", "plans"},
+    {
+        "errors",
+        "sites",
+        "signatures",
+        "deliveries",
+        "access",
+        "runs",
+        "queue",
+        "records",
+        "observations",
+        "plans",
+    },
     {
         "intake",
+        "audit",
         "worker",
         "sync",
         "legs",

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from listener.errors import DeliveryNotFoundError
 from listener.queue import Acceptance, Hold, Reception
 from listener.runs import EXPLICIT, State, Trigger, new_id
-from listener.store.acceptance import CLEARING_PAUSE, held_outcome
+from listener.store.acceptance import CLEARING_PAUSE, held_outcome, held_reason
 from listener.store.postgres.writer import Transaction
 from listener.store.rows import Row, hold_of, outcome_text
 
@@ -40,21 +41,24 @@ ON CONFLICT (site, environment) WHERE state = 'queued' AND undoes IS NULL DO UPD
 RETURNING id
 """
 _NEW_TRIGGER = """
-INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)
-VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at)
+INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at, credential, client)
+VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at, :credential, :client)
 """
 _NEW_DELIVERY = """
-INSERT INTO deliveries (id, hook, key, received_at, size, digest, headers, facts, ignored)
-VALUES (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored)
+INSERT INTO deliveries
+    (id, hook, key, received_at, size, digest, headers, facts, ignored, credential, client)
+VALUES
+    (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored, :credential, :client)
 ON CONFLICT (hook, key) WHERE key IS NOT NULL DO NOTHING
 RETURNING id
 """
 _TAKE_DELIVERY = """
 UPDATE deliveries SET
     received_at = :received_at, size = :size, digest = :digest, headers = :headers, facts = :facts,
-    ignored = :ignored
+    ignored = :ignored, credential = :credential, client = :client
 WHERE id = :id
 """
+_TAKE_AGAIN = "UPDATE deliveries SET ignored = '' WHERE id = :id RETURNING id"
 _SERVED = """
 SELECT t.id, t.run, t.site, t.environment, r.state
 FROM triggers AS t JOIN runs AS r ON r.id = t.run
@@ -89,7 +93,7 @@ async def accept(
     selected = [t for t in triggers if t.origin in EXPLICIT or _key(t) not in holds]
     ignored = delivery.ignored if delivery is not None else ""
     if triggers and not selected:
-        ignored = f"on hold: {holds[_key(triggers[0])].reason}"
+        ignored = held_reason(holds.values())
     if delivery is None:
         return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
     values = _delivery_values(replace(delivery, ignored=ignored))
@@ -102,6 +106,15 @@ async def accept(
         kept = str(first["id"])
         await transaction.write(_TAKE_DELIVERY, values | {"id": kept})
     return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
+
+
+async def redeliver(
+    transaction: Transaction, delivery: str, triggers: Sequence[Trigger], now: float
+) -> Acceptance:
+    """Store what `RunStore.redeliver` promises."""
+    if not await transaction.change(_TAKE_AGAIN, {"id": delivery}):
+        raise DeliveryNotFoundError
+    return await _serve(transaction, triggers, await _freezes(transaction, triggers), delivery, now)
 
 
 async def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | None:
@@ -142,6 +155,8 @@ async def attach(transaction: Transaction, trigger: Trigger, run: str, delivery:
         "origin": trigger.origin,
         "actor": trigger.actor,
         "at": trigger.at,
+        "credential": trigger.credential,
+        "client": trigger.client,
     }
     await transaction.write(_NEW_TRIGGER, values)
 
@@ -174,6 +189,8 @@ def _delivery_values(delivery: Reception) -> dict[str, Any]:
         "headers": json.dumps(dict(delivery.headers)),
         "facts": json.dumps(dict(delivery.facts)),
         "ignored": delivery.ignored,
+        "credential": delivery.credential,
+        "client": delivery.client,
     }
 
 

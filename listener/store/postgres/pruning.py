@@ -36,6 +36,17 @@ DELETE FROM deliveries WHERE id IN (
 )
 RETURNING id
 """
+_REFUSALS = """
+DELETE FROM refusals WHERE id IN (
+    SELECT id FROM refusals WHERE at < :before ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
+)
+RETURNING id
+"""
+_USES = """
+DELETE FROM uses WHERE (kind, owner, name) IN (
+    SELECT kind, owner, name FROM uses WHERE last < :before FOR UPDATE SKIP LOCKED
+)
+"""
 
 
 async def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
@@ -44,4 +55,6 @@ async def prune(transaction: Transaction, before: float, keep: int, most: int) -
     old = [row["id"] for row in await transaction.all(_OLD, values)]
     for statement in _RUNS if old else ():
         await transaction.write(statement, {"runs": old})
-    return Pruned(len(old), len(await transaction.change(_DELIVERIES, values)))
+    await transaction.write(_USES, values)
+    arrivals = [each for what in (_DELIVERIES, _REFUSALS) for each in await transaction.change(what, values)]
+    return Pruned(len(old), len(arrivals))

@@ -16,8 +16,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
 from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Outcome, Run, State, Trigger
-from listener.store.postgres import acceptance, history, lifecycle, pruning
+from listener.store.postgres import acceptance, history, lifecycle, pruning, records
 from listener.store.postgres.schema import migrate
 from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
 from listener.store.postgres.wakeups import Wakeups
@@ -110,6 +111,31 @@ class PostgresStore:
             lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run))
         )
         stored.add_done_callback(lambda future: self._unstored.tried(run, future))
+
+    async def redeliver(self, delivery: str, triggers: Sequence[Trigger], now: float) -> Acceptance:
+        """Store further triggers of a delivery, or raise `DeliveryNotFoundError`."""
+        return await self._writer.submit(
+            lambda transaction: acceptance.redeliver(transaction, delivery, triggers, now),
+            acceptance.claims(triggers, None),
+        )
+
+    async def record(self, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
+        """Store refusals and add uses to those of before."""
+        await self._writer.submit(
+            lambda transaction: records.record(transaction, refusals, uses, keep), [records.CLAIM]
+        )
+
+    async def arrivals(self, which: ArrivalFilter) -> list[Arrival]:
+        """Return a page of what arrived, newest first."""
+        return await self._read(records.arrivals, which)
+
+    async def arrival(self, arrival_id: str) -> Arrival:
+        """Return one arrival, or raise `DeliveryNotFoundError`."""
+        return await self._read(records.arrival, arrival_id)
+
+    async def uses(self) -> list[Use]:
+        """Return every credential's uses."""
+        return await self._read(records.uses)
 
     async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
         """Store a rollback with its hold and return its run, or raise `ConflictError`."""

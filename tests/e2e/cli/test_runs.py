@@ -27,7 +27,10 @@ async def test_a_run_is_shown_with_who_asked_and_what_it_removed(running: Daemon
     assert done.status == 0
     lines = done.out.splitlines()
     assert lines[0].split() == ["run", run["id"]]
-    assert any(line.startswith("asked for") and line.endswith("by root (api)") for line in lines)
+    assert any(
+        line.startswith("asked for") and line.endswith("by root from 127.0.0.1 (api, token root)")
+        for line in lines
+    )
     removed = lines.index("removed      1 path")
     assert lines[removed + 1] == "    site/website/staged-for-review/index.xml"
     shown = (await shell("runs", "show", run["id"], "--json")).document

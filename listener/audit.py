@@ -1,0 +1,138 @@
+"""Who was refused and which credentials were used: noted in passing, and written down about once a second.
+
+A refused request must cost next to nothing: it waits for no store, and however many of them come, what is
+kept of them has its bounds, in memory and on the disk. What does not fit in is counted.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from listener.deliveries import Hook, told
+from listener.errors import StoreError
+from listener.journal import Cleaner, Log
+from listener.records import SECRET, TOKEN, Records, Refusal, Use
+from listener.runs import new_id
+
+KEPT = 10_000
+"""Refused requests that stay on record, the newest ones."""
+PENDING = 1_000
+"""Those that wait in memory to be written down; more than these are only counted."""
+EVERY = 1.0
+"""Seconds from one time of writing down to the next."""
+
+
+class Audit:
+    """Takes notes."""
+
+    def __init__(self, records: Records, clock: Callable[[], float], log: Log, clean: Cleaner) -> None:
+        self._records = records
+        self._clock = clock
+        self._log = log
+        self._clean = clean
+        self._refusals: list[Refusal] = []
+        self._uses: dict[tuple[str, str, str], Use] = {}
+        self._left_out = 0
+        self._writing = asyncio.Lock()
+
+    def refused(
+        self,
+        request: str,
+        *,
+        reason: str,
+        status: int,
+        client: str = "",
+        credential: str = "",
+        hook: str = "",
+        size: int = 0,
+        digest: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> str:
+        """Note a refused request, and log it; return the id under which it will be on record.
+
+        Whatever a stranger has sent is cut short; a known secret that it holds is taken out.
+        """
+        now = self._clock()
+        refusal = Refusal(
+            new_id(now),
+            now,
+            self._clean(told(request)),
+            self._clean(reason),
+            status,
+            told(client),
+            credential,
+            self._clean(told(hook)),
+            size,
+            digest,
+            self._clean(headers or {}),
+        )
+        self._log_refused(refusal)
+        if len(self._refusals) < PENDING:
+            self._refusals.append(refusal)
+        else:
+            self._left_out += 1
+        return refusal.id
+
+    def used_secret(self, hook: Hook, secret: int, at: float) -> None:
+        """Note that a hook's secret has made a delivery."""
+        self._used(SECRET, hook.name, hook.secret_name(secret), at)
+
+    def used_token(self, name: str, at: float) -> None:
+        """Note that a token has let its bearer in."""
+        self._used(TOKEN, "", name, at)
+
+    async def go_on(self) -> None:
+        """Write down what was noted, time and again, until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self.flush()
+            except StoreError as error:
+                self._log.log(30, "audit", error=error.code, message=error.message)
+
+    async def flush(self) -> None:
+        """Write down what was noted so far; after `StoreUnavailableError` it is tried again the next time."""
+        async with self._writing:
+            refusals, uses, left_out = self._refusals, self._uses, self._left_out
+            if not (refusals or uses):
+                return
+            self._refusals, self._uses, self._left_out = [], {}, 0
+            summary = [self._summary(left_out)] if left_out else []
+            try:
+                await self._records.record([*refusals, *summary], tuple(uses.values()), KEPT)
+            except StoreError:
+                self._take_back(refusals, uses, left_out)
+                raise
+
+    def _used(self, kind: str, owner: str, name: str, at: float, count: int = 1) -> None:
+        before = self._uses.get((kind, owner, name))
+        if before is not None:
+            at, count = max(at, before.last), count + before.count
+        self._uses[kind, owner, name] = Use(kind, owner, name, count, at)
+
+    def _take_back(
+        self, refusals: list[Refusal], uses: Mapping[tuple[str, str, str], Use], left_out: int
+    ) -> None:
+        """Note again what could not be written down, the oldest first, as far as it fits in."""
+        whole = [*refusals, *self._refusals]
+        self._refusals = whole[:PENDING]
+        self._left_out += left_out + len(whole[PENDING:])
+        for (kind, owner, name), use in uses.items():
+            self._used(kind, owner, name, use.last, use.count)
+
+    def _summary(self, left_out: int) -> Refusal:
+        now = self._clock()
+        return Refusal(new_id(now), now, "", "more came than are recorded one by one", 0, count=left_out)
+
+    def _log_refused(self, refusal: Refusal) -> None:
+        self._log.log(
+            30,
+            "delivery refused" if refusal.hook else "call refused",
+            id=refusal.id,
+            request=refusal.request,
+            hook=refusal.hook,
+            reason=refusal.reason,
+            status=refusal.status,
+            client=refusal.client,
+            credential=refusal.credential,
+            size=refusal.size,
+        )

@@ -1,0 +1,71 @@
+"""What is put on record of a request that is refused, and the header by which it can be looked up."""
+
+import hashlib
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from listener.audit import Audit
+from listener.deliveries import Delivery, kept_headers, told
+from listener.errors import ListenerError
+from listener.web.paths import HOOKS, shown_path
+
+DELIVERY_ID = "X-Delivery-Id"
+
+REFUSING = frozenset({401, 403, 429})
+"""The statuses that refuse a call; others only tell that it was wrong."""
+REASON_MOST = 500
+"""Characters of a reason that are kept."""
+UNNAMED = "-"
+"""Stands for the name of a hook where none can be told."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What has become known of a request so far."""
+
+    credential: str = ""
+    """The kind and name of the credential that it came with, if it is a known one."""
+    body: bytes | None = None
+    """That of a delivery, once it is read."""
+
+
+_TRACE: ContextVar[Trace] = ContextVar("trace")
+
+
+def begin() -> None:
+    """Forget what was known of the connection's request before."""
+    _TRACE.set(Trace())
+
+
+def trace() -> Trace:
+    """Return what is known of the request that is being answered, to be added to."""
+    return _TRACE.get()
+
+
+def record(audit: Audit, request: web.Request, error: ListenerError, status: int) -> str:
+    """Put a refused request on record; return the id by which it is found there, empty if it is none."""
+    delivery = request.path.startswith(HOOKS)
+    if not (delivery or error.reason or status in REFUSING):
+        return ""
+    known = trace()
+    body = known.body if delivery else None
+    credential = known.credential or error.credential
+    return audit.refused(
+        f"{request.method} {shown_path(request.path)}",
+        reason=told(error.reason or error.message, REASON_MOST),
+        status=status,
+        client=request.remote or "",
+        credential=credential,
+        hook=_hook(request) if delivery else "",
+        size=(request.content_length or 0) if body is None else len(body),
+        # Nobody hashes what is not signed.
+        digest=hashlib.sha256(body).hexdigest() if body is not None and credential else "",
+        headers=kept_headers(Delivery("", request.raw_headers, b"", 0.0)) if delivery else {},
+    )
+
+
+def _hook(request: web.Request) -> str:
+    """Return the hook that was asked for: of a name that holds a slash, what follows may be a secret."""
+    return request.match_info.get("hook", "").partition("/")[0] or UNNAMED
