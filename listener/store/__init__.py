@@ -4,13 +4,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from listener.access import SessionStore
 from listener.errors import ConfigurationError
 from listener.queue import RunStore
 from listener.store.sqlite import SqliteStore
 
 
-class Store(RunStore, Protocol):
-    """A `RunStore` with its beginning and end."""
+class Store(RunStore, SessionStore, Protocol):
+    """All that is kept, with its beginning and end."""
 
     async def open(self) -> None:
         """Make it ready; raise `StoreError` or `ConfigurationError` when that can't be."""

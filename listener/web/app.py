@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from listener import __version__
-from listener.access import Token
+from listener.access import Delegation, SessionStore, Token
 from listener.directory import Directory
 from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
 from listener.intake import Intake
@@ -22,6 +22,7 @@ from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.hooks import Hooks, shown_path
+from listener.web.page import Page
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
@@ -42,6 +43,9 @@ class Ports:
     synchronizer: Synchronizer
     rollbacks: Rollbacks
     tokens: tuple[Token, ...]
+    sessions: SessionStore
+    delegation: Delegation | None
+    """Who judges credentials that are not ours; None for nobody."""
     ready: Callable[[], Awaitable[str]]
     """Returns why the listener can't take requests now; empty when it can."""
     stopping: asyncio.Event
@@ -49,13 +53,22 @@ class Ports:
     clock: Callable[[], float]
     log: Log
     wait: float
+    session: float
+    """Seconds that a sign-in to the page lasts."""
     concurrency: int
     body_timeout: float
 
 
 def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
-    gate = Gate(ports.tokens, ports.clock)
+    gate = Gate(
+        ports.tokens,
+        ports.sessions,
+        ports.delegation,
+        lasts=ports.session,
+        clock=ports.clock,
+        log=ports.log,
+    )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     app = web.Application(middlewares=[_errors_and_log(ports.log)])
     app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
@@ -74,19 +87,19 @@ def application(ports: Ports) -> web.Application:
             body_timeout=ports.body_timeout,
         ).routes()
     )
-    app.add_routes(
-        SiteRoutes(
-            gate,
-            ports.directory,
-            ports.store,
-            ports.synchronizer,
-            ports.intake,
-            calls,
-            clock=ports.clock,
-            log=ports.log,
-            body_timeout=ports.body_timeout,
-        ).routes()
+    sites = SiteRoutes(
+        gate,
+        ports.directory,
+        ports.store,
+        ports.synchronizer,
+        ports.intake,
+        calls,
+        clock=ports.clock,
+        log=ports.log,
+        body_timeout=ports.body_timeout,
     )
+    app.add_routes(sites.routes())
+    app.add_routes(Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
     return app
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from listener import follow
-from listener.access import Token
+from listener.access import Caller
 from listener.intake import Intake
 from listener.queue import Acceptance, RunStore
 from listener.runs import Origin, Run, State
@@ -28,13 +28,13 @@ class Calls:
         self._stopping = stopping
 
     async def request(
-        self, environment: Environment, caller: Token, origin: Origin = Origin.API
+        self, environment: Environment, caller: Caller, origin: Origin = Origin.API
     ) -> Acceptance:
         """Accept a call for one environment."""
         return await self._intake.request(environment, origin, caller.name)
 
     async def crafter(
-        self, request: web.Request, environment: Environment, caller: Token
+        self, request: web.Request, environment: Environment, caller: Caller
     ) -> web.StreamResponse:
         """Answer a call in Studio's words."""
         preferences = Preferences.of(request)
@@ -53,7 +53,7 @@ class Calls:
             {"message": message}, status=status, headers={"X-Run-Id": run.id, **preferences.applied}
         )
 
-    async def native(self, request: web.Request, environment: Environment, caller: Token) -> web.Response:
+    async def native(self, request: web.Request, environment: Environment, caller: Caller) -> web.Response:
         """Answer a call with its run: at once, or after up to `Prefer: wait` seconds."""
         preferences = Preferences.of(request)
         acceptance = await self.request(environment, caller)

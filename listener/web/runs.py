@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from listener.access import Token
+from listener.access import Caller
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
 from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
@@ -61,7 +61,7 @@ class Runs:
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer a page of the history, newest first, and where the next one starts."""
-        caller = self._gate.caller(request)
+        caller = await self._gate.caller(request)
         which = replace(_filter(request), sites=caller.visible)
         found = await self._store.runs(which)
         following = found[-1].id if len(found) == which.limit else None
@@ -116,8 +116,8 @@ class Runs:
         started = await self._rollbacks.request(run, caller.name)
         return await self._calls.answer(started)
 
-    async def _visible(self, request: web.Request) -> tuple[Token, Run]:
-        caller = self._gate.caller(request)
+    async def _visible(self, request: web.Request) -> tuple[Caller, Run]:
+        caller = await self._gate.caller(request)
         run = await self._store.run(request.match_info["run"])
         if not caller.covers(run.site):
             raise RunNotFoundError

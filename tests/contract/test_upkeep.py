@@ -41,6 +41,7 @@ async def test_a_backup_is_deleted_when_its_time_is_over(
         Directory(sites, pool, time.time, log),
         pool,
         store,
+        store,
         keep_backups=30 * DAY,
         age=90 * DAY,
         runs=1000,

@@ -33,10 +33,10 @@ def test_a_token_expires() -> None:
 
 
 def test_a_member_covers_its_sites_and_an_admin_all() -> None:
-    assert MEMBER.covers("mysite")
-    assert not MEMBER.covers("other")
-    assert ADMIN.covers("other")
-    assert (MEMBER.visible, ADMIN.visible) == (frozenset({"mysite"}), None)
+    assert MEMBER.caller.covers("mysite")
+    assert not MEMBER.caller.covers("other")
+    assert ADMIN.caller.covers("other")
+    assert (MEMBER.caller.visible, ADMIN.caller.visible) == (frozenset({"mysite"}), None)
 
 
 @pytest.mark.parametrize(
