@@ -173,11 +173,13 @@ def password(header: bytes) -> bytes | None:
     if form is None:
         return None
     try:
-        text = base64.b64decode(form[1], validate=True).decode()
+        decoded = base64.b64decode(form[1], validate=True)
+        text = decoded.decode()
     except ValueError:
         return None
     _, colon, said = text.partition(":")
-    return said.encode() if colon and said and not _CONTROL.search(text) else None
+    odd = _CONTROL.search(text) or base64.b64encode(decoded) != form[1]
+    return said.encode() if colon and said and not odd else None
 
 
 STUDIO_TOKEN = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){3}\.[A-Za-z0-9_-]+")

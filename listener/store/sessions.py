@@ -6,7 +6,7 @@ from listener.access import Session
 from listener.store.rows import session_of
 from listener.store.writer import Transaction
 
-_BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :sha256, :expires)"
+_BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :hash, :expires)"
 _FIND = "SELECT key, token, sha256, expires FROM sessions WHERE key = :key"
 _END = "DELETE FROM sessions WHERE key = :key"
 _PRUNE = "DELETE FROM sessions WHERE expires <= :now"
@@ -14,8 +14,8 @@ _PRUNE = "DELETE FROM sessions WHERE expires <= :now"
 
 def begin(transaction: Transaction, session: Session) -> None:
     """Keep a session."""
-    values = {"key": session.key, "token": session.token}
-    transaction.execute(_BEGIN, {**values, "sha256": session.sha256, "expires": session.expires})
+    values = {"key": session.key, "token": session.token, "hash": session.sha256}
+    transaction.execute(_BEGIN, {**values, "expires": session.expires})
 
 
 def find(connection: sqlite3.Connection, key: str) -> Session | None:

@@ -5,7 +5,7 @@ from listener.store.postgres.server import Questions
 from listener.store.postgres.writer import Transaction
 from listener.store.rows import session_of
 
-_BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :sha256, :expires)"
+_BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :hash, :expires)"
 _FIND = "SELECT key, token, sha256, expires FROM sessions WHERE key = :key"
 _END = "DELETE FROM sessions WHERE key = :key"
 _PRUNE = "DELETE FROM sessions WHERE expires <= :now RETURNING key"
@@ -13,8 +13,8 @@ _PRUNE = "DELETE FROM sessions WHERE expires <= :now RETURNING key"
 
 async def begin(transaction: Transaction, session: Session) -> None:
     """Keep a session."""
-    values = {"key": session.key, "token": session.token}
-    await transaction.write(_BEGIN, {**values, "sha256": session.sha256, "expires": session.expires})
+    values = {"key": session.key, "token": session.token, "hash": session.sha256}
+    await transaction.write(_BEGIN, {**values, "expires": session.expires})
 
 
 async def find(questions: Questions, key: str) -> Session | None:
