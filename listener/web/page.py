@@ -5,6 +5,7 @@ All of it is one document, and its policy lets a browser load nothing else. What
 """
 
 from collections.abc import Awaitable, Callable, Iterator
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,7 +19,7 @@ from listener.web.credentials import Gate, demand_own_page
 from listener.web.document import HEADERS, overview, sign_in
 
 FORM = "application/x-www-form-urlencoded"
-LOOPBACK = ("127.", "::1", "::ffff:127.")
+IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
 Seen = Callable[[Caller], Awaitable[dict[str, Any]]]
 
@@ -44,16 +45,18 @@ class Page:
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
-            return _html(sign_in())
+            return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
         return _html(overview(caller, await self._seen_by(caller)))
 
     async def begin(self, request: web.Request) -> web.Response:
         """Begin a session for a token: from the page's form, or for a JSON object."""
         if of_own_page(request) is False:
             raise ForbiddenError("Sign in on the listener's own page.")
-        if not request.secure and not (request.remote or "").startswith(LOOPBACK):
-            raise ForbiddenError("Sign in by HTTPS: here the token would travel in clear.")
         by_form = request.content_type == FORM
+        if _in_clear(request):
+            if not by_form:
+                raise ForbiddenError(IN_CLEAR)
+            return _html(sign_in(IN_CLEAR), status=403)
         presented = _field(await self._form(request)) if by_form else await self._json(request)
         try:
             made, session, caller = await self._gate.sign_in(request, presented)
@@ -69,8 +72,11 @@ class Page:
 
     async def end(self, request: web.Request) -> web.Response:
         """End the request's session, at the listener and in the browser."""
-        if session_id(request) is not None:
+        begun = session_id(request) is not None
+        # Another site's page sends no cookie, and could still have it taken from the browser.
+        if begun or of_own_page(request) is False:
             demand_own_page(request)
+        if begun:
             await self._gate.sign_out(request)
         response = web.Response(status=204) if request.method == "DELETE" else _see_page()
         clear_session(request, response)
@@ -87,6 +93,16 @@ class Page:
         if not isinstance(token, str):
             raise BadRequestError("token is the text of a token.")
         return token
+
+
+def _in_clear(request: web.Request) -> bool:
+    """Return whether what a browser sends could be read on its way from another machine."""
+    if request.secure:
+        return False
+    try:
+        return not ip_address(request.remote or "").is_loopback
+    except ValueError:
+        return True
 
 
 def _field(form: str) -> str:

@@ -159,6 +159,8 @@ async def test_no_other_sites_page_can_use_the_session(listener: Client, headers
     assert (await listener.call("GET", "/api/v1/sites", token=None, headers=cookie))[0] == 200
     assert (await listener.call("GET", "/api/v1/runs"))[1]["runs"] == []
     if headers:
+        for method, path in (("DELETE", "/session"), ("POST", "/session/end")):
+            assert (await listener.call(method, path, token=None, headers=headers))[0] == 403
         said = {"json": {"token": MEMBER}, "headers": headers}
         assert (await listener.call("POST", "/session", token=None, **said))[0] == 403
 
