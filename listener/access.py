@@ -1,19 +1,51 @@
-"""Who may do what: tokens, their roles, and the sites they cover."""
+"""Who may do what: tokens, sessions, callers, their roles, and the sites they cover."""
 
+import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
+
+_BASIC = re.compile(rb"basic +([A-Za-z0-9+/]+={0,2})", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Role(StrEnum):
-    """What a token's bearer is."""
+    """What a caller is."""
 
     ADMIN = "admin"
     """May do everything, on every site."""
     MEMBER = "member"
     """May read, sync, retry, hold and release its named sites."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks for something, however that was made sure of."""
+
+    name: str
+    """As it stands in triggers and logs: a token's name, or one with a colon, which no token's has."""
+    role: Role
+    sites: frozenset[str] = frozenset()
+    credential: str = ""
+    """Its kind and name, never its text."""
+
+    @property
+    def admin(self) -> bool:
+        """Whether the caller may do everything."""
+        return self.role is Role.ADMIN
+
+    def covers(self, site: str) -> bool:
+        """Return whether the caller may see and sync this site."""
+        return self.admin or site in self.sites
+
+    @property
+    def visible(self) -> frozenset[str] | None:
+        """The sites that the caller may see; None for all."""
+        return None if self.admin else self.sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +60,80 @@ class Token:
     expires: float | None = None
     """Unix seconds."""
 
-    def expired(self, now: float) -> bool:
-        """Return whether its time is over."""
-        return self.expires is not None and now >= self.expires
-
     @property
     def admin(self) -> bool:
         """Whether the bearer may do everything."""
         return self.role is Role.ADMIN
 
-    def covers(self, site: str) -> bool:
-        """Return whether the bearer may see and sync this site."""
-        return self.admin or site in self.sites
+    @property
+    def caller(self) -> Caller:
+        """Its bearer."""
+        return Caller(self.name, self.role, self.sites, f"token {self.name}")
+
+    def valid(self, now: float) -> bool:
+        """Return whether it has not expired."""
+        return self.expires is None or now < self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A sign-in by a token, known only by the hash of its random id."""
+
+    key: str
+    """Hex SHA-256 of the id."""
+    token: str
+    """The token's name."""
+    sha256: str
+    """The token's hash: a changed token ends its sessions."""
+    expires: float
+    """Unix seconds."""
+
+    def token_among(self, tokens: Iterable[Token], now: float) -> Token | None:
+        """Return the token that it stands for, if both are still good."""
+        if now >= self.expires:
+            return None
+        mine = (self.token, self.sha256)
+        return next((each for each in tokens if (each.name, each.sha256) == mine and each.valid(now)), None)
+
+
+class SessionStore(Protocol):
+    """Where sessions are kept. Every method may raise `StoreUnavailableError`."""
+
+    async def begin_session(self, session: Session) -> None:
+        """Keep a session."""
+
+    async def session(self, key: str) -> Session | None:
+        """Return the session of a key, which may have expired, or None."""
+
+    async def end_session(self, key: str) -> None:
+        """Forget a session, if there is one."""
+
+    async def prune_sessions(self, now: float) -> int:
+        """Forget what has expired; return how many sessions that were."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudioCredential:
+    """What a caller shows that only Studio can judge: an access token, or a session with its XSRF token."""
+
+    bearer: str = field(default="", repr=False)
+    session: str = field(default="", repr=False)
+    xsrf: str = field(default="", repr=False)
 
     @property
-    def visible(self) -> frozenset[str] | None:
-        """The sites that the bearer may see; None for all."""
-        return None if self.admin else self.sites
+    def key(self) -> str:
+        """What stands for it in memory."""
+        return digest(f"{self.bearer}\n{self.session}\n{self.xsrf}".encode())
+
+
+class Delegation(Protocol):
+    """Asks Studio whose a credential is."""
+
+    async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
+        """Return the caller, or None if Studio does not know the credential; raise `SyncError` for no answer.
+
+        `client` is the address that it came from: one that shows many unknown ones is asked about no more.
+        """
 
 
 def digest(text: bytes) -> str:
@@ -52,14 +141,8 @@ def digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def identify(presented: bytes, tokens: Iterable[Token], now: float) -> Token | None:
-    """Return the token whose text was presented, or None if it is unknown or expired."""
-    found = recognised(presented, tokens)
-    return None if found is None or found.expired(now) else found
-
-
-def recognised(presented: bytes, tokens: Iterable[Token]) -> Token | None:
-    """Return the token whose text was presented, which may have expired; None if it is unknown.
+def known(presented: bytes, tokens: Iterable[Token]) -> Token | None:
+    """Return the token whose text was presented, expired or not, or None.
 
     Every token is compared, in constant time, whichever matches.
     """
@@ -75,3 +158,45 @@ def bearer(header: bytes) -> bytes | None:
     """Return the token of an `Authorization: Bearer` header (RFC 6750), or None."""
     scheme, _, text = header.partition(b" ")
     return text.strip() or None if scheme.lower() == b"bearer" else None
+
+
+def password(header: bytes) -> bytes | None:
+    """Return the password of an `Authorization: Basic` header (RFC 7617, in UTF-8), or None.
+
+    Whatever user name stands before it: the password is a token, and says whose it is.
+    """
+    form = _BASIC.fullmatch(header.strip())
+    if form is None:
+        return None
+    try:
+        decoded = base64.b64decode(form[1], validate=True)
+        text = decoded.decode()
+    except ValueError:
+        return None
+    _, colon, said = text.partition(":")
+    odd = _CONTROL.search(text) or base64.b64encode(decoded) != form[1]
+    return said.encode() if colon and said and not odd else None
+
+
+STUDIO_TOKEN = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){3}\.[A-Za-z0-9_-]+")
+"""Studio's access tokens are encrypted, in compact form (RFC 7516, 7.1): five parts. None of ours is."""
+
+_STUDIO_COOKIE = re.compile(r"[A-Za-z0-9._!~*+/=-]{1,256}")
+
+
+def studio_token(presented: bytes) -> StudioCredential | None:
+    """Return a bearer token as Studio's, if it has the form of one: what has not is shown to nobody."""
+    if not STUDIO_TOKEN.fullmatch(presented):
+        return None
+    return StudioCredential(bearer=presented.decode("ascii"))
+
+
+def studio_session(session: str, xsrf: str, header: str) -> StudioCredential | None:
+    """Return Studio's session cookie with its XSRF cookie, if the header with the latter's value proves it.
+
+    Only a page of Studio's own origin can read that cookie (https://docs.craftercms.org, Studio's APIs).
+    """
+    if not (_STUDIO_COOKIE.fullmatch(session) and _STUDIO_COOKIE.fullmatch(xsrf)):
+        return None
+    same = hmac.compare_digest(xsrf.encode(), header.encode("utf-8", "surrogateescape"))
+    return StudioCredential(session=session, xsrf=xsrf) if same else None

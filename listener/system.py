@@ -22,7 +22,7 @@ from listener.rollback import Rollbacks
 from listener.schedule import Schedule
 from listener.ssh import HostPool
 from listener.store import open_store
-from listener.studio import StudioClient
+from listener.studio import StudioCallers, StudioClient
 from listener.sync import Synchronizer
 from listener.upkeep import Upkeep
 from listener.web import Ports, application, server_log
@@ -45,6 +45,7 @@ class System:
             cache=Path(settings.sync.cache),
         )
         self.studio = _studio(settings)
+        self.studio_callers = _studio_callers(settings)
         self.synchronizer = Synchronizer(
             self.pool,
             quiet=settings.sync.quiet,
@@ -106,8 +107,9 @@ class System:
     async def close(self) -> None:
         """Close the ways to the hosts and to Studio."""
         await self.pool.close()
-        if self.studio is not None:
-            await self.studio.close()
+        for asking in (self.studio, self.studio_callers):
+            if asking is not None:
+                await asking.close()
 
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
@@ -148,6 +150,7 @@ class System:
             self.directory,
             self.pool,
             self.store,
+            self.store,
             keep_backups=self.settings.sync.keep_backups,
             age=self.settings.history.age,
             runs=self.settings.history.runs,
@@ -172,11 +175,14 @@ class System:
                 synchronizer=self.synchronizer,
                 rollbacks=Rollbacks(self.store, self.settings.sites, self.synchronizer, time.time, self.log),
                 tokens=self.settings.tokens,
+                sessions=self.store,
+                delegation=self.studio_callers,
                 ready=self.unready,
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
                 wait=self.settings.server.wait,
+                session=self.settings.server.session,
                 concurrency=self.settings.sync.concurrency,
                 body_timeout=self.settings.server.body_timeout,
             )
@@ -221,10 +227,19 @@ class System:
 
 def _studio(settings: Settings) -> StudioClient | None:
     asked = settings.studio
-    if asked is None:
+    if asked is None or not (asked.token or asked.management_token):
         return None
     return StudioClient(
         asked.url, token=asked.token, management_token=asked.management_token, timeout=asked.timeout
+    )
+
+
+def _studio_callers(settings: Settings) -> StudioCallers | None:
+    asked = settings.studio
+    if asked is None or not asked.callers:
+        return None
+    return StudioCallers(
+        asked.url, roles=asked.callers, concerns=settings.sites.__contains__, timeout=asked.timeout
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from listener.access import SessionStore
 from listener.directory import Directory
 from listener.errors import StoreError, SyncError
 from listener.journal import Log, Remarks
@@ -27,6 +28,7 @@ class Upkeep:
         directory: Directory,
         repositories: Repositories,
         store: RunStore,
+        sessions: SessionStore,
         *,
         keep_backups: float,
         age: float,
@@ -37,6 +39,7 @@ class Upkeep:
         self._directory = directory
         self._repositories = repositories
         self._store = store
+        self._sessions = sessions
         self._keep_backups = keep_backups
         self._age = age
         self._runs = runs
@@ -55,7 +58,8 @@ class Upkeep:
             await asyncio.sleep(AGAIN_AFTER)
 
     async def prune(self) -> Pruned:
-        """Delete old runs, their logs and deliveries from the store; return how many."""
+        """Delete old runs, their logs and deliveries from the store; return how many. Old sessions go too."""
+        await self._sessions.prune_sessions(self._clock())
         before, total = self._clock() - self._age, Pruned()
         while True:
             pruned = await self._store.prune(before, self._runs, PRUNED_AT_ONCE)

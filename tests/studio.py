@@ -1,4 +1,4 @@
-"""What CrafterCMS Studio answers when it is asked whether it is publishing and whether it is the primary."""
+"""What CrafterCMS Studio answers about publishing, its role in a cluster, and who somebody is."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +45,17 @@ class FakeStudio:
         self.bodies: dict[str, Any] = {}
         """What is answered for each site; others are not known."""
         self.replica = False
+        self.roles: dict[str, dict[str, list[str]]] = {}
+        """For each user, their roles on each site that they are a member of."""
+        self.access_tokens: dict[str, str] = {}
+        """Whose each access token is."""
+        self.sessions: dict[tuple[str, str], str] = {}
+        """Whose each pair of session and XSRF token is."""
+        self.page_most = 1000
+        """Sites in one answer, whatever is asked for."""
+        self.authorizations: list[str] = []
+        """The `Authorization` header of each request that has one."""
+        self.under_way = self.most_under_way = 0
         self.requests: list[str] = []
         """Path and query of each request."""
         self.misbehave: Misbehaviour | None = None
@@ -76,9 +87,18 @@ class FakeStudio:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.raw_path)
-        await self.answering.wait()
-        if self.misbehave is not None:
-            return await self.misbehave(request)
+        self.authorizations += request.headers.getall("Authorization", [])
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await self.answering.wait()
+            return await (self.misbehave or self._answered)(request)
+        finally:
+            self.under_way -= 1
+
+    async def _answered(self, request: web.Request) -> web.StreamResponse:
+        if request.path.startswith("/studio/api/2/users/me"):
+            return self._user(request)
         if request.path == "/studio/api/2/monitoring/status":
             return self._role(request)
         site = self._site(request)
@@ -93,6 +113,47 @@ class FakeStudio:
         return web.json_response(
             {"response": OK, "status": {"role": role}}, status=202 if self.replica else 200
         )
+
+    def user(self, name: str, **roles: list[str]) -> str:
+        """Let there be a user with roles on sites; return an access token of theirs."""
+        token = f"eyJhbGciOiJQQkVTMiJ9.key{len(self.roles)}.iv.{name}.tag"
+        self.roles[name], self.access_tokens[token] = roles, name
+        return token
+
+    def _user(self, request: web.Request) -> web.Response:
+        name = self._whose(request)
+        if name is None:
+            return web.json_response({"response": {"code": 6000, "message": "Unauthenticated"}}, status=401)
+        match request.path.split("/")[5:]:
+            case ["me"]:
+                user = {
+                    "id": 7,
+                    "username": name,
+                    "firstName": "A",
+                    "enabled": True,
+                    "externallyManaged": False,
+                }
+                return web.json_response({"response": OK, "authenticatedUser": user})
+            case ["me", "sites"]:
+                return web.json_response({"response": OK, **self._page(request, list(self.roles[name]))})
+            case ["me", "sites", site, "roles"]:
+                return web.json_response({"response": OK, "roles": self.roles[name].get(site, [])})
+        return web.json_response({"response": {"code": 7000, "message": "Not found"}}, status=404)
+
+    def _page(self, request: web.Request, sites: list[str]) -> dict[str, Any]:
+        offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", 10))
+        limit = min(limit, self.page_most)
+        listed = [{"siteId": site, "name": site, "desc": ""} for site in sites[offset : offset + limit]]
+        return {"total": len(sites), "offset": offset, "limit": limit, "sites": listed}
+
+    def _whose(self, request: web.Request) -> str | None:
+        authorization = request.headers.get("Authorization", "")
+        if authorization:
+            return self.access_tokens.get(authorization.removeprefix("Bearer "))
+        xsrf = request.cookies.get("XSRF-TOKEN", "")
+        if request.headers.get("X-XSRF-TOKEN") != xsrf:
+            return None
+        return self.sessions.get((request.cookies.get("JSESSIONID", ""), xsrf))
 
     def _site(self, request: web.Request) -> str | None:
         """The site that a request asks about, or None where this version has no such route."""

@@ -170,7 +170,11 @@ def _token(entry: TokenEntry) -> Token:
 
 def _studio(section: StudioSection) -> StudioSettings:
     return StudioSettings(
-        section.url.removesuffix("/"), section.token, section.management_token, section.timeout
+        section.url.removesuffix("/"),
+        section.token,
+        section.management_token,
+        section.timeout,
+        frozenset(section.callers),
     )
 
 
@@ -212,7 +216,7 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
         for location, value in find(resolution.tree, pattern):
             if value is not None and location not in resolution.references:
                 yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
-    if not document.hooks and not document.tokens:
+    if not document.hooks and not document.tokens and not (studio and studio.callers):
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
 
 

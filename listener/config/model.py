@@ -25,6 +25,7 @@ from listener.config.names import (
     Sha256,
     SiteId,
     StoreUrl,
+    StudioRole,
     StudioUrl,
     User,
     Whole,
@@ -54,6 +55,7 @@ class ServerSection(Section):
     wait: Duration = Field(55.0, description="how long a caller waits for its sync, such as 55s")
     body_timeout: Limit = Field(10.0, description="how long a request's body may take, such as 10s")
     drain: Duration = Field(30.0, description="how long running syncs may go on at a stop, such as 30s")
+    session: Limit = Field(43200.0, description="how long a sign-in to the page lasts, such as 12h")
 
 
 class SshSection(Section):
@@ -193,7 +195,7 @@ class TokenEntry(Section):
 
 
 class StudioSection(Section):
-    """CrafterCMS Studio, where it is asked before a branch is moved."""
+    """CrafterCMS Studio, where it is asked before a branch is moved, or who a caller is."""
 
     url: StudioUrl = Field(description="Studio's address, such as http://studio.example.com:8080/studio")
     token: str | None = Field(
@@ -201,6 +203,11 @@ class StudioSection(Section):
     )
     management_token: str | None = Field(
         None, repr=False, description="Studio's management token, such as credential:studio-management"
+    )
+    callers: list[StudioRole] = Field(
+        default_factory=list,
+        description="a list of the Studio roles whose holders may call as members of their sites, "
+        "such as [admin, publisher]",
     )
     timeout: Limit = Field(5.0, description="how long Studio may take to answer, such as 5s")
 
@@ -268,7 +275,9 @@ class Document(Section):
     sites: dict[SiteId, SiteEntry] = Field(min_length=1, description="a map of sites, at least one")
     hooks: dict[Name, HookEntry] = Field(default_factory=dict, description="a map of webhook endpoints")
     tokens: list[TokenEntry] = Field(default_factory=list, description="a list of API credentials")
-    studio: StudioSection | None = Field(None, description="a map of url and at least one token")
+    studio: StudioSection | None = Field(
+        None, description="a map of url, and of token, management_token or callers"
+    )
     sync: SyncSection = Field(default_factory=SyncSection, description="a map of settings")
     history: HistorySection = Field(default_factory=HistorySection, description="a map of settings")
     log: LogSection = Field(default_factory=LogSection, description="a map of settings")

@@ -199,6 +199,13 @@ LocalPath = Annotated[
 ]
 RemotePath = Annotated[str, checked(path_fault), AfterValidator(plain_path)]
 StoreUrl = Annotated[str, checked(store_fault)]
+StudioRole = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,62}[A-Za-z0-9_.-]|[A-Za-z0-9_]",
+        "is not the name of a Studio role; write one such as publisher",
+    ),
+]
 StudioUrl = Annotated[str, checked(studio_fault)]
 User = Annotated[
     str,

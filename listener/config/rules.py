@@ -210,12 +210,12 @@ def _token(location: Location, token: dict[str, Any]) -> Iterator[Problem]:
 def _studio(resolution: Resolution) -> Iterator[Problem]:
     for location, studio in find(resolution.tree, "studio"):
         if studio is None:
-            yield Problem(location, "is empty; write a map of url and at least one token, or remove it")
+            yield Problem(location, "is empty; write a map of url and what it is asked for, or remove it")
         if not isinstance(studio, dict):
             continue
         given = [key for key in STUDIO_TOKENS if key in studio]
-        if not given:
-            yield Problem(location, f"has no token; write {' or '.join(STUDIO_TOKENS)}, or both")
+        if not given and not studio.get("callers"):
+            yield Problem(location, f"is asked for nothing; write {', '.join(STUDIO_TOKENS)} or callers")
         for key in given:
             yield from _studio_token((*location, key), studio[key], resolution)
 

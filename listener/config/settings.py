@@ -26,11 +26,13 @@ class ServerSettings:
     body_timeout: float
     drain: float
     """How long running syncs may go on when the listener is stopped."""
+    session: float
+    """How long a sign-in to the page lasts."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudioSettings:
-    """Where Studio is asked before a branch is moved; it has at least one of the tokens."""
+    """Where Studio is asked before a branch is moved, or who a caller is; it is asked at least one thing."""
 
     url: str
     """It ends with Studio's own path, without a slash."""
@@ -40,6 +42,8 @@ class StudioSettings:
     """What tells the cluster role."""
     timeout: float
     """Seconds."""
+    callers: frozenset[str] = frozenset()
+    """The Studio roles whose holders may call as members of their sites."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,7 @@ def _token_line(token: Token) -> str:
 def _studio_line(studio: StudioSettings) -> str:
     asked = ["whether it is publishing"] if studio.token else []
     asked += ["whether it is the primary"] if studio.management_token else []
+    asked += [f"who a caller is ({', '.join(sorted(studio.callers))} may sync)"] if studio.callers else []
     return f"studio: {studio.url}, asked {' and '.join(asked)}, answers within {studio.timeout:g} s"
 
 
@@ -256,4 +261,5 @@ def _studio_dict(studio: StudioSettings) -> dict[str, Any]:
         "token": studio.token is not None,
         "management_token": studio.management_token is not None,
         "timeout": studio.timeout,
+        "callers": sorted(studio.callers),
     }

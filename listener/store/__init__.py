@@ -4,13 +4,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from listener.access import SessionStore
 from listener.errors import ConfigurationError
 from listener.queue import RunStore
 from listener.records import Records
 from listener.store.sqlite import SqliteStore
 
 
-class Store(RunStore, Records, Protocol):
+class Store(RunStore, Records, SessionStore, Protocol):
     """All that is kept, with its beginning and end."""
 
     async def open(self) -> None:

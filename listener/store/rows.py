@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from listener.access import Session
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
 from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
@@ -58,6 +59,11 @@ def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
 def hold_of(row: Row) -> Hold:
     """Return the hold of a row of `holds`."""
     return Hold(row["site"], row["environment"], row["reason"], row["actor"], row["since"], row["live"])
+
+
+def session_of(row: Row) -> Session:
+    """Return the session of a row of `sessions`."""
+    return Session(row["key"], row["token"], row["sha256"], row["expires"])
 
 
 def outcome_text(outcome: Outcome) -> str:

@@ -14,11 +14,12 @@ from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from listener.access import Session
 from listener.errors import FencedError, StoreUnavailableError
 from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Outcome, Run, State, Trigger
-from listener.store import acceptance, database, history, lifecycle, pruning, records
+from listener.store import acceptance, database, history, lifecycle, pruning, records, sessions
 from listener.store.signals import Signals
 from listener.store.unstored import Unstored
 from listener.store.writer import Transaction, Writer, translated, unavailable
@@ -196,6 +197,22 @@ class SqliteStore:
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""
         return await self._write(pruning.prune, before, keep, most)
+
+    async def begin_session(self, session: Session) -> None:
+        """Keep a session."""
+        await self._write(sessions.begin, session)
+
+    async def session(self, key: str) -> Session | None:
+        """Return the session of a key, or None."""
+        return await self._read(sessions.find, key)
+
+    async def end_session(self, key: str) -> None:
+        """Forget a session, if there is one."""
+        await self._write(sessions.end, key)
+
+    async def prune_sessions(self, now: float) -> int:
+        """Forget what has expired; return how many."""
+        return await self._write(sessions.prune, now)
 
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""

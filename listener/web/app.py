@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from listener import __version__
-from listener.access import Token
+from listener.access import Delegation, SessionStore, Token
 from listener.audit import Audit
 from listener.deliveries import Hook
 from listener.directory import Directory
@@ -26,8 +26,9 @@ from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
+from listener.web.page import Page
 from listener.web.paths import shown_path
-from listener.web.refusals import DELIVERY_ID, begin, record
+from listener.web.refusals import DELIVERY_ID, begin, record, trace
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
@@ -52,6 +53,9 @@ class Ports:
     synchronizer: Synchronizer
     rollbacks: Rollbacks
     tokens: tuple[Token, ...]
+    sessions: SessionStore
+    delegation: Delegation | None
+    """Who judges credentials that are not ours; None for nobody."""
     ready: Callable[[], Awaitable[str]]
     """Returns why the listener can't take requests now; empty when it can."""
     stopping: asyncio.Event
@@ -59,13 +63,22 @@ class Ports:
     clock: Callable[[], float]
     log: Log
     wait: float
+    session: float
+    """Seconds that a sign-in to the page lasts."""
     concurrency: int
     body_timeout: float
 
 
 def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
-    gate = Gate(ports.tokens, ports.clock, ports.audit)
+    gate = Gate(
+        ports.tokens,
+        ports.sessions,
+        ports.delegation,
+        lasts=ports.session,
+        clock=ports.clock,
+        audit=ports.audit,
+    )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     app = web.Application(middlewares=[_errors_and_log(ports.log, ports.audit)])
     app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
@@ -85,19 +98,19 @@ def application(ports: Ports) -> web.Application:
             body_timeout=ports.body_timeout,
         ).routes()
     )
-    app.add_routes(
-        SiteRoutes(
-            gate,
-            ports.directory,
-            ports.store,
-            ports.synchronizer,
-            ports.intake,
-            calls,
-            clock=ports.clock,
-            log=ports.log,
-            body_timeout=ports.body_timeout,
-        ).routes()
+    sites = SiteRoutes(
+        gate,
+        ports.directory,
+        ports.store,
+        ports.synchronizer,
+        ports.intake,
+        calls,
+        clock=ports.clock,
+        log=ports.log,
+        body_timeout=ports.body_timeout,
     )
+    app.add_routes(sites.routes())
+    app.add_routes(Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
     app.add_routes(Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
@@ -127,6 +140,8 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         begin()
         try:
             response = await handler(request)
+            if (refused := trace().refused) is not None:
+                record(audit, request, refused, response.status)
         except ListenerError as error:
             response = _render(request, error, audit)
         except web.HTTPException as error:

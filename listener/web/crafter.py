@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from listener.access import Token
+from listener.access import Caller
 from listener.directory import Directory
 from listener.errors import EnvironmentNotFoundError, InvalidParametersError, UnauthorizedError
 from listener.sites import Environment, Site
@@ -49,13 +49,13 @@ class Crafter:
         environment = _staging(await self._site(caller, site_id))
         return await self._calls.crafter(request, environment, asker(request, caller))
 
-    async def _asked(self, request: web.Request, *names: str) -> tuple[Token, tuple[str, ...]]:
+    async def _asked(self, request: web.Request, *names: str) -> tuple[Caller, tuple[str, ...]]:
         """Return the caller and the parameters: the credential is checked before the body is read."""
-        caller = self._gate.caller(request)
+        caller = await self._gate.caller(request)
         body = await bodies.read_object(request, seconds=self._body_timeout)
         return caller, _parameters(body, *names)
 
-    async def _site(self, caller: Token, site_id: str) -> Site:
+    async def _site(self, caller: Caller, site_id: str) -> Site:
         """Return the site; a caller whom it does not concern learns not even whether it exists."""
         if not caller.covers(site_id):
             raise UnauthorizedError(uncovered(caller, site_id))

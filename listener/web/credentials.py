@@ -1,70 +1,177 @@
-"""Who calls: the token of a request."""
+"""Who calls: by a token, by a session of the page, or by what only Studio can judge."""
 
+import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from aiohttp import web
 
-from listener.access import Token, bearer, recognised
+from listener.access import (
+    Caller,
+    Delegation,
+    Session,
+    SessionStore,
+    StudioCredential,
+    Token,
+    bearer,
+    digest,
+    known,
+    password,
+    studio_session,
+    studio_token,
+)
 from listener.audit import Audit
-from listener.errors import ForbiddenError, SiteNotFoundError, UnauthorizedError
+from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
 from listener.runs import Asker
+from listener.web.cookies import cookie, of_own_page, session_id
 from listener.web.refusals import trace
 from listener.web.views import moment
 
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110, 9.2.1)."""
+
+RANDOM_BYTES = 32
+
 
 class Gate:
-    """Lets callers with a known token in."""
+    """Lets callers in."""
 
-    def __init__(self, tokens: Iterable[Token], clock: Callable[[], float], audit: Audit) -> None:
+    def __init__(
+        self,
+        tokens: Iterable[Token],
+        sessions: SessionStore,
+        delegation: Delegation | None,
+        *,
+        lasts: float,
+        clock: Callable[[], float],
+        audit: Audit,
+    ) -> None:
+        """Sessions last for `lasts` seconds; without `delegation`, Studio's credentials let nobody in."""
         self._tokens = tuple(tokens)
+        self._sessions = sessions
+        self._delegation = delegation
+        self._lasts = lasts
         self._clock = clock
         self._audit = audit
 
-    def caller(self, request: web.Request) -> Token:
-        """Return the caller's token; raise `UnauthorizedError` for none, two, an unknown or expired one."""
-        headers = request.headers.getall("Authorization", [])
-        if len(headers) != 1:
-            raise UnauthorizedError(
-                f"there are {len(headers)} credentials" if headers else "there is no credential"
-            )
-        presented = bearer(headers[0].encode("utf-8", "surrogateescape"))
-        if presented is None:
-            raise UnauthorizedError("the credential is no bearer token")
-        token = recognised(presented, self._tokens)
+    async def caller(self, request: web.Request) -> Caller:
+        """Return who calls; raise `UnauthorizedError` for none, two, an unknown or an expired credential.
+
+        What stands in `Authorization` counts and no cookie beside it. A request that changes something and
+        comes by the page's session must come from the page: else `ForbiddenError`.
+        """
+        if "Authorization" in request.headers:
+            return await self._by_header(request)
+        token = await self._by_session(request)
+        if token is None:
+            return await self._by_studio(request, _studio_session(request), "there is no credential")
+        if request.method not in SAFE:
+            demand_own_page(request)
+        return self._accepted(token, "session of token")
+
+    async def caller_for(self, request: web.Request, site: str) -> Caller:
+        """Return the caller, if `site` is theirs to see; else there is no such site as far as they know."""
+        caller = await self.caller(request)
+        if not caller.covers(site):
+            raise SiteNotFoundError(reason=uncovered(caller, site))
+        return caller
+
+    async def admin(self, request: web.Request) -> Caller:
+        """Return the caller, who must be an admin; raise `ForbiddenError` for any other."""
+        caller = await self.caller(request)
+        if not caller.admin:
+            raise ForbiddenError("Only an admin may see this.")
+        return caller
+
+    async def sign_in(self, request: web.Request, presented: str) -> tuple[str, Session, Caller]:
+        """Begin a session for a token's text; return its id. The session that was there before ends."""
+        token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise UnauthorizedError("the token is unknown")
-        now, credential = self._clock(), credential_of(token)
-        trace().credential = credential
-        if token.expired(now):
-            raise UnauthorizedError(f"the {credential} has expired, at {moment(token.expires)}")
-        self._audit.used_token(token.name, now)
+        now = self._clock()
+        await self.sign_out(request)
+        made = secrets.token_urlsafe(RANDOM_BYTES)
+        expires = min(now + self._lasts, token.expires or now + self._lasts)
+        session = Session(digest(made.encode()), token.name, token.sha256, expires)
+        await self._sessions.begin_session(session)
+        return made, session, self._accepted(token)
+
+    async def sign_out(self, request: web.Request) -> None:
+        """End the request's session, if it has one."""
+        presented = session_id(request)
+        if presented is not None:
+            await self._sessions.end_session(digest(presented.encode()))
+
+    async def _by_header(self, request: web.Request) -> Caller:
+        headers = request.headers.getall("Authorization")
+        if len(headers) != 1:
+            raise UnauthorizedError(f"there are {len(headers)} credentials")
+        header = headers[0].encode("utf-8", "surrogateescape")
+        shown = bearer(header)
+        presented = shown or password(header)
+        if presented is None:
+            raise UnauthorizedError("the credential is no token, by Bearer or by Basic")
+        token = self._token(presented)
+        if token is None:
+            studios = None if shown is None else studio_token(shown)
+            return await self._by_studio(request, studios, "the token is unknown")
+        return self._accepted(token)
+
+    def _token(self, presented: bytes) -> Token | None:
+        """Return the token of that text, if it is one; raise `UnauthorizedError` for one that has expired."""
+        token = known(presented, self._tokens)
+        if token is not None and not token.valid(self._clock()):
+            trace().credential = token.caller.credential
+            raise UnauthorizedError(f"the token {token.name} has expired, at {moment(token.expires)}")
         return token
 
-    def caller_for(self, request: web.Request, site: str) -> Token:
-        """Return the caller, if `site` is theirs to see; else there is no such site as far as they know."""
-        token = self.caller(request)
-        if not token.covers(site):
-            raise SiteNotFoundError(reason=uncovered(token, site))
-        return token
+    async def _by_session(self, request: web.Request) -> Token | None:
+        presented = session_id(request)
+        session = None if presented is None else await self._sessions.session(digest(presented.encode()))
+        return None if session is None else session.token_among(self._tokens, self._clock())
 
-    def admin(self, request: web.Request) -> Token:
-        """Return the caller, who must be an admin; raise `ForbiddenError` for any other."""
-        token = self.caller(request)
-        if not token.admin:
-            raise ForbiddenError("Only an admin may see this.")
-        return token
+    async def _by_studio(
+        self, request: web.Request, credential: StudioCredential | None, otherwise: str
+    ) -> Caller:
+        """Return who Studio says it is. Why it says nothing is put on record, and is no stranger's affair."""
+        if credential is None or self._delegation is None:
+            raise UnauthorizedError(otherwise)
+        try:
+            caller = await self._delegation.caller(credential, request.remote or "")
+        except SyncError as error:
+            raise UnauthorizedError(error.message) from None
+        if caller is None:
+            raise UnauthorizedError("Studio does not know the credential")
+        trace().credential = caller.credential
+        return caller
+
+    def _accepted(self, token: Token, by: str = "token") -> Caller:
+        """Return whose token it is: every use of a token that lets somebody in comes by here."""
+        caller = replace(token.caller, credential=f"{by} {token.name}")
+        trace().credential = caller.credential
+        self._audit.used_token(token.name, self._clock())
+        return caller
 
 
-def credential_of(token: Token) -> str:
-    """Return a credential's kind and name."""
-    return f"token {token.name}"
-
-
-def asker(request: web.Request, caller: Token) -> Asker:
+def asker(request: web.Request, caller: Caller) -> Asker:
     """Return who asks, as it is kept and logged."""
-    return Asker(caller.name, credential_of(caller), request.remote or "")
+    return Asker(caller.name, caller.credential, request.remote or "")
 
 
-def uncovered(token: Token, site: str) -> str:
+def uncovered(caller: Caller, site: str) -> str:
     """Return why a caller sees nothing of a site, for who may know."""
-    return f"the {credential_of(token)} does not cover the site {site}"
+    return f"the {caller.credential} does not cover the site {site}"
+
+
+def demand_own_page(request: web.Request) -> None:
+    """Raise `ForbiddenError` unless a page of ours sent the request, and its browser says so."""
+    if of_own_page(request) is not True:
+        raise ForbiddenError("A session counts for requests from the listener's own page alone.")
+
+
+def _studio_session(request: web.Request) -> StudioCredential | None:
+    header = request.headers.getall("X-XSRF-TOKEN", [])
+    session, xsrf = cookie(request, "JSESSIONID"), cookie(request, "XSRF-TOKEN")
+    if session is None or xsrf is None or len(header) != 1:
+        return None
+    return studio_session(session, xsrf, header[0])

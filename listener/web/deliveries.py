@@ -30,7 +30,7 @@ class DeliveryRoutes:
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer a page of what arrived, newest first, and where the next one starts."""
-        self._gate.admin(request)
+        await self._gate.admin(request)
         which = _filter(request)
         await self._audit.flush()
         found = await self._records.arrivals(which)
@@ -39,13 +39,13 @@ class DeliveryRoutes:
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer one delivery, or one refused request."""
-        self._gate.admin(request)
+        await self._gate.admin(request)
         await self._audit.flush()
         return web.json_response(views.arrival(await self._records.arrival(request.match_info["delivery"])))
 
     async def redeliver(self, request: web.Request) -> web.Response:
         """Select again what a delivery asked for, and start it."""
-        caller = self._gate.admin(request)
+        caller = await self._gate.admin(request)
         arrival = await self._records.arrival(request.match_info["delivery"])
         return answer(await self._intake.redeliver(arrival, asker(request, caller)))
 

@@ -29,6 +29,8 @@ class Trace:
     """The kind and name of the credential that it came with, if it is a known one."""
     body: bytes | None = None
     """That of a delivery, once it is read."""
+    refused: ListenerError | None = None
+    """Why it was refused, where its answer is not an error's but the page."""
 
 
 _TRACE: ContextVar[Trace] = ContextVar("trace")

@@ -57,8 +57,9 @@ def status_of(error: ListenerError) -> HTTPStatus:
 def in_studios_words(error: ListenerError) -> web.Response:
     """Return an error as Studio's API told it."""
     status = status_of(error)
-    if status is HTTPStatus.UNAUTHORIZED:
-        message = "Unauthorized"
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        # Who was known and denied got the same from Studio.
+        status, message = HTTPStatus.UNAUTHORIZED, "Unauthorized"
     elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:

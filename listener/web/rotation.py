@@ -36,7 +36,7 @@ class Rotation:
 
     async def hooks(self, request: web.Request) -> web.Response:
         """Answer every hook with the names of its secrets, how often each was used, and when last."""
-        self._gate.admin(request)
+        await self._gate.admin(request)
         used = await self._used()
         found = [
             {
@@ -52,7 +52,7 @@ class Rotation:
 
     async def tokens(self, request: web.Request) -> web.Response:
         """Answer every token with what it may do, how often it was used, and when last."""
-        self._gate.admin(request)
+        await self._gate.admin(request)
         used = await self._used()
         found = [
             {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from listener.access import Token
+from listener.access import Caller
 from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
 from listener.journal import Log
 from listener.queue import RunFilter, RunStore
@@ -62,7 +62,7 @@ class Runs:
 
     async def history(self, request: web.Request) -> web.Response:
         """Answer a page of the history, newest first, and where the next one starts."""
-        caller = self._gate.caller(request)
+        caller = await self._gate.caller(request)
         which = replace(_filter(request), sites=caller.visible)
         found = await self._store.runs(which)
         following = pages.following(found, which.limit)
@@ -119,14 +119,14 @@ class Runs:
         started = await self._rollbacks.request(run, asker(request, caller))
         return await self._calls.answer(started)
 
-    async def _visible(self, request: web.Request) -> tuple[Token, Run]:
-        caller = self._gate.caller(request)
+    async def _visible(self, request: web.Request) -> tuple[Caller, Run]:
+        caller = await self._gate.caller(request)
         run = await self._store.run(request.match_info["run"])
         if not caller.covers(run.site):
             raise RunNotFoundError(reason=uncovered(caller, run.site))
         return caller, run
 
-    def _log_asked(self, request: web.Request, caller: Token, event: str, run: Run) -> None:
+    def _log_asked(self, request: web.Request, caller: Caller, event: str, run: Run) -> None:
         who = asker(request, caller).facts
         self._log.log(20, event, run=run.id, site=run.site, environment=run.environment, **who)
 

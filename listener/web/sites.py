@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from listener.access import Token
+from listener.access import Caller
 from listener.directory import Directory
 from listener.errors import InvalidParametersError
 from listener.intake import Intake
@@ -58,17 +58,20 @@ class SiteRoutes:
 
     async def overview(self, request: web.Request) -> web.Response:
         """Answer every site that the caller may see, with the drift of its environments."""
-        caller = self._gate.caller(request)
+        return web.json_response(await self.seen_by(await self._gate.caller(request)))
+
+    async def seen_by(self, caller: Caller) -> dict[str, Any]:
+        """Return every site that a caller may see, and for an admin what could not be listed."""
         sites, unlisted = await self._directory.all()
         visible = [site for site in sites if caller.covers(site.id)]
         view: dict[str, Any] = {"sites": await self._stand(visible)}
         if unlisted and caller.admin:
             view["unlisted"] = [views.unlisted(each) for each in unlisted]
-        return web.json_response(view)
+        return view
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer one site."""
-        self._gate.caller_for(request, request.match_info["site"])
+        await self._gate.caller_for(request, request.match_info["site"])
         (stand,) = await self._stand([await self._directory.site(request.match_info["site"])])
         return web.json_response(stand)
 
@@ -101,14 +104,14 @@ class SiteRoutes:
         return web.json_response({"released": views.hold(released), "runs": runs})
 
     def _log_asked(
-        self, request: web.Request, caller: Token, event: str, environment: Environment, **facts: str
+        self, request: web.Request, caller: Caller, event: str, environment: Environment, **facts: str
     ) -> None:
         who = asker(request, caller).facts
         self._log.log(20, event, site=environment.site, environment=environment.name, **facts, **who)
 
-    async def _asked(self, request: web.Request) -> tuple[Token, Environment]:
+    async def _asked(self, request: web.Request) -> tuple[Caller, Environment]:
         site_id = request.match_info["site"]
-        caller = self._gate.caller_for(request, site_id)
+        caller = await self._gate.caller_for(request, site_id)
         return caller, await self._directory.environment(site_id, request.match_info["environment"])
 
     async def _stand(self, sites: Sequence[Site]) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@ from listener.errors import (
     SyncError,
     UnknownToStudioError,
 )
-from listener.studio import LARGEST, ROLE_LASTS, StudioClient
+from listener.studio import StudioClient
+from listener.studio.connection import LARGEST
+from listener.studio.publishing import ROLE_LASTS
 from tests.studio import TASK, FakeStudio, status_of_4, status_of_5
 
 
@@ -269,7 +271,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_defect(
     with pytest.raises(asyncio.CancelledError):
         await waiting
     studio.answering.set()
-    while client._under_way:
+    while client._questions._under_way:
         await asyncio.sleep(0.01)
     del waiting
     gc.collect()

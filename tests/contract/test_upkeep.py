@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from listener.access import Session
 from listener.directory import Directory
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
@@ -42,6 +43,7 @@ async def test_a_backup_is_deleted_when_its_time_is_over(
         Directory(sites, pool, time.time, log),
         pool,
         store,
+        store,
         keep_backups=30 * DAY,
         age=90 * DAY,
         runs=1000,
@@ -52,6 +54,28 @@ async def test_a_backup_is_deleted_when_its_time_is_over(
     kept = published.git("for-each-ref", "--format=%(refname)", "refs/sync-staging").split()
     assert sorted(kept) == sorted([young, others])
     assert await upkeep.expire() == 0
+    await pool.close()
+
+
+async def test_sessions_that_have_expired_are_forgotten(store: Store, tmp_path: Path) -> None:
+    now = time.time()
+    for key, expires in (("old", now - 1), ("young", now + 60)):
+        await store.begin_session(Session(key, "editors", "hash", expires))
+    pool, log = pool_of([], tmp_path / "cache"), structlog.get_logger()
+    upkeep = Upkeep(
+        Directory(Sites.of([]), pool, time.time, log),
+        pool,
+        store,
+        store,
+        keep_backups=30 * DAY,
+        age=90 * DAY,
+        runs=1000,
+        clock=time.time,
+        log=log,
+    )
+    await upkeep.prune()
+    assert await store.session("old") is None
+    assert await store.session("young") is not None
     await pool.close()
 
 

@@ -165,7 +165,7 @@ async def test_a_secret_in_a_path_is_on_no_record(listening: Start) -> None:
     [
         (None, "there is no credential", ""),
         ("Bearer nobody-knows-this", "the token is unknown", ""),
-        ("Digest x", "the credential is no bearer token", ""),
+        ("Digest x", "the credential is no token, by Bearer or by Basic", ""),
         (f"Bearer {EXPIRED}", "the token past has expired, at 2020-01-01T00:00:00.000+00:00", "token past"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from listener import __version__, cli
-from listener.access import Role, Token, identify
+from listener.access import Role, Token, known
 from listener.cli import address, wording
 from listener.cli.failures import (
     CredentialRefusedError,
@@ -153,7 +153,7 @@ def test_a_new_token_is_admitted_by_the_line_that_is_printed_with_it(
     assert text.startswith("sst_")
     assert entry == {"name": "ci", "sha256": hashlib.sha256(text.encode()).hexdigest(), "role": "admin"}
     admitted = Token(entry["name"], entry["sha256"], Role(entry["role"]))
-    assert identify(text.encode(), [admitted], 0) is admitted
+    assert known(text.encode(), [admitted]) is admitted
 
 
 def test_a_members_token_names_its_sites_once_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ REFUSED = [
     ({"url": 8080}, "studio.url: is a number, not text; put it in quotes"),
     (
         {"token": None, "management_token": None},
-        "studio: has no token; write token or management_token, or both",
+        "studio: is asked for nothing; write token, management_token or callers",
     ),
     ({"token": ""}, "studio.token: is no token; write it on one line"),
     ({"token": "two words"}, "studio.token: is no token"),
@@ -87,8 +87,17 @@ REFUSED = [
     ({"token": 7}, "studio.token: is a number, not text; put it in quotes"),
     ({"token": "file:absent"}, "studio.token: names "),
     ({"management_token": "credential:absent"}, "which is no file; create it"),
+    ({"callers": [], "token": None, "management_token": None}, "studio: is asked for nothing"),
+    ({"callers": "admin"}, "studio.callers: is text, not a list"),
+    (
+        {"callers": ["a\nb"]},
+        "studio.callers.0: is not the name of a Studio role; write one such as publisher",
+    ),
     ({"timeout": 0}, "studio.timeout: is 0"),
-    ({"tokens": "x"}, "studio.tokens: is no setting; did you mean token? Known: management_token, timeout"),
+    (
+        {"tokens": "x"},
+        "studio.tokens: is no setting; did you mean token? Known: callers, management_token, timeout",
+    ),
 ]
 
 
@@ -101,8 +110,10 @@ def test_what_is_wrong_is_told_with_its_place_and_what_to_write(
 
 def test_a_section_that_is_no_map_is_told_as_such(folder: Folder) -> None:
     told = folder.refused(valid() | {"studio": URL})
-    assert "studio: is text, not a map of url, token, management_token, timeout" in told
-    assert "studio: is empty; write a map of url and at least" in folder.refused(valid() | {"studio": None})
+    assert "studio: is text, not a map of url, token, management_token, callers, timeout" in told
+    assert "studio: is empty; write a map of url and what it is asked for" in folder.refused(
+        valid() | {"studio": None}
+    )
     tree = asking()
     tree["studio"]["token"] = None
     assert "studio.token: is empty; write the token, or remove" in folder.refused(tree)
@@ -157,10 +168,27 @@ def test_the_tokens_are_told_nowhere_and_the_log_leaves_them_out(folder: Folder)
         f"studio: {URL}, asked whether it is publishing and whether it is the primary, answers within 5 s"
         in lines
     )
-    assert values["studio"] == {"url": URL, "token": True, "management_token": True, "timeout": 5}
+    assert values["studio"] == {
+        "url": URL,
+        "token": True,
+        "management_token": True,
+        "timeout": 5,
+        "callers": [],
+    }
     everything = f"{lines}{json.dumps(values)}{loaded!r}{loaded.studio!r}"
     assert TOKEN not in everything
     assert MANAGEMENT not in everything
+
+
+def test_callers_by_studio_are_let_in_by_the_roles_that_are_named_alone(folder: Folder) -> None:
+    named = folder.load(asking(token=None, management_token=None, callers=["publisher", "admin"]))
+    assert named.studio == StudioSettings(URL, None, None, 5, frozenset({"admin", "publisher"}))
+    told = f"studio: {URL}, asked who a caller is (admin, publisher may sync), answers within 5 s"
+    assert told in describe(named)
+    assert to_dict(named)["studio"]["callers"] == ["admin", "publisher"]
+    asked = folder.load(asking()).studio
+    assert asked is not None
+    assert asked.callers == frozenset()
 
 
 def test_a_question_that_is_not_asked_is_not_told(folder: Folder) -> None:
@@ -180,9 +208,11 @@ def test_no_message_repeats_a_value(folder: Folder, secret: str) -> None:
 
 def test_what_the_example_says_of_studio_is_valid(tmp_path: Path) -> None:
     text = re.sub(
-        r"^# (studio:|  (?:url|token|management_token|timeout): )", r"\1", EXAMPLE, flags=re.MULTILINE
+        r"^# (studio:|  (?:url|token|management_token|callers|timeout): )", r"\1", EXAMPLE, flags=re.MULTILINE
     )
     file, environ = prepared(tmp_path, text)
     for name in ("studio-token", "studio-management"):
         (tmp_path / "credentials" / name).write_text(name)
-    assert load(file, environ).studio == StudioSettings(URL, "studio-token", "studio-management", 5)
+    assert load(file, environ).studio == StudioSettings(
+        URL, "studio-token", "studio-management", 5, frozenset({"admin", "publisher"})
+    )

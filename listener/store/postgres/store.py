@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
+from listener.access import Session
 from listener.errors import FencedError, StoreUnavailableError
 from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Outcome, Run, State, Trigger
-from listener.store.postgres import acceptance, history, lifecycle, pruning, records
+from listener.store.postgres import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.postgres.schema import migrate
 from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
 from listener.store.postgres.wakeups import Wakeups
@@ -224,6 +225,22 @@ class PostgresStore:
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""
         return await self._writer.submit(lambda transaction: pruning.prune(transaction, before, keep, most))
+
+    async def begin_session(self, session: Session) -> None:
+        """Keep a session."""
+        await self._writer.submit(lambda transaction: sessions.begin(transaction, session))
+
+    async def session(self, key: str) -> Session | None:
+        """Return the session of a key, or None."""
+        return await self._read(sessions.find, key)
+
+    async def end_session(self, key: str) -> None:
+        """Forget a session, if there is one."""
+        await self._writer.submit(lambda transaction: sessions.end(transaction, key))
+
+    async def prune_sessions(self, now: float) -> int:
+        """Forget what has expired; return how many."""
+        return await self._writer.submit(lambda transaction: sessions.prune(transaction, now))
 
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""

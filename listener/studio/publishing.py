@@ -9,24 +9,14 @@ Two questions, each asked only where its token is configured:
 - *Is the site being published?* Until 4.x `GET /api/2/publish/status?siteId=…`, in 5.x
   `GET /api/2/publish/{siteId}/status` (`PublishController` of craftercms/studio). What Studio says shows
   what the repository does not: the publisher of 5.x leaves no mark in it.
-
-The management token stands in a URL. Therefore no exception of the HTTP library gets out of here, not even as
-the context of ours, and no text here has a URL in it.
 """
 
 import asyncio
-import contextlib
-import json
-import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import quote
-
-import aiohttp
-from yarl import URL
 
 from listener.errors import (
     NotPrimaryError,
@@ -35,9 +25,18 @@ from listener.errors import (
     SyncError,
     UnknownToStudioError,
 )
-
-LARGEST = 1 << 16
-"""Bytes of an answer that is read."""
+from listener.studio.connection import (
+    ACCEPTED,
+    CHECK_URL,
+    DENIED,
+    NO_SUCH_ROUTE,
+    OK,
+    REDIRECTS,
+    Connection,
+    Questions,
+    encoded,
+    redirected,
+)
 
 ROLE_LASTS = 5.0
 """Seconds for which a primary is taken to be one still."""
@@ -46,10 +45,6 @@ ROLE = "/api/2/monitoring/status?token={token}"
 STATUS_BEFORE_5 = "/api/2/publish/status?siteId={site}"
 STATUS = "/api/2/publish/{site}/status"
 
-OK, ACCEPTED = 200, 202
-REDIRECTS = range(300, 400)
-NO_SUCH_ROUTE = frozenset({404, 405})
-DENIED = frozenset({401, 403})
 LATER = frozenset({408, 429, *range(500, 600)})
 
 PUBLISHING = frozenset({"processing", "publishing", "busy"})
@@ -59,7 +54,6 @@ NOT_PUBLISHING = frozenset({"", "ready", "readywitherrors", "idle", "queued", "s
 where they are scheduled for next week, and waiting for its end could take for ever. A publish that begins
 beside a move is what the move itself looks out for."""
 
-CHECK_URL = "check studio.url: it is Studio's own address, with /studio at its end"
 REMEDIES = {
     "studio.token": "put the token of a user who may read the site's publishing status into studio.token",
     "studio.management_token": "put Studio's management token (STUDIO_MANAGEMENT_TOKEN) into it",
@@ -68,8 +62,6 @@ REMEDIES = {
 
 WORD = re.compile("[a-z_]{1,20}")
 """What of an answer may stand in a message."""
-
-Question = Callable[[], Coroutine[Any, Any, str]]
 
 
 class StudioClient:
@@ -85,13 +77,11 @@ class StudioClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask at `url`, which ends with Studio's own path, and wait `timeout` seconds for each answer."""
-        self._url = url
+        self._connection = Connection(url)
+        self._questions = Questions[str](timeout)
         self._token = token
         self._management_token = management_token
-        self._timeout = timeout
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
-        self._under_way: dict[Any, asyncio.Task[str]] = {}
         self._primary_until = -1.0
         self._routes: tuple[str, ...] = (STATUS_BEFORE_5, STATUS)
 
@@ -110,50 +100,23 @@ class StudioClient:
 
     async def close(self) -> None:
         """Ask nothing more; whoever still waits for an answer gets none."""
-        asking = tuple(self._under_way.values())
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._questions.close()
+        await self._connection.close()
 
     async def _role(self) -> str:
         """Return nothing from a primary, raise `NotPrimaryError` for a replica."""
         if self._management_token is None or self._clock() < self._primary_until:
             return ""
-        return await self._shared(ROLE, partial(self._ask_role, self._management_token))
+        return await self._questions.answer(ROLE, partial(self._ask_role, self._management_token))
 
     async def _status(self, site: str) -> str:
         if self._token is None:
             return ""
-        return await self._shared((STATUS, site), partial(self._ask_status, site, self._token))
-
-    async def _shared(self, key: Any, question: Question) -> str:
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(self._in_time(question))
-            task.add_done_callback(partial(self._answered, key))
-        await asyncio.wait([task])  # One who stops waiting takes the answer from nobody else.
-        if task.cancelled():
-            raise StudioUnavailableError("The listener stopped before Studio answered.")
-        return task.result()
-
-    def _answered(self, key: Any, task: asyncio.Task[str]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # It counts as seen, whether or not somebody still waits for it.
-
-    async def _in_time(self, question: Question) -> str:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await question()
-        except TimeoutError:
-            pass
-        raise StudioUnavailableError(f"Studio did not answer within {self._timeout:g} s.")
+        return await self._questions.answer((STATUS, site), partial(self._ask_status, site, self._token))
 
     async def _ask_role(self, token: str) -> str:
         asked = self._clock()
-        status, _ = await self._get(ROLE.format(token=_encoded(token)), "studio.management_token")
+        status, _ = await self._get(ROLE.format(token=encoded(token)), "studio.management_token")
         if status in NO_SUCH_ROUTE:
             raise StudioRefusedError(f"Studio tells no cluster role ({status}).", remedy=CHECK_URL)
         if status == ACCEPTED:
@@ -165,7 +128,7 @@ class StudioClient:
         """Ask by the route that was right the last time, and by the other one if it is there no more."""
         headers = {"Authorization": f"Bearer {token}"}
         for route in self._routes:
-            status, body = await self._get(route.format(site=_encoded(site)), "studio.token", headers)
+            status, body = await self._get(route.format(site=encoded(site)), "studio.token", headers)
             if status not in NO_SUCH_ROUTE:
                 self._routes = (route, *(other for other in self._routes if other != route))
                 return reason(body)
@@ -175,35 +138,12 @@ class StudioClient:
         self, path: str, credential: str, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, Any]]:
         """Return an answer's status, and its JSON object unless there is no such route; raise `SyncError`."""
-        status, text = await self._exchange(URL(self._url + path, encoded=True), headers)
+        status, text = await self._connection.get(path, headers)
         if status in (OK, ACCEPTED):
-            return status, _object(text)
+            return status, self._connection.read(text)
         if status in NO_SUCH_ROUTE:
             return status, {}
         raise _refusal(status, credential)
-
-    async def _exchange(self, url: URL, headers: Mapping[str, str] | None) -> tuple[int, bytes]:
-        try:
-            async with self._opened().get(url, headers=headers, allow_redirects=False) as response:
-                wanted = response.status in (OK, ACCEPTED)
-                return response.status, await _bounded(response.content) if wanted else b""
-        except (aiohttp.ClientError, OSError) as error:
-            if isinstance(error, TimeoutError):
-                raise TimeoutError from None
-            failure = _described(error)
-        raise StudioUnavailableError(f"Studio can't be asked: {failure}.")
-
-    def _opened(self) -> aiohttp.ClientSession:
-        """Return the session, made when there is a loop: no cookies, no proxies, nothing unpacked."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                trust_env=False,
-                auto_decompress=False,
-            )
-        return self._session
 
 
 def reason(body: Mapping[str, Any]) -> str:
@@ -244,50 +184,7 @@ def _refusal(status: int, credential: str) -> SyncError:
     if status in LATER:
         return StudioUnavailableError(f"Studio answered {status}.")
     if status in REDIRECTS:
-        return StudioUnavailableError(
-            f"Studio answered with a redirect ({status}), which is not followed.", remedy=CHECK_URL
-        )
+        return redirected(status)
     if status in DENIED:
         return StudioRefusedError(f"Studio refused {credential} ({status}).", remedy=REMEDIES[credential])
     return StudioRefusedError(f"Studio refused the question ({status}).", remedy=CHECK_URL)
-
-
-async def _bounded(content: aiohttp.StreamReader) -> bytes:
-    """Return a body, or its beginning where it is too large to be an answer."""
-    body = b""
-    async for chunk in content.iter_chunked(1 << 13):
-        body += chunk
-        if len(body) > LARGEST:
-            break
-    return body
-
-
-def _object(text: bytes) -> Mapping[str, Any]:
-    found = None
-    if len(text) <= LARGEST:
-        with contextlib.suppress(ValueError, RecursionError):
-            found = json.loads(text)
-    if not isinstance(found, dict):
-        raise StudioUnavailableError("Studio's answer is no JSON object.", remedy=CHECK_URL)
-    return found
-
-
-def _described(error: Exception) -> str:
-    """Return what went wrong on the way, in words that come from no answer and no URL."""
-    kinds: list[tuple[type[Exception], str]] = [
-        (aiohttp.ClientConnectorDNSError, "its name is not known"),
-        (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
-        (aiohttp.ClientSSLError, "it does not speak TLS as it should"),
-        (aiohttp.ServerDisconnectedError, "it ended the connection"),
-        (aiohttp.ClientPayloadError, "it ended the connection within its answer"),
-        (aiohttp.ClientResponseError, "it does not speak HTTP as it should"),
-    ]
-    for kind, words in kinds:
-        if isinstance(error, kind):
-            return words
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number else "the connection failed"
-
-
-def _encoded(text: str) -> str:
-    return quote(text, safe="")

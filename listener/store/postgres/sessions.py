@@ -1,0 +1,33 @@
+"""Sign-ins to the page: good at every listener of the database."""
+
+from listener.access import Session
+from listener.store.postgres.server import Questions
+from listener.store.postgres.writer import Transaction
+from listener.store.rows import session_of
+
+_BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :hash, :expires)"
+_FIND = "SELECT key, token, sha256, expires FROM sessions WHERE key = :key"
+_END = "DELETE FROM sessions WHERE key = :key"
+_PRUNE = "DELETE FROM sessions WHERE expires <= :now RETURNING key"
+
+
+async def begin(transaction: Transaction, session: Session) -> None:
+    """Keep a session."""
+    values = {"key": session.key, "token": session.token, "hash": session.sha256}
+    await transaction.write(_BEGIN, {**values, "expires": session.expires})
+
+
+async def find(questions: Questions, key: str) -> Session | None:
+    """Return a session, or None."""
+    row = await questions.one(_FIND, {"key": key})
+    return None if row is None else session_of(row)
+
+
+async def end(transaction: Transaction, key: str) -> None:
+    """Forget a session."""
+    await transaction.write(_END, {"key": key})
+
+
+async def prune(transaction: Transaction, now: float) -> int:
+    """Forget what has expired; return how many."""
+    return len(await transaction.change(_PRUNE, {"now": now}))

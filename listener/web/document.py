@@ -1,0 +1,142 @@
+"""What the page says, in HTML."""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from html import escape
+from string import Template
+from typing import Any
+
+from listener.access import Caller
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; justify-content: space-between; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid; }
+input, button { font: inherit; padding: .3rem .6rem; }
+input { display: block; margin: .3rem 0 .8rem; width: min(30rem, 100%); box-sizing: border-box; }
+"""
+
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        f"style-src 'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
+HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    # Nothing is told to others. `no-referrer` would also take the Origin from the page's own forms.
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_DOCUMENT = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+$body
+</body>
+</html>
+""")
+
+_SIGN_IN = Template("""<main>
+<h1>Staging environments</h1>
+$message<form method="post" action="/session">
+<label for="token">Token</label>
+<input type="password" id="token" name="token" required autocomplete="current-password"$described>
+<button type="submit">Sign in</button>
+</form>
+</main>""")
+
+_OVERVIEW = Template("""<header>
+<h1>Staging environments</h1>
+<form method="post" action="/session/end">
+<span>Signed in as <strong>$name</strong> ($role)</span>
+<button type="submit">Sign out</button>
+</form>
+</header>
+<main>
+$sites
+</main>""")
+
+_SITE = Template("""<section>
+<h2>$site</h2>
+<table>
+<thead>
+<tr><th scope="col">Environment</th><th scope="col">State</th><th scope="col">Last success</th></tr>
+</thead>
+<tbody>
+$rows
+</tbody>
+</table>
+</section>""")
+
+
+def sign_in(message: str = "") -> str:
+    """Return the page for who has not signed in; `message` says why not."""
+    alert = f'<p role="alert" id="message">{escape(message)}</p>\n' if message else ""
+    described = ' aria-describedby="message" aria-invalid="true"' if message else ""
+    return _document("Sign in", _SIGN_IN.substitute(message=alert, described=described))
+
+
+def overview(caller: Caller, view: Mapping[str, Any]) -> str:
+    """Return the page for a caller, from what `GET /api/v1/sites` answers them."""
+    sections = [_site(site) for site in view["sites"]] or ["<p>There is no site for you to see.</p>"]
+    sections += [
+        f"<p>Sites of the pattern {escape(each['pattern'])} can't be listed: {escape(each['message'])}</p>"
+        for each in view.get("unlisted", ())
+    ]
+    body = _OVERVIEW.substitute(name=escape(caller.name), role=caller.role.value, sites="\n".join(sections))
+    return _document("Staging environments", body)
+
+
+def _document(title: str, body: str) -> str:
+    return _DOCUMENT.substitute(title=title, style=_STYLE, body=body)
+
+
+def _site(site: Mapping[str, Any]) -> str:
+    rows = "\n".join(_row(environment) for environment in site["environments"])
+    return _SITE.substitute(site=escape(site["site"]), rows=rows)
+
+
+def _row(environment: Mapping[str, Any]) -> str:
+    last = environment["last_success"]
+    success = (
+        "none yet" if last is None else f'<time datetime="{escape(last["at"])}">{escape(last["at"])}</time>'
+    )
+    states = "<br>\n".join(escape(state) for state in _states(environment))
+    return (
+        f'<tr><th scope="row">{escape(environment["name"])}</th>\n<td>{states}</td>\n<td>{success}</td></tr>'
+    )
+
+
+def _states(environment: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how an environment stands: each repository that carries it, and its hold."""
+    drift = environment["drift"]
+    for leg in drift.get("legs", [drift]):
+        where = f"{leg['repository']}: " if "repository" in leg else ""
+        yield f"{where}{_state(leg)}"
+    hold = environment["hold"]
+    if hold is not None:
+        yield f"on hold since {hold['since']} by {hold['actor']}: {hold['reason']}"
+
+
+def _state(look: Mapping[str, Any]) -> str:
+    if "error" in look:
+        return str(look["message"])
+    if look["equal"]:
+        return "equal to live"
+    paths = ", ".join(f"{look[f'{kind}_count']} {kind}" for kind in ("added", "changed", "removed"))
+    return f"differs from live: a sync would leave paths {paths}"

@@ -1,0 +1,66 @@
+"""Where one may sign in: by TLS, or on the listener's own machine."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from listener.access import Caller
+from listener.audit import Audit
+from listener.errors import BadRequestError, ForbiddenError
+from listener.journal import Cleaner
+from listener.store.sqlite import SqliteStore
+from listener.web.credentials import Gate
+from listener.web.page import FORM, Page
+from listener.web.refusals import begin
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    def clock() -> float:
+        return 1000.0
+
+    async def seen_by(_: Caller) -> dict[str, Any]:
+        return {"sites": []}
+
+    begin()
+    store = SqliteStore(tmp_path / "x.db")
+    audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
+    gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
+    return Page(gate, seen_by, clock=clock, body_timeout=5)
+
+
+def request(method: str, path: str, scheme: str, remote: str, content_type: str) -> web.Request:
+    made = make_mocked_request(method, path, headers={"Host": "x", "Content-Type": content_type})
+    cloned = made.clone(scheme=scheme, remote=remote)
+    assert isinstance(cloned, web.Request)
+    return cloned
+
+
+@pytest.mark.parametrize(
+    ("scheme", "remote", "allowed"),
+    [
+        ("https", "192.0.2.1", True),
+        ("http", "127.0.0.1", True),
+        ("http", "127.9.9.9", True),
+        ("http", "::1", True),
+        ("http", "192.0.2.1", False),
+        ("http", "::1234", False),
+        ("http", "", False),
+        ("http", "localhost", False),
+    ],
+)
+async def test_a_token_is_not_taken_in_clear_from_another_machine(
+    page: Page, scheme: str, remote: str, allowed: bool
+) -> None:
+    asked = request("POST", "/session", scheme, remote, "application/json")
+    with pytest.raises(BadRequestError if allowed else ForbiddenError):
+        await page.begin(asked)
+    if not allowed:
+        answer = await page.begin(request("POST", "/session", scheme, remote, FORM))
+        assert (answer.status, "Sign in by HTTPS" in str(answer.text)) == (403, True)
+    shown = await page.show(request("GET", "/", scheme, remote, "text/plain"))
+    assert ("Sign in by HTTPS" in str(shown.text)) == (not allowed)
