@@ -149,7 +149,8 @@ async def test_a_freeze_takes_the_place_of_a_rollbacks_hold(store: Store, call: 
     await roll_back(store, await done(store, call))
     await store.finish(await claimed(store), State.SUCCEEDED, MOVED, NOW + 2)
     await store.hold(Hold("site", "staging", "acceptance test", "root", NOW + 3))
-    assert (await deliver(store, "1", "staging", now=NOW + 4)).ignored == "on hold: acceptance test"
+    again = await deliver(store, "1", "staging", now=NOW + 4)
+    assert again.ignored == "site/staging is on hold: acceptance test"
 
 
 async def test_a_rollback_is_put_back_and_recovered_as_what_it_is(store: Store, call: Ask) -> None:
