@@ -241,7 +241,9 @@ async def test_a_member_cancels_its_own_and_not_what_serves_others(
         assert (await listener.call("POST", f"/api/v1/runs/{own}/cancel", token=MEMBER))[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/session", "/session/", "/api", "/api/v1", "/api/v1/nosuch", "/hooks", "/healthz/", "/..%2f"])
+@pytest.mark.parametrize(
+    "path", ["/session", "/session/", "/api", "/api/v1", "/api/v1/nosuch", "/hooks", "/healthz/", "/..%2f"]
+)
 async def test_no_other_route_exists(listener: Client, path: str) -> None:
     status, problem, headers = await listener.call("GET", path)
     assert status == 404
