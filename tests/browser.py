@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -36,17 +37,19 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
+        # Between two pages the driver may say that an element belongs to neither.
+        self._waiting = WebDriverWait(driver, WAIT, ignored_exceptions=[WebDriverException])
 
     def find(self, selector: str) -> WebElement:
         """The one element that a CSS selector finds, once it is there."""
         condition = expected_conditions.presence_of_element_located((By.CSS_SELECTOR, selector))
-        return WebDriverWait(self.driver, WAIT).until(condition)
+        return self._waiting.until(condition)
 
     def click(self, words: str) -> None:
         """Press the button with these words, and wait until the page has gone."""
         page = self.find("html")
         self.driver.find_element(By.XPATH, f"//button[normalize-space()='{words}']").click()
-        WebDriverWait(self.driver, WAIT).until(expected_conditions.staleness_of(page))
+        self._waiting.until(expected_conditions.staleness_of(page))
 
     @property
     def text(self) -> str:

@@ -205,9 +205,7 @@ class StudioSection(Section):
         None, repr=False, description="Studio's management token, such as credential:studio-management"
     )
     callers: list[StudioRole] = Field(
-        default_factory=list,
-        description="a list of the Studio roles whose holders may call as members of their sites, "
-        "such as [admin, publisher]",
+        default_factory=list, description="a list of the Studio roles that may call, such as [admin]"
     )
     timeout: Limit = Field(5.0, description="how long Studio may take to answer, such as 5s")
 

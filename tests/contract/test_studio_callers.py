@@ -19,6 +19,7 @@ from listener.studio.callers import (
     UNKNOWN_WINDOW,
     WAITING_MOST,
 )
+from tests import figures
 from tests.studio import FakeStudio
 
 CLIENT = "192.0.2.1"
@@ -357,6 +358,12 @@ async def test_a_flood_from_many_addresses_does_not_become_one_at_studio(
     answers = await asyncio.gather(*flood, return_exceptions=True)
     assert len(studio.requests) == WAITING_MOST == answers.count(None)
     assert studio.most_under_way == AT_ONCE
+    figures.tell(
+        "test_a_flood_from_many_addresses_does_not_become_one_at_studio",
+        credentials=len(flood),
+        asked=len(studio.requests),
+        at_once=studio.most_under_way,
+    )
 
 
 async def test_what_is_kept_in_memory_is_bounded(studio: FakeStudio, callers: StudioCallers) -> None:
