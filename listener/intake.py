@@ -57,7 +57,12 @@ class Intake:
             acceptance = await self._receive(hook, delivery)
         except RequestError as error:
             self._log.log(
-                30, "delivery refused", hook=hook.name, reason=error.message, size=len(delivery.body)
+                30,
+                "delivery refused",
+                hook=hook.name,
+                error=error.code,
+                reason=error.message,
+                size=len(delivery.body),
             )
             raise
         self._log.log(

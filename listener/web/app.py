@@ -127,6 +127,7 @@ def _errors_and_log(log: Log) -> Middleware:
             "request",
             method=request.method,
             path=shown_path(request.path),
+            route=_route(request),
             status=response.status,
             client=request.remote,
             seconds=round(time.monotonic() - started, 4),
@@ -134,6 +135,12 @@ def _errors_and_log(log: Log) -> Middleware:
         return response
 
     return middleware
+
+
+def _route(request: web.Request) -> str:
+    """Return the route that a request has taken, as it is configured here; empty if there is none."""
+    route = request.match_info.route
+    return f"{route.method} {route.resource.canonical}" if route.resource is not None else ""
 
 
 def _render(request: web.Request, error: ListenerError) -> web.Response:
