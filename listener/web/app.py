@@ -11,7 +11,13 @@ from aiohttp.typedefs import Handler, Middleware
 from listener import __version__
 from listener.access import Token
 from listener.directory import Directory
-from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
+from listener.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    ListenerError,
+    MethodNotAllowedError,
+    NotFoundError,
+)
 from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
@@ -22,6 +28,7 @@ from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.hooks import Hooks, shown_path
+from listener.web.openapi import OPERATIONS, Described
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
@@ -87,6 +94,7 @@ def application(ports: Ports) -> web.Application:
             body_timeout=ports.body_timeout,
         ).routes()
     )
+    app.add_routes(Described(OPERATIONS).routes())
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
     return app
 
@@ -152,7 +160,10 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     """Return what a routing error is to us. Studio's router knew no 405: a wrong method is no script."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return BodyTooLargeError()
-    if error.status in {404, 405}:
-        studio = request.path.startswith(PREFIXES)
-        return NotFoundError("REST script not found" if studio else "No such route, or not by this method.")
+    if error.status in {404, 405} and request.path.startswith(PREFIXES):
+        return NotFoundError("REST script not found")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return MethodNotAllowedError(sorted(error.allowed_methods))
+    if isinstance(error, web.HTTPNotFound):
+        return NotFoundError("No such route.")
     return BadRequestError()
