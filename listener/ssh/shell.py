@@ -31,6 +31,10 @@ REPLY_LIMIT = 16 << 20
 """Bytes of one reply, both streams together, beyond which it is not read on."""
 
 
+STATUS_MOST = 3
+"""Digits of a status."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a remote function answered."""
@@ -84,8 +88,10 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _complete(self, reply: "asyncio.Future[Reply]") -> None:
         out, _, status = self.out.partition(self._token + b" ")
         err, _, _ = self.err.partition(self._token)
-        if status.endswith(b"\n"):
+        if re.fullmatch(rb"[0-9]{1,3}\n", status):
             reply.set_result(Reply(int(status), _text(out), _text(err)))
+        elif b"\n" in status or len(status) > STATUS_MOST:
+            reply.set_exception(RemoteStepError("the host's reply does not end as it should"))
 
     def _overflow(self, reply: "asyncio.Future[Reply]") -> None:
         self.ended = True
@@ -104,7 +110,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _fail(self) -> None:
         if self._reply is not None and not self._reply.done():
             said = (_text(self.err) or _text(self.out)).strip()[-300:]
-            self._reply.set_exception(ConnectionLostError(said or "The shell on the host has ended."))
+            self._reply.set_exception(ConnectionLostError(_shown(said) or "The shell on the host has ended."))
 
 
 class Shell:
@@ -143,7 +149,7 @@ class Shell:
                 raise
             raise ShellUnavailableError(f"The account does not run sh: {error.message}") from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
-        if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
+        if reply.status != 0 or len(hello) != 2 or not re.fullmatch("[0-9]{1,9}", hello[0]):  # noqa: PLR2004 (the group and git's version)
             raise refusal(reply)
         self.group, self.git = int(hello[0]), hello[1].strip()
 
@@ -197,6 +203,7 @@ def _abandoned(
 
 def refusal(reply: Reply) -> SyncError:
     """Return the error that a failed reply stands for."""
+    reply = Reply(reply.status, _shown(reply.out), _shown(reply.err))
     said = reply.err.strip()
     found = re.search(r"^error ([a-z-]+) (.*)\Z", reply.out.strip(), re.DOTALL | re.MULTILINE)
     if found is None:
@@ -229,6 +236,11 @@ def _refusals(kind: type[SyncError]) -> dict[str, type[SyncError]]:
 
 
 _REFUSALS = _refusals(SyncError)
+
+
+def _shown(text: str) -> str:
+    """Return text for an error, which is stored and sent on: bytes that were no UTF-8 are escaped."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _text(data: bytes | bytearray) -> str:

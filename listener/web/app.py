@@ -34,6 +34,9 @@ from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
 from listener.worker import Worker
 
+GONE = 499
+"""Stands in the log for the status of an answer that nobody was there to take, as nginx has it."""
+
 PROBES = frozenset({"/healthz", "/readyz"})
 
 
@@ -126,7 +129,7 @@ def _errors_and_log(log: Log) -> Middleware:
         except web.HTTPException as error:
             response = _render(request, _of_aiohttp(request, error))
         except ConnectionResetError:
-            raise
+            response = web.Response(status=GONE)
         except Exception as error:
             log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
             response = _render(request, ListenerError("The listener met a defect; its log has it."))
