@@ -4,18 +4,8 @@ from http import HTTPStatus
 
 from listener.runs import State
 from listener.web.openapi.operations import ANY_TIME, Answer, Operation, Parameter, answered, problems
-from listener.web.openapi.schemas import (
-    DryRun,
-    Held,
-    History,
-    HoldBody,
-    Overview,
-    Released,
-    RunView,
-    SiteView,
-    StandingRun,
-    SyncAnswer,
-)
+from listener.web.openapi.schemas import DryRun, History, HoldBody, RunView, StandingRun
+from listener.web.openapi.standings import Held, Overview, Released, SiteView, SyncAnswer
 from listener.web.openapi.studio import ACCEPT, PREFER
 from listener.web.preferences import EVENTS, NDJSON
 from listener.web.runs import PAGE_MOST
