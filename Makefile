@@ -3,11 +3,13 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 ARGS ?=
+SECONDS ?= 60
+TARGETS ?=
 # Tests wait more than they work: three at a time keep two cores busy.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts soak clean
+.PHONY: help demo test lint format bench bench-hosts soak attack fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -36,6 +38,14 @@ bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory
 soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, kills under load, histories
 	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \
 		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py
+
+attack: $(VENV)/test.stamp ## Try all that the API's description promises: some thousand requests a caller
+	@SYNC_STAGING_ATTACK=150 $(PYTHON) -m pytest -n $(WORKERS) --timeout 3600 tests/e2e/test_schemathesis.py
+
+fuzz: $(VENV)/test.stamp ## Fuzz verifiers, parsers and HTTP, led by coverage (SECONDS=60 for each; TARGETS=http)
+	@$(PYTHON) -c 'import atheris' 2>/dev/null || \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary atheris -c constraints.txt -e '.[fuzz]' || true
+	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

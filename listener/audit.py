@@ -40,6 +40,7 @@ class Audit:
         *,
         reason: str,
         status: int,
+        error: str = "",
         client: str = "",
         credential: str = "",
         hook: str = "",
@@ -49,7 +50,8 @@ class Audit:
     ) -> str:
         """Note a refused request, and log it; return the id under which it will be on record.
 
-        Whatever a stranger has sent is cut short; a known secret that it holds is taken out.
+        `error` is the code of the error that it was answered with, for the log. Whatever a stranger has sent
+        is cut short; a known secret that it holds is taken out.
         """
         now = self._clock()
         refusal = Refusal(
@@ -65,7 +67,7 @@ class Audit:
             digest,
             self._clean(headers or {}),
         )
-        self._log_refused(refusal)
+        self._log_refused(refusal, error)
         if len(self._refusals) < PENDING:
             self._refusals.append(refusal)
         else:
@@ -123,13 +125,14 @@ class Audit:
         now = self._clock()
         return Refusal(new_id(now), now, "", "more came than are recorded one by one", 0, count=left_out)
 
-    def _log_refused(self, refusal: Refusal) -> None:
+    def _log_refused(self, refusal: Refusal, error: str) -> None:
         self._log.log(
             30,
             "delivery refused" if refusal.hook else "call refused",
             id=refusal.id,
             request=refusal.request,
             hook=refusal.hook,
+            error=error,
             reason=refusal.reason,
             status=refusal.status,
             client=refusal.client,

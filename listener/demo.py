@@ -99,6 +99,7 @@ def _configuration(
     """Return the configuration: the example's shape, with the demo's places."""
     return {
         "server": {"port": free_port()},
+        "metrics": {"listen": "off"},
         "store": f"sqlite:///{folder}/listener.db",
         "ssh": {"known_hosts": str(server.known_hosts), "identity": str(server.identity)},
         "hosts": {"studio": {"address": "127.0.0.1", "port": server.port, "user": server.user}},

@@ -75,6 +75,16 @@ class NotFoundError(RequestError):
     code = "not-found"
 
 
+class MethodNotAllowedError(RequestError):
+    """The route takes other methods."""
+
+    code = "method-not-allowed"
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self.allowed = tuple(allowed)
+        super().__init__(f"The route takes {' and '.join(allowed)} alone.")
+
+
 class SiteNotFoundError(NotFoundError):
     """Site not found"""  # noqa: D400 (Studio's own words)
 

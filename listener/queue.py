@@ -107,6 +107,16 @@ class Pruned:
     """Those that were refused included."""
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the queue holds."""
+
+    queued: int = 0
+    running: int = 0
+    oldest: float | None = None
+    """When the oldest run that waits was made, in Unix seconds; None if none waits."""
+
+
 class RunStore(Protocol):
     """The durable queue and history. Every method may raise `StoreUnavailableError`."""
 
@@ -211,6 +221,9 @@ class RunStore(Protocol):
 
     async def standing(self, run_id: str, now: float) -> Standing | None:
         """Return where a waiting run stands in the queue; None for one that does not wait."""
+
+    async def backlog(self) -> Backlog:
+        """Return how many runs wait and are running, and when the oldest that waits was made."""
 
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete up to `most` runs that ended before a time, or before the newest `keep` ended ones.

@@ -17,7 +17,7 @@ from listener.journal import Log, Remarks
 from listener.plans import MOVING
 from listener.progress import commit_of
 from listener.queue import RunStore
-from listener.sites import Site
+from listener.sites import Environment, Site
 from listener.sync import Look, Synchronizer
 
 SLICES = 30
@@ -69,6 +69,7 @@ class Schedule:
             looks = await self._synchronizer.survey(following, Remarks(self._log))
             asked = 0
             for environment, seen in zip(following, looks, strict=True):
+                self._tell(environment, seen)
                 hold = holds.get((environment.site, environment.name))
                 if not _drifted(seen) or (hold is not None and _holds(hold.live, seen)):
                     continue
@@ -78,6 +79,12 @@ class Schedule:
             self._log.log(30, "schedule", error=error.code, message=error.message)
             return 0
         return asked
+
+    def _tell(self, environment: Environment, seen: Sequence[Look]) -> None:
+        """Tell the log whether an environment differs from live, where that could be seen."""
+        if all(look.plan is not None for look in seen):
+            where = {"site": environment.site, "environment": environment.name}
+            self._log.log(10, "looked", **where, drifted=_drifted(seen))
 
 
 def _part_of(site: Site) -> int:

@@ -11,13 +11,14 @@ from typing import Any, Self
 import structlog
 from aiohttp import web
 
-from listener import systemd
+from listener import metrics, systemd
 from listener.audit import Audit
 from listener.config import Settings
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Cleaner, Remarks
+from listener.metrics import Metrics
 from listener.rollback import Rollbacks
 from listener.schedule import Schedule
 from listener.ssh import HostPool
@@ -34,7 +35,8 @@ class System:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.log = structlog.get_logger()
+        self.metrics = Metrics(settings.sites, settings.hooks, time.time)
+        self.log = self.metrics.counting(structlog.get_logger())
         self.clean = cleaner(settings)
         self.store = open_store(settings.store)
         self.pool = HostPool(
@@ -71,15 +73,17 @@ class System:
         )
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
-        self._runner: web.AppRunner | None = None
+        self._runners: list[web.AppRunner] = []
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
+        self.metrics_port: int | None = None
+        """The port on which the figures are told; None where they are not."""
 
     async def __aenter__(self) -> Self:
         """Open the store, take up what was left, and start working."""
         await self.store.open()
         for run in await self.store.recover(time.time()):
-            self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
+            self.log.log(30, "recovered", run=run.id, site=run.site, environment=run.environment)
         self._start("worker", self.worker.work())
         self._start("beat", self.worker.beat())
         return self
@@ -89,20 +93,19 @@ class System:
     ) -> None:
         """Stop listening, let runs end within the limit, hand the others back, close everything."""
         systemd.notify("STOPPING=1")
-        self.log.info("stopping", limit=self.settings.server.drain)
+        self.log.log(20, "stopping", limit=self.settings.server.drain)
         await self._stop_tasks()
-        if self._runner is not None:
-            for site in tuple(self._runner.sites):
-                await site.stop()
+        for site in [site for runner in self._runners for site in runner.sites]:
+            await site.stop()
         handed_back = await self.worker.drain(self.settings.server.drain)
         self._stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        for runner in self._runners:
+            await runner.cleanup()
         await self.close()
         with suppress(StoreUnavailableError):
             await self.audit.flush()
         await self.store.close()
-        self.log.info("stopped", handed_back=handed_back)
+        self.log.log(20, "stopped", handed_back=handed_back)
 
     async def close(self) -> None:
         """Close the ways to the hosts and to Studio."""
@@ -114,24 +117,11 @@ class System:
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
         server = self.settings.server
-        # A body is never unpacked before it is verified, and a waiting caller may wait for long.
-        self._runner = web.AppRunner(
-            self._application(),
-            auto_decompress=False,
-            access_log=None,
-            logger=server_log(),
-            shutdown_timeout=5.0,
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, server.host, server.port, reuse_address=True)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"server: can't listen on {server.host}:{server.port}: {error.strerror}",
-                remedy="choose another server.port, or end what listens there",
-            ) from error
-        self.port = self._runner.addresses[0][1]
+        self.port = await self._serve("server.port", self._application(), server.host, server.port)
+        address = self.settings.metrics.address
+        if address is not None:
+            told = metrics.application(self.metrics, self.store)
+            self.metrics_port = await self._serve("metrics.listen", told, *address)
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
@@ -159,7 +149,29 @@ class System:
         )
         self._start("upkeep", upkeep.go_on())
         systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
-        self.log.info("listening", host=server.host, port=self.port)
+        self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
+
+    async def _serve(self, setting: str, application: web.Application, host: str, port: int) -> int:
+        """Answer HTTP on an address of the configuration's; return the port, which may be configured as 0."""
+        # A body is never unpacked before it is verified, and a waiting caller may wait for long.
+        runner = web.AppRunner(
+            application,
+            auto_decompress=False,
+            access_log=None,
+            logger=server_log(),
+            shutdown_timeout=5.0,
+        )
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, host, port, reuse_address=True).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"{setting}: can't listen on {host}:{port}: {error.strerror}",
+                remedy=f"choose another {setting}, or end what listens there",
+            ) from error
+        bound: int = runner.addresses[0][1]
+        return bound
 
     def _application(self) -> web.Application:
         return application(
@@ -200,7 +212,7 @@ class System:
         try:
             await self.pool.warm(host, Remarks(self.log, host=host))
         except SyncError as error:
-            self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
+            self.log.log(30, "host", host=host, error=error.code, message=error.message, remedy=error.remedy)
 
     async def _watchdog(self) -> None:
         """Tell systemd that the service lives: that the store answers, if only that it can't be written to.
@@ -222,7 +234,7 @@ class System:
             task.cancel()
         for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
             if isinstance(ended, Exception):
-                self.log.error("defect", exc_info=ended)
+                self.log.log(40, "defect", exc_info=ended)
 
 
 def _studio(settings: Settings) -> StudioClient | None:

@@ -56,6 +56,7 @@ def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict
             {"name": "editors", "sha256": sha256[MEMBER], "role": "member", "sites": ["mysite"]},
         ],
         "sync": {"quiet": 0.2, "patience": 3, "backoff": 0.1, "backoff_most": 0.5},
+        "metrics": {"listen": "127.0.0.1:0"},
         "log": {"format": "json", "level": "debug"},
     }
     return {**whole, **overrides}

@@ -42,7 +42,7 @@ async def serve(arguments: argparse.Namespace) -> int:
 
 def _warn(system: System, settings: Settings) -> None:
     for warning in settings.warnings:
-        system.log.warning("configuration", warning=warning)
+        system.log.log(30, "configuration", warning=warning)
 
 
 def _on_signals(system: System) -> asyncio.Event:

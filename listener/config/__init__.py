@@ -35,6 +35,7 @@ from listener.config.settings import (
     STORE_PREFIX,
     HistorySettings,
     LogSettings,
+    MetricsSettings,
     ServerSettings,
     Settings,
     StudioSettings,
@@ -52,6 +53,7 @@ __all__ = [
     "STORE_PREFIX",
     "HistorySettings",
     "LogSettings",
+    "MetricsSettings",
     "ServerSettings",
     "Settings",
     "StudioSettings",
@@ -99,6 +101,7 @@ def _settings(document: Document, resolution: Resolution) -> Settings:
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
         history=HistorySettings(**document.history.model_dump()),
+        metrics=MetricsSettings(**document.metrics.model_dump()),
         log=LogSettings(**document.log.model_dump()),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=tuple(_warnings(document, resolution)),
@@ -197,11 +200,7 @@ def _sync(section: SyncSection) -> SyncSettings:
 
 
 def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
-    if not _loopback(document.server.host):
-        yield (
-            "server.host: others than this machine reach the listener, which speaks no TLS: "
-            "put a reverse proxy with TLS in front of it"
-        )
+    yield from _reachable(document)
     for site, entry in document.sites.items():
         for name, environment in entry.environments.items():
             if environment.follow and not environment.repositories:
@@ -218,6 +217,18 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
     if not document.hooks and not document.tokens and not (studio and studio.callers):
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _reachable(document: Document) -> Iterator[str]:
+    """Yield what others than this machine may reach."""
+    if not _loopback(document.server.host):
+        yield (
+            "server.host: others than this machine reach the listener, which speaks no TLS: "
+            "put a reverse proxy with TLS in front of it"
+        )
+    metrics = MetricsSettings(document.metrics.listen).address
+    if metrics is not None and not _loopback(metrics[0]):
+        yield "metrics.listen: others than this machine read the figures, whose labels name sites and hooks"
 
 
 def _store_warnings(store: str, resolution: Resolution) -> Iterator[str]:

@@ -16,6 +16,7 @@ from listener.config.names import (
     HeaderName,
     Keeping,
     Limit,
+    Listen,
     ListKey,
     LocalPath,
     Moment,
@@ -256,6 +257,14 @@ class HistorySection(Section):
     runs: Whole = Field(100_000, ge=1, le=10**9, description="how many ended runs are kept, such as 100000")
 
 
+class MetricsSection(Section):
+    """Where Prometheus finds the figures."""
+
+    listen: Listen = Field(
+        "127.0.0.1:9787", description="the address of GET /metrics, such as 127.0.0.1:9787, or off"
+    )
+
+
 class LogSection(Section):
     """What the listener logs, and how."""
 
@@ -278,6 +287,7 @@ class Document(Section):
     )
     sync: SyncSection = Field(default_factory=SyncSection, description="a map of settings")
     history: HistorySection = Field(default_factory=HistorySection, description="a map of settings")
+    metrics: MetricsSection = Field(default_factory=MetricsSection, description="a map of settings")
     log: LogSection = Field(default_factory=LogSection, description="a map of settings")
 
 

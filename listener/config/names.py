@@ -15,6 +15,9 @@ from pydantic_core import PydanticCustomError
 from listener.config.references import Referenced
 from listener.config.stores import store_fault
 
+OFF: Final = "off"
+"""Where an address to listen on could stand: nothing listens."""
+
 RULE: Final = "rule"
 """The type of the errors that are raised here: their text is our own."""
 
@@ -27,6 +30,7 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _BRANCH_REFUSED = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_LISTEN = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})")
 _STUDIO = re.compile(
     r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/studio/?"
@@ -100,6 +104,14 @@ def address_fault(address: str) -> str:
         return "holds a port; write the address alone, and the port as the setting port beside it"
     if not re.fullmatch(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}", address):
         return "is not a host name or IP address; write one such as studio.example.com"
+    return ""
+
+
+def listen_fault(listen: str) -> str:
+    """Return what is wrong with an address to listen on."""
+    match = _LISTEN.fullmatch(listen)
+    if listen != OFF and (not match or int(match[1]) >= 65536):  # noqa: PLR2004 (the ports that there are)
+        return "is not an address to listen on; write one such as 127.0.0.1:9787 or [::1]:9787, or off"
     return ""
 
 
@@ -194,6 +206,7 @@ Name = Annotated[
 SiteId = Annotated[str, checked(site_fault)]
 BranchName = Annotated[str, checked(branch_fault)]
 Address = Annotated[str, checked(address_fault)]
+Listen = Annotated[str, checked(listen_fault)]
 LocalPath = Annotated[
     str, matching(r"/[^\x00-\x1f\x7f]+", "is not an absolute path; write one such as /var/cache/sync-staging")
 ]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
+from listener.config.names import OFF
 from listener.config.stores import told
 from listener.deliveries import READERS, Hook
 from listener.runs import RetryPolicy
@@ -76,6 +77,22 @@ class HistorySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where the figures are told."""
+
+    listen: str
+    """`HOST:PORT`, or `off`."""
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """The host and the port to listen on; None for nowhere."""
+        if self.listen == OFF:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """What is logged, and in which form."""
 
@@ -96,6 +113,7 @@ class Settings:
     tokens: tuple[Token, ...]
     sync: SyncSettings
     history: HistorySettings
+    metrics: MetricsSettings
     log: LogSettings
     secrets: frozenset[bytes] = field(repr=False)
     """Every secret, for the log to leave out."""
@@ -125,6 +143,7 @@ def describe(settings: Settings) -> list[str]:
         *(_studio_line(studio) for studio in (settings.studio,) if studio),
         f"sync: at most {sync.concurrency} at a time, each tried up to {sync.retry.attempts} times",
         f"schedule: {_schedule_text(sync.interval)}",
+        f"metrics: {_metrics_text(settings.metrics)}",
         f"log: {settings.log.level} and above, format {settings.log.format}",
         *(f"warning: {warning}" for warning in settings.warnings),
     ]
@@ -198,6 +217,10 @@ def _schedule_text(interval: float) -> str:
     return f"each site is looked at for drift every {interval:g} s" if interval else "nothing is looked at"
 
 
+def _metrics_text(metrics: MetricsSettings) -> str:
+    return f"told on {metrics.listen}" if metrics.address else "not told"
+
+
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
@@ -214,6 +237,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "studio": _studio_dict(settings.studio) if settings.studio else None,
         "sync": asdict(settings.sync),
         "history": asdict(settings.history),
+        "metrics": asdict(settings.metrics),
         "log": asdict(settings.log),
         "warnings": list(settings.warnings),
     }

@@ -24,7 +24,7 @@ from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.cache import SiteCache, tip_ref
 from listener.ssh.connection import HostConnection
-from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
+from listener.ssh.repository import BACKUPS, SshRepository, backup_ref, object_id, strictly
 from listener.ssh.service import FETCH, PUSH
 from listener.ssh.shell import cause_of
 
@@ -100,17 +100,19 @@ class Carrier:
             told = await self.cache.advertised(
                 service, "HEAD", f"refs/heads/{self.leg.branch}", "refs/heads/*_in_progress"
             )
-        return _read_advertised(self.leg, told, sightings)
+        return read_advertised(self.leg, told, sightings)
 
 
-def _read_advertised(leg: Leg, told: str, sightings: Sightings) -> Observation:
+@strictly()
+def read_advertised(leg: Leg, told: str, sightings: Sightings) -> Observation:
+    """Return what git told of the refs; raise `RemoteStepError` for what it can't have told."""
     head, branches = "", {}
     for line in told.splitlines():
         value, _, name = line.partition("\t")
         if name == "HEAD":
             head = head or value
         else:
-            branches[name.removeprefix("refs/heads/")] = value
+            branches[name.removeprefix("refs/heads/")] = object_id(value)
     marks = {name: commit for name, commit in branches.items() if name.endswith("_in_progress")}
     now, touched = sightings.since(str(leg), marks)
     tip = branches.get(leg.branch)

@@ -1,8 +1,9 @@
 """A repository on a host: what the port asks for, said in the dialogue's words and read back."""
 
+import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from listener.errors import RemoteStepError, SyncError
@@ -98,8 +99,14 @@ async def survey(
     """Observe legs on one host in one round trip."""
     separator = secrets.token_hex(16)
     questions = [word for each in legs for word in asked(each, SURVEY_LISTED, counting=True)]
-    text = await connection.call(notes, limit, "ss_survey", separator, *questions)
-    answers = re.findall(rf"(.*?)\n{separator} (\d+)\n", text, re.DOTALL)
+    return read_survey(
+        legs, separator, await connection.call(notes, limit, "ss_survey", separator, *questions)
+    )
+
+
+def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Observation | SyncError]:
+    """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
+    answers = re.findall(rf"(.*?)\n{separator} ([0-9]{{1,3}})\n", text, re.DOTALL)
     if len(answers) != len(legs):
         raise RemoteStepError("the host's reply is not whole")
     return [
@@ -137,15 +144,26 @@ class _Seen:
     branches: dict[str, Branch]
 
 
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+    """Turn what a host can't have told into `RemoteStepError`: it is broken, or somebody plays it."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:
+        raise RemoteStepError("the host's reply is not whole") from error
+
+
+@strictly()
 def read_observation(leg: Leg, text: str) -> Observation:
     """Return what `ss_observe` told; raise `RemoteStepError` for what it can't have told."""
     facts, found, rest = text.partition("\nhead ")
     fingerprint, told, findings = rest.partition("\nseen\n")
     if not found or not told:
-        raise RemoteStepError("the host's reply is not whole")
+        raise ValueError(text)
+    findings.encode()  # git quotes what is no UTF-8
     fingerprint = f"head {fingerprint}"
     seen = _read_seen(fingerprint)
-    target = re.match(r"target (\w+) (\w+)\n", findings)
+    target = re.match(r"target (\S+) (\S+)\n", findings)
     values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
     touched = [_moment(line[8:]) for line in facts.split("\n") if line.startswith("touched ")]
     return Observation(
@@ -154,13 +172,13 @@ def read_observation(leg: Leg, text: str) -> Observation:
         head=seen.head,
         bare=values["bare"] == "yes",
         worktree=values["worktree"],
-        now=float(values["now"]),
+        now=_seconds(values["now"]),
         touched=max(touched, default=0.0),
         in_progress={n: b.commit for n, b in seen.branches.items() if n.endswith("_in_progress")},
         index_lock="index.lock" in seen.marks,
         head_lock="HEAD.lock" in seen.marks,
         ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
-        target=Branch(*target.groups()) if target else None,
+        target=Branch(*map(object_id, target.groups())) if target else None,
         drift=_read_drift(findings),
         fingerprint=fingerprint,
     )
@@ -168,9 +186,23 @@ def read_observation(leg: Leg, text: str) -> Observation:
 
 def _moment(text: str) -> float:
     """Return when a file was touched; told in whole seconds, it may have been up to one later."""
-    return float(text) if "." in text else float(text) + 1
+    return _seconds(text) if "." in text else _seconds(text) + 1
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text):
+        raise ValueError(text)
+    return float(text)
+
+
+def object_id(text: str) -> str:
+    """Return the id of an object; raise `ValueError` for other words, which git might take for an option."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text):
+        raise ValueError(text)
+    return text
+
+
+@strictly()
 def read_applied(leg: Leg, text: str, backup: str) -> Applied:
     """Return what `ss_apply` told."""
     said, found, rest = text.partition("new ")
@@ -204,21 +236,18 @@ def _read_seen(text: str) -> _Seen:
 
 
 def _read_branch(line: str) -> tuple[str, Branch]:
-    try:
-        ref, commit, tree, target, email, worktree = line.split("\t", 5)
-    except ValueError as error:
-        raise RemoteStepError("the host's reply is not whole") from error
+    ref, commit, tree, target, email, worktree = line.split("\t", 5)
     name = ref.removeprefix("refs/heads/")
-    return name, Branch(commit, tree, target, worktree, email.strip("<>"))
+    return name, Branch(object_id(commit), object_id(tree), target, worktree, email.strip("<>"))
 
 
 def _read_drift(findings: str) -> Drift:
     """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
     facts, _, differences = findings.partition("differences\n")
-    apart = re.search(r"^apart (\d+)\t(\d+)$", facts, re.MULTILINE)
-    pointers = re.search(r"^blobs (\d+)$", facts, re.MULTILINE)
+    apart = re.search(r"^apart ([0-9]{1,9})\t([0-9]{1,9})$", facts, re.MULTILINE)
+    pointers = re.search(r"^blobs ([0-9]{1,9})$", facts, re.MULTILINE)
     *listed, last = differences.rstrip("\n").split("\n")
-    *counts, blobs = [int(word) for word in last.split()[1:]] or [0, 0, 0, 0]
+    *counts, blobs = [_count(word) for word in last.split()[1:]] or [0, 0, 0, 0]
     kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
     for line in listed:
         kind, _, path = line.partition("\t")
@@ -228,6 +257,12 @@ def _read_drift(findings: str) -> Drift:
     )
     ahead, behind = map(int, apart.groups()) if apart else (None, None)
     return Drift(added, changed, removed, ahead, behind, blobs=int(pointers[1]) if pointers else blobs)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(text)
+    return int(text)
 
 
 _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}

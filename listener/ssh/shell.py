@@ -29,6 +29,9 @@ REPLY_LIMIT = 16 << 20
 LAST_WORDS = 1000
 """Characters of what a shell that has ended said last."""
 
+STATUS_MOST = 3
+"""Digits of a status."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -83,8 +86,10 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _complete(self, reply: "asyncio.Future[Reply]") -> None:
         out, _, status = self.out.partition(self._token + b" ")
         err, _, _ = self.err.partition(self._token)
-        if status.endswith(b"\n"):
+        if re.fullmatch(rb"[0-9]{1,3}\n", status):
             reply.set_result(Reply(int(status), _text(out), _text(err)))
+        elif b"\n" in status or len(status) > STATUS_MOST:
+            reply.set_exception(RemoteStepError("the host's reply does not end as it should"))
 
     def _overflow(self, reply: "asyncio.Future[Reply]") -> None:
         self.ended = True
@@ -103,7 +108,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _fail(self) -> None:
         if self._reply is not None and not self._reply.done():
             said = (_text(self.err) or _text(self.out)).strip()[-LAST_WORDS:]
-            self._reply.set_exception(ConnectionLostError(said or "The shell on the host has ended."))
+            self._reply.set_exception(ConnectionLostError(_shown(said) or "The shell on the host has ended."))
 
 
 class Shell:
@@ -145,7 +150,7 @@ class Shell:
                 raise
             raise refused_by_gate(error.message) or self._dialogue.unopened(error.message) from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
-        if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
+        if reply.status != 0 or len(hello) != 2 or not re.fullmatch("[0-9]{1,9}", hello[0]):  # noqa: PLR2004 (the group and git's version)
             raise refusal(reply)
         self.group, self.git = int(hello[0]), hello[1].strip()
 
@@ -199,6 +204,7 @@ def _abandoned(
 
 def refusal(reply: Reply) -> SyncError:
     """Return the error that a failed reply stands for."""
+    reply = Reply(reply.status, _shown(reply.out), _shown(reply.err))
     said = reply.err.strip()
     found = _REFUSAL.search(reply.out.strip())
     if found is None:
@@ -239,6 +245,11 @@ def _refusals(kind: type[SyncError]) -> dict[str, type[SyncError]]:
 
 
 _REFUSALS = _refusals(SyncError)
+
+
+def _shown(text: str) -> str:
+    """Return text for an error, which is stored and sent on: bytes that were no UTF-8 are escaped."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _text(data: bytes | bytearray) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection
 
 from listener.errors import RunNotFoundError
-from listener.queue import Hold, LogLine, RunFilter, Standing
+from listener.queue import Backlog, Hold, LogLine, RunFilter, Standing
 from listener.runs import Run, State, Trigger
 from listener.store.rows import hold_of, run_of, trigger_of
 
@@ -40,6 +40,12 @@ WHERE w.id = :id AND c.id <> w.id AND (
 _PACE = """
 SELECT finished_at - started_at AS seconds FROM runs
 WHERE state = 'succeeded' AND started_at IS NOT NULL ORDER BY finished_at DESC LIMIT 21
+"""
+_BACKLOG = """
+SELECT
+    (SELECT count(*) FROM runs WHERE state = 'queued') AS queued,
+    (SELECT count(*) FROM runs WHERE state = 'running') AS running,
+    (SELECT min(created_at) FROM runs WHERE state = 'queued') AS oldest
 """
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
@@ -107,6 +113,11 @@ def last_success(connection: sqlite3.Connection, site: str, environment: str) ->
     """Return the newest run that made the environment equal to live, or None."""
     row = connection.execute(_LAST_SUCCESS, {"site": site, "environment": environment}).fetchone()
     return None if row is None else run_of(row)
+
+
+def backlog(connection: sqlite3.Connection) -> Backlog:
+    """Return how many runs wait and are running, and when the oldest that waits was made."""
+    return Backlog(**connection.execute(_BACKLOG).fetchone())
 
 
 def lines(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[LogLine]:

@@ -16,7 +16,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from listener.access import Session
 from listener.errors import FencedError, StoreUnavailableError
-from listener.queue import Acceptance, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.queue import Acceptance, Backlog, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Outcome, Run, State, Trigger
 from listener.store import acceptance, database, history, lifecycle, pruning, records, sessions
@@ -193,6 +193,10 @@ class SqliteStore:
     async def standing(self, run_id: str, now: float) -> Standing | None:
         """Return where a waiting run stands in the queue; None for one that does not wait."""
         return await self._read(history.standing, run_id, now)
+
+    async def backlog(self) -> Backlog:
+        """Return how many runs wait and are running, and when the oldest that waits was made."""
+        return await self._read(history.backlog)
 
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""

@@ -13,7 +13,13 @@ from listener.access import Delegation, SessionStore, Token
 from listener.audit import Audit
 from listener.deliveries import Hook
 from listener.directory import Directory
-from listener.errors import BadRequestError, BodyTooLargeError, ListenerError, NotFoundError
+from listener.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    ListenerError,
+    MethodNotAllowedError,
+    NotFoundError,
+)
 from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
@@ -26,6 +32,7 @@ from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
+from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
 from listener.web.paths import shown_path
 from listener.web.refusals import DELIVERY_ID, begin, record, trace
@@ -34,6 +41,9 @@ from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
 from listener.worker import Worker
+
+GONE = 499
+"""Stands in the log for the status of an answer that nobody was there to take, as nginx has it."""
 
 PROBES = frozenset({"/healthz", "/readyz"})
 
@@ -113,6 +123,7 @@ def application(ports: Ports) -> web.Application:
     app.add_routes(Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
     app.add_routes(Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
+    app.add_routes(Described(OPERATIONS).routes())
     app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
     return app
 
@@ -147,7 +158,7 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except web.HTTPException as error:
             response = _render(request, _of_aiohttp(request, error), audit)
         except ConnectionResetError:
-            raise
+            response = web.Response(status=GONE)
         except Exception as error:
             log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
             response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
@@ -156,6 +167,7 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
             "request",
             method=request.method,
             path=shown_path(request.path),
+            route=_route(request),
             status=response.status,
             client=request.remote,
             seconds=round(time.monotonic() - started, 4),
@@ -163,6 +175,12 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         return response
 
     return middleware
+
+
+def _route(request: web.Request) -> str:
+    """Return the route that a request has taken, as it is configured here; empty if there is none."""
+    route = request.match_info.route
+    return f"{route.method} {route.resource.canonical}" if route.resource is not None else ""
 
 
 def _render(request: web.Request, error: ListenerError, audit: Audit) -> web.Response:
@@ -178,7 +196,10 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     """Return what a routing error is to us. Studio's router knew no 405: a wrong method is no script."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return BodyTooLargeError()
-    if error.status in {404, 405}:
-        studio = request.path.startswith(PREFIXES)
-        return NotFoundError("REST script not found" if studio else "No such route, or not by this method.")
+    if error.status in {404, 405} and request.path.startswith(PREFIXES):
+        return NotFoundError("REST script not found")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return MethodNotAllowedError(sorted(error.allowed_methods))
+    if isinstance(error, web.HTTPNotFound):
+        return NotFoundError("No such route.")
     return BadRequestError()

@@ -19,7 +19,10 @@ API_LIMIT = 64 << 10
 
 
 async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
-    """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed."""
+    """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed.
+
+    Raises `ConnectionResetError` when the client has gone.
+    """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaError("Compressed bodies are not read.", remedy="send the body as it is")
     if (request.content_length or 0) > limit:
@@ -31,6 +34,11 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    except RuntimeError as error:
+        if request.transport is not None:
+            raise
+        # aiohttp's word for a client that has gone before its body was looked at.
+        raise ConnectionResetError from error
     except TimeoutError as error:
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)

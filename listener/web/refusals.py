@@ -58,6 +58,7 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
         f"{request.method} {shown_path(request.path)}",
         reason=told(error.reason or error.message, REASON_MOST),
         status=status,
+        error=error.code,
         client=request.remote or "",
         credential=credential,
         hook=_hook(request) if delivery else "",

@@ -15,6 +15,7 @@ from listener.errors import (
     ConflictError,
     ForbiddenError,
     ListenerError,
+    MethodNotAllowedError,
     NotFoundError,
     OnHoldError,
     RequestError,
@@ -30,6 +31,7 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
     SignatureRejectedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
     NotFoundError: HTTPStatus.NOT_FOUND,
+    MethodNotAllowedError: HTTPStatus.METHOD_NOT_ALLOWED,
     BodyTooSlowError: HTTPStatus.REQUEST_TIMEOUT,
     ConflictError: HTTPStatus.CONFLICT,
     OnHoldError: HTTPStatus.CONFLICT,
@@ -79,6 +81,8 @@ def as_problem(error: ListenerError) -> web.Response:
         if error.remedy:
             problem["remedy"] = error.remedy
     response = web.json_response(problem, status=status, content_type="application/problem+json")
+    if isinstance(error, MethodNotAllowedError):
+        response.headers["Allow"] = ", ".join(error.allowed)  # RFC 9110, 15.5.6
     challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
     return _finished(response, status, challenge)
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
-from listener.queue import Acceptance, Hold, RunFilter
+from listener.queue import Acceptance, Backlog, Hold, RunFilter
 from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
 from listener.store import Store
 
@@ -310,3 +310,14 @@ async def test_a_release_and_its_catching_up_are_one_thing(store: Store) -> None
     await store.hold(FREEZE)
     assert await store.release("site", "staging", trigger) == FREEZE
     assert (await store.serving("t-1")).state is State.QUEUED
+
+
+async def test_the_backlog_counts_what_waits_and_what_runs(store: Store, call: Ask) -> None:
+    assert await store.backlog() == Backlog()
+    await call(store, "qa")
+    await call(store, "staging", now=NOW + 1)
+    assert await store.backlog() == Backlog(queued=2, running=0, oldest=NOW)
+    run = await claimed(store, NOW + 2)
+    assert await store.backlog() == Backlog(queued=1, running=1, oldest=NOW + 1)
+    await store.finish(run, State.SUCCEEDED, Outcome(), NOW + 3)
+    assert await store.backlog() == Backlog(queued=1, running=0, oldest=NOW + 1)

@@ -161,9 +161,9 @@ REFUSED = [
     # settings that there are not, and those that are missing
     ("hooks/forge/secret", "x", "hooks.forge.secret: is no setting; did you mean secrets? Known: branch"),
     (
-        "metrics",
+        "telemetry",
         {},
-        "metrics: is no setting; Known: history, hooks, hosts, log, server, sites, ssh, store, studio, sync",
+        "telemetry: is no setting; Known: history, hooks, hosts, log, metrics, server, sites",
     ),
     ("ssh", None, "ssh: is missing: a map of known_hosts, and of identity or agent"),
     ("ssh/identity", None, "ssh.identity: is missing: the path of the private key"),

@@ -82,7 +82,13 @@ def test_every_setting_is_documented_and_shown(section: str, key: str) -> None:
 
 
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
-    for section, heading in (("server", "server"), ("sync", "sync"), ("history", "history"), ("log", "log")):
+    for section, heading in (
+        ("server", "server"),
+        ("sync", "sync"),
+        ("history", "history"),
+        ("metrics", "metrics"),
+        ("log", "log"),
+    ):
         part = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
         model = Document.model_fields[section].annotation
         assert isinstance(model, type)

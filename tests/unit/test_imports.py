@@ -35,7 +35,7 @@ FLOORS = (
         "journal",
         "follow",
     },
-    {"store", "ssh", "web", "studio", "config", "logs", "systemd"},
+    {"store", "ssh", "web", "studio", "config", "logs", "metrics", "systemd"},
     {"system"},
     {"cli", "demo", "rehearsal", "__main__"},
 )

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Collection
 
 from listener.errors import RunNotFoundError
-from listener.queue import Hold, LogLine, RunFilter, Standing
+from listener.queue import Backlog, Hold, LogLine, RunFilter, Standing
 from listener.runs import Run, State, Trigger
 from listener.store.postgres.server import Questions
 from listener.store.rows import Row, hold_of, run_of, trigger_of
@@ -42,6 +42,12 @@ _PACE = """
 SELECT finished_at - started_at AS seconds FROM runs
 WHERE state = 'succeeded' AND started_at IS NOT NULL AND finished_at IS NOT NULL
 ORDER BY finished_at DESC LIMIT 21
+"""
+_BACKLOG = """
+SELECT
+    (SELECT count(*) FROM runs WHERE state = 'queued') AS queued,
+    (SELECT count(*) FROM runs WHERE state = 'running') AS running,
+    (SELECT min(created_at) FROM runs WHERE state = 'queued') AS oldest
 """
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
@@ -101,6 +107,12 @@ async def last_success(questions: Questions, site: str, environment: str) -> Run
     """Return the newest run that made the environment equal to live, or None."""
     row = await questions.one(_LAST_SUCCESS, {"site": site, "environment": environment})
     return None if row is None else run_of(row)
+
+
+async def backlog(questions: Questions) -> Backlog:
+    """Return how many runs wait and are running, and when the oldest that waits was made."""
+    (row,) = await questions.all(_BACKLOG, {})
+    return Backlog(row["queued"], row["running"], row["oldest"])
 
 
 async def lines(questions: Questions, run_id: str, after: int, limit: int) -> list[LogLine]:

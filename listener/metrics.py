@@ -1,0 +1,281 @@
+"""Figures for Prometheus, on an address of their own: their labels name sites.
+
+What happens is counted from the log's events, on their way to the log: so the rooms that do the work know
+nothing of it. What stands is read from the store when somebody asks.
+
+Every label is one of few: a configured hook or site (those by pattern are counted together, under it), a
+code of the error tree, a route. Nothing that a request says becomes one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from listener import __version__
+from listener.errors import ListenerError, StoreUnavailableError
+from listener.journal import Log
+from listener.queue import Backlog, Hold, RunStore
+from listener.sites import Sites
+
+SITE = ("site", "environment")
+
+STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds: a step on a warm connection takes milliseconds, one that brings objects minutes."""
+WAITS = (0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
+
+Facts = Mapping[str, Any]
+
+
+class Counted:
+    """A log that counts what it is told, and tells it on. Implements `listener.journal.Log`."""
+
+    def __init__(self, log: Log, counts: Callable[[str, Facts], None]) -> None:
+        self._log = log
+        self._counts = counts
+
+    def log(self, level: int, event: str, **facts: Any) -> Any:
+        """Write one event, whatever its level counts."""
+        self._counts(event, facts)
+        return self._log.log(level, event, **facts)
+
+
+class Metrics:
+    """All figures of one listener."""
+
+    def __init__(self, sites: Sites, hooks: Iterable[str], clock: Callable[[], float]) -> None:
+        self._sites = sites
+        self._hooks = frozenset(hooks)
+        self._clock = clock
+        self._registry = CollectorRegistry()
+        self._standing = _Standing(self._label)
+        self._registry.register(self._standing)
+        ProcessCollector(registry=self._registry)
+        Info("sync_staging", "This listener.", registry=self._registry).info({"version": __version__})
+        self._deliveries = self._counter("deliveries", "Verified deliveries.", "hook", "outcome")
+        self._refused = self._counter("refused_deliveries", "Refused deliveries.", "hook", "reason")
+        self._refused_calls = self._counter("refused_calls", "Refused calls of the API.", "reason")
+        self._secrets = self._counter("secret_uses", "Deliveries that a secret has signed.", "hook", "secret")
+        self._last_used = Gauge(
+            "sync_staging_secret_last_used_timestamp_seconds",
+            "When a secret has last signed a delivery.",
+            ("hook", "secret"),
+            registry=self._registry,
+        )
+        self._calls = self._counter("calls", "Direct calls for a sync.", *SITE, "origin")
+        self._drifts = self._counter("drifts", "Syncs that a look at drift has asked for.", *SITE)
+        self._runs = self._counter("runs", "Runs that were carried out to their end.", *SITE, "state")
+        self._failures = self._counter("failed_attempts", "Attempts of runs that failed.", *SITE, "error")
+        self._step = self._histogram("run_step_seconds", "How long the steps of a run took.", STEPS, "step")
+        self._waited = self._histogram("run_wait_seconds", "How long runs waited for their start.", WAITS)
+        self._requests = self._counter("requests", "HTTP requests.", "route", "status")
+        self._answered = self._histogram("request_seconds", "How long requests took.", STEPS, "route")
+        self._defects = self._counter("defects", "Defects of this program that its log tells of.")
+        self._store_errors = self._counter("store_errors", "Times that the store did not answer the worker.")
+        self._events: Mapping[str, Callable[[Facts], None]] = {
+            "delivery": self._on_delivery,
+            "delivery refused": self._on_refused,
+            "call refused": lambda facts: self._refused_calls.labels(_code(facts)).inc(),
+            "call": lambda facts: self._calls.labels(*self._where(facts), _text(facts, "origin")).inc(),
+            "drift": lambda facts: self._drifts.labels(*self._where(facts)).inc(),
+            "looked": self._on_look,
+            "start": self._on_start,
+            "again": self._on_failure,
+            "run": self._on_run,
+            "request": self._on_request,
+            "defect": lambda _: self._defects.inc(),
+            "store": lambda _: self._store_errors.inc(),
+        }
+
+    def _counter(self, name: str, what: str, *labels: str) -> Counter:
+        return Counter(f"sync_staging_{name}_total", what, labels, registry=self._registry)
+
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"sync_staging_{name}", what, labels, buckets=buckets, registry=self._registry)
+
+    def counting(self, log: Log) -> Counted:
+        """Return a log that counts, and tells `log` everything."""
+        return Counted(log, self._count)
+
+    async def exposed(self, store: RunStore, accept: str) -> tuple[bytes, str]:
+        """Return all figures as they are now, in a form that the reader takes, and its media type."""
+        try:
+            self._standing.reading = await _read(store, self._sites)
+        except StoreUnavailableError:
+            self._standing.reading = None
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+    def _count(self, event: str, facts: Facts) -> None:
+        counts = self._events.get(event)
+        if counts is not None:
+            counts(facts)
+
+    def _label(self, site: str) -> str:
+        """Return the name under which a site is counted; empty for one that is not configured any more."""
+        if site in self._sites.by_id:
+            return site
+        pattern = self._sites.pattern(site)
+        return "" if pattern is None else pattern.text
+
+    def _where(self, facts: Facts) -> tuple[str, str]:
+        """Return the site and the environment; both empty for one that is not configured any more."""
+        site, environment = _text(facts, "site"), _text(facts, "environment")
+        if site not in self._sites or environment not in self._sites.site(site).environments:
+            return "", ""
+        return self._label(site), environment
+
+    def _hook(self, facts: Facts) -> str:
+        name = _text(facts, "hook")
+        return name if name in self._hooks else ""
+
+    def _on_delivery(self, facts: Facts) -> None:
+        hook = self._hook(facts)
+        outcome = "ignored" if facts.get("ignored") else "accepted"
+        self._deliveries.labels(hook, "repeated" if facts.get("repeated") else outcome).inc()
+        secret = _text(facts, "secret")
+        self._secrets.labels(hook, secret).inc()
+        self._last_used.labels(hook, secret).set(self._clock())
+
+    def _on_refused(self, facts: Facts) -> None:
+        self._refused.labels(self._hook(facts), _code(facts)).inc()
+
+    def _on_look(self, facts: Facts) -> None:
+        site, environment = _text(facts, "site"), _text(facts, "environment")
+        self._standing.drifted[site, environment] = bool(facts.get("drifted"))
+
+    def _on_start(self, facts: Facts) -> None:
+        if facts.get("attempt") == 1:
+            self._waited.observe(facts.get("waited", 0.0))
+
+    def _on_failure(self, facts: Facts) -> None:
+        self._failures.labels(*self._where(facts), _code(facts)).inc()
+
+    def _on_run(self, facts: Facts) -> None:
+        self._runs.labels(*self._where(facts), _text(facts, "outcome")).inc()
+        if facts.get("outcome") == "failed":
+            self._on_failure(facts)
+        if facts.get("outcome") == "succeeded" and "undoes" not in facts:
+            self._on_look({**facts, "drifted": False})
+        for step, seconds in facts.get("durations", {}).items():
+            self._step.labels(step).observe(seconds)
+
+    def _on_request(self, facts: Facts) -> None:
+        route = _text(facts, "route")
+        self._requests.labels(route, facts.get("status", "")).inc()
+        self._answered.labels(route).observe(facts.get("seconds", 0.0))
+
+
+def _text(facts: Facts, key: str) -> str:
+    return str(facts.get(key, ""))
+
+
+def _codes(kind: type[ListenerError]) -> Iterator[str]:
+    yield kind.code
+    for narrower in kind.__subclasses__():
+        yield from _codes(narrower)
+
+
+CODES = frozenset(_codes(ListenerError))
+
+
+def _code(facts: Facts) -> str:
+    """Return the code of the error that an event tells of."""
+    code = _text(facts, "error")
+    return code if code in CODES else ListenerError.code
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What stands in the store at one moment."""
+
+    backlog: Backlog
+    holds: frozenset[tuple[str, str]]
+    successes: Mapping[tuple[str, str], float]
+    """When each environment last became equal to live, in Unix seconds."""
+
+
+async def _read(store: RunStore, sites: Sites) -> _Reading:
+    successes = {}
+    for environment in (each for site in sites for each in site.environments.values()):
+        run = await store.last_success(environment.site, environment.name)
+        if run is not None and run.finished_at is not None:
+            successes[environment.site, environment.name] = run.finished_at
+    return _Reading(await store.backlog(), frozenset(map(_held, await store.holds())), successes)
+
+
+def _held(hold: Hold) -> tuple[str, str]:
+    return hold.site, hold.environment
+
+
+class _Standing(Collector):
+    """Tells what stands: as it was read just now, and as the last look found it."""
+
+    def __init__(self, label: Callable[[str], str]) -> None:
+        self._label = label
+        self.reading: _Reading | None = None
+        self.drifted: dict[tuple[str, str], bool] = {}
+        """What was looked at: these sites are there, however many a pattern might stand for."""
+
+    def describe(self) -> Iterator[Metric]:
+        """Return nothing: the names are ours alone."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the figures."""
+        yield _gauge("store_up", "Whether the store answers.", float(self.reading is not None))
+        yield self._by_site(
+            "drifted_environments", "Environments that differed from live when last looked at.", self.drifted
+        )
+        if self.reading is not None:
+            yield from self._stored(self.reading)
+
+    def _stored(self, reading: _Reading) -> Iterator[Metric]:
+        backlog = reading.backlog
+        yield _gauge("queued_runs", "Runs that wait.", backlog.queued)
+        yield _gauge("running_runs", "Runs that are carried out now, by any listener.", backlog.running)
+        if backlog.oldest is not None:
+            what = "When the oldest run that waits was asked for."
+            yield _gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
+        yield self._by_site("held_environments", "Environments on hold.", dict.fromkeys(reading.holds, True))
+        successes = GaugeMetricFamily(
+            "sync_staging_last_success_timestamp_seconds",
+            "When an environment last became equal to live.",
+            labels=SITE,
+        )
+        for (site, environment), at in reading.successes.items():
+            successes.add_metric((site, environment), at)
+        yield successes
+
+    def _by_site(self, name: str, what: str, found: Mapping[tuple[str, str], bool]) -> Metric:
+        """Return how many environments of each label something is true of."""
+        counts: dict[tuple[str, str], int] = {}
+        for (site, environment), true in found.items():
+            label = self._label(site), environment
+            counts[label] = counts.get(label, 0) + true
+        family = GaugeMetricFamily(f"sync_staging_{name}", what, labels=SITE)
+        for labels, count in counts.items():
+            family.add_metric(labels, count)
+        return family
+
+
+def _gauge(name: str, what: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"sync_staging_{name}", what, value=value)
+
+
+def application(metrics: Metrics, store: RunStore) -> web.Application:
+    """Return the application that answers `GET /metrics`, and nothing else."""
+
+    async def expose(request: web.Request) -> web.Response:
+        body, media_type = await metrics.exposed(store, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": media_type})
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", expose)])
+    return app

@@ -1,0 +1,167 @@
+"""The tables, put together as an OpenAPI document, and the route that tells it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from listener import __version__
+from listener.web.openapi.operations import FORM, JSON, Answer, Operation, Parameter
+
+SCHEMAS = "#/components/schemas/{model}"
+
+_PATH_PARAMETERS: Mapping[str, tuple[str, Any]] = {
+    "site": ("the site's id, as in Studio", "mysite"),
+    "environment": ("the environment's name", "staging"),
+    "run": ("the run's id", "019a0000-0000-7000-8000-000000000000"),
+    "delivery": ("the delivery's id", "019a0000-0000-7000-8000-000000000000"),
+    "hook": ("the hook's name", "forge"),
+    "secret": ("the hook's secret", "the-secret-of-the-hook"),
+}
+_HEADERS = {
+    "X-Run-Id": "the run that serves the call",
+    "Location": "where the run is to be found",
+    "Vary": "what else the answer depends on",
+    "Preference-Applied": "what of Prefer was honoured (RFC 7240)",
+    "WWW-Authenticate": "how to authenticate",
+    "Retry-After": "after how many seconds to try again",
+    "X-Delivery-Id": "under which id the refusal is on record",
+    "Set-Cookie": "the session",
+    "ETag": "what tells this version of the document from another",
+}
+_INFO = {
+    "title": "sync-staging",
+    "version": __version__,
+    "description": "Keeps every staging environment of a CrafterCMS site equal to its live one.",
+}
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """Return the description of these routes."""
+    models = {model for each in operations for model in _models(each)}
+    ordered = sorted(models, key=lambda model: model.__name__)
+    _, definitions = models_json_schema([(each, "validation") for each in ordered], ref_template=SCHEMAS)
+    paths: dict[str, dict[str, Any]] = {}
+    for each in operations:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each)
+    return {
+        "openapi": "3.1.0",
+        "info": _INFO,
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}, {"password": []}, {"session": []}],
+        "paths": paths,
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "a token of the configuration, or made by `sync-staging token new`",
+                },
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "the token as the password, with any user name",
+                },
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "sync-staging",
+                    "description": "a session of the page; by TLS its name begins with `__Host-`",
+                },
+            },
+        },
+    }
+
+
+def _models(operation: Operation) -> Iterator[type[BaseModel]]:
+    if operation.body is not None:
+        yield operation.body
+    for answer in operation.answers:
+        yield from filter(None, answer.content.values())
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", operation.path)
+    found: dict[str, Any] = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": [*map(_in_path, named), *map(_parameter, operation.parameters)],
+        "responses": {str(answer.status.value): _answer(answer) for answer in operation.answers},
+    }
+    content: dict[str, Any] = {media_type: {"schema": {}} for media_type in operation.bodies}
+    if operation.body is not None:
+        content[JSON] = {"schema": _schema(operation.body)}
+    if operation.body is not None and operation.form:
+        content[FORM] = content[JSON]
+    if content:
+        found["requestBody"] = {"required": operation.body_required, "content": content}
+    if operation.free:
+        found["security"] = []
+    return found
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    what, example = _PATH_PARAMETERS[name]
+    schema = {"type": "string", "minLength": 1}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": what,
+        "schema": schema,
+        "example": example,
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.where,
+        "description": parameter.what,
+        "schema": dict(parameter.schema),
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": answer.what}
+    if answer.content:
+        found["content"] = {
+            media_type: {"schema": {"type": "string"} if model is None else _schema(model)}
+            for media_type, model in answer.content.items()
+        }
+    if answer.headers:
+        found["headers"] = {
+            name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in answer.headers
+        }
+    return found
+
+
+def _schema(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": SCHEMAS.format(model=model.__name__)}
+
+
+class Described:
+    """Handles `GET /openapi.json`: the same bytes for everybody, made once."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._body = json.dumps(document(operations), ensure_ascii=False).encode()
+        self._tag = hashlib.sha256(self._body).hexdigest()[:32]
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """Yield the route."""
+        yield web.get("/openapi.json", self.describe)
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """Answer the description, unless the client has it."""
+        known = request.if_none_match or ()
+        headers = {"ETag": f'"{self._tag}"', "Cache-Control": "no-cache"}
+        if any(each.value in {self._tag, "*"} for each in known):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=self._body, content_type="application/json", headers=headers)

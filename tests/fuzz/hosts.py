@@ -1,0 +1,131 @@
+"""What a hostile host may answer: nothing of it is more than a failed step."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from unittest import mock
+
+from listener.errors import SyncError
+from listener.observations import Observation
+from listener.plans import decide
+from listener.sites import Environment, Policy, RepositoryAddress
+from listener.ssh.relayed import Sightings, read_advertised
+from listener.ssh.repository import read_applied, read_observation, read_survey, strictly, unquote
+from listener.ssh.shell import Reply, _Session, refusal
+from tests.fuzz.target import Target
+
+AT = RepositoryAddress("studio", "/srv/mysite")
+LEG = Environment.of("mysite", "staging", AT, "live", Policy.FORWARD, [(AT, "staging")], follow=True).legs[0]
+
+OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+TOKEN = "0123456789abcdef" * 2
+
+
+def check(observation: Observation) -> None:
+    """Nothing that a host says may be an option of a git command, and a decision is always made."""
+    named = [observation.live, observation.branch, observation.target]
+    for branch in filter(None, named):
+        assert OBJECT.fullmatch(branch.commit), branch
+    for commit in observation.in_progress.values():
+        assert OBJECT.fullmatch(commit), commit
+    json.dumps(asdict(observation.drift), ensure_ascii=False).encode()
+    decide(LEG, observation, quiet=2.0, patience=900.0)
+
+
+def check_told(error: SyncError) -> None:
+    """What an error says is stored and sent on."""
+    f"{error.message}{error.remedy}".encode()
+
+
+def try_replies(data: bytes) -> None:
+    """The first byte says what was asked, the rest is the answer."""
+    text = data[1:].decode("utf-8", "surrogateescape")
+    try:
+        match data[:1]:
+            case b"o":
+                check(read_observation(LEG, text))
+            case b"a":
+                read_applied(LEG, text, "")
+            case b"s":
+                for found in read_survey([LEG, LEG], TOKEN, text):
+                    if isinstance(found, Observation):
+                        check(found)
+            case b"r":
+                check_told(refusal(Reply(1, text, text)))
+            case b"l":
+                check(read_advertised(LEG, text, Sightings()))
+            case b"q":
+                with strictly():
+                    unquote(text).encode()
+    except SyncError as error:
+        check_told(error)
+
+
+OBSERVED = f"""now 1700000000.5
+bare no
+worktree /srv/mysite
+touched 1699999000
+touched 1699999999.25
+head ref: refs/heads/staging
+mark index.lock
+refs/heads/live\t{"1" * 40}\t{"2" * 40}\t\t<a@b>\t
+refs/heads/staging\t{"3" * 40}\t{"4" * 40}\t\t<sync-staging@localhost>\t
+refs/heads/live_in_progress\t{"5" * 40}\t{"6" * 40}\t\t<a@b>\t
+seen
+target {"7" * 40} {"8" * 40}
+ancestor
+apart 1\t2
+blobs 3
+differences
+A\tsite/a.xml
+M\t"site/\\303\\274.xml"
+D\tc
+counts 1 1 1 0
+"""
+
+
+def reply_seeds() -> Iterator[bytes]:
+    whole = OBSERVED.encode()
+    yield b"o" + whole
+    yield b"a" + b"detached\nnew " + b"9" * 40 + b"\n" + whole.partition(b"touched 1699999999.25\n")[2]
+    yield b"a" + b"busy live_in_progress\n"
+    yield b"s" + (whole + f"\n{TOKEN} 0\nerror not-a-repository there is none\n{TOKEN} 1\n".encode())
+    yield b"r" + b"error wrong-owner it belongs to root\n"
+    yield b"r" + b"No space left on device\n"
+    yield (
+        b"l"
+        + f"{'1' * 40}\tHEAD\n{'1' * 40}\trefs/heads/staging\n{'2' * 40}\trefs/heads/x_in_progress".encode()
+    )
+    yield b"q" + rb'"a\303\274\n\"\\"'
+
+
+def try_frames(data: bytes) -> None:
+    """Pieces as they arrive, each behind `o` or `e` for its stream; `@` stands for the token."""
+    asyncio.run(_try_frames(data))
+
+
+async def _try_frames(data: bytes) -> None:
+    session = _Session()
+    session.connection_made(mock.Mock())
+    reply = session.expect(TOKEN)
+    for piece in data.split(b"\r"):
+        arrived = piece[1:].replace(b"@", b"\n" + TOKEN.encode())
+        session.data_received(arrived, 1 if piece[:1] == b"e" else None)
+    session.connection_lost(None)
+    try:
+        assert isinstance(await reply, Reply)
+    except SyncError as error:
+        check_told(error)
+
+
+def frame_seeds() -> Iterator[bytes]:
+    yield b"osome output@ 0\n\reand errors@ \n"
+    yield b"o@ 1\n\re@"
+    yield b"opart\rof it@\ro 0\n\re@\n"
+    yield b"o@ 0\n"
+
+
+TARGETS = {"replies": Target(try_replies, reply_seeds), "frames": Target(try_frames, frame_seeds)}
