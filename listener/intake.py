@@ -8,6 +8,7 @@ from listener import deliveries, signatures
 from listener.deliveries import Delivery, Hook
 from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
 from listener.journal import Log
+from listener.networks import within
 from listener.queue import Acceptance, Hold, Reception, RunStore
 from listener.runs import Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
@@ -40,15 +41,26 @@ class Intake:
         self._clock = clock
         self._log = log
 
-    def hook(self, name: str) -> Hook:
-        """Return the hook of that name, or raise `HookNotFoundError`."""
+    def hook(self, name: str, client: str) -> Hook:
+        """Return the hook of that name; raise `HookNotFoundError`, also to who is in none of its networks."""
         if name not in self._hooks:
             raise HookNotFoundError
-        return self._hooks[name]
+        hook = self._hooks[name]
+        if hook.networks and not within(client, hook.networks):
+            reason = "the address lies in none of the hook's networks"
+            self._log.log(30, "delivery refused", hook=name, reason=reason, client=client)
+            raise HookNotFoundError
+        return hook
 
-    async def receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
+    def doubt(self, hook: Hook, delivery: Delivery) -> None:
+        """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
+        if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
+            raise SignatureRejectedError
+
+    async def receive(self, hook: Hook, delivery: Delivery, *, quiet: bool = False) -> Acceptance:
         """Take one delivery in; return its answer once everything is durable.
 
+        With `quiet`, a signature that is not good is not logged: enough has been said of its sender.
         Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
         `StoreUnavailableError`.
         """
@@ -56,6 +68,8 @@ class Intake:
             secret = self._verify(hook, delivery)
             acceptance = await self._receive(hook, delivery)
         except RequestError as error:
+            if quiet and isinstance(error, SignatureRejectedError):
+                raise
             self._log.log(
                 30, "delivery refused", hook=hook.name, reason=error.message, size=len(delivery.body)
             )

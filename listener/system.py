@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from listener import systemd
-from listener.config import Settings
+from listener.config import Settings, tls_context
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
@@ -23,7 +23,7 @@ from listener.store import open_store
 from listener.studio import StudioClient
 from listener.sync import Synchronizer
 from listener.upkeep import Upkeep
-from listener.web import Ports, application, server_log
+from listener.web import Certificates, Door, Edge, Limits, Ports, application
 from listener.worker import Worker
 
 
@@ -66,6 +66,8 @@ class System:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
+        self.edge = Edge(_limits(settings), time.monotonic, self.log)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
 
@@ -85,9 +87,8 @@ class System:
         systemd.notify("STOPPING=1")
         self.log.info("stopping", limit=self.settings.server.drain)
         await self._stop_tasks()
-        if self._runner is not None:
-            for site in tuple(self._runner.sites):
-                await site.stop()
+        if self._door is not None:
+            self._door.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         self._stopping.set()
         if self._runner is not None:
@@ -105,24 +106,16 @@ class System:
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
         server = self.settings.server
-        # A body is never unpacked before it is verified, and a waiting caller may wait for long.
-        self._runner = web.AppRunner(
-            self._application(),
-            auto_decompress=False,
-            access_log=None,
-            logger=server_log(),
-            shutdown_timeout=5.0,
-        )
+        self._runner = web.AppRunner(self._application(), shutdown_timeout=5.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, server.host, server.port, reuse_address=True)
+        self._door = self._opened_door(self._runner)
         try:
-            await site.start()
+            self.port = await self._door.open(server.host, server.port)
         except OSError as error:
             raise ConfigurationError(
                 f"server: can't listen on {server.host}:{server.port}: {error.strerror}",
                 remedy="choose another server.port, or end what listens there",
             ) from error
-        self.port = self._runner.addresses[0][1]
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
@@ -150,6 +143,17 @@ class System:
         systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
         self.log.info("listening", host=server.host, port=self.port)
 
+    def _opened_door(self, runner: web.AppRunner) -> Door:
+        """Return the door of the HTTP server, with TLS where that is configured."""
+        if runner.server is None:
+            raise ConfigurationError("The HTTP server has not been set up.")
+        tls = self.settings.server.tls
+        if tls is None:
+            return self.edge.door(runner.server, None)
+        certificates = Certificates(Path(tls.certificate), Path(tls.key), tls_context, time.time, self.log)
+        self._start("certificates", certificates.watch())
+        return self.edge.door(runner.server, certificates.context(self.edge.seldom))
+
     def _application(self) -> web.Application:
         return application(
             Ports(
@@ -165,6 +169,7 @@ class System:
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
+                edge=self.edge,
                 wait=self.settings.server.wait,
                 concurrency=self.settings.sync.concurrency,
                 body_timeout=self.settings.server.body_timeout,
@@ -206,6 +211,17 @@ class System:
         for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
             if isinstance(ended, Exception):
                 self.log.error("defect", exc_info=ended)
+
+
+def _limits(settings: Settings) -> Limits:
+    server = settings.server
+    return Limits(
+        head_timeout=server.head_timeout,
+        connections=server.connections,
+        refusals=server.refusals,
+        unverified_bytes=server.unverified_bytes,
+        trusted=server.trusted_proxies,
+    )
 
 
 def _studio(settings: Settings) -> StudioClient | None:

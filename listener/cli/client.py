@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -112,15 +113,19 @@ class Client:
 async def connected(arguments: argparse.Namespace) -> AsyncIterator[Client]:
     """Lend a client for the listener that the command line names, with the caller's token."""
     url = address.url(arguments)
-    async with opened(url, {"Authorization": f"Bearer {address.token(arguments)}"}) as client:
+    headers = {"Authorization": f"Bearer {address.token(arguments)}"}
+    async with opened(url, headers, address.trust(arguments)) as client:
         yield client
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, headers: Mapping[str, str]) -> AsyncIterator[Client]:
-    """Lend a client that sends these headers with every request."""
+async def opened(
+    url: str, headers: Mapping[str, str], trust: ssl.SSLContext | aiohttp.Fingerprint | bool
+) -> AsyncIterator[Client]:
+    """Lend a client that sends these headers with every request, and knows an https listener by `trust`."""
     async with aiohttp.ClientSession(
         headers={"User-Agent": f"sync-staging/{__version__}", **headers},
+        connector=aiohttp.TCPConnector(ssl=trust),
         trust_env=not _loopback(urlsplit(url).hostname or ""),
     ) as session:
         yield Client(url, session)

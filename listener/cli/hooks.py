@@ -62,7 +62,7 @@ async def send(arguments: argparse.Namespace) -> int:
     body = json.dumps(sample.payload).encode()
     headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
     path = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
-    async with opened(address.url(arguments), {}) as client:
+    async with opened(address.url(arguments), {}, address.trust(arguments)) as client:
         status, phrase, answer = await client.send(path, body, {**sample.headers, **headers})
     return _tell(arguments, key, status, phrase, answer)
 

@@ -7,6 +7,7 @@ from listener.config.model import HmacSection, HookEntry, PayloadSection
 from listener.config.problems import Location, Problem, exposed, nearest
 from listener.config.references import Resolution, find
 from listener.deliveries import READERS, Hook, Payload
+from listener.networks import networks_of
 from listener.signatures import SCHEMES, Form
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
@@ -141,6 +142,7 @@ def made(name: str, entry: HookEntry) -> Hook:
         events=frozenset(entry.events),
         form=None if entry.hmac is None else _made_form(entry.hmac),
         payload=_made_payload(entry.payload),
+        networks=networks_of(entry.networks),
     )
 
 

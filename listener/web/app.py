@@ -21,6 +21,8 @@ from listener.sync import Synchronizer
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
+from listener.web.edge import Edge
+from listener.web.edge.refusals import QUIET
 from listener.web.hooks import Hooks, shown_path
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.runs import Runs
@@ -48,6 +50,7 @@ class Ports:
     """Set when the listener stops: who waits is answered with what there is."""
     clock: Callable[[], float]
     log: Log
+    edge: Edge
     wait: float
     concurrency: int
     body_timeout: float
@@ -57,7 +60,7 @@ def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
     gate = Gate(ports.tokens, ports.clock)
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
-    app = web.Application(middlewares=[_errors_and_log(ports.log)])
+    app = web.Application(middlewares=[ports.edge.outer(), _errors_and_log(ports.log), ports.edge.inner()])
     app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(
@@ -122,6 +125,8 @@ def _errors_and_log(log: Log) -> Middleware:
         except Exception as error:
             log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
             response = _render(request, ListenerError("The listener met a defect; its log has it."))
+        if QUIET in request:
+            return response
         log.log(
             10 if request.path in PROBES else 20,
             "request",

@@ -10,20 +10,26 @@ from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
     BodyTooSlowError,
+    CompressedBodyError,
     InvalidParametersError,
-    UnsupportedMediaError,
+    NoRoomError,
 )
+from listener.web.edge.room import LEASE, Lease
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
 
 
 async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
-    """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed."""
+    """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed.
+
+    Raises `NoRoomError` when others' bodies have left no room for it so long.
+    """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaError("Compressed bodies are not read.", remedy="send the body as it is")
+        raise CompressedBodyError
     if (request.content_length or 0) > limit:
         raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    lease: Lease = request[LEASE]
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -31,7 +37,10 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise BodyTooLargeError(f"The body is over {limit} bytes.")
+                await lease.hold(len(body))
     except TimeoutError as error:
+        if lease.waiting:
+            raise NoRoomError from error
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)
 

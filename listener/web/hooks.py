@@ -12,6 +12,7 @@ from listener.journal import REDACTED
 from listener.queue import Acceptance
 from listener.signatures import PATH
 from listener.web import bodies
+from listener.web.edge.refusals import OVER
 
 _BEHIND_A_HOOK = re.compile(r"(/hooks(?:/|%2F)+[^/%]*(?:/|%)).+", re.DOTALL | re.IGNORECASE)
 
@@ -31,15 +32,17 @@ class Hooks:
 
     async def receive(self, request: web.Request) -> web.Response:
         """Take one delivery in, and answer once it is durable."""
-        hook = self._intake.hook(request.match_info["hook"])
+        hook = self._intake.hook(request.match_info["hook"], request.remote or "")
         secret = request.match_info.get("secret")
         if secret is not None and hook.scheme != PATH:
             raise HookNotFoundError
-        body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
         presented = (secret or "").encode("utf-8", "surrogateescape")
+        if request[OVER]:
+            self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
+        body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
-            return _answer(await self._intake.receive(hook, delivery))
+            return _answer(await self._intake.receive(hook, delivery, quiet=request[OVER]))
         except SignatureRejectedError as error:
             if hook.scheme == PATH:  # it is hidden from who does not know its secret
                 raise HookNotFoundError from error

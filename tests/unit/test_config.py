@@ -137,7 +137,19 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     loaded = folder.load(valid())
-    assert loaded.server == config.ServerSettings("127.0.0.1", 8787, 55, 10, 30)
+    assert loaded.server == config.ServerSettings(
+        "127.0.0.1",
+        8787,
+        55,
+        10,
+        30,
+        tls=None,
+        trusted_proxies=(),
+        head_timeout=10,
+        connections=1000,
+        refusals=30,
+        unverified_bytes=256 << 20,
+    )
     assert (loaded.store, loaded.store_name) == (
         "sqlite:///var/lib/sync-staging/listener.db",
         "/var/lib/sync-staging/listener.db",

@@ -8,7 +8,18 @@ import listener
 
 ROOT = Path(listener.__file__).parent
 FLOORS = (
-    {"errors", "sites", "signatures", "deliveries", "access", "runs", "queue", "observations", "plans"},
+    {
+        "errors",
+        "networks",
+        "sites",
+        "signatures",
+        "deliveries",
+        "access",
+        "runs",
+        "queue",
+        "observations",
+        "plans",
+    },
     {
         "intake",
         "worker",
