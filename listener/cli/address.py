@@ -47,9 +47,9 @@ def url(arguments: argparse.Namespace) -> str:
 
 
 def trust(arguments: argparse.Namespace) -> ssl.SSLContext | Fingerprint | bool:
-    """Return by what an https listener is known: what was named, the configured certificate, the system's own.
+    """Return by what an https listener is known: what was named, the configured certificate, the system.
 
-    Where the address is read from the configuration, so is the certificate: it has another name than loopback.
+    Where the address is read from the configuration, so is the certificate: its name is not loopback's.
     """
     named: Path | str | None = arguments.ca or os.environ.get(CA_VARIABLE)
     try:

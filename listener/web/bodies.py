@@ -14,7 +14,7 @@ from listener.errors import (
     InvalidParametersError,
     NoRoomError,
 )
-from listener.web.edge.room import LEASE, Lease
+from listener.web.edge.room import LEASE
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -29,7 +29,7 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
         raise CompressedBodyError
     if (request.content_length or 0) > limit:
         raise BodyTooLargeError(f"The body is over {limit} bytes.")
-    lease: Lease = request[LEASE]
+    lease = request[LEASE]
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):

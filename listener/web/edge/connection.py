@@ -1,8 +1,8 @@
 """One connection, and the patience that it is met with.
 
 aiohttp bounds lines, fields and their number, and ends connections that are idle. Here is added what it has
-not: a time and a size for a whole head, a time for a reader who does not read, and a word in the log about what
-is no HTTP.
+not: a time and a size for a whole head, a time for a reader who does not read, and a word in the log about
+what is no HTTP.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ from listener.web.edge.proxies import client_of
 from listener.web.edge.refusals import OVER, QUIET, Refusals
 from listener.web.edge.room import LEASE, Lease, Room
 
-MISLED = "edge.misled"
+MISLED = web.RequestKey("misled", BadRequestError)
 """Where a request has what its proxy got wrong."""
 
 STRANGERS = (

@@ -4,15 +4,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 
+from aiohttp import web
+
 from listener.networks import household
 from listener.web.edge.limits import CLIENTS_MOST
 
 MINUTE = 60.0
 
-OVER = "edge.over"
+OVER = web.RequestKey("over", bool)
 """Where a request has whether its client was refused too often: then refusing it should cost nothing."""
 
-QUIET = "edge.quiet"
+QUIET = web.RequestKey("quiet", bool)
 """Where a request has that the log needs no line of it."""
 
 

@@ -8,11 +8,11 @@ who wants to hold memory has to send as much.
 import asyncio
 from collections import Counter, OrderedDict
 
+from aiohttp import web
+
+from listener.errors import NoRoomError
 from listener.networks import household
 from listener.web.edge.limits import SHARE
-
-LEASE = "edge.lease"
-"""Where a request has its `Lease`."""
 
 FREE = 64 << 10
 """Bytes of each body that need no room."""
@@ -25,20 +25,26 @@ class Room:
         self._most = most
         self._held = 0
         self._by_client: Counter[str] = Counter()
-        self._waiting: OrderedDict[asyncio.Future[None], tuple[str, int]] = OrderedDict()
+        self._waiting: OrderedDict[asyncio.Future[None], tuple[str, int, int]] = OrderedDict()
+        """Whose, how much more is wanted, and how much is held meanwhile."""
 
     @property
     def held(self) -> int:
         """Bytes that are held now."""
         return self._held
 
-    async def take(self, client: str, size: int) -> None:
-        """Wait until there is room for so many bytes, and take it."""
+    async def take(self, client: str, size: int, held: int = 0) -> None:
+        """Wait until there is room for so many bytes more than are held, and take it.
+
+        Raises `NoRoomError` where all that is held is held by those who wait: one of them has to give way.
+        """
         if self._fits(client, size):
             self._add(client, size)
             return
+        if self._stuck(client, held):
+            raise NoRoomError
         granted = asyncio.get_running_loop().create_future()
-        self._waiting[granted] = (client, size)
+        self._waiting[granted] = (client, size, held)
         try:
             await granted
         except asyncio.CancelledError:
@@ -51,7 +57,7 @@ class Room:
     def give_back(self, client: str, size: int) -> None:
         """Give bytes back, and let those go on, in their order, for whom there is room now."""
         self._add(client, -size)
-        for granted, (waiter, wanted) in list(self._waiting.items()):
+        for granted, (waiter, wanted, _) in list(self._waiting.items()):
             if not granted.done() and self._fits(waiter, wanted):
                 del self._waiting[granted]
                 self._add(waiter, wanted)
@@ -60,6 +66,11 @@ class Room:
     def _fits(self, client: str, size: int) -> bool:
         share = self._most // SHARE
         return self._held + size <= self._most and self._by_client[client] + size <= share
+
+    def _stuck(self, client: str, held: int) -> bool:
+        mine = sum(each for waiter, _, each in self._waiting.values() if waiter == client)
+        everybodys = sum(each for _, _, each in self._waiting.values())
+        return mine + held == self._by_client[client] or everybodys + held == self._held
 
     def _add(self, client: str, size: int) -> None:
         self._held += size
@@ -79,12 +90,12 @@ class Lease:
         """Whether the body waits for room, and not for its sender."""
 
     async def hold(self, size: int) -> None:
-        """Hold so many bytes in all."""
+        """Hold so many bytes in all, once there is room; raises `NoRoomError`."""
         more = size - FREE - self._taken
         if more <= 0:
             return
         self.waiting = True
-        await self._room.take(self._client, more)
+        await self._room.take(self._client, more, self._taken)
         self.waiting = False
         self._taken += more
 
@@ -93,3 +104,6 @@ class Lease:
         if self._taken:
             self._room.give_back(self._client, self._taken)
             self._taken = 0
+
+
+LEASE = web.RequestKey("lease", Lease)
