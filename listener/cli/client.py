@@ -35,6 +35,10 @@ _UNREACHABLE_REMEDY = (
     "start it with sync-staging serve, or name another address with --url; sync --local needs none"
 )
 
+_CERTIFICATE_REMEDY = (
+    "name the certificate, or those that signed it, with --ca, and the address by the name that stands in it"
+)
+
 _QUICK = aiohttp.ClientTimeout(total=ANSWER_LIMIT, sock_connect=CONNECT_LIMIT)
 _LASTING = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_LIMIT, sock_read=SILENCE_LIMIT)
 
@@ -103,6 +107,11 @@ class Client:
                 method, URL(self._url + where, encoded=True), allow_redirects=False, **request
             ) as response:
                 yield response
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch) as error:
+            raise ListenerUnreachableError(
+                f"The certificate that is shown at {self._url} is not one to trust.",
+                remedy=_CERTIFICATE_REMEDY,
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ListenerUnreachableError(
                 f"The listener at {self._url} does not answer: {_cause(error)}.", remedy=_UNREACHABLE_REMEDY
@@ -175,6 +184,8 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
 def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it speaks no TLS that fits"
     number = getattr(error, "errno", None)
     return os.strerror(number) if isinstance(number, int) and number > 0 else str(error) or "connection lost"
 

@@ -256,7 +256,8 @@ async def test_bodies_wait_for_room_and_are_told_when_there_is_none(
         async with connections(port, ["127.0.0.1"] * 2) as [first, second]:
             first[1].write(sent + large[:-1])
             second[1].write(sent + large[:-1])
-            ends = [await reader.readuntil(b"\r\n\r\n") for reader, _ in (first, second)]
+            reading = (reader.readuntil(b"\r\n\r\n") for reader, _ in (first, second))
+            ends = await asyncio.gather(*reading)
             said = sorted(ends, key=status_of)
             assert [status_of(answer) for answer in said] == [408, 503]
             assert b"\r\nRetry-After: 5\r\n" in said[1]

@@ -99,7 +99,10 @@ async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
 
 async def test_a_version_before_1_2_is_not_spoken(configured: Write, tmp_path: Path) -> None:
     async with speaking(configured, certificate(tmp_path)) as (port, _):
-        with pytest.warns(DeprecationWarning), pytest.raises((ssl.SSLError, ConnectionError)):
+        with (
+            pytest.warns(DeprecationWarning, match="TLSv1_1"),
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
             await shown(port, ssl.TLSVersion.TLSv1_1)
 
 
@@ -147,19 +150,19 @@ async def test_the_commands_know_the_listener_by_the_configured_certificate(
     async with speaking(configured, pair) as (port, file):
         file.write_text(file.read_text().replace("port: 0", f"port: {port}", 1))
         shell = Shell(file)
-        assert (await shell("runs", "--json")).status == 0
+        assert (await shell("runs", "list", "--json")).status == 0
         sent = await shell("hook", "send", "forge", "--ping")
         assert (sent.status, sent.out.split()[0]) == (0, "200")
         named = ("--url", f"https://localhost:{port}")
-        assert "certificate" in (await shell("runs", *named)).err.lower()
-        assert (await shell("runs", "--json", *named, "--ca", pair["certificate"])).status == 0
+        assert "certificate" in (await shell("runs", "list", *named)).err.lower()
+        assert (await shell("runs", "list", "--json", *named, "--ca", pair["certificate"])).status == 0
         shell.environ["SYNC_STAGING_CA"] = pair["certificate"]
-        assert (await shell("runs", "--json", *named)).status == 0
+        assert (await shell("runs", "list", "--json", *named)).status == 0
         shell.environ["SYNC_STAGING_CA"] = str(tmp_path / "missing.pem")
-        assert "can't be read" in (await shell("runs", *named)).err
+        assert "can't be read" in (await shell("runs", "list", *named)).err
         del shell.environ["SYNC_STAGING_CA"]
         certificate(tmp_path)
-        assert (await shell("runs")).status == 2
+        assert (await shell("runs", "list")).status == 2
 
 
 def refusal(configured: Write, pair: dict[str, str]) -> str:
