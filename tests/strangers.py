@@ -46,9 +46,11 @@ async def answers(port: int, sent: bytes, source: str = "127.0.0.1") -> bytes:
     """Everything that is answered to these bytes, until the connection ends."""
     async with connections(port, [source]) as [(reader, writer)]:
         writer.write(sent)
+        said = b""
         with contextlib.suppress(ConnectionError):
-            return await reader.read()
-        return b""
+            while part := await reader.read(1 << 16):
+                said += part
+        return said
 
 
 def head(path: str, *headers: str, method: str = "POST") -> bytes:
