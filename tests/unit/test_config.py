@@ -615,10 +615,9 @@ def test_a_secret_in_clear_in_a_file_that_everybody_may_read_is_refused(folder: 
     folder.file.chmod(0o644)
     with pytest.raises(ConfigurationError) as caught:
         load(folder.file, folder.environ)
-    assert (
-        "hooks.forge.secrets.0: the secret stands in clear in a file that everybody may read; run chmod 600 "
-        in (caught.value.message)
-    )
+    told = caught.value.message
+    assert "hooks.forge.secrets.0: the secret stands in clear in a file that everybody may read" in told
+    assert f"run chmod 600 {folder.file}" in told
     folder.file.chmod(0o640)
     load(folder.file, folder.environ)
 

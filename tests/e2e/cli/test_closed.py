@@ -1,4 +1,4 @@
-"""Nothing starts open: what would let somebody in is refused at start, and by check-config, with the remedy."""
+"""Nothing starts open: what would let somebody in is refused at start and by check-config, with a remedy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +78,7 @@ def everybody_trusted(whole: dict[str, Any], folder: Path) -> None:
         (another_key, "the key is not that of the certificate; name the key that it was made with"),
         (
             everybody_trusted,
-            "is everybody, who could say then to be anybody; write the proxies' own addresses",
+            "is everybody, who could say then to be anybody; write the proxies' own",
         ),
     ],
 )
