@@ -74,6 +74,10 @@ class Audit:
             self._left_out += 1
         return refusal.id
 
+    def flooded(self) -> None:
+        """Note a refused request of a client that enough is on record of: it is only counted."""
+        self._left_out += 1
+
     def used_secret(self, hook: Hook, secret: int, at: float) -> None:
         """Note that a hook's secret has made a delivery."""
         self._used(SECRET, hook.name, hook.secret_name(secret), at)
@@ -95,7 +99,7 @@ class Audit:
         """Write down what was noted so far; after `StoreUnavailableError` it is tried again the next time."""
         async with self._writing:
             refusals, uses, left_out = self._refusals, self._uses, self._left_out
-            if not (refusals or uses):
+            if not (refusals or uses or left_out):
                 return
             self._refusals, self._uses, self._left_out = [], {}, 0
             summary = [self._summary(left_out)] if left_out else []

@@ -139,6 +139,29 @@ class UnsupportedMediaError(RequestError):
     code = "unsupported-media"
 
 
+class CompressedBodyError(UnsupportedMediaError):
+    """Compressed bodies are not read."""
+
+    default_remedy = "send the body as it is"
+
+
+class TooManyRefusalsError(RequestError):
+    """Too many requests from this address were refused."""
+
+    code = "too-many-refusals"
+
+    def __init__(self, message: str = "", *, again_in: float) -> None:
+        super().__init__(message)
+        self.again_in = again_in
+
+
+class NoRoomError(RequestError):
+    """So much arrives at once that there was no room for the body."""
+
+    code = "no-room"
+    permanent = False
+
+
 class SignatureRejectedError(RequestError):
     """The delivery does not carry a good signature."""
 

@@ -9,6 +9,7 @@ from listener.audit import Audit
 from listener.deliveries import Delivery, Facts, Hook
 from listener.errors import ConflictError, HookNotFoundError, ListenerError, SignatureRejectedError
 from listener.journal import Log
+from listener.networks import within
 from listener.queue import Acceptance, Hold, Reception, RunStore
 from listener.records import Arrival, Fate
 from listener.runs import Asker, Origin, Run, Trigger, new_id
@@ -44,15 +45,24 @@ class Intake:
         self._clock = clock
         self._log = log
 
-    def hook(self, name: str) -> Hook:
-        """Return the hook of that name, or raise `HookNotFoundError`."""
+    def hook(self, name: str, client: str) -> Hook:
+        """Return the hook of that name; raise `HookNotFoundError`, also to who is in none of its networks."""
         if name not in self._hooks:
             raise HookNotFoundError(reason="no hook has this name")
-        return self._hooks[name]
+        hook = self._hooks[name]
+        if hook.networks and not within(client, hook.networks):
+            raise HookNotFoundError(reason="the address lies in none of the hook's networks")
+        return hook
+
+    def doubt(self, hook: Hook, delivery: Delivery) -> None:
+        """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
+        if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
+            raise SignatureRejectedError
 
     async def receive(self, hook: Hook, delivery: Delivery, client: str = "") -> Acceptance:
         """Take one delivery in, which comes from this address; return its answer once everything is durable.
 
+        With `quiet`, a signature that is not good is not logged: enough has been said of its sender.
         Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
         `StoreUnavailableError`.
         """

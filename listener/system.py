@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from listener import metrics, systemd
 from listener.audit import Audit
-from listener.config import Settings
+from listener.config import Settings, tls_context
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
@@ -26,7 +26,7 @@ from listener.store import open_store
 from listener.studio import StudioCallers, StudioClient
 from listener.sync import Synchronizer
 from listener.upkeep import Upkeep
-from listener.web import Ports, application, server_log
+from listener.web import Certificates, Door, Edge, Limits, Ports, application, server_log
 from listener.worker import Worker
 
 
@@ -74,6 +74,8 @@ class System:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
+        self._door: Door | None = None
+        self.edge = Edge(_limits(settings), time.monotonic, self.log)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
         self.metrics_port: int | None = None
@@ -95,6 +97,8 @@ class System:
         systemd.notify("STOPPING=1")
         self.log.log(20, "stopping", limit=self.settings.server.drain)
         await self._stop_tasks()
+        if self._door is not None:
+            self._door.close()
         for site in [site for runner in self._runners for site in runner.sites]:
             await site.stop()
         handed_back = await self.worker.drain(self.settings.server.drain)
@@ -117,11 +121,11 @@ class System:
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
         server = self.settings.server
-        self.port = await self._serve("server.port", self._application(), server.host, server.port)
+        self.port = await self._open(server.host, server.port)
         address = self.settings.metrics.address
         if address is not None:
             told = metrics.application(self.metrics, self.store)
-            self.metrics_port = await self._serve("metrics.listen", told, *address)
+            self.metrics_port = await self._tell(told, *address)
         for host in self.settings.hosts:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
@@ -151,27 +155,35 @@ class System:
         systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
         self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
-    async def _serve(self, setting: str, application: web.Application, host: str, port: int) -> int:
-        """Answer HTTP on an address of the configuration's; return the port, which may be configured as 0."""
-        # A body is never unpacked before it is verified, and a waiting caller may wait for long.
-        runner = web.AppRunner(
-            application,
-            auto_decompress=False,
-            access_log=None,
-            logger=server_log(),
-            shutdown_timeout=5.0,
-        )
+    async def _open(self, host: str, port: int) -> int:
+        """Open the door of the HTTP server; return the port, which may be configured as 0."""
+        runner = web.AppRunner(self._application(), shutdown_timeout=5.0)
         await runner.setup()
         self._runners.append(runner)
-        try:
+        self._door = self._opened_door(runner)
+        with _bound("server.port", host, port):
+            return await self._door.open(host, port)
+
+    async def _tell(self, application: web.Application, host: str, port: int) -> int:
+        """Answer on the address of the figures; return the port."""
+        runner = web.AppRunner(application, access_log=None, logger=server_log(), shutdown_timeout=5.0)
+        await runner.setup()
+        self._runners.append(runner)
+        with _bound("metrics.listen", host, port):
             await web.TCPSite(runner, host, port, reuse_address=True).start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"{setting}: can't listen on {host}:{port}: {error.strerror}",
-                remedy=f"choose another {setting}, or end what listens there",
-            ) from error
         bound: int = runner.addresses[0][1]
         return bound
+
+    def _opened_door(self, runner: web.AppRunner) -> Door:
+        """Return the door of the HTTP server, with TLS where that is configured."""
+        if runner.server is None:
+            raise ConfigurationError("The HTTP server has not been set up.")
+        tls = self.settings.server.tls
+        if tls is None:
+            return self.edge.door(runner.server, None)
+        certificates = Certificates(Path(tls.certificate), Path(tls.key), tls_context, time.time, self.log)
+        self._start("certificates", certificates.watch())
+        return self.edge.door(runner.server, certificates.context(self.edge.seldom))
 
     def _application(self) -> web.Application:
         return application(
@@ -193,6 +205,7 @@ class System:
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
+                edge=self.edge,
                 wait=self.settings.server.wait,
                 session=self.settings.server.session,
                 concurrency=self.settings.sync.concurrency,
@@ -235,6 +248,29 @@ class System:
         for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
             if isinstance(ended, Exception):
                 self.log.log(40, "defect", exc_info=ended)
+
+
+@contextmanager
+def _bound(setting: str, host: str, port: int) -> Iterator[None]:
+    """Say what to do where an address can't be listened on."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{setting}: can't listen on {host}:{port}: {error.strerror}",
+            remedy=f"choose another {setting}, or end what listens there",
+        ) from error
+
+
+def _limits(settings: Settings) -> Limits:
+    server = settings.server
+    return Limits(
+        head_timeout=server.head_timeout,
+        connections=server.connections,
+        refusals=server.refusals,
+        unverified_bytes=server.unverified_bytes,
+        trusted=server.trusted_proxies,
+    )
 
 
 def _studio(settings: Settings) -> StudioClient | None:

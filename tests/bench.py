@@ -28,6 +28,7 @@ from listener.store import open_store
 from listener.sync import Synchronizer
 from tests.conftest import GIT_SHELL
 from tests.legs import changed, environment_of, pool_of, unkept
+from tests.listening import GITHUB_SECRET, client, configuration, daemon, free_port, push, written
 
 TIMES = 60
 DELIVERIES = 2000
@@ -224,6 +225,29 @@ async def store_rows(folder: Path) -> list[Row]:
     return [single, Row(f"{DELIVERIES} deliveries at once, each", [each])]
 
 
+async def refusal_rows(sshd: Sshd, published: Published, folder: Path) -> list[Row]:
+    """Measure deliveries over HTTP: taken in, refused, and refused too often."""
+    body, number = push(ref="refs/heads/other"), iter(range(10**9))
+
+    async def row(name: str, secret: str, refusals: int, before: int = 0) -> Row:
+        server = {"host": "127.0.0.1", "port": free_port(), "refusals": refusals}
+        whole = configuration(folder, sshd, published.path, server=server)
+        async with daemon(written(folder, whole)) as running, client(running.url) as sender:
+
+            async def deliver() -> None:
+                await sender.deliver(f"d-{next(number)}", body, secret=secret)
+
+            for _ in range(before):
+                await deliver()
+            return await measured(name, deliver, TIMES * 5)
+
+    return [
+        await row("taken in, and durable", GITHUB_SECRET, 10**6),
+        await row("refused: 401", "wrong", 10**6),
+        await row("refused too often: 429, each on a new connection", "wrong", 1, before=2),
+    ]
+
+
 async def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="sync-staging-bench-") as name:
@@ -236,6 +260,7 @@ async def main() -> None:
             with Sshd(folder / "git-ssh", GIT_SHELL) as git_sshd:
                 rows = await leg_rows(sshd, git_sshd, published, folder)
             table("A new commit of live, brought to another host and checked there", rows)
+            table("A delivery over HTTP", await refusal_rows(sshd, published, folder))
         table("From a verified delivery to its durable acknowledgement", await store_rows(folder))
 
 

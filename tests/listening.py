@@ -34,7 +34,7 @@ def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict
     """The configuration of one site whose repository lies at `path` on `sshd`; overrides replace sections."""
     sha256 = {name: hashlib.sha256(name.encode()).hexdigest() for name in (ADMIN, MEMBER)}
     whole: dict[str, Any] = {
-        "server": {"host": "127.0.0.1", "port": free_port(), "drain": 5},
+        "server": {"host": "127.0.0.1", "port": free_port(), "drain": 5, "refusals": 10**6},
         "store": f"sqlite:///{folder}/listener.db",
         "ssh": {"known_hosts": str(sshd.known_hosts), "identity": str(sshd.identity)},
         "hosts": {"studio": {"address": "127.0.0.1", "port": sshd.port, "user": sshd.user}},

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,10 @@ RESUME_PAUSE = 1.0
 
 _UNREACHABLE_REMEDY = (
     "start it with sync-staging serve, or name another address with --url; sync --local needs none"
+)
+
+_CERTIFICATE_REMEDY = (
+    "name the certificate, or those that signed it, with --ca, and the address by the name that stands in it"
 )
 
 _QUICK = aiohttp.ClientTimeout(total=ANSWER_LIMIT, sock_connect=CONNECT_LIMIT)
@@ -116,6 +121,11 @@ class Client:
                 method, URL(self._url + where, encoded=True), allow_redirects=False, **request
             ) as response:
                 yield response
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch) as error:
+            raise ListenerUnreachableError(
+                f"The certificate that is shown at {self._url} is not one to trust.",
+                remedy=_CERTIFICATE_REMEDY,
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ListenerUnreachableError(
                 f"The listener at {self._url} does not answer: {_cause(error)}.", remedy=_UNREACHABLE_REMEDY
@@ -126,15 +136,19 @@ class Client:
 async def connected(arguments: argparse.Namespace) -> AsyncIterator[Client]:
     """Lend a client for the listener that the command line names, with the caller's token."""
     url = address.url(arguments)
-    async with opened(url, {"Authorization": f"Bearer {address.token(arguments)}"}) as client:
+    headers = {"Authorization": f"Bearer {address.token(arguments)}"}
+    async with opened(url, headers, address.trust(arguments)) as client:
         yield client
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str, headers: Mapping[str, str]) -> AsyncIterator[Client]:
-    """Lend a client that sends these headers with every request."""
+async def opened(
+    url: str, headers: Mapping[str, str], trust: ssl.SSLContext | aiohttp.Fingerprint | bool
+) -> AsyncIterator[Client]:
+    """Lend a client that sends these headers with every request, and knows an https listener by `trust`."""
     async with aiohttp.ClientSession(
         headers={"User-Agent": f"sync-staging/{__version__}", **headers},
+        connector=aiohttp.TCPConnector(ssl=trust),
         trust_env=not _loopback(urlsplit(url).hostname or ""),
     ) as session:
         yield Client(url, session)
@@ -184,6 +198,8 @@ def _given(query: Mapping[str, Any]) -> dict[str, str]:
 def _cause(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "it speaks no TLS that fits"
     number = getattr(error, "errno", None)
     return os.strerror(number) if isinstance(number, int) and number > 0 else str(error) or "connection lost"
 

@@ -73,7 +73,7 @@ async def send(arguments: argparse.Namespace) -> int:
     body = json.dumps(sample.payload).encode()
     headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
     path = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
-    async with opened(address.url(arguments), {}) as client:
+    async with opened(address.url(arguments), {}, address.trust(arguments)) as client:
         answer = await client.send(path, body, {**sample.headers, **headers})
     why = await _reason(arguments, answer.refusal) if answer.refusal else None
     return _tell(arguments, key, answer, why)

@@ -12,6 +12,7 @@ Handler = Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]]
 
 CONFIG_VARIABLE = "SYNC_STAGING_CONFIG"
 URL_VARIABLE = "SYNC_STAGING_URL"
+CA_VARIABLE = "SYNC_STAGING_CA"
 TOKEN_VARIABLE = "SYNC_STAGING_TOKEN"  # noqa: S105 (the name of a variable)
 
 UNASKED = "the command line is wrong, the listener can't be reached, or it refuses the token"
@@ -84,6 +85,13 @@ def add_url(parser: argparse.ArgumentParser) -> None:
         "--url",
         metavar="URL",
         help=f"the listener's address (default: ${URL_VARIABLE}, else that of the configuration)",
+    )
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="PATH",
+        help="the certificate, or those that signed it, to know an https listener by (default: "
+        f"${CA_VARIABLE}, else the configured one, else the system's)",
     )
 
 

@@ -6,8 +6,8 @@ Either everything is right and `load` returns frozen settings, or it raises one 
 that is wrong. No message and no representation of anything here shows a secret.
 """
 
-import ipaddress
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -27,10 +27,11 @@ from listener.config.model import (
     SyncSection,
     TokenEntry,
 )
-from listener.config.names import unix_seconds
-from listener.config.problems import refusal, shown
+from listener.config.names import loopback, unix_seconds
+from listener.config.problems import Location, Problem, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve, resolved
 from listener.config.rules import broken
+from listener.config.server import made_server, server_warnings
 from listener.config.settings import (
     STORE_PREFIX,
     HistorySettings,
@@ -40,10 +41,12 @@ from listener.config.settings import (
     Settings,
     StudioSettings,
     SyncSettings,
+    TlsSettings,
     describe,
     to_dict,
 )
 from listener.config.stores import store_secrets, unverified
+from listener.config.tls import tls_context
 from listener.runs import RetryPolicy
 from listener.signatures import spellings
 from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAddress, Site, SitePattern, Sites
@@ -58,9 +61,11 @@ __all__ = [
     "Settings",
     "StudioSettings",
     "SyncSettings",
+    "TlsSettings",
     "describe",
     "load",
     "resolved",
+    "tls_context",
     "to_dict",
 ]
 
@@ -83,14 +88,34 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     document, faults = check(resolution.tree)
     faults = [fault for fault in faults if fault.location not in resolution.unresolved]
     problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
+    problems += _open_file(path, resolution)
     if document is None or problems:
         raise refusal(path, problems)
     return _settings(document, resolution)
 
 
+def _open_file(path: Path, resolution: Resolution) -> Iterator[Problem]:
+    """Yield the secrets that stand in clear in a file that everybody may read."""
+    if not path.stat().st_mode & stat.S_IROTH:
+        return
+    for location in _in_clear(resolution):
+        yield Problem(
+            location,
+            f"the secret stands in clear in a file that everybody may read; run chmod 600 {quoted(path)}, or "
+            "write credential:NAME or file:PATH",
+        )
+
+
+def _in_clear(resolution: Resolution) -> Iterator[Location]:
+    for pattern in SECRETS:
+        for location, value in find(resolution.tree, pattern):
+            if value is not None and location not in resolution.references:
+                yield location
+
+
 def _settings(document: Document, resolution: Resolution) -> Settings:
     return Settings(
-        server=ServerSettings(**document.server.model_dump()),
+        server=made_server(document.server),
         store=document.store,
         hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
         sites=Sites.of(
@@ -208,26 +233,20 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     yield from _blind(document)
     studio = document.studio
-    if studio is not None and studio.url.startswith("http:") and not _loopback(_host_in(studio.url)):
+    if studio is not None and studio.url.startswith("http:") and not loopback(_host_in(studio.url)):
         yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
     yield from _store_warnings(document.store, resolution)
-    for pattern in SECRETS:
-        for location, value in find(resolution.tree, pattern):
-            if value is not None and location not in resolution.references:
-                yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    for location in _in_clear(resolution):
+        yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
     if not document.hooks and not document.tokens and not (studio and studio.callers):
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
 
 
 def _reachable(document: Document) -> Iterator[str]:
     """Yield what others than this machine may reach."""
-    if not _loopback(document.server.host):
-        yield (
-            "server.host: others than this machine reach the listener, which speaks no TLS: "
-            "put a reverse proxy with TLS in front of it"
-        )
+    yield from server_warnings(document.server)
     metrics = MetricsSettings(document.metrics.listen).address
-    if metrics is not None and not _loopback(metrics[0]):
+    if metrics is not None and not loopback(metrics[0]):
         yield "metrics.listen: others than this machine read the figures, whose labels name sites and hooks"
 
 
@@ -253,10 +272,3 @@ def _blind(document: Document) -> Iterator[str]:
 
 def _host_in(url: str) -> str:
     return urlsplit(url).hostname or ""
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -7,6 +7,7 @@ from listener.config.model import HmacSection, HookEntry, PayloadSection
 from listener.config.problems import Location, Problem, exposed, nearest
 from listener.config.references import Resolution, find
 from listener.deliveries import READERS, Hook, Payload, told
+from listener.networks import networks_of
 from listener.signatures import SCHEMES, Form
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
@@ -145,6 +146,7 @@ def made(name: str, entry: HookEntry, resolution: Resolution) -> Hook:
             told(resolution.references.get(("hooks", name, "secrets", index), ""))
             for index in range(len(entry.secrets))
         ),
+        networks=networks_of(entry.networks),
     )
 
 

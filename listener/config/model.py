@@ -3,7 +3,7 @@
 from types import NoneType
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from listener.access import Role
@@ -21,6 +21,7 @@ from listener.config.names import (
     LocalPath,
     Moment,
     Name,
+    NetworkText,
     RemotePath,
     RepositoryName,
     Sha256,
@@ -33,6 +34,8 @@ from listener.config.names import (
     rule,
 )
 from listener.config.problems import Location
+from listener.config.server import ServerSection
+from listener.config.shape import Section
 from listener.sites import Access, Policy
 
 FOLLOW_CHOICE = (
@@ -40,23 +43,6 @@ FOLLOW_CHOICE = (
     "staging first, and a sync removes those that wait there for review. Write follow: true to let every "
     "publish to live sync this environment, or follow: false to sync it only when a call names it"
 )
-
-
-class Section(BaseModel):
-    """A map of settings: no key but the known ones, no type but the right one."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class ServerSection(Section):
-    """Where the listener answers HTTP."""
-
-    host: Address = Field("127.0.0.1", description="the address to listen on, such as 127.0.0.1")
-    port: Whole = Field(8787, ge=0, le=65535, description="the port to listen on, such as 8787")
-    wait: Duration = Field(55.0, description="how long a caller waits for its sync, such as 55s")
-    body_timeout: Limit = Field(10.0, description="how long a request's body may take, such as 10s")
-    drain: Duration = Field(30.0, description="how long running syncs may go on at a stop, such as 30s")
-    session: Limit = Field(43200.0, description="how long a sign-in to the page lasts, such as 12h")
 
 
 class SshSection(Section):
@@ -178,6 +164,10 @@ class HookEntry(Section):
     )
     events: list[str] = Field(
         default_factory=list, description="a list of the events that tell of a publish, such as [publish]"
+    )
+    networks: list[NetworkText] = Field(
+        default_factory=list,
+        description="a list of the networks that its deliveries come from, such as [192.0.2.0/24]",
     )
     hmac: HmacSection | None = Field(None, description="a map of header and of how it is made")
     payload: PayloadSection = Field(

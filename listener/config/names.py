@@ -3,6 +3,7 @@
 Every refusal says what to write instead and repeats nothing of what was written.
 """
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -138,6 +139,37 @@ def studio_fault(url: str) -> str:
     return ""
 
 
+def network_fault(text: str) -> str:
+    """Return what is wrong with a network."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            return "is no network; write one such as 192.0.2.0/24, or one address"
+        return "is an address within a network; write it alone, or the network's first one before the /"
+    if isinstance(network.network_address, ipaddress.IPv6Address) and network.network_address.ipv4_mapped:
+        return "is IPv4 inside IPv6; write it as IPv4"
+    return ""
+
+
+def proxy_fault(text: str) -> str:
+    """Return what is wrong with the network of a trusted proxy."""
+    fault = network_fault(text)
+    if not fault and not ipaddress.ip_network(text).prefixlen:
+        return "is everybody, who could say then to be anybody; write the proxies' own addresses"
+    return fault
+
+
+def loopback(host: str) -> bool:
+    """Return whether an address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def seconds(value: object) -> object:
     """Return the seconds of a number or of text such as `250ms`; raise a refusal for anything else."""
     number = _seconds(value)
@@ -220,6 +252,8 @@ StudioRole = Annotated[
     ),
 ]
 StudioUrl = Annotated[str, checked(studio_fault)]
+NetworkText = Annotated[str, checked(network_fault)]
+ProxyNetwork = Annotated[str, checked(proxy_fault)]
 User = Annotated[
     str,
     matching(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,254}\$?", "is not a user name; write one such as crafter"),

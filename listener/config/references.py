@@ -15,7 +15,12 @@ from typing import Any
 from listener.config.problems import Location, Problem, quoted
 from listener.errors import ConfigurationError
 
-PATHS: frozenset[Location] = frozenset(("ssh", key) for key in ("known_hosts", "identity", "agent", "config"))
+PATHS: frozenset[Location] = frozenset(
+    {
+        *(("ssh", key) for key in ("known_hosts", "identity", "agent", "config")),
+        *(("server", "tls", key) for key in ("certificate", "key")),
+    }
+)
 
 LARGEST = 1 << 16
 """Bytes of a file that stands for a value."""

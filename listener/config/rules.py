@@ -16,6 +16,7 @@ from listener.config.model import FOLLOW_CHOICE
 from listener.config.names import branch_fault, plain_path
 from listener.config.problems import Location, Problem, exposed, nearest, quoted, shown
 from listener.config.references import Resolution, Surroundings, find
+from listener.config.tls import broken_tls
 from listener.sites import PLACEHOLDER, Access, RepositoryAddress, Site, SitePattern
 
 STUDIO_TOKENS = ("token", "management_token")
@@ -47,6 +48,7 @@ def broken(resolution: Resolution, surroundings: Surroundings) -> Iterator[Probl
     for key in ("name", "sha256"):
         yield from _distinct(tree, f"tokens.*.{key}")
     yield from _ssh_files(resolution, surroundings)
+    yield from broken_tls(resolution, surroundings)
 
 
 def _known(tree: Any, noun: str, section: str, pattern: str) -> Iterator[Problem]:

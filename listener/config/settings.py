@@ -9,11 +9,20 @@ from listener.access import Token
 from listener.config.names import OFF
 from listener.config.stores import told
 from listener.deliveries import READERS, Hook
+from listener.networks import Network
 from listener.runs import RetryPolicy
 from listener.signatures import PATH
 from listener.sites import Access, Environment, Host, Site, Sites
 
 STORE_PREFIX = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """The paths of the listener's certificate and its key, as PEM."""
+
+    certificate: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,15 @@ class ServerSettings:
     """How long running syncs may go on when the listener is stopped."""
     session: float
     """How long a sign-in to the page lasts."""
+    tls: TlsSettings | None
+    trusted_proxies: tuple[Network, ...]
+    head_timeout: float
+    """How long a request's head may take."""
+    connections: int
+    refusals: int
+    """How many requests of one client may be refused in a minute."""
+    unverified_bytes: int
+    """How much of bodies may be held before they are verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +151,7 @@ def describe(settings: Settings) -> list[str]:
     """Return what was understood of a configuration, a line each, without secrets; warnings come last."""
     server, sync = settings.server, settings.sync
     return [
-        f"server: {_authority(server.host, server.port)}, a caller waits up to {server.wait:g} s",
+        _server_line(server),
         f"store: {settings.store_name}",
         *(_ssh_line(host) for host in list(settings.hosts.values())[:1]),
         *(_host_line(host) for host in settings.hosts.values()),
@@ -147,6 +165,14 @@ def describe(settings: Settings) -> list[str]:
         f"log: {settings.log.level} and above, format {settings.log.format}",
         *(f"warning: {warning}" for warning in settings.warnings),
     ]
+
+
+def _server_line(server: ServerSettings) -> str:
+    speaks = "http" if server.tls is None else "https"
+    proxies = ", ".join(str(network) for network in server.trusted_proxies)
+    behind = f", behind the trusted proxies {proxies}" if proxies else ""
+    authority = _authority(server.host, server.port)
+    return f"server: {speaks} on {authority}{behind}, a caller waits up to {server.wait:g} s"
 
 
 def _authority(host: str, port: int) -> str:
@@ -196,6 +222,7 @@ def _hook_line(hook: Hook) -> str:
     selects += sorted(hook.sites) + ([hook.site] if hook.site else [])
     selects += [f"branch {hook.branch}"] if hook.branch else []
     selects += [f"environment {name} only" for name in sorted(hook.environments)]
+    selects += [f"from {network} only" for network in hook.networks]
     path = f"/hooks/{hook.name}" + ("/SECRET" if hook.scheme == PATH else "")
     return f"hook {hook.name}: POST {path}, scheme {hook.scheme}, {secrets}, {', '.join(selects)}"
 
@@ -228,7 +255,7 @@ def _utc(seconds: float) -> str:
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Return what was understood of a configuration as values for JSON, without secrets."""
     return {
-        "server": asdict(settings.server),
+        "server": _server_dict(settings.server),
         "store": told(settings.store),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
         "sites": {site.id: _site_dict(site) for site in _told(settings.sites)},
@@ -241,6 +268,10 @@ def to_dict(settings: Settings) -> dict[str, Any]:
         "log": asdict(settings.log),
         "warnings": list(settings.warnings),
     }
+
+
+def _server_dict(server: ServerSettings) -> dict[str, Any]:
+    return {**asdict(server), "trusted_proxies": [str(network) for network in server.trusted_proxies]}
 
 
 def _site_dict(site: Site) -> dict[str, Any]:
@@ -267,6 +298,7 @@ def _hook_dict(hook: Hook) -> dict[str, Any]:
         "sites": sorted(hook.sites),
         "branch": hook.branch,
         "environments": sorted(hook.environments),
+        "networks": [str(network) for network in hook.networks],
         "events": sorted(hook.events),
         "hmac": None if hook.form is None else asdict(hook.form),
         "payload": asdict(hook.payload) if READERS[hook.scheme].configurable else None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from listener.errors import MalformedDeliveryError
+from listener.networks import Network
 from listener.signatures import Form, Request
 from listener.sites import PLACEHOLDER
 
@@ -96,6 +97,8 @@ class Hook:
     form: Form | None = None
     """How its deliveries are signed, for the scheme `hmac`."""
     payload: Payload = Payload()
+    networks: tuple[Network, ...] = ()
+    """Where its deliveries come from; empty for anywhere."""
     secret_names: tuple[str, ...] = ()
     """The references that the secrets came from, each in its place; empty for one that stands in clear."""
 

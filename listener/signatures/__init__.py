@@ -8,12 +8,13 @@ of `SCHEMES`.
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
 from listener.signatures.gitlab import GitLab
-from listener.signatures.scheme import Accepted, Headers, Rejected, Request, Scheme, Verdict
+from listener.signatures.scheme import NOT_OURS, Accepted, Headers, Rejected, Request, Scheme, Verdict
 from listener.signatures.standard_webhooks import StandardWebhooks
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
+    "hopeless",
     "scheme_of",
     "sign",
     "spellings",
@@ -79,6 +81,17 @@ def verify(
         return Rejected("the hook has no usable secret")
     verdict = scheme.verify([secrets[index] for index in usable], request, now)
     return Accepted(usable[verdict.secret]) if isinstance(verdict, Accepted) else verdict
+
+
+def hopeless(
+    name: str, secrets: Sequence[bytes], request: Request, now: float, form: Form | None = None
+) -> bool:
+    """Return whether a delivery will be rejected whatever its body is, judged by its headers alone.
+
+    Every verifier looks at the body last: what it rejects for any other reason, no body mends.
+    """
+    verdict = verify(name, secrets, replace(request, body=b""), now, form)
+    return isinstance(verdict, Rejected) and verdict is not NOT_OURS
 
 
 def sign(

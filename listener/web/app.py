@@ -31,15 +31,18 @@ from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
+from listener.web.edge import Edge
+from listener.web.edge.refusals import QUIET
 from listener.web.hooks import Hooks
 from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
 from listener.web.paths import shown_path
-from listener.web.refusals import DELIVERY_ID, begin, record, trace
+from listener.web.refusals import DELIVERY_ID, record
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
+from listener.web.trace import begin, trace
 from listener.worker import Worker
 
 GONE = 499
@@ -72,6 +75,7 @@ class Ports:
     """Set when the listener stops: who waits is answered with what there is."""
     clock: Callable[[], float]
     log: Log
+    edge: Edge
     wait: float
     session: float
     """Seconds that a sign-in to the page lasts."""
@@ -90,7 +94,8 @@ def application(ports: Ports) -> web.Application:
         audit=ports.audit,
     )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
-    app = web.Application(middlewares=[_errors_and_log(ports.log, ports.audit)])
+    errors_and_log = _errors_and_log(ports.log, ports.audit)
+    app = web.Application(middlewares=[ports.edge.outer(), errors_and_log, ports.edge.inner()])
     app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     app.add_routes(
@@ -162,6 +167,8 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except Exception as error:
             log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
             response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
+        if QUIET in request:
+            return response
         log.log(
             10 if request.path in PROBES else 20,
             "request",

@@ -10,9 +10,11 @@ from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
     BodyTooSlowError,
+    CompressedBodyError,
     InvalidParametersError,
-    UnsupportedMediaError,
+    NoRoomError,
 )
+from listener.web.edge.room import LEASE
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -21,12 +23,14 @@ API_LIMIT = 64 << 10
 async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed.
 
-    Raises `ConnectionResetError` when the client has gone.
+    Raises `ConnectionResetError` when the client has gone, and `NoRoomError` when others' bodies have left
+    no room for it so long.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaError("Compressed bodies are not read.", remedy="send the body as it is")
+        raise CompressedBodyError
     if (request.content_length or 0) > limit:
         raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    lease = request[LEASE]
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -34,12 +38,15 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
                 body += chunk
                 if len(body) > limit:
                     raise BodyTooLargeError(f"The body is over {limit} bytes.")
+                await lease.hold(len(body))
     except RuntimeError as error:
         if request.transport is not None:
             raise
         # aiohttp's word for a client that has gone before its body was looked at.
         raise ConnectionResetError from error
     except TimeoutError as error:
+        if lease.waiting:
+            raise NoRoomError from error
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)
 

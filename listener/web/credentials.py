@@ -24,7 +24,7 @@ from listener.audit import Audit
 from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
 from listener.runs import Asker
 from listener.web.cookies import cookie, of_own_page, session_id
-from listener.web.refusals import trace
+from listener.web.trace import trace
 from listener.web.views import moment
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

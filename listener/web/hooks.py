@@ -10,7 +10,8 @@ from listener.intake import Intake
 from listener.queue import Acceptance
 from listener.signatures import PATH
 from listener.web import bodies
-from listener.web.refusals import trace
+from listener.web.edge.refusals import OVER
+from listener.web.trace import trace
 
 
 class Hooks:
@@ -28,13 +29,15 @@ class Hooks:
 
     async def receive(self, request: web.Request) -> web.Response:
         """Take one delivery in, and answer once it is durable."""
-        hook = self._intake.hook(request.match_info["hook"])
+        hook = self._intake.hook(request.match_info["hook"], request.remote or "")
         secret = request.match_info.get("secret")
         if secret is not None and hook.scheme != PATH:
             raise HookNotFoundError(reason=f"the scheme {hook.scheme} has no secret in the path")
+        presented = (secret or "").encode("utf-8", "surrogateescape")
+        if request[OVER]:
+            self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
         body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
         trace().body = body
-        presented = (secret or "").encode("utf-8", "surrogateescape")
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
             return answer(await self._intake.receive(hook, delivery, request.remote or ""))

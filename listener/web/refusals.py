@@ -1,15 +1,15 @@
 """What is put on record of a request that is refused, and the header by which it can be looked up."""
 
 import hashlib
-from contextvars import ContextVar
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from listener.audit import Audit
 from listener.deliveries import Delivery, kept_headers, told
 from listener.errors import ListenerError
+from listener.web.edge.refusals import QUIET
 from listener.web.paths import HOOKS, shown_path
+from listener.web.trace import trace
 
 DELIVERY_ID = "X-Delivery-Id"
 
@@ -21,35 +21,13 @@ UNNAMED = "-"
 """Stands for the name of a hook where none can be told."""
 
 
-@dataclass(slots=True)
-class Trace:
-    """What has become known of a request so far."""
-
-    credential: str = ""
-    """The kind and name of the credential that it came with, if it is a known one."""
-    body: bytes | None = None
-    """That of a delivery, once it is read."""
-    refused: ListenerError | None = None
-    """Why it was refused, where its answer is not an error's but the page."""
-
-
-_TRACE: ContextVar[Trace] = ContextVar("trace")
-
-
-def begin() -> None:
-    """Forget what was known of the connection's request before."""
-    _TRACE.set(Trace())
-
-
-def trace() -> Trace:
-    """Return what is known of the request that is being answered, to be added to."""
-    return _TRACE.get()
-
-
 def record(audit: Audit, request: web.Request, error: ListenerError, status: int) -> str:
     """Put a refused request on record; return the id by which it is found there, empty if it is none."""
     delivery = request.path.startswith(HOOKS)
     if not (delivery or error.reason or status in REFUSING):
+        return ""
+    if QUIET in request:
+        audit.flooded()
         return ""
     known = trace()
     body = known.body if delivery else None

@@ -16,12 +16,14 @@ from listener.errors import (
     ForbiddenError,
     ListenerError,
     MethodNotAllowedError,
+    NoRoomError,
     NotFoundError,
     OnHoldError,
     RequestError,
     SignatureRejectedError,
     StoreUnavailableError,
     SyncError,
+    TooManyRefusalsError,
     UnauthorizedError,
     UnsupportedMediaError,
 )
@@ -37,6 +39,8 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
     OnHoldError: HTTPStatus.CONFLICT,
     BodyTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     UnsupportedMediaError: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    TooManyRefusalsError: HTTPStatus.TOO_MANY_REQUESTS,
+    NoRoomError: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestError: HTTPStatus.BAD_REQUEST,
     SyncError: HTTPStatus.BAD_GATEWAY,
     StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -45,9 +49,16 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
 """The status of an error is that of its nearest ancestor here."""
 
 RETRY_AFTER = "5"
-"""Seconds, told to a sender whose delivery could not be stored."""
+"""Seconds, told to a sender whose delivery could not be taken in."""
 
-CLOSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
+CLOSING = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    }
+)
 """With these answers the rest of the body is not read: the connection ends."""
 
 
@@ -62,6 +73,8 @@ def in_studios_words(error: ListenerError) -> web.Response:
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         # Who was known and denied got the same from Studio.
         status, message = HTTPStatus.UNAUTHORIZED, "Unauthorized"
+    elif status is HTTPStatus.TOO_MANY_REQUESTS:
+        message = status.phrase
     elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -69,7 +82,7 @@ def in_studios_words(error: ListenerError) -> web.Response:
         return _finished(web.json_response({"message": "Bad Request"}, status=HTTPStatus.BAD_REQUEST), status)
     else:
         status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
-    return _finished(web.json_response({"message": message}, status=status), status)
+    return _finished(web.json_response({"message": message}, status=status), status, again_in=error.again_in)
 
 
 def as_problem(error: ListenerError) -> web.Response:
@@ -84,16 +97,21 @@ def as_problem(error: ListenerError) -> web.Response:
     if isinstance(error, MethodNotAllowedError):
         response.headers["Allow"] = ", ".join(error.allowed)  # RFC 9110, 15.5.6
     challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
-    return _finished(response, status, challenge)
+    return _finished(response, status, challenge, error.again_in)
 
 
 def _finished(
-    response: web.Response, status: HTTPStatus, challenge: str = UnauthorizedError.challenge
+    response: web.Response,
+    status: HTTPStatus,
+    challenge: str = UnauthorizedError.challenge,
+    again_in: float | None = None,
 ) -> web.Response:
     if status is HTTPStatus.UNAUTHORIZED and challenge:
         response.headers["WWW-Authenticate"] = challenge
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = RETRY_AFTER
+    if status is HTTPStatus.TOO_MANY_REQUESTS:
+        response.headers["Retry-After"] = f"{again_in or 1:.0f}"
     if status in CLOSING:
         response.force_close()
     return response

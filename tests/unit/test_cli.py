@@ -174,7 +174,7 @@ def test_a_new_token_has_256_random_bits(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def asked(**given: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"url": None, "config": None, "token_file": None, **given})
+    return argparse.Namespace(**{"url": None, "config": None, "token_file": None, "ca": None, **given})
 
 
 @pytest.fixture(autouse=True)

@@ -137,7 +137,20 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     loaded = folder.load(valid())
-    assert loaded.server == config.ServerSettings("127.0.0.1", 8787, 55, 10, 30, 43200)
+    assert loaded.server == config.ServerSettings(
+        "127.0.0.1",
+        8787,
+        55,
+        10,
+        30,
+        43200,
+        tls=None,
+        trusted_proxies=(),
+        head_timeout=10,
+        connections=1000,
+        refusals=30,
+        unverified_bytes=256 << 20,
+    )
     assert (loaded.store, loaded.store_name) == (
         "sqlite:///var/lib/sync-staging/listener.db",
         "/var/lib/sync-staging/listener.db",
@@ -158,6 +171,19 @@ def test_a_duration_is_seconds_or_has_a_unit(folder: Folder, written: object, se
 OWN = {"scheme": "hmac", "secrets": ["file:forge-secret"], "site": "mysite", "hmac": {"header": "X-Sign"}}
 
 REFUSED = [
+    # the edge
+    (
+        "server",
+        {"tls": {"certificate": "c.pem"}},
+        "server.tls.key: is missing: the path of the certificate's",
+    ),
+    ("server", {"tls": {"certificate": "c", "key": "k"}}, "server.tls: can't be used: one of the files"),
+    ("server", {"trusted_proxies": ["0.0.0.0/0"]}, "server.trusted_proxies.0: is everybody"),
+    ("server", {"trusted_proxies": ["proxy"]}, "server.trusted_proxies.0: is no network; write one such as"),
+    ("server", {"unverified_bytes": 7}, "server.unverified_bytes: must be at least 134217728"),
+    ("server", {"refusals": 0}, "server.refusals: must be at least 1"),
+    ("hooks/forge/networks", ["192.0.2.1/24"], "hooks.forge.networks.0: is an address within a network"),
+    ("hooks/forge/networks", ["::ffff:10.0.0.0/104"], "hooks.forge.networks.0: is IPv4 inside IPv6"),
     # settings that there are not, and those that are missing
     ("hooks/forge/secret", "x", "hooks.forge.secret: is no setting; did you mean secrets? Known: branch"),
     (
@@ -582,3 +608,31 @@ def test_every_setting_of_a_hook_is_told_without_its_secret(folder: Folder) -> N
 def test_without_a_timestamp_the_body_alone_is_signed(folder: Folder) -> None:
     form = folder.load(changed("hooks/own", OWN)).hooks["own"].form
     assert form == Form("X-Sign", signed="{body}")
+
+
+def test_a_secret_in_clear_in_a_file_that_everybody_may_read_is_refused(folder: Folder) -> None:
+    tree = changed("hooks/forge/secrets/0", "in clear")
+    folder.load(tree)
+    folder.file.chmod(0o644)
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder.file, folder.environ)
+    told = caught.value.message
+    assert "hooks.forge.secrets.0: the secret stands in clear in a file that everybody may read" in told
+    assert f"run chmod 600 {folder.file}" in told
+    folder.file.chmod(0o640)
+    load(folder.file, folder.environ)
+
+
+@pytest.mark.parametrize(
+    ("server", "warned"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "trusted_proxies": ["10.0.0.1"]}, False),
+        ({"host": "127.0.0.1"}, False),
+    ],
+)
+def test_an_open_address_without_tls_and_proxy_is_a_warning(
+    folder: Folder, server: dict[str, Any], warned: bool
+) -> None:
+    told = [line for line in folder.load(changed("server", server)).warnings if "travel" in line]
+    assert bool(told) == warned

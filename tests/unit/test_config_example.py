@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from listener.config import describe, load, to_dict
 from listener.config.hooks import SELECTORS
-from listener.config.model import Document, Section
+from listener.config.model import Document
+from listener.config.shape import Section
 from listener.errors import ConfigurationError
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -93,7 +94,7 @@ def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
         model = Document.model_fields[section].annotation
         assert isinstance(model, type)
         rows = dict(re.findall(r"^\| `([a-z_]+)` \| [^|]+ \| `([^`]+)` \|", part, re.MULTILINE))
-        written = {key: int(value) if value.isdigit() else value for key, value in rows.items()}
+        written = {key: yaml.safe_load(value) for key, value in rows.items()}
         assert rows.keys() == model.model_fields.keys()
         assert model.model_validate(written) == model()
 

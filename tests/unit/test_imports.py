@@ -10,6 +10,7 @@ ROOT = Path(listener.__file__).parent
 FLOORS = (
     {
         "errors",
+        "networks",
         "sites",
         "signatures",
         "deliveries",

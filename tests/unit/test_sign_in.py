@@ -15,7 +15,7 @@ from listener.journal import Cleaner
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
 from listener.web.page import FORM, Page
-from listener.web.refusals import begin
+from listener.web.trace import begin
 
 
 @pytest.fixture

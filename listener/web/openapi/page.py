@@ -1,5 +1,6 @@
 """The page, and the sessions by which a browser is signed in."""
 
+from dataclasses import replace
 from http import HTTPStatus
 
 from listener.access import Role
@@ -24,6 +25,11 @@ class SignedIn(View):
     expires: Moment
 
 
+_FORM_AGAIN = tuple(
+    replace(answer, content={**answer.content, HTML: None})
+    for answer in problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+)
+"""To a form, the page is the answer."""
 _SEE_PAGE = Answer(HTTPStatus.SEE_OTHER, "To the page: the answer to a form.", {}, ("Location",))
 _FOREIGN = problems(HTTPStatus.FORBIDDEN)
 
@@ -48,13 +54,12 @@ OPERATIONS = (
             _SEE_PAGE,
             *problems(
                 HTTPStatus.BAD_REQUEST,
-                HTTPStatus.UNAUTHORIZED,
                 HTTPStatus.REQUEST_TIMEOUT,
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 *ANY_TIME,
             ),
-            *_FOREIGN,
+            *_FORM_AGAIN,
         ),
         body=SignIn,
         form=True,

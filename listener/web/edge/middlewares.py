@@ -1,0 +1,107 @@
+"""The edge around every request: whose it is, what it may take, and how often it may be refused."""
+
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from listener.errors import (
+    BadRequestError,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    CompressedBodyError,
+    HookNotFoundError,
+    SignatureRejectedError,
+    TooManyRefusalsError,
+    UnauthorizedError,
+)
+from listener.journal import Log
+from listener.web.edge.connection import House
+from listener.web.edge.crowd import Crowd
+from listener.web.edge.door import Door
+from listener.web.edge.limits import Limits, Seldom
+from listener.web.edge.proxies import client_of
+from listener.web.edge.refusals import OVER, QUIET, Refusals
+from listener.web.edge.room import LEASE, Lease, Room
+from listener.web.trace import trace
+
+MISLED = web.RequestKey("misled", BadRequestError)
+"""Where a request has what its proxy got wrong."""
+
+STRANGERS = (
+    UnauthorizedError,
+    SignatureRejectedError,
+    HookNotFoundError,
+    BodyTooLargeError,
+    BodyTooSlowError,
+    CompressedBodyError,
+)
+"""The refusals of who has not shown who they are. What a known caller gets wrong is not counted; a path that
+no route has is, whoever asks."""
+
+
+class Edge:
+    """What stands between the door and the routes."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float], log: Log) -> None:
+        self.limits = limits
+        self.seldom = Seldom(log, clock)
+        self.refusals = Refusals(limits.refusals, clock)
+        self.room = Room(limits.unverified_bytes)
+        self.crowd = Crowd(limits.connections)
+
+    def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Door:
+        """Return the door of a server, which answers whoever passes it."""
+        house = House(server, self.crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
+        return Door(house, self.limits, tls)
+
+    def outer(self) -> Middleware:
+        """Return what goes before everything: who the client is, and the room for its body."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                client = client_of(request, self.limits.trusted)
+            except BadRequestError as error:
+                request[MISLED] = error
+            else:
+                if (client.remote, client.scheme) != (request.remote, request.scheme):
+                    request = request.clone(remote=client.remote, scheme=client.scheme)
+            lease = request[LEASE] = Lease(self.room, request.remote)
+            request[OVER] = self.refusals.over(request.remote)
+            try:
+                return await handler(request)
+            finally:
+                lease.end()
+
+        return middleware
+
+    def inner(self) -> Middleware:
+        """Return what goes before the routes: it counts refusals, and says 429 when there were too many."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if MISLED in request:
+                raise request[MISLED]
+            try:
+                response = await handler(request)
+            except (*STRANGERS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+                self._count(request, error)
+                raise
+            if (refused := trace().refused) is not None:
+                self._count(request, refused)
+            return response
+
+        return middleware
+
+    def _count(self, request: web.Request, error: Exception) -> None:
+        """Count a refusal; raise `TooManyRefusalsError` instead where there were too many."""
+        client = request.remote or ""
+        self.refusals.count(client)
+        if not request[OVER]:
+            return
+        request[QUIET] = True
+        again_in = self.refusals.again_in(client)
+        self.seldom.tell("refused too often", client, client=client, again_in=again_in)
+        raise TooManyRefusalsError(again_in=again_in) from error

@@ -1,0 +1,64 @@
+"""Who the client is, where proxies stand in front: `X-Forwarded-For`, from those that are trusted alone.
+
+The header is a list to which each proxy adds, on the right, whom it has spoken to: the first address from the
+right that is no trusted proxy's is the client, and what stands left of it is only what the client says.
+`Forwarded` (RFC 7239) is not read: most proxies pass on what the client has put there.
+"""
+
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from listener.errors import BadRequestError
+from listener.networks import Address, Network, address_of, within
+
+FOR = "X-Forwarded-For"
+PROTO = "X-Forwarded-Proto"
+
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
+"""Some proxies add the client's port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request comes from."""
+
+    remote: str
+    scheme: str
+
+
+def client_of(request: web.Request, trusted: tuple[Network, ...]) -> Client:
+    """Return the client of a request; raise `BadRequestError` where a trusted proxy names what is none."""
+    peer = address_of(request.remote or "")
+    remote, scheme = (str(peer) if peer else request.remote or ""), request.scheme
+    if not within(remote, trusted):
+        return Client(remote, scheme)
+    for said in reversed(_listed(request, FOR)):
+        address = _address(said)
+        if address is None:
+            raise BadRequestError(f"{FOR} has what is no address where a trusted proxy writes the client's.")
+        remote = str(address)
+        if not within(remote, trusted):
+            break
+    return Client(remote, _scheme(request, scheme))
+
+
+def _scheme(request: web.Request, own: str) -> str:
+    said = _listed(request, PROTO)
+    if not said:
+        return own
+    if said[-1].lower() not in {"http", "https"}:
+        raise BadRequestError(f"{PROTO} is neither http nor https.")
+    return said[-1].lower()
+
+
+def _listed(request: web.Request, name: str) -> list[str]:
+    """Return the members of a header that is a list, however many lines it stands on."""
+    members = ",".join(request.headers.getall(name, [])).split(",")
+    return [member.strip() for member in members if member.strip()]
+
+
+def _address(said: str) -> Address | None:
+    match = _WITH_PORT.fullmatch(said)
+    return address_of((match[1] or match[2]) if match else said)

@@ -1,0 +1,294 @@
+"""The edge over HTTP: who the client is, who is refused how often, and what is read of whom."""
+
+import asyncio
+import json
+
+import pytest
+
+from listener.web.edge import connection
+from tests.e2e.conftest import Start
+from tests.listening import SYNC_STAGING, Client, push, signed
+from tests.strangers import answers, connections, delivered, delivery, head, loopback
+
+LOOPBACK = {"host": "127.0.0.1", "port": 0, "drain": 5}
+
+Logged = pytest.CaptureFixture[str]
+
+
+def port_of(listener: Client) -> int:
+    return int(listener.url.rpartition(":")[2])
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def with_headers(*headers: str) -> bytes:
+    """A delivery to a hook that there is not, with these headers."""
+    return head("/hooks/none", "Content-Length: 0", *headers)
+
+
+def client_in(logged: str) -> str:
+    """The client of the last request that was logged."""
+    return next(
+        part.removeprefix("client=")
+        for line in reversed(logged.splitlines())
+        if " request " in line
+        for part in line.split()
+        if part.startswith("client=")
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        ([], "127.0.0.1"),
+        (["X-Forwarded-For: 192.0.2.7"], "192.0.2.7"),
+        (["X-Forwarded-For: 198.51.100.9, 192.0.2.7"], "192.0.2.7"),
+        (["X-Forwarded-For: 198.51.100.9", "X-Forwarded-For: 192.0.2.7, 10.1.2.3"], "192.0.2.7"),
+        (["X-Forwarded-For: nonsense, 192.0.2.7"], "192.0.2.7"),
+        (["X-Forwarded-For: 192.0.2.7:4711"], "192.0.2.7"),
+        (["X-Forwarded-For: [2001:db8::7]:4711"], "2001:db8::7"),
+        (["X-Forwarded-For: ::ffff:192.0.2.7"], "192.0.2.7"),
+        (["X-Forwarded-For: 10.9.9.9, 10.1.2.3"], "10.9.9.9"),
+        (["Forwarded: for=192.0.2.7"], "127.0.0.1"),
+    ],
+)
+async def test_behind_a_trusted_proxy_the_client_is_the_last_one_that_is_none(
+    listening: Start, headers: list[str], client: str, capsys: Logged
+) -> None:
+    trusted = ["127.0.0.1", "10.0.0.0/8"]
+    async with listening(server={**LOOPBACK, "trusted_proxies": trusted}) as listener:
+        assert status_of(await answers(port_of(listener), with_headers(*headers))) == 404
+    assert client_in(capsys.readouterr().out) == client
+
+
+async def test_nobody_else_is_believed_about_whose_a_request_is(listening: Start, capsys: Logged) -> None:
+    async with listening(server={**LOOPBACK, "trusted_proxies": ["10.0.0.0/8"]}) as listener:
+        await answers(port_of(listener), with_headers("X-Forwarded-For: 192.0.2.7"))
+    assert client_in(capsys.readouterr().out) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For: unknown", "X-Forwarded-For: 1.2.3", "X-Forwarded-Proto: gopher"]
+)
+async def test_what_is_no_address_where_a_proxy_writes_the_clients_is_refused(
+    listening: Start, header: str
+) -> None:
+    async with listening(server={**LOOPBACK, "trusted_proxies": ["127.0.0.1"]}) as listener:
+        port = port_of(listener)
+        assert status_of(await answers(port, with_headers(header))) == 400
+        assert await delivered(port, "d-1")
+
+
+async def test_a_hook_with_networks_does_not_exist_for_anybody_else(listening: Start, capsys: Logged) -> None:
+    forge = {"scheme": "github", "secrets": ["secret"], "repositories": {"acme/mysite": "mysite"}}
+    hooks = {"forge": {**forge, "networks": ["127.0.0.2", "2001:db8::/32"]}}
+    async with listening(server=LOOPBACK, hooks=hooks) as listener:
+        port = port_of(listener)
+        good = delivery("d-1", secret="secret")
+        refused = await answers(port, good, "127.0.0.3")
+        unknown = await answers(port, good.replace(b"/hooks/forge", b"/hooks/gorge"), "127.0.0.3")
+        assert status_of(refused) == 404
+        assert without_date(refused) == without_date(unknown)
+        assert "the address lies in none of the hook's networks" in capsys.readouterr().out
+        assert status_of(await answers(port, good, "127.0.0.2")) == 202
+
+
+def without_date(answer: bytes) -> list[bytes]:
+    return [line for line in answer.splitlines() if not line.startswith(b"Date:")]
+
+
+async def refused_until_429(port: int, sent: bytes, source: str = "127.0.0.1") -> bytes:
+    """The first answer that says 429; before it come as many refusals as are allowed."""
+    for _ in range(3):
+        assert status_of(await answers(port, sent, source)) in {400, 401, 404}
+    return await answers(port, sent, source)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head("/hooks/none", "Content-Length: 0"),
+        head("/hooks/forge", "Content-Length: 0"),
+        delivery("d-1", secret="wrong"),
+        head("/nowhere", method="GET"),
+        head("/api/v1/runs", method="GET"),
+        head("/api/v1/runs", "Authorization: Bearer wrong", method="GET"),
+        head(SYNC_STAGING, "Content-Length: 2") + b"{}",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 32 + b"\r\n\r\n",
+    ],
+    ids=["no-hook", "unsigned", "badly-signed", "no-route", "no-token", "bad-token", "crafter", "no-http"],
+)
+async def test_who_is_refused_too_often_is_told_to_wait_and_good_requests_still_pass(
+    listening: Start, sent: bytes
+) -> None:
+    async with listening(server={**LOOPBACK, "refusals": 3}) as listener:
+        port = port_of(listener)
+        answer = await refused_until_429(port, sent)
+        if sent[0] != 0x16:  # what is no HTTP gets no other answer, and counts
+            assert status_of(answer) == 429
+            assert b"\r\nRetry-After: 20\r\n" in answer
+            assert b"Too Many Requests" in answer
+        assert status_of(await answers(port, head("/nowhere", method="GET"))) == 429
+        assert status_of(await answers(port, head("/nowhere", method="GET"), "127.0.0.2")) == 404
+        assert await delivered(port, "d-2")
+        assert (await listener.call("GET", "/api/v1/runs"))[0] == 200
+        assert (await listener.call("GET", "/api/v1/runs/none"))[0] == 404
+        assert (await listener.call("GET", "/readyz", token=None))[0] == 200
+
+
+async def test_a_large_delivery_that_is_good_passes_among_refused_ones(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "refusals": 3}) as listener:
+        port = port_of(listener)
+        await refused_until_429(port, delivery("d-1", secret="wrong"))
+        large = push(ref="refs/heads/other", filler="x" * (20 << 20))
+        assert status_of(await answers(port, delivery("d-2", large))) == 200
+
+
+async def test_who_was_refused_too_often_is_not_read_when_its_headers_suffice(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "refusals": 3}) as listener:
+        port = port_of(listener)
+        await refused_until_429(port, head("/hooks/none", "Content-Length: 0"))
+        sent = head("/hooks/forge", "Content-Length: 1000000", "X-Hub-Signature-256: sha256=short")
+        async with connections(port, ["127.0.0.1"]) as [(reader, writer)]:
+            writer.write(sent)
+            assert (await reader.readline()).startswith(b"HTTP/1.1 429")
+
+
+async def test_a_known_caller_gets_things_wrong_as_often_as_it_likes(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "refusals": 3}) as listener:
+        for _ in range(10):
+            assert (await listener.call("GET", "/api/v1/runs/none"))[0] == 404
+            assert (await listener.sync(environment="nothing"))[0] == 404
+        malformed = b'{"ref": 7}'
+        for number in range(10):
+            status, _, _ = await listener.call(
+                "POST", "/hooks/forge", token=None, data=malformed, headers=signed(malformed, f"d-{number}")
+            )
+            assert status == 400
+
+
+async def test_refused_requests_beyond_the_limit_write_one_line(listening: Start, capsys: Logged) -> None:
+    async with listening(server={**LOOPBACK, "refusals": 3}) as listener:
+        port = port_of(listener)
+        for _ in range(50):
+            await answers(port, delivery("d-1", secret="wrong"))
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" refused too often " in line for line in lines) == 1
+    assert sum(" delivery refused " in line for line in lines) == 3
+    assert sum(" request " in line for line in lines) == 3
+
+
+async def test_clients_behind_a_trusted_proxy_are_counted_one_by_one(listening: Start) -> None:
+    server = {**LOOPBACK, "refusals": 3, "trusted_proxies": ["127.0.0.1"]}
+    async with listening(server=server) as listener:
+        port = port_of(listener)
+        mine, other = (with_headers(f"X-Forwarded-For: 192.0.2.{number}") for number in (7, 8))
+        assert status_of(await refused_until_429(port, mine)) == 429
+        assert status_of(await answers(port, other)) == 404
+
+
+async def test_a_head_that_does_not_become_whole_ends_the_connection(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "head_timeout": 0.3}) as listener:
+        port = port_of(listener)
+        async with connections(port, ["127.0.0.1"] * 3) as [silent, begun, again]:
+            begun[1].write(b"POST /hooks/forge HTTP/1.1\r\nHost: x\r\nX-A: ")
+            again[1].write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await again[0].readline()).startswith(b"HTTP/1.1 200")
+            assert b"ok" in await again[0].readuntil(b"}")
+            again[1].write(b"GET /healthz HT")
+            async with asyncio.timeout(10):
+                assert all([await cut(reader) for reader, _ in (silent, begun, again)])
+
+
+async def cut(reader: asyncio.StreamReader) -> bool:
+    """Wait until a connection ends; whether that was without an answer."""
+    try:
+        return not await reader.read()
+    except ConnectionError:
+        return True
+
+
+async def test_an_idle_connection_is_kept_for_its_next_request(listening: Start) -> None:
+    server = {**LOOPBACK, "head_timeout": 0.2}
+    async with (
+        listening(server=server) as listener,
+        connections(port_of(listener), ["127.0.0.1"] * 2) as [(reader, writer), (silent, _)],
+    ):
+        for _ in range(2):
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b"}")
+            # One that never asked is ended by then.
+            assert await cut(silent)
+
+
+async def test_a_client_that_asks_on_and_on_and_never_reads_is_cut_off(
+    listening: Start, monkeypatch: pytest.MonkeyPatch, capsys: Logged
+) -> None:
+    monkeypatch.setattr(connection, "SLOWEST", 0.3)
+    async with (
+        listening(server=LOOPBACK) as listener,
+        connections(port_of(listener), ["127.0.0.1"]) as [(_, writer)],
+        asyncio.timeout(20),
+    ):
+        with pytest.raises(ConnectionError):
+            await asking_on(writer)
+    assert "a reader that does not read" in capsys.readouterr().out
+
+
+async def asking_on(writer: asyncio.StreamWriter) -> None:
+    """Send requests until the connection ends."""
+    while True:
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 500)
+        await writer.drain()
+
+
+async def test_bodies_wait_for_room_and_are_told_when_there_is_none(
+    listening: Start,
+) -> None:
+    server = {**LOOPBACK, "unverified_bytes": 128 << 20, "body_timeout": 1}
+    async with listening(server=server) as listener:
+        port = port_of(listener)
+        large = b"x" * (20 << 20)
+        sent = head("/hooks/forge", f"Content-Length: {len(large)}")
+        async with connections(port, ["127.0.0.1"] * 2) as [first, second]:
+            first[1].write(sent + large[:-1])
+            second[1].write(sent + large[:-1])
+            reading = (reader.readuntil(b"\r\n\r\n") for reader, _ in (first, second))
+            ends = await asyncio.gather(*reading)
+            said = sorted(ends, key=status_of)
+            assert [status_of(answer) for answer in said] == [408, 503]
+            assert b"\r\nRetry-After: 5\r\n" in said[1]
+        assert await delivered(port, "d-1")
+
+
+async def test_connections_beyond_a_clients_share_end_its_own_and_nobody_elses(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "connections": 16}) as listener:
+        port = port_of(listener)
+        async with connections(port, ["127.0.0.2", *["127.0.0.3"] * 40]) as [(reading, other), *mine]:
+            async with asyncio.timeout(10):
+                assert all([await cut(reader) for reader, _ in mine[:36]])
+            other.write(head("/healthz", method="GET"))
+            assert (await reading.readline()).startswith(b"HTTP/1.1 200")
+            assert await delivered(port, "d-1", "127.0.0.4")
+            assert await delivered(port, "d-2", "127.0.0.3")
+
+
+async def test_a_listener_full_of_silent_connections_makes_room_for_who_asks(listening: Start) -> None:
+    async with listening(server={**LOOPBACK, "connections": 16}) as listener:
+        port = port_of(listener)
+        async with connections(port, [loopback(number) for number in range(64)]):
+            assert await delivered(port, "d-1")
+
+
+async def test_tls_on_a_plain_port_is_told_as_such_without_a_trace(listening: Start, capsys: Logged) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 2
+    async with listening(server=LOOPBACK) as listener:
+        answer = await answers(port_of(listener), hello)
+        assert status_of(answer) == 400
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "bad-request"
+    said = capsys.readouterr()
+    assert "TLS, and this port speaks plain HTTP" in said.out
+    assert "Traceback" not in said.out + said.err

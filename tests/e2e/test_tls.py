@@ -1,0 +1,199 @@
+"""TLS of the listener's own: what it shows, how a renewed certificate is taken up, and what is refused."""
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from listener import config
+from listener.errors import ConfigurationError
+from listener.system import System
+from listener.web.edge import tls
+from tests.e2e.cli.shell import Shell
+from tests.strangers import certificate, head
+
+Write = Callable[..., Path]
+
+
+@asynccontextmanager
+async def speaking(configured: Write, pair: dict[str, str]) -> AsyncIterator[tuple[int, Path]]:
+    """A listener with this pair: its port, and its configuration."""
+    file = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5, "tls": pair})
+    async with System(config.load(file)) as system:
+        await system.listen()
+        yield system.port, file
+
+
+async def shown(port: int, version: ssl.TLSVersion | None = None) -> x509.Certificate:
+    """The certificate that a client is shown."""
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    if version is not None:
+        trusting.maximum_version = version
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    await writer.wait_closed()
+    return x509.load_der_x509_certificate(der)
+
+
+def written(pair: dict[str, str]) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(Path(pair["certificate"]).read_bytes())
+
+
+async def test_a_client_that_trusts_the_certificate_is_answered(configured: Write, tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        trusting = ssl.create_default_context(cafile=pair["certificate"])
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trusting, server_hostname="localhost"
+        )
+        writer.write(head("/healthz", method="GET"))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_a_renewed_certificate_is_shown_without_a_restart(
+    configured: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "LOOK", 0.02)
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        first = written(pair)
+        assert await shown(port) == first
+        certificate(tmp_path)
+        assert written(pair) != first
+        async with asyncio.timeout(10):
+            while await shown(port) != written(pair):
+                await asyncio.sleep(0.02)
+        assert await shown(port, ssl.TLSVersion.TLSv1_2) == written(pair)
+
+
+async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
+    configured: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tls, "LOOK", 0.02)
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        first = written(pair)
+        other = tmp_path / "other"
+        other.mkdir()
+        shutil.copy(certificate(other)["certificate"], pair["certificate"])
+        told = ""
+        async with asyncio.timeout(10):
+            while "the key is not that of the certificate" not in told:
+                await asyncio.sleep(0.02)
+                told += capsys.readouterr().out
+        assert "remedy='name the key that it was made with'" in told
+        assert await shown(port) == first
+        shutil.copy(str(other / "key.pem"), pair["key"])
+        async with asyncio.timeout(10):
+            while await shown(port) != written(pair):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_version_before_1_2_is_not_spoken(configured: Write, tmp_path: Path) -> None:
+    async with speaking(configured, certificate(tmp_path)) as (port, _):
+        with (
+            pytest.warns(DeprecationWarning, match="TLSv1_1"),
+            pytest.raises((ssl.SSLError, ConnectionError)),
+        ):
+            await shown(port, ssl.TLSVersion.TLSv1_1)
+
+
+async def test_plain_http_on_a_port_with_tls_is_told_as_such_without_a_trace(
+    configured: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with speaking(configured, certificate(tmp_path)) as (port, _):
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head("/healthz", method="GET"))
+            assert not (await reader.read()).startswith(b"HTTP/1.1 200")
+            writer.close()
+    said = capsys.readouterr()
+    assert said.out.count("plain HTTP, and this port speaks TLS") == 1
+    assert "Traceback" not in said.out + said.err
+
+
+async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Write, tmp_path: Path) -> None:
+    server = {"host": "127.0.0.1", "port": 0, "drain": 5, "head_timeout": 0.2, "tls": certificate(tmp_path)}
+    async with System(config.load(configured(server=server))) as system:
+        await system.listen()
+        reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+        while len(system.edge.crowd):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("days", "level"), [(90, "info"), (13, "warning"), (-1, "warning")])
+async def test_the_log_tells_until_when_the_certificate_is_good(
+    configured: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str], days: float, level: str
+) -> None:
+    async with speaking(configured, certificate(tmp_path, days=days + 0.5)):
+        pass
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "] certificate " in line]
+    assert f"[{level:9}]" in line
+    assert f"days={days}" in line
+
+
+async def test_the_commands_know_the_listener_by_the_configured_certificate(
+    configured: Write, tmp_path: Path
+) -> None:
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, file):
+        file.write_text(file.read_text().replace("port: 0", f"port: {port}", 1))
+        shell = Shell(file)
+        assert (await shell("runs", "list", "--json")).status == 0
+        sent = await shell("hook", "send", "forge", "--ping")
+        assert (sent.status, sent.out.split()[0]) == (0, "200")
+        named = ("--url", f"https://localhost:{port}")
+        assert "certificate" in (await shell("runs", "list", *named)).err.lower()
+        assert (await shell("runs", "list", "--json", *named, "--ca", pair["certificate"])).status == 0
+        shell.environ["SYNC_STAGING_CA"] = pair["certificate"]
+        assert (await shell("runs", "list", "--json", *named)).status == 0
+        shell.environ["SYNC_STAGING_CA"] = str(tmp_path / "missing.pem")
+        assert "can't be read" in (await shell("runs", "list", *named)).err
+        del shell.environ["SYNC_STAGING_CA"]
+        certificate(tmp_path)
+        assert (await shell("runs", "list")).status == 2
+
+
+def refusal(configured: Write, pair: dict[str, str]) -> str:
+    """What is said of a configuration with this pair."""
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(configured(server={"tls": pair}))
+    return caught.value.message
+
+
+def test_a_key_that_others_may_read_is_refused(configured: Write, tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    Path(pair["key"]).chmod(0o640)
+    assert f"run chmod 600 {pair['key']}" in refusal(configured, pair)
+
+
+def test_a_pair_that_does_not_fit_is_refused(configured: Write, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    pair = {**certificate(tmp_path), "key": certificate(tmp_path / "other")["key"]}
+    assert "server.tls: can't be used: the key is not that of the certificate" in refusal(configured, pair)
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+    configured: Write, tmp_path: Path
+) -> None:
+    pair = certificate(tmp_path, password=b"secret")
+    assert "the key wants a password; write it without one" in refusal(configured, pair)
+
+
+def test_files_that_are_missing_or_no_pem_are_refused(configured: Write, tmp_path: Path) -> None:
+    pair = certificate(tmp_path)
+    missing = {**pair, "key": str(tmp_path / "missing.pem")}
+    assert "one of the files can't be read" in refusal(configured, missing)
+    Path(pair["certificate"]).write_text("no certificate")
+    assert "write a certificate and its key as PEM" in refusal(configured, pair)
