@@ -142,7 +142,7 @@ async def test_every_way_of_refusing_a_delivery_is_told_with_its_reason(listener
     assert await sent("/hooks/forge", push(), **packed) == (415, "Compressed bodies are not read.", "")
     assert (await sent("/hooks/forge", push()))[:2] == (401, "X-Hub-Signature-256 is missing")
     status, _, answered = await listener.call("GET", "/hooks/forge", token=None)
-    assert (status, (await looked_up(listener, answered))["request"]) == (404, "GET /hooks/forge")
+    assert (status, (await looked_up(listener, answered))["request"]) == (405, "GET /hooks/forge")
 
 
 async def test_a_secret_in_a_path_is_on_no_record(listening: Start) -> None:

@@ -87,7 +87,7 @@ async def test_the_listener_answers_as_it_is_described(
     if importlib.util.find_spec("schemathesis") is None:
         unavailable("schemathesis")
     token, known = CALLERS[caller]
-    path = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5, "wait": 1})
+    path = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5, "wait": 1, "refusals": 10**6})
     async with System(config.load(path)) as system:
         await system.listen()
         url = f"http://127.0.0.1:{system.port}"
