@@ -1,8 +1,9 @@
 """A repository on a host: what the port asks for, said in the dialogue's words and read back."""
 
+import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from listener.errors import RemoteStepError, SyncError
@@ -102,10 +103,17 @@ async def survey(
     answers = re.findall(rf"(.*?)\n{separator} (\d+)\n", text, re.DOTALL)
     if len(answers) != len(legs):
         raise RemoteStepError("the host's reply is not whole")
-    return [
-        read_observation(leg, said) if status == "0" else refusal(Reply(int(status), said, ""))
-        for leg, (said, status) in zip(legs, answers, strict=True)
-    ]
+    return [_surveyed(leg, said, int(status)) for leg, (said, status) in zip(legs, answers, strict=True)]
+
+
+def _surveyed(leg: Leg, said: str, status: int) -> Observation | SyncError:
+    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
+    if status != 0:
+        return refusal(Reply(status, said, ""))
+    try:
+        return read_observation(leg, said)
+    except RemoteStepError as error:
+        return error
 
 
 def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> tuple[str, ...]:
@@ -128,6 +136,15 @@ def _live(leg: Leg) -> str:
     return leg.live if leg.own else ""
 
 
+@contextlib.contextmanager
+def _told_whole() -> Iterator[None]:
+    """Turn what reading raises where a reply is not as our script makes it into `RemoteStepError`."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:
+        raise RemoteStepError("the host's reply is not whole") from error
+
+
 @dataclass(slots=True)
 class _Seen:
     """The part of a reply that tells HEAD, the locks and the branches."""
@@ -137,6 +154,7 @@ class _Seen:
     branches: dict[str, Branch]
 
 
+@_told_whole()
 def read_observation(leg: Leg, text: str) -> Observation:
     """Return what `ss_observe` told; raise `RemoteStepError` for what it can't have told."""
     facts, found, rest = text.partition("\nhead ")
@@ -145,7 +163,7 @@ def read_observation(leg: Leg, text: str) -> Observation:
         raise RemoteStepError("the host's reply is not whole")
     fingerprint = f"head {fingerprint}"
     seen = _read_seen(fingerprint)
-    target = re.match(r"target (\w+) (\w+)\n", findings)
+    target = re.match(r"target (\S+) (\S+)\n", findings)
     values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
     touched = [_moment(line[8:]) for line in facts.split("\n") if line.startswith("touched ")]
     return Observation(
@@ -160,7 +178,7 @@ def read_observation(leg: Leg, text: str) -> Observation:
         index_lock="index.lock" in seen.marks,
         head_lock="HEAD.lock" in seen.marks,
         ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
-        target=Branch(*target.groups()) if target else None,
+        target=Branch(*map(_object_id, target.groups())) if target else None,
         drift=_read_drift(findings),
         fingerprint=fingerprint,
     )
@@ -171,6 +189,7 @@ def _moment(text: str) -> float:
     return float(text) if "." in text else float(text) + 1
 
 
+@_told_whole()
 def read_applied(leg: Leg, text: str, backup: str) -> Applied:
     """Return what `ss_apply` told."""
     said, found, rest = text.partition("new ")
@@ -204,12 +223,21 @@ def _read_seen(text: str) -> _Seen:
 
 
 def _read_branch(line: str) -> tuple[str, Branch]:
-    try:
-        ref, commit, tree, target, email, worktree = line.split("\t", 5)
-    except ValueError as error:
-        raise RemoteStepError("the host's reply is not whole") from error
+    ref, commit, tree, target, email, worktree = line.split("\t", 5)
     name = ref.removeprefix("refs/heads/")
-    return name, Branch(commit, tree, target, worktree, email.strip("<>"))
+    # A branch that names no commit, which git lets pass, has no tree.
+    known = _object_id(commit), _object_id(tree) if tree else ""
+    return name, Branch(*known, target, worktree, email.strip("<>"))
+
+
+_OBJECT_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+
+
+def _object_id(text: str) -> str:
+    """Return an object's id. It goes on to git's command line here, where other text might be an option."""
+    if not _OBJECT_ID.fullmatch(text):
+        raise ValueError("no object id")
+    return text
 
 
 def _read_drift(findings: str) -> Drift:

@@ -30,6 +30,12 @@ SCRIPT = files("listener.ssh").joinpath("remote.sh").read_bytes()
 REPLY_LIMIT = 16 << 20
 """Bytes of one reply, both streams together, beyond which it is not read on."""
 
+STATUS_MOST = 16
+"""Bytes of the line that ends a reply, behind its token."""
+
+MESSAGE_MOST = 500
+"""Characters of what a host says that an error repeats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -72,24 +78,30 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         stream = self.err if datatype == asyncssh.EXTENDED_DATA_STDERR else self.out
         searched = max(0, len(stream) - len(self._token))
         stream += data
-        if self._reply is None or self._reply.done():
-            return
-        if self._token in stream[searched:]:
-            self._closed.add(id(stream))
-        if len(self._closed) == len((self.out, self.err)):
-            self._complete(self._reply)
-        elif len(self.out) + len(self.err) > REPLY_LIMIT:
-            self._overflow(self._reply)
+        # What comes while nothing is asked is as bounded: a host that goes on talking fills no memory.
+        if len(self.out) + len(self.err) > REPLY_LIMIT:
+            self._refuse(f"the host's reply is over {REPLY_LIMIT >> 20} MiB")
+        elif self._reply is not None and not self._reply.done():
+            if self._token in stream[searched:]:
+                self._closed.add(id(stream))
+            if len(self._closed) == len((self.out, self.err)):
+                self._complete(self._reply)
 
     def _complete(self, reply: "asyncio.Future[Reply]") -> None:
         out, _, status = self.out.partition(self._token + b" ")
         err, _, _ = self.err.partition(self._token)
-        if status.endswith(b"\n"):
+        if re.fullmatch(rb"[0-9]{1,3}\n", status):
             reply.set_result(Reply(int(status), _text(out), _text(err)))
+        elif status.endswith(b"\n") or len(status) > STATUS_MOST:
+            self._refuse("the host's reply does not end as our script ends it")
 
-    def _overflow(self, reply: "asyncio.Future[Reply]") -> None:
+    def _refuse(self, why: str) -> None:
+        """Read no further: the shell is none of ours, or no longer."""
         self.ended = True
-        reply.set_exception(RemoteStepError(f"the host's reply is over {REPLY_LIMIT >> 20} MiB"))
+        self.out.clear()
+        self.err.clear()
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(RemoteStepError(why))
         if self._channel is not None:
             self._channel.abort()
 
@@ -105,6 +117,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if self._reply is not None and not self._reply.done():
             said = (_text(self.err) or _text(self.out)).strip()[-300:]
             self._reply.set_exception(ConnectionLostError(said or "The shell on the host has ended."))
+
+
+_GROUP = re.compile(r"[1-9][0-9]{0,9}")
 
 
 class Shell:
@@ -143,9 +158,9 @@ class Shell:
                 raise
             raise ShellUnavailableError(f"The account does not run sh: {error.message}") from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
-        if reply.status != 0 or len(hello) != 2:  # noqa: PLR2004 (the group and git's version)
+        if reply.status != 0 or len(hello) != 2 or not _GROUP.fullmatch(hello[0]):  # noqa: PLR2004 (it and git's version)
             raise refusal(reply)
-        self.group, self.git = int(hello[0]), hello[1].strip()
+        self.group, self.git = int(hello[0]), hello[1].strip()[:MESSAGE_MOST]
 
     @property
     def usable(self) -> bool:
@@ -196,16 +211,16 @@ def _abandoned(
 
 
 def refusal(reply: Reply) -> SyncError:
-    """Return the error that a failed reply stands for."""
-    said = reply.err.strip()
+    """Return the error that a failed reply stands for, in few of its words."""
+    said = reply.err.strip()[-MESSAGE_MOST:]
     found = re.search(r"^error ([a-z-]+) (.*)\Z", reply.out.strip(), re.DOTALL | re.MULTILINE)
     if found is None:
-        return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
-    code, text = found.groups()
+        return RemoteStepError(f"a step failed with status {reply.status}: {said}")
+    code, text = found[1], found[2][:MESSAGE_MOST]
     error = _REFUSALS.get(code, RemoteStepError)
     if error is RemoteStepError:
         error = cause_of(said) or error
-    return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+    return error(f"{text}: {said}" if said and not error.permanent else text)
 
 
 def cause_of(said: str) -> type[RemoteStepError] | None:
