@@ -1,16 +1,21 @@
 """The way in: a delivery is verified, read and selected; what it asks for is accepted once it is durable."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from listener import deliveries, signatures
-from listener.deliveries import Delivery, Hook
+from listener.deliveries import Delivery, Facts, Hook
 from listener.errors import HookNotFoundError, RequestError, SignatureRejectedError
 from listener.journal import Log
 from listener.queue import Acceptance, Hold, Reception, RunStore
 from listener.runs import Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
+
+
+LARGE = 256 << 10
+"""Bytes from which a body is read apart: it may take a second, in which others are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Intake:
         self._hooks = hooks
         self._clock = clock
         self._log = log
+        self._reading = asyncio.Lock()
+        """One large body is read at a time, for the memory that it takes."""
 
     def hook(self, name: str) -> Hook:
         """Return the hook of that name, or raise `HookNotFoundError`."""
@@ -84,7 +91,7 @@ class Intake:
         return verdict.secret
 
     async def _receive(self, hook: Hook, delivery: Delivery) -> Acceptance:
-        facts = deliveries.read(hook, delivery)
+        facts = await self._facts(hook, delivery)
         selected = deliveries.select(facts, hook, self._sites)
         now = self._clock()
         ignored = selected.reason if isinstance(selected, deliveries.Ignored) else ""
@@ -102,6 +109,12 @@ class Intake:
         )
         triggers = [self._settled(each, Origin.HOOK, hook.name, now) for each in environments]
         return await self._store.accept(triggers, reception, now)
+
+    async def _facts(self, hook: Hook, delivery: Delivery) -> Facts:
+        if len(delivery.body) < LARGE:
+            return deliveries.read(hook, delivery)
+        async with self._reading:
+            return await asyncio.to_thread(deliveries.read, hook, delivery)
 
     async def release(self, environment: Environment, actor: str) -> tuple[Hold | None, Run | None]:
         """Let an environment go; return the hold that was, and the run by which it catches up."""
