@@ -13,7 +13,6 @@ from listener.queue import Acceptance, Hold, Reception, RunStore
 from listener.runs import Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 
-
 LARGE = 256 << 10
 """Bytes from which a body is read apart: it may take a second, in which others are answered."""
 

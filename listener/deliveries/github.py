@@ -61,7 +61,9 @@ def _github_json(delivery: Delivery) -> bytes:
     if found != FORM:
         raise unread(found)
     if delivery.body.count(b"%") > ESCAPES_MOST:
-        raise MalformedDeliveryError("The form is too long to be read: choose application/json at the sender.")
+        raise MalformedDeliveryError(
+            "The form is too long to be read: choose application/json at the sender."
+        )
     try:
         text = delivery.body.decode("ascii")
         form = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)

@@ -19,7 +19,7 @@ DIGITS_MOST = 64
 """How long a payload's numbers may be."""
 
 VALUES_MOST = 1_000_000
-"""How many values, about, a payload may have: small ones take many times the room that they took on the way."""
+"""How many values, about, a payload may have: small ones take many times the room of their text."""
 
 QUOTES_MOST = 4 * VALUES_MOST
 """How many quotation marks, likewise."""
