@@ -68,7 +68,7 @@ GITLAB = {
 async def test_a_time_is_taken_exactly_as_far_off_as_is_tolerated(
     listening: Start, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process, whose clock can be stopped; nothing follows live, so that nothing runs by that clock."""
+    """In this process, whose clock can be stopped; nothing follows live, so nothing runs by that clock."""
     repository = {"host": "studio", "path": str(published.path)}
     sites = {"mysite": {"repository": repository, "environments": {"staging": {"follow": False}}}}
     real, now, signed_at = time.time, [0.0], int(time.time())
