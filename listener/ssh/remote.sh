@@ -147,9 +147,12 @@ ss_tips() {
 
 # List the paths that differ between two commits, $3 of each kind at most, and count them all.
 ss_differences() {
-	# Nothing holds the list: a few trees that hold each other can have more paths than any memory.
+	# A few trees that hold each other can have more paths than any memory: git gets 1 GiB, and the list is not kept.
+	# Git reads the index too, and would ask a program that the repository names what has changed in the work tree.
 	{
-		git -c core.quotePath=true diff-tree -r --no-renames --name-status "$1" "$2" || echo failed
+		# shellcheck disable=SC3045 # dash, bash, ksh and busybox all know -d
+		ulimit -d 1048576 2>/dev/null
+		git -c core.quotePath=true -c core.fsmonitor= diff-tree -r --no-renames --name-status "$1" "$2" || echo failed
 	} | awk -F '\t' -v most="$3" '
 		$0 == "failed" { failed = 1; next }
 		NF { kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
