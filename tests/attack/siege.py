@@ -82,7 +82,7 @@ class Siege:
         """Send a request with a good token, unless another one or none is given."""
         return await self.send(request(method, path, [*([bearer] if bearer else []), *headers], body))
 
-    async def deliver(self, body: bytes, headers: Iterable[Header], hook: str = "forge") -> Answer:
+    async def deliver(self, body: bytes, headers: Iterable[tuple[Any, Any]], hook: str = "forge") -> Answer:
         """Send a delivery with these headers alone."""
         return await self.send(request("POST", f"/hooks/{hook}", headers, body))
 
