@@ -1,5 +1,6 @@
 """The way in: a delivery is verified, read and selected; what it asks for is accepted once it is durable."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ from listener.queue import Acceptance, Hold, Reception, RunStore
 from listener.records import Arrival, Fate
 from listener.runs import Asker, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
+
+LARGE = 256 << 10
+"""Bytes from which a body is read apart: it may take a second, in which others are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Intake:
         self._hooks = hooks
         self._clock = clock
         self._log = log
+        self._reading = asyncio.Lock()
+        """One large body is read at a time, for the memory that it takes."""
 
     def hook(self, name: str, client: str) -> Hook:
         """Return the hook of that name; raise `HookNotFoundError`, also to who is in none of its networks."""
@@ -62,7 +68,6 @@ class Intake:
     async def receive(self, hook: Hook, delivery: Delivery, client: str = "") -> Acceptance:
         """Take one delivery in, which comes from this address; return its answer once everything is durable.
 
-        With `quiet`, a signature that is not good is not logged: enough has been said of its sender.
         Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
         `StoreUnavailableError`.
         """
@@ -100,7 +105,7 @@ class Intake:
         return verdict.secret
 
     async def _receive(self, hook: Hook, delivery: Delivery, asker: Asker) -> Acceptance:
-        facts = deliveries.read(hook, delivery)
+        facts = await self._facts(hook, delivery)
         selected = deliveries.select(facts, hook, self._sites)
         now = self._clock()
         ignored = selected.reason if isinstance(selected, deliveries.Ignored) else ""
@@ -120,6 +125,12 @@ class Intake:
         )
         triggers = [self._settled(each, Origin.HOOK, asker, now) for each in environments]
         return await self._store.accept(triggers, reception, now)
+
+    async def _facts(self, hook: Hook, delivery: Delivery) -> Facts:
+        if len(delivery.body) < LARGE:
+            return deliveries.read(hook, delivery)
+        async with self._reading:
+            return await asyncio.to_thread(deliveries.read, hook, delivery)
 
     async def redeliver(self, arrival: Arrival, asker: Asker) -> Acceptance:
         """Select by today's configuration what a delivery asked for, and accept it as an explicit call.

@@ -21,6 +21,9 @@ from listener.deliveries.payloads import (
 )
 from listener.errors import MalformedDeliveryError
 
+ESCAPES_MOST = 1_000_000
+"""How many percent signs a form may have: each takes twenty times its room while it is read."""
+
 
 def _github(delivery: Delivery, _: Hook) -> Facts:
     return _facts(
@@ -57,6 +60,10 @@ def _github_json(delivery: Delivery) -> bytes:
         return delivery.body
     if found != FORM:
         raise unread(found)
+    if delivery.body.count(b"%") > ESCAPES_MOST:
+        raise MalformedDeliveryError(
+            "The form is too long to be read: choose application/json at the sender."
+        )
     try:
         text = delivery.body.decode("ascii")
         form = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)

@@ -18,6 +18,12 @@ DEPTH_MOST = 64
 DIGITS_MOST = 64
 """How long a payload's numbers may be."""
 
+VALUES_MOST = 1_000_000
+"""How many values, about, a payload may have: small ones take many times the room of their text."""
+
+QUOTES_MOST = 4 * VALUES_MOST
+"""How many quotation marks, likewise."""
+
 REF_BYTES_MOST = 255
 
 TOLD_MOST = 100
@@ -41,10 +47,16 @@ def unread(found: str) -> UnsupportedMediaError:
 
 def media_type(delivery: Delivery) -> str:
     """Return the media type; raise `MalformedDeliveryError` for text that is not in UTF-8."""
+    value = delivery.value("Content-Type")
     header = Message()
-    header["Content-Type"] = delivery.value("Content-Type")
-    found, charset = header.get_content_type(), header.get_content_charset("utf-8")
-    if found in {JSON, FORM} and charset not in {"utf-8", "utf8", "us-ascii"}:
+    header["Content-Type"] = value
+    found = header.get_content_type()
+    if found not in {JSON, FORM}:
+        return found
+    if "*" in value:  # RFC 2231 lets a parameter come encoded and in pieces; no sender's does.
+        raise MalformedDeliveryError("A content type with parameters in pieces is not read here.")
+    charset = header.get_content_charset("utf-8")
+    if charset not in {"utf-8", "utf8", "us-ascii"}:
         raise MalformedDeliveryError(f"The charset {told(charset)} is not read here.")
     return found
 
@@ -56,6 +68,7 @@ def parse(body: bytes) -> dict[str, Any]:
     """
     try:
         text = body.decode("utf-8")
+        _check_size(text)
         _check_depth(text)
         value = json.loads(
             text,
@@ -70,6 +83,12 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MalformedDeliveryError("The body is not a JSON object.")
     return value
+
+
+def _check_size(text: str) -> None:
+    """Raise `ValueError` for text with more values than are read."""
+    if sum(text.count(each) for each in ",[{") > VALUES_MOST or text.count('"') > QUOTES_MOST:
+        raise ValueError(f"it has over {VALUES_MOST} values")
 
 
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)

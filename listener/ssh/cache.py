@@ -7,13 +7,10 @@ keeping: a cache that is lost or damaged is made again from the hosts.
 import asyncio
 import contextlib
 import hashlib
-import os
 import re
 import shutil
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +24,7 @@ from listener.errors import (
 from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Branch, Drift, Paths
 from listener.plans import Signing
 from listener.sites import RepositoryAddress
+from listener.ssh.git import ENVIRONMENT, Done, heard, started
 from listener.ssh.service import Service
 from listener.ssh.shell import cause_of
 
@@ -38,24 +36,8 @@ PROCESSES = 8
 MENDED_AGAIN = 600.0
 """Seconds after which a cache that seems damaged may be made anew once more."""
 
-LINGERING = 2.0
-"""Seconds, about, for which what git started may outlive it."""
-
 TIDIED_AFTER = 50
 """Transfers after which git may tidy a cache up."""
-
-_ENVIRONMENT = {
-    "PATH": os.environ.get("PATH", os.defpath),
-    "LC_ALL": "C",
-    "HOME": os.devnull,
-    "XDG_CONFIG_HOME": os.devnull,
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_PROTOCOL_FROM_USER": "1",
-}
 
 _SHALLOW = re.compile(r"^warning: rejected .* shallow roots", re.MULTILINE)
 
@@ -69,15 +51,6 @@ _DAMAGE = re.compile(
     re.MULTILINE,
 )
 """What git says of a repository that has lost objects, or itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a git process ended."""
-
-    status: int
-    out: str
-    err: str
 
 
 class Cache:
@@ -199,7 +172,16 @@ class SiteCache:
             "--no-show-forced-updates",
         )
         async with self._lock:
-            await self._transfer(service, "fetch", *options, service.url, *specs)
+            try:
+                await self._transfer(service, "fetch", *options, service.url, *specs)
+            except BaseException:
+                self._sweep()
+                raise
+
+    def _sweep(self) -> None:
+        """Take away what a transfer that broke off has left: of a pack, most of it may have been here."""
+        for left in (self._path / "objects").glob("pack/tmp_*"):
+            left.unlink(missing_ok=True)
 
     async def push(self, service: Service, *words: str) -> Done:
         """Push, and return what `git push --porcelain` tells of each ref, rejections included."""
@@ -245,19 +227,18 @@ class SiteCache:
         if not self._made:
             await self._make()
         async with self._processes:
-            process = await _started(
+            process = await started(
                 *words,
-                env={**_ENVIRONMENT, "GIT_DIR": str(self._path), **(environment or {})},
+                env={**ENVIRONMENT, "GIT_DIR": str(self._path), **(environment or {})},
                 pass_fds=(service.descriptor,) if service else (),
             )
             if service is not None:
                 service.handed_over()
             try:
                 async with asyncio.timeout(self._limit):
-                    out, err = await _heard(process)
+                    return await heard(process, self._path if words[0] == "fetch" else None)
             except TimeoutError as error:
                 raise StepTimedOutError(f"git {words[0]} took over {self._limit:g} s") from error
-        return Done(process.returncode or 0, _text(out), _text(err))
 
     async def _make(self) -> None:
         """Make the repository if it is not there; only one at a time, for `git init` minds no other one."""
@@ -268,12 +249,11 @@ class SiteCache:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise CacheError(f"The cache {self._path} can't be made: {error.strerror}") from error
-            process = await _started(
-                "init", "--quiet", "--bare", "--template=", str(self._path), env=_ENVIRONMENT
+            done = await heard(
+                await started("init", "--quiet", "--bare", "--template=", str(self._path), env=ENVIRONMENT)
             )
-            _, err = await _heard(process)
-            if process.returncode != 0:
-                raise CacheError(f"The cache {self._path} can't be made: {_text(err).strip()[-300:]}")
+            if done.status != 0:
+                raise CacheError(f"The cache {self._path} can't be made: {done.err.strip()[-300:]}")
             self._made = True
 
     async def _mended(self, generation: int) -> bool:
@@ -307,51 +287,6 @@ def tip_ref(repository: RepositoryAddress, branch: str) -> str:
     return f"refs/tips/{hashlib.sha256(f'{repository}:{branch}'.encode()).hexdigest()[:32]}"
 
 
-async def _started(
-    *words: str, env: Mapping[str, str], pass_fds: Sequence[int] = ()
-) -> asyncio.subprocess.Process:
-    """Start git, in a process group of its own; raise `CacheError`."""
-    try:
-        return await asyncio.create_subprocess_exec(
-            "git",
-            *words,
-            env=env,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=pass_fds,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise CacheError(
-            f"git can't be started on the listener's machine: {error.strerror}",
-            remedy="install git there; if it is, see the limits on processes and open files",
-        ) from error
-
-
-async def _heard(process: asyncio.subprocess.Process) -> tuple[bytes, bytes]:
-    """Return what git says until it ends, by itself or with the caller; nothing that it started outlives it.
-
-    The helper of a transfer that git gave up goes on for as long as the other end does.
-    """
-    hearing = asyncio.ensure_future(process.communicate())
-    try:
-        while not hearing.done():
-            await asyncio.wait([hearing], timeout=LINGERING)
-            if process.returncode is not None and not hearing.done():
-                _kill(process)
-    finally:
-        if not hearing.done():
-            _kill(process)
-            await asyncio.shield(hearing)
-    return hearing.result()
-
-
-def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def _failed(command: str, done: Done) -> str:
     return f"git {command} failed with status {done.status}: {done.err.strip()[-500:]}"
 
@@ -360,7 +295,3 @@ def _unexplained(command: str, done: Done) -> SyncError:
     """Return the error of a transfer of which the other end has told nothing."""
     known = cause_of(done.err) if "remote:" in done.err else None
     return (known or TransferError)(_failed(command, done))
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")

@@ -32,6 +32,9 @@ SERVICES = 2
 
 GIT_LEAST = (2, 25)
 
+REMARKS_MOST, REMARK_MOST = 20, 500
+"""Lines of a host's standard error that a reply's log gets, and characters of each."""
+
 KILL_LIMIT = 5.0
 """Seconds within which a remote process group must have been ended, or its connection is given up."""
 
@@ -83,9 +86,7 @@ class HostConnection:
                 shell.abandon()
                 await asyncio.shield(self._end(shell))
                 raise
-        for line in reply.err.splitlines():
-            if line:
-                notes.note("remote", level="warning", stderr=line)
+        _pass_on(reply.err, notes)
         if reply.status != 0:
             raise refusal(reply)
         return reply.out
@@ -221,3 +222,12 @@ class HostConnection:
                 async with asyncio.timeout(1):
                     await connection.wait_closed()
             connection.abort()
+
+
+def _pass_on(said: str, notes: Notes) -> None:
+    """Log what a host said on standard error: a little of it, however much it was."""
+    lines = [line for line in said.splitlines() if line]
+    for line in lines[:REMARKS_MOST]:
+        notes.note("remote", level="warning", stderr=line[:REMARK_MOST])
+    if lines[REMARKS_MOST:]:
+        notes.note("remote", level="warning", stderr=f"… and {len(lines) - REMARKS_MOST} lines more")

@@ -87,11 +87,16 @@ ss_enter() {
 	export GIT_DIR
 }
 
-# Refuse if $1, which is the directory that we are in, leads out of the folder $2 through a symbolic link.
+# Refuse if $1, which is the directory that we are in, leads out of the folder $2 through a symbolic link, or has its
+# refs or objects elsewhere.
 ss_within() {
 	[ -n "$2" ] || return 0
 	root=$(cd -P "$2" && pwd -P) || ss_refuse not-a-repository "there is no directory $2 that $(id -un) may enter"
 	case $PWD in "${root%/}"/*) ;; *) ss_refuse outside-root "$1 leads out of $2" ;; esac
+	for part in commondir refs refs/heads objects; do
+		[ ! -L "$part" ] || ss_refuse outside-root "$1 has its $part elsewhere"
+	done
+	[ ! -e commondir ] || ss_refuse outside-root "$1 has its refs and objects elsewhere (commondir)"
 }
 
 # Whether a process of that id lives and is a shell of ours: ids are used again.
@@ -151,12 +156,20 @@ ss_tips() {
 
 # List the paths that differ between two commits, $3 of each kind at most, and count them all.
 ss_differences() {
-	changes=$(git -c core.quotePath=true diff-tree -r --no-renames --name-status "$1" "$2") ||
-		ss_refuse remote-step "git diff-tree failed"
-	printf '%s\n' "$changes" | awk -F '\t' -v most="$3" '
+	# A few trees that hold each other can have more paths than any memory: git gets 1 GiB, and the list is not kept.
+	# Git reads the index too, and would ask a program that the repository names what has changed in the work tree.
+	{
+		# shellcheck disable=SC3045 # dash, bash, ksh and busybox all know -d
+		ulimit -d 1048576 2>/dev/null
+		git -c core.quotePath=true -c core.fsmonitor= diff-tree -r --no-renames --name-status "$1" "$2" || echo failed
+	} | awk -F '\t' -v most="$3" '
+		$0 == "failed" { failed = 1; next }
 		NF { kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
 		$2 ~ /[.]blob"?$/ { blobs++ }
-		END { print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0, blobs + 0 }'
+		END {
+			if (failed) exit 1
+			print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0, blobs + 0
+		}' || ss_refuse remote-step "git diff-tree failed"
 }
 
 # Count the pointers into a blob store in the tree of $1.

@@ -106,13 +106,24 @@ async def survey(
 
 def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Observation | SyncError]:
     """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
-    answers = re.findall(rf"(.*?)\n{separator} ([0-9]{{1,3}})\n", text, re.DOTALL)
-    if len(answers) != len(legs):
+    # Split, not searched for what lies between: that would take time by the square of what a host says.
+    *answers, _ = re.split(rf"\n{separator} ([0-9]{{1,3}})\n", text)
+    if len(answers) != 2 * len(legs):
         raise RemoteStepError("the host's reply is not whole")
     return [
-        read_observation(leg, said) if status == "0" else refusal(Reply(int(status), said, ""))
-        for leg, (said, status) in zip(legs, answers, strict=True)
+        _surveyed(leg, said, int(status))
+        for leg, said, status in zip(legs, answers[::2], answers[1::2], strict=True)
     ]
+
+
+def _surveyed(leg: Leg, said: str, status: int) -> Observation | SyncError:
+    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
+    if status != 0:
+        return refusal(Reply(status, said, ""))
+    try:
+        return read_observation(leg, said)
+    except RemoteStepError as error:
+        return error
 
 
 def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> tuple[str, ...]:
@@ -135,15 +146,6 @@ def _live(leg: Leg) -> str:
     return leg.live if leg.own else ""
 
 
-@dataclass(slots=True)
-class _Seen:
-    """The part of a reply that tells HEAD, the locks and the branches."""
-
-    head: str
-    marks: set[str]
-    branches: dict[str, Branch]
-
-
 @contextlib.contextmanager
 def strictly() -> Iterator[None]:
     """Turn what a host can't have told into `RemoteStepError`: it is broken, or somebody plays it."""
@@ -151,6 +153,15 @@ def strictly() -> Iterator[None]:
         yield
     except (ValueError, LookupError) as error:
         raise RemoteStepError("the host's reply is not whole") from error
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The part of a reply that tells HEAD, the locks and the branches."""
+
+    head: str
+    marks: set[str]
+    branches: dict[str, Branch]
 
 
 @strictly()
@@ -238,7 +249,9 @@ def _read_seen(text: str) -> _Seen:
 def _read_branch(line: str) -> tuple[str, Branch]:
     ref, commit, tree, target, email, worktree = line.split("\t", 5)
     name = ref.removeprefix("refs/heads/")
-    return name, Branch(object_id(commit), object_id(tree), target, worktree, email.strip("<>"))
+    # A branch that names no commit, which git lets pass, has no tree.
+    known = object_id(commit), object_id(tree) if tree else ""
+    return name, Branch(*known, target, worktree, email.strip("<>"))
 
 
 def _read_drift(findings: str) -> Drift:

@@ -29,8 +29,11 @@ REPLY_LIMIT = 16 << 20
 LAST_WORDS = 1000
 """Characters of what a shell that has ended said last."""
 
-STATUS_MOST = 3
-"""Digits of a status."""
+STATUS_MOST = 16
+"""Bytes of the line that ends a reply, behind its token."""
+
+MESSAGE_MOST = 500
+"""Characters of what a host says that an error repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,14 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         stream = self.err if datatype == asyncssh.EXTENDED_DATA_STDERR else self.out
         searched = max(0, len(stream) - len(self._token))
         stream += data
-        if self._reply is None or self._reply.done():
-            return
-        if self._token in stream[searched:]:
-            self._closed.add(id(stream))
-        if len(self._closed) == len((self.out, self.err)):
-            self._complete(self._reply)
-        elif len(self.out) + len(self.err) > REPLY_LIMIT:
-            self._overflow(self._reply)
+        # What comes while nothing is asked is as bounded: a host that goes on talking fills no memory.
+        if len(self.out) + len(self.err) > REPLY_LIMIT:
+            self._refuse(f"the host's reply is over {REPLY_LIMIT >> 20} MiB")
+        elif self._reply is not None and not self._reply.done():
+            if self._token in stream[searched:]:
+                self._closed.add(id(stream))
+            if len(self._closed) == len((self.out, self.err)):
+                self._complete(self._reply)
 
     def _complete(self, reply: "asyncio.Future[Reply]") -> None:
         out, _, status = self.out.partition(self._token + b" ")
@@ -89,11 +92,15 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if re.fullmatch(rb"[0-9]{1,3}\n", status):
             reply.set_result(Reply(int(status), _text(out), _text(err)))
         elif b"\n" in status or len(status) > STATUS_MOST:
-            reply.set_exception(RemoteStepError("the host's reply does not end as it should"))
+            self._refuse("the host's reply does not end as our script ends it")
 
-    def _overflow(self, reply: "asyncio.Future[Reply]") -> None:
+    def _refuse(self, why: str) -> None:
+        """Read no further: the shell is none of ours, or no longer."""
         self.ended = True
-        reply.set_exception(RemoteStepError(f"the host's reply is over {REPLY_LIMIT >> 20} MiB"))
+        self.out.clear()
+        self.err.clear()
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(RemoteStepError(why))
         if self._channel is not None:
             self._channel.abort()
 
@@ -109,6 +116,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if self._reply is not None and not self._reply.done():
             said = (_text(self.err) or _text(self.out)).strip()[-LAST_WORDS:]
             self._reply.set_exception(ConnectionLostError(_shown(said) or "The shell on the host has ended."))
+
+
+_GROUP = re.compile(r"[1-9][0-9]{0,9}")
 
 
 class Shell:
@@ -150,9 +160,9 @@ class Shell:
                 raise
             raise refused_by_gate(error.message) or self._dialogue.unopened(error.message) from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
-        if reply.status != 0 or len(hello) != 2 or not re.fullmatch("[0-9]{1,9}", hello[0]):  # noqa: PLR2004 (the group and git's version)
+        if reply.status != 0 or len(hello) != 2 or not _GROUP.fullmatch(hello[0]):  # noqa: PLR2004 (it and git's version)
             raise refusal(reply)
-        self.group, self.git = int(hello[0]), hello[1].strip()
+        self.group, self.git = int(hello[0]), hello[1].strip()[:MESSAGE_MOST]
 
     @property
     def usable(self) -> bool:
@@ -203,17 +213,17 @@ def _abandoned(
 
 
 def refusal(reply: Reply) -> SyncError:
-    """Return the error that a failed reply stands for."""
+    """Return the error that a failed reply stands for, in few of its words."""
     reply = Reply(reply.status, _shown(reply.out), _shown(reply.err))
-    said = reply.err.strip()
+    said = reply.err.strip()[-MESSAGE_MOST:]
     found = _REFUSAL.search(reply.out.strip())
     if found is None:
-        return RemoteStepError(f"a step failed with status {reply.status}: {said[-500:]}")
-    code, text = found.groups()
+        return RemoteStepError(f"a step failed with status {reply.status}: {said}")
+    code, text = found[1], found[2][:MESSAGE_MOST]
     error = _REFUSALS.get(code, RemoteStepError)
     if error is RemoteStepError:
         error = cause_of(said) or error
-    return error(f"{text}: {said[-500:]}" if said and not error.permanent else text)
+    return error(f"{text}: {said}" if said and not error.permanent else text)
 
 
 def refused_by_gate(said: str) -> SyncError | None:

@@ -31,7 +31,8 @@ from listener.rehearsal.sshd import Sshd
 from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.ssh import HostPool
-from listener.ssh.cache import _ENVIRONMENT, Cache
+from listener.ssh.cache import Cache
+from listener.ssh.git import ENVIRONMENT
 from listener.ssh.service import FETCH
 from listener.sync import Synchronizer, _all
 from tests.conftest import age
@@ -484,7 +485,7 @@ async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path
 async def test_a_listener_without_git_says_so_and_tries_again(tmp_path: Path, monkeypatch: Any) -> None:
     cache = Cache(tmp_path / "cache", limit=60).of("mysite")
     await cache.describe("a" * 40)
-    monkeypatch.setitem(_ENVIRONMENT, "PATH", str(tmp_path))
+    monkeypatch.setitem(ENVIRONMENT, "PATH", str(tmp_path))
     with pytest.raises(CacheError, match="git can't be started") as missing:
         await cache.describe("a" * 40)
     assert not missing.value.permanent
