@@ -2,9 +2,9 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,6 +15,7 @@ from listener.sites import Access
 from tests import figures
 from tests.cluster import Cluster, find_programs
 from tests.gate import bound, install
+from tests.listening import configuration, written
 from tests.proxy import Proxy
 from tests.publisher import StudioPublisher
 
@@ -29,6 +30,19 @@ def unavailable(what: str) -> NoReturn:
     if REQUIRE_ALL:
         pytest.fail(f"{what} is required here, and missing")
     pytest.skip(f"{what} is missing")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what was counted here, if this is one of several processes."""
+    handed_over = getattr(session.config, "workeroutput", None)
+    if handed_over is not None:
+        handed_over["figures"] = figures.told()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several processes has counted; there is none if it died."""
+    figures.take_over(getattr(node, "workeroutput", {}).get("figures", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -122,6 +136,18 @@ def age(published: Published, seconds: float) -> None:
         if file.is_file():
             then = file.stat().st_mtime - seconds
             os.utime(file, (then, then))
+
+
+@pytest.fixture
+def configured(tmp_path: Path, sshd: Sshd, published: Published) -> Callable[..., Path]:
+    """Writes a configuration for the repository; what is given replaces whole sections."""
+
+    def write(**overrides: Any) -> Path:
+        return written(
+            tmp_path, configuration(tmp_path, overrides.pop("sshd", sshd), published.path, **overrides)
+        )
+
+    return write
 
 
 @pytest.fixture

@@ -106,3 +106,16 @@ def certificate(folder: Path, *, days: float = 90, password: bytes = b"") -> dic
     (folder / "key.pem").touch(0o600)
     (folder / "key.pem").write_bytes(secret)
     return {"certificate": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
+
+
+def status_of(answer: bytes) -> int:
+    """The status of an answer."""
+    return int(answer.split(b" ", 2)[1])
+
+
+async def cut(reader: asyncio.StreamReader) -> bool:
+    """Wait until a connection ends; whether that was without an answer."""
+    try:
+        return not await reader.read()
+    except ConnectionError:
+        return True

@@ -7,22 +7,18 @@ from typing import Any
 
 import pytest
 
-from listener.rehearsal.published import Published
-from listener.rehearsal.sshd import Sshd
 from tests.attack.siege import Siege, besieged
-from tests.listening import configuration, written
 
 Besiege = Callable[..., AbstractAsyncContextManager[Siege]]
 
 
 @pytest.fixture
-def besiege(tmp_path: Path, sshd: Sshd, published: Published, request: pytest.FixtureRequest) -> Besiege:
+def besiege(configured: Callable[..., Path], request: pytest.FixtureRequest) -> Besiege:
     """Starts a daemon to attack; what is given replaces sections of its configuration."""
 
     def start(**overrides: Any) -> AbstractAsyncContextManager[Siege]:
-        at = overrides.pop("sshd", sshd)
-        whole = configuration(tmp_path, at, published.path, **overrides)
-        return besieged(written(tmp_path, whole), request.node.name.removeprefix("test_").replace("_", " "))
+        name = request.node.name.removeprefix("test_").replace("_", " ")
+        return besieged(configured(**overrides), name)
 
     return start
 

@@ -15,10 +15,10 @@ from listener.signatures import Form
 from tests.attack.conftest import Besiege
 from tests.attack.siege import Siege
 from tests.cluster import Cluster
-from tests.e2e.conftest import Start, configured, listening
+from tests.e2e.conftest import Start, listening
 from tests.listening import Client, client, configuration, daemon, push, signed, written
 
-__all__ = ["configured", "listening"]
+__all__ = ["listening"]
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"site_id": "mysite"}'

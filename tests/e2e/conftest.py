@@ -8,24 +8,10 @@ from typing import Any
 import pytest
 
 from listener import config
-from listener.rehearsal.published import Published
-from listener.rehearsal.sshd import Sshd
 from listener.system import System
-from tests.listening import Client, client, configuration, written
+from tests.listening import Client, client
 
 Start = Callable[..., AbstractAsyncContextManager[Client]]
-
-
-@pytest.fixture
-def configured(tmp_path: Path, sshd: Sshd, published: Published) -> Callable[..., Path]:
-    """Writes a configuration for the repository; what is given replaces whole sections."""
-
-    def write(**overrides: Any) -> Path:
-        return written(
-            tmp_path, configuration(tmp_path, overrides.pop("sshd", sshd), published.path, **overrides)
-        )
-
-    return write
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from listener.web.edge import connection
 from tests.e2e.conftest import Start
 from tests.listening import SYNC_STAGING, Client, push, signed
-from tests.strangers import answers, connections, delivered, delivery, head, loopback
+from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of
 
 LOOPBACK = {"host": "127.0.0.1", "port": 0, "drain": 5}
 
@@ -17,10 +17,6 @@ Logged = pytest.CaptureFixture[str]
 
 def port_of(listener: Client) -> int:
     return int(listener.url.rpartition(":")[2])
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
 
 
 def with_headers(*headers: str) -> bytes:
@@ -201,14 +197,6 @@ async def test_a_head_that_does_not_become_whole_ends_the_connection(listening: 
             again[1].write(b"GET /healthz HT")
             async with asyncio.timeout(10):
                 assert all([await cut(reader) for reader, _ in (silent, begun, again)])
-
-
-async def cut(reader: asyncio.StreamReader) -> bool:
-    """Wait until a connection ends; whether that was without an answer."""
-    try:
-        return not await reader.read()
-    except ConnectionError:
-        return True
 
 
 async def test_an_idle_connection_is_kept_for_its_next_request(listening: Start) -> None:

@@ -10,19 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests import figures
-from tests.e2e.test_edge import cut, status_of
 from tests.listening import Daemon, daemon, free_port
 from tests.strangers import (
     Ends,
     answers,
     connect,
     connections,
+    cut,
     delivered,
     delivery,
     descriptors,
     head,
     loopback,
     resident,
+    status_of,
 )
 
 Write = Callable[..., Path]
