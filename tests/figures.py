@@ -26,5 +26,5 @@ def table() -> list[str]:
     return [
         f"{test:{width}}  "
         + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-        for test, figures in sorted(_TOLD)
+        for test, figures in sorted(_TOLD, key=lambda each: each[0])
     ]

@@ -5,11 +5,14 @@ import base64
 import contextlib
 import json
 import os
+import re
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
+
+from aiohttp import ClientSession
 
 from listener import config
 from listener.deliveries import READERS
@@ -20,7 +23,7 @@ from tests.attack.conftest import Besiege
 from tests.attack.siege import JSON, Siege
 from tests.e2e.cli.shell import Shell
 from tests.e2e.test_hooks import own_delivery, own_hook
-from tests.listening import ADMIN, MEMBER, SYNC_STAGING
+from tests.listening import ADMIN, MEMBER, SYNC_STAGING, free_port
 from tests.traps import processes
 
 
@@ -50,6 +53,10 @@ class Watch:
         self.seen: dict[str, set[bytes]] = {}
         self.started: set[bytes] = set()
         """The programs that the daemon has started, itself included."""
+
+    def know(self, name: str, secret: str) -> None:
+        """Search for one more."""
+        self._known[name] = set(spellings(secret))
 
     def add(self, where: str, text: bytes) -> None:
         self.seen.setdefault(where, set()).add(text)
@@ -96,7 +103,10 @@ async def test_no_secret_is_found_in_what_the_listener_writes_answers_or_shows(
     store = tmp_path / "secret-of-the-studio"
     store.write_text(known["studio"])
     store.chmod(0o600)
-    studio = {"url": "http://127.0.0.1:9/studio", "token": f"file:{store}", "timeout": 1}
+    url = "http://127.0.0.1:9/studio"
+    studio = {"url": url, "token": f"file:{store}", "timeout": 1, "callers": ["admin"]}
+    known["somebody's Studio token"] = ".".join(secrets.token_urlsafe(16) for _ in range(5))
+    figures = free_port()
     other = tmp_path / "other.git"
     git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), str(other))
     far = {"host": "studio", "path": str(other), "branch": "staging"}
@@ -113,18 +123,25 @@ async def test_no_secret_is_found_in_what_the_listener_writes_answers_or_shows(
     sync = {"quiet": 0.1, "patience": 1, "backoff": 0.1, "attempts": 1, "cache": str(tmp_path / "cache")}
     watch = Watch(known)
     async with (
-        besiege(hooks=hooks, sites=sites, studio=studio, sync=sync) as siege,
+        besiege(
+            hooks=hooks, sites=sites, studio=studio, sync=sync, metrics={"listen": f"127.0.0.1:{figures}"}
+        ) as siege,
         watching(watch, siege),
     ):
         settings = config.load(tmp_path / "listener.yaml")
         for scheme in SCHEMES:
             await drive(siege, watch, scheme, own_delivery(settings, scheme, known[scheme]))
         await call(siege, watch)
+        await show(siege, watch, known["somebody's Studio token"])
+        watch.add("figures", await scraped(figures))
         shell = Shell(tmp_path / "listener.yaml")
         for words in (
             ("check-config", "--json"),
             ("hook", "send", "github"),
             ("hook", "send", "path"),
+            ("hook", "list"),
+            ("token", "list"),
+            ("deliveries", "list"),
             ("status",),
         ):
             done = await shell(*words)
@@ -183,6 +200,41 @@ async def call(siege: Siege, watch: Watch) -> None:
         ):
             answer = await siege.ask("GET", path)
             watch.add("answers", answer.head + answer.body)
+
+
+async def show(siege: Siege, watch: Watch, studios: str) -> None:
+    """Show credentials in every way that there is, good and bad, and read what is on record of it."""
+    sign_in = await siege.ask(
+        "POST", "/session", JSON, body=json.dumps({"token": ADMIN}).encode(), bearer=None
+    )
+    set_cookie = re.search(rb"sync-staging=([^;]+)", sign_in.head)
+    assert set_cookie is not None
+    session = set_cookie[1].decode()
+    watch.know("a session", session)
+    watch.add("answers", sign_in.body)
+    basic = base64.b64encode(f"x:{ADMIN}".encode()).decode()
+    for credential in (
+        ("Cookie", f"sync-staging={session}"),
+        ("Authorization", f"Basic {basic}"),
+        ("Authorization", f"Bearer {studios}"),
+        ("Authorization", f"Bearer {ADMIN} {MEMBER}"),
+        ("Authorization", f"Digest {ADMIN}"),
+        ("X-Token", ADMIN),
+    ):
+        for path in ("/", "/api/v1/sites", "/api/v1/deliveries?limit=200", f"/api/v1/runs?token={MEMBER}"):
+            answer = await siege.ask("GET", path, credential, bearer=None)
+            watch.add("answers", answer.head + answer.body)
+    for path in ("/api/v1/hooks", "/api/v1/tokens", "/openapi.json", "/api/v1/deliveries?limit=200"):
+        answer = await siege.ask("GET", path)
+        assert answer.status == 200
+        watch.add("answers", answer.head + answer.body)
+
+
+async def scraped(port: int) -> bytes:
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        told = await answer.read()
+    assert b"sync_staging_refused_deliveries_total" in told
+    return told
 
 
 def gather(watch: Watch, siege: Siege, folder: Path) -> None:
