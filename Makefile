@@ -39,8 +39,8 @@ soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs
 	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \
 		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py
 
-attack: $(VENV)/test.stamp ## Try all that the API's description promises: some thousand requests a caller
-	@SYNC_STAGING_ATTACK=150 $(PYTHON) -m pytest -n $(WORKERS) --timeout 3600 tests/e2e/test_schemathesis.py
+attack: $(VENV)/test.stamp ## The attacks, and all that the API's description promises: some thousand requests a caller
+	@SYNC_STAGING_ATTACK=150 $(PYTHON) -m pytest -n $(WORKERS) --timeout 3600 tests/attack tests/e2e/test_schemathesis.py
 
 fuzz: $(VENV)/test.stamp ## Fuzz verifiers, parsers and HTTP, led by coverage (SECONDS=60 for each; TARGETS=http)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || \
