@@ -167,6 +167,7 @@ class HookEntry(Section):
     )
     networks: list[NetworkText] = Field(
         default_factory=list,
+        min_length=1,
         description="a list of the networks that its deliveries come from, such as [192.0.2.0/24]",
     )
     hmac: HmacSection | None = Field(None, description="a map of header and of how it is made")

@@ -20,6 +20,7 @@ from typing import Any
 
 from listener.access import Caller, Role, StudioCredential
 from listener.errors import StudioUnavailableError
+from listener.networks import household
 from listener.studio.connection import (
     CHECK_URL,
     DENIED,
@@ -40,7 +41,7 @@ FAILED_LASTS = 2.0
 """Seconds after which a question that got no answer is asked again."""
 
 REMEMBERED = 1_000
-"""Answers, and addresses of clients, that are kept at most."""
+"""Answers, and clients, that are kept at most."""
 
 AT_ONCE = 8
 """Requests to Studio under way at most."""
@@ -48,7 +49,7 @@ WAITING_MOST = 64
 """Credentials that are being asked about at most."""
 
 UNKNOWN_MOST = 20
-"""Credentials unknown to Studio that one address may show within `UNKNOWN_WINDOW` seconds."""
+"""Credentials unknown to Studio that one client may show within `UNKNOWN_WINDOW` seconds."""
 UNKNOWN_WINDOW = 60.0
 
 LARGEST = 1 << 22
@@ -95,11 +96,11 @@ class StudioCallers:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        """For an address, how many unknown credentials it has shown, and until when that counts."""
+        """For a client, how many unknown credentials it has shown, and until when that counts."""
 
     async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
         """Return whose it is, or None for nobody's; raise `StudioUnavailableError`."""
-        key = credential.key
+        key, client = credential.key, household(client)
         kept = self._answers.get(key)
         if kept is not None and self._clock() < kept.until:
             if kept.failure:

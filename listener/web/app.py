@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -27,6 +27,7 @@ from listener.records import Records
 from listener.rollback import Rollbacks
 from listener.sites import Sites
 from listener.sync import Synchronizer
+from listener.web import bodies
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
@@ -96,9 +97,10 @@ def application(ports: Ports) -> web.Application:
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     errors_and_log = _errors_and_log(ports.log, ports.audit)
     app = web.Application(middlewares=[ports.edge.outer(), errors_and_log, ports.edge.inner()])
-    app.add_routes(Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
-    app.add_routes(Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
-    app.add_routes(
+    _add(app, Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
+    _add(app, Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
+    _add(
+        app,
         Runs(
             gate,
             ports.sites,
@@ -111,7 +113,7 @@ def application(ports: Ports) -> web.Application:
             log=ports.log,
             concurrency=ports.concurrency,
             body_timeout=ports.body_timeout,
-        ).routes()
+        ).routes(),
     )
     sites = SiteRoutes(
         gate,
@@ -124,13 +126,20 @@ def application(ports: Ports) -> web.Application:
         log=ports.log,
         body_timeout=ports.body_timeout,
     )
-    app.add_routes(sites.routes())
-    app.add_routes(Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
-    app.add_routes(DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
-    app.add_routes(Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
-    app.add_routes(Described(OPERATIONS).routes())
-    app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
+    _add(app, sites.routes())
+    _add(app, Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
+    _add(app, DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
+    _add(app, Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
+    _add(app, Described(OPERATIONS).routes())
+    _add(app, [web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
     return app
+
+
+def _add(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
+    """Add routes, none of which asks for a body before it wants to read it."""
+    for route in routes:
+        later = {**route.kwargs, "expect_handler": bodies.uninvited}
+        app.add_routes([web.RouteDef(route.method, route.path, route.handler, later)])
 
 
 async def _healthz(_request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from listener.deliveries.payloads import parse
 from listener.errors import (
@@ -15,6 +15,7 @@ from listener.errors import (
     MalformedDeliveryError,
     NoRoomError,
 )
+from listener.web.edge.middlewares import INVITED
 from listener.web.edge.room import LEASE
 
 API_LIMIT = 64 << 10
@@ -31,6 +32,7 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
         raise CompressedBodyError
     if (request.content_length or 0) > limit:
         raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    await _invite(request)
     lease = request[LEASE]
     body = bytearray()
     try:
@@ -50,6 +52,18 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
             raise NoRoomError from error
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)
+
+
+async def uninvited(_request: web.Request) -> None:
+    """Leave a client waiting that wants to be asked for its body: it is, once somebody wants to read it."""
+
+
+async def _invite(request: web.Request) -> None:
+    """Ask for the body where the client waits for that (RFC 9110, 10.1.1)."""
+    request[INVITED] = True
+    if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # Else aiohttp took it for a part of the answer.
 
 
 async def read_object(request: web.Request, *, seconds: float, empty_allowed: bool = False) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Page:
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
+            if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
+                raise  # No browser that is led here sends these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
         return _html(overview(caller, await self._seen_by(caller)))
 

@@ -11,7 +11,7 @@ from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunN
 from listener.journal import Log
 from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
-from listener.runs import ENDED, Origin, Run, State
+from listener.runs import ENDED, EXPLICIT, Origin, Run, State
 from listener.sites import Sites
 from listener.web import bodies, pages, views
 from listener.web.calls import Calls
@@ -87,7 +87,12 @@ class Runs:
     async def cancel(self, request: web.Request) -> web.Response:
         """End a run whose branch has not moved."""
         caller, run = await self._visible(request)
-        others = {trigger.actor for trigger in await self._store.triggers(run.id)} - {caller.name}
+        others = {
+            trigger.actor
+            for trigger in await self._store.triggers(run.id)
+            # A hook may have a token's name.
+            if trigger.origin not in EXPLICIT or trigger.actor != caller.name
+        }
         if others and not caller.admin:
             raise ForbiddenError(f"The run serves others too ({', '.join(sorted(others))}): ask an admin.")
         ended = await self._worker.cancel(run.id)
@@ -121,7 +126,12 @@ class Runs:
 
     async def _visible(self, request: web.Request) -> tuple[Caller, Run]:
         caller = await self._gate.caller(request)
-        run = await self._store.run(request.match_info["run"])
+        try:
+            run = await self._store.run(request.match_info["run"])
+        except RunNotFoundError as error:
+            # It is put on record like a run that they may not see: the answers do not differ.
+            error.reason = "" if caller.admin else "there is no such run"
+            raise
         if not caller.covers(run.site):
             raise RunNotFoundError(reason=uncovered(caller, run.site))
         return caller, run

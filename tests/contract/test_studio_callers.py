@@ -337,6 +337,16 @@ async def test_an_address_that_makes_credentials_up_is_soon_not_asked_about(
     assert await callers.caller(made_up(UNKNOWN_MOST), CLIENT) is None
 
 
+async def test_an_address_of_ipv6_is_no_other_client_than_its_neighbours(
+    studio: FakeStudio, callers: StudioCallers
+) -> None:
+    for number in range(UNKNOWN_MOST):
+        assert await callers.caller(made_up(number), f"2001:db8::{number:x}") is None
+    with pytest.raises(StudioUnavailableError, match="too many unknown credentials"):
+        await callers.caller(made_up(UNKNOWN_MOST), "2001:db8::ffff")
+    assert await callers.caller(made_up(UNKNOWN_MOST), "2001:db8:0:1::1") is None
+
+
 async def test_credentials_that_studio_knows_are_not_counted(
     studio: FakeStudio, callers: StudioCallers
 ) -> None:
@@ -369,5 +379,5 @@ async def test_a_flood_from_many_addresses_does_not_become_one_at_studio(
 async def test_what_is_kept_in_memory_is_bounded(studio: FakeStudio, callers: StudioCallers) -> None:
     studio.misbehave = answering(401)  # type: ignore[assignment]
     for number in range(REMEMBERED + 50):
-        await callers.caller(made_up(number), f"client-{number}")
+        await callers.caller(made_up(number), f"10.0.{number // 250}.{number % 250}")
     assert len(callers._answers) == len(callers._unknown) == REMEMBERED

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from listener.web.edge import connection
+from listener.web.edge.connection import HEAD_MOST
 from tests.e2e.conftest import Start
 from tests.listening import SYNC_STAGING, Client, push, signed
 from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of
@@ -99,7 +100,7 @@ def without_marks(answer: bytes) -> list[bytes]:
 async def refused_until_429(port: int, sent: bytes, source: str = "127.0.0.1") -> bytes:
     """The first answer that says 429; before it come as many refusals as are allowed."""
     for _ in range(3):
-        assert status_of(await answers(port, sent, source)) in {400, 401, 404}
+        assert status_of(await answers(port, sent, source)) in {400, 401, 403, 404}
     return await answers(port, sent, source)
 
 
@@ -113,9 +114,22 @@ async def refused_until_429(port: int, sent: bytes, source: str = "127.0.0.1") -
         head("/api/v1/runs", method="GET"),
         head("/api/v1/runs", "Authorization: Bearer wrong", method="GET"),
         head(SYNC_STAGING, "Content-Length: 2") + b"{}",
+        head("/", "Authorization: Bearer wrong", method="GET"),
+        head("/session", "Sec-Fetch-Site: cross-site", "Content-Length: 0"),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 32 + b"\r\n\r\n",
     ],
-    ids=["no-hook", "unsigned", "badly-signed", "no-route", "no-token", "bad-token", "crafter", "no-http"],
+    ids=[
+        "no-hook",
+        "unsigned",
+        "badly-signed",
+        "no-route",
+        "no-token",
+        "bad-token",
+        "crafter",
+        "page",
+        "form",
+        "no-http",
+    ],
 )
 async def test_who_is_refused_too_often_is_told_to_wait_and_good_requests_still_pass(
     listening: Start, sent: bytes
@@ -197,6 +211,59 @@ async def test_a_head_that_does_not_become_whole_ends_the_connection(listening: 
             again[1].write(b"GET /healthz HT")
             async with asyncio.timeout(10):
                 assert all([await cut(reader) for reader, _ in (silent, begun, again)])
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [(SYNC_STAGING, 401), ("/nowhere", 404), ("/hooks/none", 404)], ids=str
+)
+async def test_a_body_that_follows_a_refusal_is_no_head(listening: Start, path: str, status: int) -> None:
+    async with listening(server=LOOPBACK) as listener:
+        begun = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {HEAD_MOST * 2}\r\n\r\n".encode()
+        async with connections(port_of(listener), ["127.0.0.1"]) as [(reader, writer)]:
+            writer.write(begun)
+            refused = await reader.readuntil(b"\r\n\r\n")
+            assert status_of(refused) == status
+            writer.write(b"x" * HEAD_MOST * 2 + head("/healthz", method="GET"))
+            async with asyncio.timeout(10):
+                assert b"HTTP/1.1 200" in await reader.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        (SYNC_STAGING, ["Content-Length: 2"], 401),
+        ("/hooks/none", ["Content-Length: 2"], 404),
+        ("/hooks/forge", [f"Content-Length: {1 << 30}"], 413),
+        ("/session", ["Content-Length: 2", "Sec-Fetch-Site: cross-site"], 403),
+    ],
+    ids=str,
+)
+async def test_who_is_refused_is_not_asked_for_the_body_first(
+    listening: Start, path: str, headers: list[str], status: int
+) -> None:
+    async with listening(server=LOOPBACK) as listener:
+        sent = head(path, "Expect: 100-continue", *headers).replace(b"Connection: close\r\n", b"")
+        async with connections(port_of(listener), ["127.0.0.1"]) as [(reader, writer)]:
+            writer.write(sent)
+            answer = await reader.readuntil(b"\r\n\r\n")
+    assert status_of(answer) == status
+    assert b"\r\nConnection: close\r\n" in answer, "whether the body follows, nobody knows"
+
+
+async def test_a_body_is_asked_for_once_it_is_wanted(listening: Start) -> None:
+    async with listening(server=LOOPBACK) as listener:
+        headers, _, body = delivery("d-1").partition(b"\r\n\r\n")
+        async with connections(port_of(listener), ["127.0.0.1"]) as [(reader, writer)]:
+            writer.write(headers + b"\r\nExpect: 100-continue\r\n\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(body)
+            assert status_of(await reader.read()) == 202
+
+
+async def test_what_else_is_expected_is_neither_met_nor_quoted(listening: Start) -> None:
+    async with listening(server=LOOPBACK) as listener:
+        answer = await answers(port_of(listener), head("/healthz", "Expect: marvels", method="GET"))
+    assert status_of(answer) == 200
 
 
 async def test_an_idle_connection_is_kept_for_its_next_request(listening: Start) -> None:

@@ -9,7 +9,7 @@ import pytest
 from listener import __version__
 from listener.rehearsal.published import Published
 from tests.e2e.conftest import Start
-from tests.listening import ADMIN, MEMBER, Client
+from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, Client, push, signed
 
 ONE = "/api/v1/sites/mysite/environments/staging"
 WAITING = {"quiet": 0.2, "patience": 60, "backoff": 0.1, "backoff_most": 0.5}
@@ -138,6 +138,11 @@ async def test_what_a_token_does_not_cover_does_not_exist_for_it(
             status, problem, _ = await listener.call("GET", path, token=MEMBER)
             assert status == 404, path
             assert problem["code"] in {"site-not-found", "run-not-found"}
+        answers = [
+            await listener.call("GET", f"/api/v1/runs/{each}", token=MEMBER) for each in (run, "nosuch")
+        ]
+        assert answers[0][:2] == answers[1][:2]
+        assert answers[0][2].keys() == answers[1][2].keys(), "no header tells that there is such a run"
         for token, seen in ((MEMBER, [mine_run]), (ADMIN, [mine_run, run])):
             _, page, _ = await listener.call("GET", "/api/v1/runs", token=token)
             assert [each["id"] for each in page["runs"]] == seen
@@ -239,6 +244,21 @@ async def test_a_member_cancels_its_own_and_not_what_serves_others(
         assert (await listener.call("POST", f"/api/v1/runs/{run}/cancel", token=ADMIN))[0] == 200
         own = await started(listener, token=MEMBER)
         assert (await listener.call("POST", f"/api/v1/runs/{own}/cancel", token=MEMBER))[0] == 200
+
+
+async def test_what_a_hook_has_asked_for_is_nobodys_own_whatever_the_hook_is_called(
+    listening: Start, published: Published
+) -> None:
+    forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/mysite": "mysite"}}
+    async with listening(sync=WAITING, hooks={"editors": forge}) as listener:
+        (published.path / ".git" / "index.lock").touch()
+        body = push()
+        _, accepted, _ = await listener.call(
+            "POST", "/hooks/editors", token=None, data=body, headers=signed(body, "d-1")
+        )
+        cancel = f"/api/v1/runs/{accepted['runs'][0]}/cancel"
+        assert (await listener.call("POST", cancel, token=MEMBER))[0] == 403
+        assert (await listener.call("POST", cancel, token=ADMIN))[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v1/nosuch", "/hooks", "/healthz/", "/..%2f"])

@@ -46,6 +46,10 @@ def written(pair: dict[str, str]) -> x509.Certificate:
     return x509.load_pem_x509_certificate(Path(pair["certificate"]).read_bytes())
 
 
+def take_away(pair: dict[str, str]) -> None:
+    Path(pair["certificate"]).unlink()
+
+
 async def test_a_client_that_trusts_the_certificate_is_answered(configured: Write, tmp_path: Path) -> None:
     pair = certificate(tmp_path)
     async with speaking(configured, pair) as (port, _):
@@ -92,6 +96,27 @@ async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
         assert "remedy='name the key that it was made with'" in told
         assert await shown(port) == first
         shutil.copy(str(other / "key.pem"), pair["key"])
+        async with asyncio.timeout(10):
+            while await shown(port) != written(pair):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_certificate_that_is_away_for_a_day_is_taken_up_when_it_is_back(
+    configured: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tls, "LOOK", 0.02)
+    monkeypatch.setattr(tls, "DAY", 0.05)
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        first = written(pair)
+        take_away(pair)
+        told = ""
+        async with asyncio.timeout(10):
+            while told.rpartition("one of the files can't be read")[2].count("expires=") < 3:
+                await asyncio.sleep(0.02)
+                told += capsys.readouterr().out
+        assert await shown(port) == first
+        certificate(tmp_path)
         async with asyncio.timeout(10):
             while await shown(port) != written(pair):
                 await asyncio.sleep(0.02)

@@ -182,6 +182,7 @@ REFUSED = [
     ("server", {"trusted_proxies": ["proxy"]}, "server.trusted_proxies.0: is no network; write one such as"),
     ("server", {"unverified_bytes": 7}, "server.unverified_bytes: must be at least 134217728"),
     ("server", {"refusals": 0}, "server.refusals: must be at least 1"),
+    ("hooks/forge/networks", [], "hooks.forge.networks: is empty"),
     ("hooks/forge/networks", ["192.0.2.1/24"], "hooks.forge.networks.0: is an address within a network"),
     ("hooks/forge/networks", ["::ffff:10.0.0.0/104"], "hooks.forge.networks.0: is IPv4 inside IPv6"),
     # settings that there are not, and those that are missing

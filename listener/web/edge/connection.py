@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from listener.errors import BadRequestError
@@ -97,6 +97,8 @@ class Connection(web.RequestHandler):
         self._head = 0
         """Bytes of a head that is not whole."""
         self._first = b""
+        self._body: StreamReader | None = None
+        """Of the request that was answered last: what is left of it is read and dropped."""
         self._late = Alarm(house.head_timeout, lambda: self._end("a head that is too slow"))
         self._unread = Alarm(SLOWEST, lambda: self._end("a reader that does not read"))
 
@@ -122,13 +124,13 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see whether they make a head whole."""
         self._first = self._first or data[: len(TLS_HELLO)]
-        before = self._request_count
+        before, of_a_body = self._request_count, self._body is not None and not self._body.is_eof()
         super().data_received(data)
         if self._request_count > before:
             self._house.crowd.works(self)
             self._late.stop()
             self._head = 0
-        elif data and self._request_count == self._answered:
+        elif data and self._request_count == self._answered and not of_a_body:
             self._late.set()
             self._head += len(data)
             if self._head > HEAD_MOST:
@@ -140,6 +142,7 @@ class Connection(web.RequestHandler):
         """Send an answer, after which the next head may come."""
         finished = await super().finish_response(request, resp, start_time)
         self._answered += 1
+        self._body = request.content
         if self._answered == self._request_count:
             self._house.crowd.waits(self)
         return finished

@@ -11,6 +11,7 @@ from listener.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
     CompressedBodyError,
+    ForbiddenError,
     HookNotFoundError,
     SignatureRejectedError,
     TooManyRefusalsError,
@@ -28,6 +29,9 @@ from listener.web.trace import trace
 
 MISLED = web.RequestKey("misled", BadRequestError)
 """Where a request has what its proxy got wrong."""
+
+INVITED = web.RequestKey("invited", bool)
+"""Where a request has that somebody wants its body."""
 
 STRANGERS = (
     UnauthorizedError,
@@ -71,9 +75,12 @@ class Edge:
             lease = request[LEASE] = Lease(self.room, request.remote)
             request[OVER] = self.refusals.over(request.remote)
             try:
-                return await handler(request)
+                response = await handler(request)
             finally:
                 lease.end()
+            if "Expect" in request.headers and INVITED not in request:
+                response.force_close()  # Nobody knows whether the body follows, or the next request.
+            return response
 
         return middleware
 
@@ -88,6 +95,10 @@ class Edge:
                 response = await handler(request)
             except (*STRANGERS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
                 self._count(request, error)
+                raise
+            except ForbiddenError as error:
+                if not trace().credential:
+                    self._count(request, error)
                 raise
             if (refused := trace().refused) is not None:
                 self._count(request, refused)

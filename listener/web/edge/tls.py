@@ -7,7 +7,7 @@ nothing.
 import asyncio
 import ssl
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -45,7 +45,7 @@ class Certificates:
         self._refused: Stamp = ()
         """A pair that could not be used: it is told when it is still there at the next look."""
         self._stamp = self._look()
-        self._context = load(*self._files)
+        self._context, self._ends = self._read()
         self._tell()
 
     def context(self, seldom: Seldom) -> ssl.SSLContext:
@@ -72,7 +72,7 @@ class Certificates:
                 self._tell()
             return
         try:
-            self._context = self._load(*self._files)
+            self._context, self._ends = self._read()
         except ConfigurationError as error:
             # Between the writing of the one file and of the other they do not fit: that passes.
             if stamp == self._refused:
@@ -84,6 +84,15 @@ class Certificates:
             return
         self._stamp = stamp
         self._tell()
+
+    def _read(self) -> tuple[ssl.SSLContext, datetime]:
+        """Return the pair as it is now, and until when it is good; raise `ConfigurationError`."""
+        context = self._load(*self._files)
+        try:
+            certificate = x509.load_pem_x509_certificate(self._files[0].read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigurationError("server.tls: the certificate can't be read any more.") from error
+        return context, certificate.not_valid_after_utc
 
     def _look(self) -> Stamp:
         """Return what changes when a file is written or replaced."""
@@ -98,10 +107,9 @@ class Certificates:
 
     def _tell(self) -> None:
         """Log how long the certificate is good, as a warning when that is not long."""
-        ends = x509.load_pem_x509_certificate(self._files[0].read_bytes()).not_valid_after_utc
         now = self._told_at = self._clock()
-        left = ends.timestamp() - now
-        facts = {"expires": ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
+        left = self._ends.timestamp() - now
+        facts = {"expires": self._ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
         if left > SOON:
             self._log.log(20, "certificate", **facts)
         else:

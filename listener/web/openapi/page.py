@@ -40,7 +40,7 @@ OPERATIONS = (
         "show_page",
         "Page",
         "A form to sign in, or the sites of who is signed in.",
-        (Answer(HTTPStatus.OK, "The page.", {HTML: None}), *problems(*ANY_TIME)),
+        (Answer(HTTPStatus.OK, "The page.", {HTML: None}), *problems(HTTPStatus.UNAUTHORIZED, *ANY_TIME)),
         free=True,
     ),
     Operation(
