@@ -75,6 +75,10 @@ class Token:
         return self.expires is None or now < self.expires
 
 
+SESSIONS_MOST = 100
+"""Sessions that one token has at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A sign-in by a token, known only by the hash of its random id."""
@@ -100,7 +104,7 @@ class SessionStore(Protocol):
     """Where sessions are kept. Every method may raise `StoreUnavailableError`."""
 
     async def begin_session(self, session: Session) -> None:
-        """Keep a session."""
+        """Keep a session; of more than `SESSIONS_MOST` of one token, the one that ends first is forgotten."""
 
     async def session(self, key: str) -> Session | None:
         """Return the session of a key, which may have expired, or None."""

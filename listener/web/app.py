@@ -39,7 +39,7 @@ from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
 from listener.web.paths import shown_path
 from listener.web.refusals import DELIVERY_ID, record
-from listener.web.replies import as_problem, in_studios_words
+from listener.web.replies import SERVER, as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
@@ -97,6 +97,7 @@ def application(ports: Ports) -> web.Application:
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     errors_and_log = _errors_and_log(ports.log, ports.audit)
     app = web.Application(middlewares=[ports.edge.outer(), errors_and_log, ports.edge.inner()])
+    app.on_response_prepare.append(_unnamed)
     _add(app, Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     _add(app, Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     _add(
@@ -140,6 +141,11 @@ def _add(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
     for route in routes:
         later = {**route.kwargs, "expect_handler": bodies.uninvited}
         app.add_routes([web.RouteDef(route.method, route.path, route.handler, later)])
+
+
+async def _unnamed(_request: web.Request, response: web.StreamResponse) -> None:
+    """Leave out what the server is made of, and in which version."""
+    response.headers["Server"] = SERVER
 
 
 async def _healthz(_request: web.Request) -> web.Response:

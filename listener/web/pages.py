@@ -1,5 +1,6 @@
 """Pages of a history: how long one is, and after what it goes on."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,13 +20,10 @@ class _Numbered(Protocol):
 
 def limit(request: web.Request) -> int:
     """Return how much a page is to hold, or raise `BadRequestError`."""
-    try:
-        asked = int(request.query.get("limit", USUAL))
-    except ValueError as error:
-        raise BadRequestError(str(error)) from error
-    if not 1 <= asked <= MOST:
-        raise BadRequestError(f"limit is from 1 to {MOST}")
-    return asked
+    asked = request.query.get("limit", str(USUAL))
+    if not re.fullmatch("[0-9]{1,4}", asked) or not 1 <= int(asked) <= MOST:
+        raise BadRequestError(f"limit is a number from 1 to {MOST}")
+    return int(asked)
 
 
 def following(found: Sequence[_Numbered], most: int) -> str | None:

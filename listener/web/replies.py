@@ -48,6 +48,9 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
 }
 """The status of an error is that of its nearest ancestor here."""
 
+SERVER = "sync-staging"
+"""What an answer says of who made it: not of what that is made, and in which version."""
+
 RETRY_AFTER = "5"
 """Seconds, told to a sender whose delivery could not be taken in."""
 

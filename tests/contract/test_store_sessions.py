@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from listener.access import Session, digest
+from listener.access import SESSIONS_MOST, Session, digest
 from listener.store import Store
 from tests.contract.conftest import NOW
 
@@ -20,6 +20,17 @@ async def test_a_session_is_found_by_its_key_until_it_ends(store: Store) -> None
     await store.end_session(begun.key)
     await store.end_session(begun.key)
     assert await store.session(begun.key) is None
+    assert await store.session(other.key) == other
+
+
+async def test_a_token_has_so_many_sessions_and_a_new_one_takes_the_place_of_the_oldest(store: Store) -> None:
+    other = Session(digest(b"x"), "ci", digest(b"another token"), NOW)
+    await store.begin_session(other)
+    for number in range(SESSIONS_MOST + 2):
+        await store.begin_session(session(b"id %d" % number, NOW + number))
+    kept = [await store.session(digest(b"id %d" % number)) for number in range(SESSIONS_MOST + 2)]
+    assert kept[:2] == [None, None]
+    assert None not in kept[2:]
     assert await store.session(other.key) == other
 
 

@@ -344,6 +344,7 @@ async def test_tls_on_a_plain_port_is_told_as_such_without_a_trace(listening: St
     async with listening(server=LOOPBACK) as listener:
         answer = await answers(port_of(listener), hello)
         assert status_of(answer) == 400
+        assert b"\r\nServer: sync-staging\r\n" in answer
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "bad-request"
     said = capsys.readouterr()
     assert "TLS, and this port speaks plain HTTP" in said.out

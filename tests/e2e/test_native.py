@@ -264,6 +264,7 @@ async def test_what_a_hook_has_asked_for_is_nobodys_own_whatever_the_hook_is_cal
 @pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v1/nosuch", "/hooks", "/healthz/", "/..%2f"])
 async def test_no_other_route_exists(listener: Client, path: str) -> None:
     status, problem, headers = await listener.call("GET", path)
+    assert headers["Server"] == "sync-staging", "not of what it is made"
     assert status == 404
     assert headers["Content-Type"].startswith("application/problem+json")
     assert problem["status"] == 404

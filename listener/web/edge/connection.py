@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from listener.errors import BadRequestError
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.limits import Seldom
-from listener.web.replies import as_problem
+from listener.web.replies import SERVER, as_problem
 from listener.web.unreadable import server_log
 
 HEAD_MOST = 64 << 10
@@ -173,6 +173,7 @@ class Connection(web.RequestHandler):
         if not self.trusted:
             self._house.refused(self.client)
         answer = as_problem(BadRequestError("The request is not HTTP as this server reads it."))
+        answer.headers["Server"] = SERVER
         answer.force_close()
         return answer
 
