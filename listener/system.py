@@ -255,6 +255,11 @@ def _bound(setting: str, host: str, port: int) -> Iterator[None]:
     """Say what to do where an address can't be listened on."""
     try:
         yield
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{setting}: this user may not listen on {host}:{port}",
+            remedy=f"choose a {setting} from 1024 on, and let a proxy or the firewall lead to it",
+        ) from error
     except OSError as error:
         raise ConfigurationError(
             f"{setting}: can't listen on {host}:{port}: {error.strerror}",

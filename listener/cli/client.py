@@ -38,7 +38,13 @@ _UNREACHABLE_REMEDY = (
 )
 
 _CERTIFICATE_REMEDY = (
-    "name the certificate, or those that signed it, with --ca, and the address by the name that stands in it"
+    "name the certificate, or those that signed it, with --ca, and the address by the name that stands in "
+    "it; one that was just renewed is shown within 10 s"
+)
+
+_TOO_OFTEN = "The token, or what it asked for, is refused, as too much that came from this address was."
+_TOO_OFTEN_REMEDY = (
+    "check the token: a good one is let in all the same; a minute later the listener says again what is wrong"
 )
 
 _QUICK = aiohttp.ClientTimeout(total=ANSWER_LIMIT, sock_connect=CONNECT_LIMIT)
@@ -158,6 +164,8 @@ async def _checked(response: aiohttp.ClientResponse) -> None:
     """Raise the error that an answer tells of, if it does."""
     if response.status == 401:  # noqa: PLR2004 (Unauthorized)
         raise CredentialRefusedError
+    if response.status == 429:  # noqa: PLR2004 (Too Many Requests)
+        raise CredentialRefusedError(_TOO_OFTEN, remedy=_TOO_OFTEN_REMEDY)
     if not 200 <= response.status < 300:  # noqa: PLR2004 (the successes)
         raise RefusedByListenerError.of(f"{response.status} {response.reason}", await _read_object(response))
 

@@ -4,6 +4,10 @@ import argparse
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
 
 from listener import config
 from listener.cli import address, local
@@ -57,6 +61,7 @@ async def check_config(arguments: argparse.Namespace) -> int:
     else:
         settings = config.load(address.config_path(arguments))
         checks = await _aliases(settings)
+    checks = [*_certificate(settings), *checks]
     if arguments.json:
         document({"configuration": config.to_dict(settings), "checks": [asdict(check) for check in checks]})
     else:
@@ -88,6 +93,18 @@ async def _studio(system: System, sites: Sequence[Site]) -> list[Check]:
         if isinstance(error, SyncError)
     ]
     return failed or [Check("studio", ok=True)]
+
+
+def _certificate(settings: Settings) -> list[Check]:
+    """Return until when the listener's own certificate is good: it would show an expired one too."""
+    tls = settings.server.tls
+    if tls is None:
+        return []
+    ends = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes()).not_valid_after_utc
+    good = ends > datetime.now(UTC)
+    message = f"{'good until' if good else 'it has expired, on'} {ends:%Y-%m-%d %H:%M:%S} UTC"
+    remedy = "" if good else "renew it: a new pair is taken up without a restart"
+    return [Check("certificate", ok=good, message=message, remedy=remedy)]
 
 
 async def _aliases(settings: Settings) -> list[Check]:

@@ -3,8 +3,8 @@
 import argparse
 
 from listener.cli import wording
-from listener.cli.client import connected, path
-from listener.cli.failures import DONE
+from listener.cli.client import Client, connected, path
+from listener.cli.failures import DONE, RefusedByListenerError
 from listener.cli.options import (
     Commands,
     Handler,
@@ -48,7 +48,7 @@ def _add_list(group: Commands) -> None:
         summary="list what arrived, newest first",
         example="sync-staging deliveries list --hook forge --outcome refused --limit 10",
         done="told, even if there are none",
-        failed="the listener refuses the question",
+        failed="there is no such hook, or the listener refuses the question",
     )
     parser.add_argument("--hook", metavar="HOOK", help="only what came to this hook")
     parser.add_argument("--outcome", choices=[fate.value for fate in Fate], help="only what ended so")
@@ -76,6 +76,8 @@ async def list_deliveries(arguments: argparse.Namespace) -> int:
             limit=arguments.limit,
             before=arguments.before,
         )
+        if arguments.hook and not page["deliveries"]:
+            await _demand_hook(client, arguments.hook)
     if arguments.json:
         document(page)
         return DONE
@@ -83,6 +85,15 @@ async def list_deliveries(arguments: argparse.Namespace) -> int:
     if page["before"]:
         tell(f"older ones: --before {page['before']}")
     return DONE
+
+
+async def _demand_hook(client: Client, name: str) -> None:
+    """Raise `RefusedByListenerError` for a hook that there is not: a misspelt name is no empty history."""
+    known = [hook["name"] for hook in (await client.get(path("hooks")))["hooks"]]
+    if name not in known:
+        raise RefusedByListenerError(
+            "There is no such hook.", remedy=f"name a configured one: {', '.join(known) or 'none'}"
+        )
 
 
 async def show(arguments: argparse.Namespace) -> int:
@@ -110,6 +121,8 @@ async def redeliver(arguments: argparse.Namespace) -> int:
 
 def _row(found: Document) -> tuple[str, ...]:
     what = found["reason"] or f"run {', '.join(found['runs'])}"
+    if not found["hook"]:
+        what = f"{found['request']}: {what}"
     return (
         found["id"],
         moment(found["received_at"]),

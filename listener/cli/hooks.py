@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 import uuid
+from http import HTTPStatus
 
 from listener import config, signatures
 from listener.cli import address
@@ -16,11 +17,11 @@ from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageErr
 from listener.cli.options import Commands, add_client, add_command, add_group, add_json
 from listener.cli.printing import document, say, tell
 from listener.cli.rotation import add_hook_list
-from listener.config import Settings, resolved
+from listener.config import resolved
 from listener.deliveries import READERS, Hook, Sample, Wanted
-from listener.errors import ConfigurationError, ListenerError
+from listener.errors import ListenerError
 from listener.signatures.standard_webhooks import PUBLIC
-from listener.sites import PLACEHOLDER
+from listener.sites import PLACEHOLDER, Sites
 
 LOOKS = 3
 LOOK_PAUSE = 1.0
@@ -49,7 +50,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--site", metavar="SITE", help="the site that was published")
     parser.add_argument("--repository", metavar="OWNER/NAME", help="the repository that was pushed to")
     parser.add_argument(
-        "--ref", metavar="REF", help="the full ref that was pushed (default: the site's live)"
+        "--ref", metavar="REF", type=_ref, help="the full ref that was pushed (default: the site's live)"
     )
     parser.add_argument("--id", metavar="ID", type=_id, help="the delivery's id (default: a new one)")
     parser.add_argument("--ping", action="store_true", help="send the ping of a new webhook instead")
@@ -64,26 +65,19 @@ def add(commands: Commands) -> None:
 
 async def send(arguments: argparse.Namespace) -> int:
     """Send the delivery and tell what the listener answers."""
-    settings = config.load(address.config_path(arguments))
-    hook = _hook(settings, arguments.hook)
+    path = address.config_path(arguments)
+    hook, sites = config.load_hook(path, arguments.hook, signing=arguments.secret is None)
     _refuse_options(hook, arguments)
     secret = _secret(hook, arguments.secret)
     key = arguments.id or str(uuid.uuid4())
-    sample = _sample(settings, hook, arguments, key)
+    sample = _sample(sites, hook, arguments, key)
     body = json.dumps(sample.payload).encode()
     headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
-    path = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
+    where = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
     async with opened(address.url(arguments), {}, address.trust(arguments)) as client:
-        answer = await client.send(path, body, {**sample.headers, **headers})
+        answer = await client.send(where, body, {**sample.headers, **headers})
     why = await _reason(arguments, answer.refusal) if answer.refusal else None
     return _tell(arguments, key, answer, why)
-
-
-def _hook(settings: Settings, name: str) -> Hook:
-    if name not in settings.hooks:
-        known = ", ".join(settings.hooks) or "none"
-        raise ConfigurationError("There is no such hook.", remedy=f"name a configured one: {known}")
-    return settings.hooks[name]
 
 
 def _refuse_options(hook: Hook, arguments: argparse.Namespace) -> None:
@@ -109,15 +103,15 @@ def _secret(hook: Hook, reference: str | None) -> bytes:
     return hook.secrets[0]
 
 
-def _sample(settings: Settings, hook: Hook, arguments: argparse.Namespace, key: str) -> Sample:
+def _sample(sites: Sites, hook: Hook, arguments: argparse.Namespace, key: str) -> Sample:
     """Return what the sender sends for a push to the live branch, or for a new webhook."""
     reader = READERS[hook.scheme]
     if arguments.ping and reader.ping is not None:
         return reader.ping
-    repository = _repository(settings, hook, arguments) if hook.repositories else ""
+    repository = _repository(sites, hook, arguments) if hook.repositories else ""
     named = hook.mirrored(repository) if repository else arguments.site or hook.site
-    site = named or _first(hook, settings)
-    live = settings.sites.site(site).live if site in settings.sites else "live"
+    site = named or _first(hook, sites)
+    live = sites.site(site).live if site in sites else "live"
     wanted = Wanted(
         key=key,
         repository=repository,
@@ -130,28 +124,32 @@ def _sample(settings: Settings, hook: Hook, arguments: argparse.Namespace, key: 
     return reader.sample(wanted, hook)
 
 
-def _repository(settings: Settings, hook: Hook, arguments: argparse.Namespace) -> str:
+def _repository(sites: Sites, hook: Hook, arguments: argparse.Namespace) -> str:
     """Return the named repository, or else the first one that mirrors the site, or any site."""
     if arguments.repository:
         return str(arguments.repository)
     for repository, mirrored in hook.repositories.items():
-        for site in [arguments.site] if arguments.site else [site.id for site in settings.sites]:
+        for site in [arguments.site] if arguments.site else [site.id for site in sites]:
             name = repository.replace(PLACEHOLDER, site)
             if hook.mirrored(name) == (arguments.site or mirrored.replace(PLACEHOLDER, site)):
                 return name
     raise UsageError("The hook has no repository of that site.", remedy="see the hook's setting repositories")
 
 
-def _first(hook: Hook, settings: Settings) -> str:
+def _first(hook: Hook, sites: Sites) -> str:
     """Return a site that the hook may select, rather one with an entry of its own than a pattern."""
-    return min(
-        (site.id for site in settings.sites if site.id in hook.sites), default=min(hook.sites, default="")
-    )
+    return min((site.id for site in sites if site.id in hook.sites), default=min(hook.sites, default=""))
 
 
 def _id(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,256}", text):
         raise argparse.ArgumentTypeError("is not 1 to 256 printable ASCII characters without a space")
+    return text
+
+
+def _ref(text: str) -> str:
+    if not text.startswith("refs/"):
+        raise argparse.ArgumentTypeError("is no full ref; write one such as refs/heads/live")
     return text
 
 
@@ -186,7 +184,15 @@ def _tell(arguments: argparse.Namespace, key: str, answer: Answer, why: str | No
         say(f"{answer.status} {answer.phrase}: {said}")
         if answer.refusal:
             _tell_refusal(answer.refusal, why)
+        elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            tell(_TOO_OFTEN)
     return DONE if 200 <= answer.status < 300 else FAILED  # noqa: PLR2004 (the successes)
+
+
+_TOO_OFTEN = (
+    "why: too many requests from here were refused, so no reason is kept of this one. A good delivery is "
+    "taken all the same; wait a minute, and send it again to be told what is wrong with it"
+)
 
 
 def _tell_refusal(refusal: str, why: str | None) -> None:

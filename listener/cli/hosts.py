@@ -9,6 +9,7 @@ from listener.cli.failures import DONE, UsageError
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_group, add_json
 from listener.cli.printing import document, say, tell, verbatim
 from listener.config import Settings
+from listener.networks import networks_of
 from listener.sites import Access, Host
 from listener.ssh import authorized, keys
 from listener.ssh.dialogue import DIGEST, INSTALLED, INSTALLED_NAME
@@ -112,8 +113,11 @@ def _public(host: Host, path: Path | None) -> str:
 
 
 def _origin(text: str) -> str:
-    if not text or any(character in text for character in '"\\ \t\n'):
+    try:
+        networks_of(text.split(","))
+    except ValueError:
+        # sshd would ignore the whole line, and let the key in from nowhere.
         raise argparse.ArgumentTypeError(
-            "is no list of addresses; write one such as 192.0.2.10,198.51.100.0/24"
-        )
+            "is no list of addresses and networks; write one such as 192.0.2.10,198.51.100.0/24"
+        ) from None
     return text

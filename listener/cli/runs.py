@@ -51,7 +51,7 @@ def _add_list(group: Commands) -> None:
         summary="list runs, newest first",
         example="sync-staging runs list --site mysite --environment staging --limit 10",
         done="told, even if there are none",
-        failed="the listener refuses the question",
+        failed="there is no such site or environment, or the listener refuses the question",
     )
     parser.add_argument("--site", metavar="SITE", help="only runs of this site")
     parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")

@@ -83,6 +83,8 @@ def conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
     """Tell what became of a run; raise `RunFailedError` if it failed."""
     if arguments.json:
         document(run)
+    elif arguments.no_wait:
+        say(f"{wording.place(run)}: {run['state']}, run {run['id']}")
     else:
         say(wording.outcome(run))
     unended = {State.QUEUED, State.RUNNING} if arguments.no_wait else set()

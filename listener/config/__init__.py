@@ -18,16 +18,14 @@ from listener.config.file import read
 from listener.config.hooks import made
 from listener.config.model import (
     Document,
-    EnvironmentEntry,
     HostEntry,
-    RepositoryEntry,
-    SiteEntry,
     SshSection,
     StudioSection,
     SyncSection,
     TokenEntry,
 )
 from listener.config.names import loopback, unix_seconds
+from listener.config.part import load_hook
 from listener.config.problems import Location, Problem, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve, resolved
 from listener.config.rules import broken
@@ -45,11 +43,12 @@ from listener.config.settings import (
     describe,
     to_dict,
 )
+from listener.config.sites import made_sites
 from listener.config.stores import store_secrets, unverified
 from listener.config.tls import tls_context
 from listener.runs import RetryPolicy
 from listener.signatures import spellings
-from listener.sites import PLACEHOLDER, Access, Environment, Host, RepositoryAddress, Site, SitePattern, Sites
+from listener.sites import Access, Host
 
 __all__ = [
     "DEFAULT_PATH",
@@ -64,6 +63,7 @@ __all__ = [
     "TlsSettings",
     "describe",
     "load",
+    "load_hook",
     "resolved",
     "tls_context",
     "to_dict",
@@ -118,10 +118,7 @@ def _settings(document: Document, resolution: Resolution) -> Settings:
         server=made_server(document.server),
         store=document.store,
         hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
-        sites=Sites.of(
-            (_site(name, entry) for name, entry in document.sites.items() if "*" not in name),
-            (SitePattern(name, _site(name, entry)) for name, entry in document.sites.items() if "*" in name),
-        ),
+        sites=made_sites(document.sites),
         hooks={name: made(name, entry, resolution) for name, entry in document.hooks.items()},
         tokens=tuple(_token(entry) for entry in document.tokens),
         sync=_sync(document.sync),
@@ -158,36 +155,6 @@ def _host(name: str, entry: HostEntry, ssh: SshSection) -> Host:
         access=entry.access,
         agent=ssh.agent,
         config=ssh.config,
-    )
-
-
-def _site(name: str, entry: SiteEntry) -> Site:
-    repository = _address(entry.repository)
-    environments = {
-        key: _environment(name, key, value, repository, entry.live)
-        for key, value in entry.environments.items()
-    }
-    return Site(name, repository, entry.live, environments)
-
-
-def _address(entry: RepositoryEntry) -> RepositoryAddress:
-    """Return an address; that of a pattern may not lead out of the folder that holds its sites."""
-    before, found, _ = entry.path.partition(PLACEHOLDER)
-    return RepositoryAddress(entry.host, entry.path, (before.rpartition("/")[0] or "/") if found else "")
-
-
-def _environment(
-    site: str, name: str, entry: EnvironmentEntry, repository: RepositoryAddress, live: str
-) -> Environment:
-    carriers = [(_address(each), each.branch or entry.branch or name) for each in entry.repositories]
-    return Environment.of(
-        site,
-        name,
-        repository,
-        live,
-        entry.policy,
-        carriers or [(repository, entry.branch or name)],
-        follow=True if entry.follow is None else entry.follow,
     )
 
 

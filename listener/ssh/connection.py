@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import asyncssh
 
 from listener.errors import (
+    BeyondKeyError,
     ConnectionLostError,
     GitUnavailableError,
     HostUnreachableError,
@@ -68,6 +69,8 @@ class HostConnection:
         self._slots = asyncio.Semaphore(SHELLS)
         self._services = asyncio.Semaphore(SERVICES)
         self._idle: list[Shell] = []
+        self._working = 0
+        """How many use the connection, or are about to."""
         self._leftovers: set[tuple[int, str]] = set()
 
     async def call(self, notes: Notes, limit: float, function: str, *arguments: str) -> str:
@@ -88,13 +91,33 @@ class HostConnection:
                 raise
         _pass_on(reply.err, notes)
         if reply.status != 0:
-            raise refusal(reply)
+            refused = refusal(reply)
+            if isinstance(refused, BeyondKeyError):
+                self._forget_login()
+            raise refused
         return reply.out
+
+    def _forget_login(self) -> None:
+        """Log in anew the next time: what the key may do was settled at the login, and may be mended by then.
+
+        Not while others are at work on this connection.
+        """
+        if self._connection is not None and not self._working:
+            self._idle.clear()
+            self._give_up(self._connection)
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
 
     @contextlib.asynccontextmanager
     async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
-        async with self._services, contextlib.AsyncExitStack() as stack:
+        async with self._services, self._at_work(), contextlib.AsyncExitStack() as stack:
             connection = await self._connected(notes)
             with failures.of_sessions(self.host):
                 async with asyncio.timeout(self._limit):
@@ -104,7 +127,7 @@ class HostConnection:
     @contextlib.asynccontextmanager
     async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
         """Lend a loaded shell, opening one where none is idle."""
-        async with self._slots:
+        async with self._slots, self._at_work():
             while self._idle and not self._idle[-1].usable:
                 self._idle.pop()
             shell = self._idle.pop() if self._idle else await self._open(notes)

@@ -13,7 +13,10 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; justify-content: space-between; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; }
+th:first-child { width: 25%; }
+th:last-child { width: 25%; }
+td { overflow-wrap: anywhere; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid; }
 input, button { font: inherit; padding: .3rem .6rem; }
 input { display: block; margin: .3rem 0 .8rem; width: min(30rem, 100%); box-sizing: border-box; }
@@ -113,13 +116,20 @@ def _site(site: Mapping[str, Any]) -> str:
 
 def _row(environment: Mapping[str, Any]) -> str:
     last = environment["last_success"]
-    success = (
-        "none yet" if last is None else f'<time datetime="{escape(last["at"])}">{escape(last["at"])}</time>'
-    )
+    success = "none yet" if last is None else _time(last["at"])
     states = "<br>\n".join(escape(state) for state in _states(environment))
     return (
         f'<tr><th scope="row">{escape(environment["name"])}</th>\n<td>{states}</td>\n<td>{success}</td></tr>'
     )
+
+
+def _time(at: str) -> str:
+    """Return a time of the API's, to the second, as a person reads it."""
+    return f'<time datetime="{escape(at)}">{escape(_read(at))}</time>'
+
+
+def _read(at: str) -> str:
+    return f"{at[:19].replace('T', ' ')} UTC"
 
 
 def _states(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +140,7 @@ def _states(environment: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}{_state(leg)}"
     hold = environment["hold"]
     if hold is not None:
-        yield f"on hold since {hold['since']} by {hold['actor']}: {hold['reason']}"
+        yield f"on hold since {_read(hold['since'])} by {hold['actor']}: {hold['reason']}"
 
 
 def _state(look: Mapping[str, Any]) -> str:

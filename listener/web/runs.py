@@ -7,7 +7,13 @@ from dataclasses import replace
 from aiohttp import web
 
 from listener.access import Caller
-from listener.errors import BadRequestError, ConflictError, ForbiddenError, RunNotFoundError
+from listener.errors import (
+    BadRequestError,
+    ConflictError,
+    ForbiddenError,
+    RunNotFoundError,
+    SiteNotFoundError,
+)
 from listener.journal import Log
 from listener.queue import RunFilter, RunStore
 from listener.rollback import Rollbacks
@@ -65,6 +71,8 @@ class Runs:
         caller = await self._gate.caller(request)
         which = replace(_filter(request), sites=caller.visible)
         found = await self._store.runs(which)
+        if not found and which.site is not None:
+            self._demand_configured(caller, which.site, which.environment)
         following = pages.following(found, which.limit)
         return web.json_response({"runs": [views.run(run) for run in found], "before": following})
 
@@ -123,6 +131,14 @@ class Runs:
             raise ForbiddenError("Only an admin rolls back; see what it would do with dry_run.")
         started = await self._rollbacks.request(run, asker(request, caller))
         return await self._calls.answer(started)
+
+    def _demand_configured(self, caller: Caller, site: str, environment: str | None) -> None:
+        """Raise `NotFoundError` where there can be no runs: a name that is misspelt is no empty history."""
+        if not caller.covers(site):
+            raise SiteNotFoundError(reason=uncovered(caller, site))
+        known = self._sites.site(site)
+        if environment is not None:
+            known.environment(environment)
 
     async def _visible(self, request: web.Request) -> tuple[Caller, Run]:
         caller = await self._gate.caller(request)

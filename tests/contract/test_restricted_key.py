@@ -75,6 +75,24 @@ async def test_a_repository_that_a_symbolic_link_leads_out_to_is_refused_with_wh
     assert "authorized_keys" in refused.value.remedy
 
 
+async def test_a_key_s_line_that_was_mended_counts_from_the_next_sync_on(
+    tmp_path: Path, published: Published
+) -> None:
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    narrow, wide = (bound(install(folder), root) for root in (tmp_path / "elsewhere", published.path))
+    environment = environment_of(RepositoryAddress("studio", str(published.path)))
+    with Sshd(folder, options=narrow) as own:
+        pool = pool_of([restricted(own)], tmp_path / "cache")
+        with pytest.raises(BeyondKeyError):
+            await sync(pool, environment)
+        keys = folder / "authorized_keys"
+        keys.write_text(keys.read_text().replace(narrow, wide))
+        await sync(pool, environment)
+        await pool.close()
+    assert published.tree("staging") == published.tree("live")
+
+
 async def test_a_commit_is_brought_without_what_is_there_already(
     pool: HostPool, published: Published, tmp_path: Path
 ) -> None:

@@ -50,7 +50,9 @@ def test_an_environment_is_told_by_its_state() -> None:
         environment(drift={"error": "host-unreachable", "message": "The host does not answer."})
     )
     success = {"run": "r", "at": "2026-01-31T00:00:00.000+00:00"}
-    assert 'datetime="2026-01-31T00:00:00.000+00:00"' in page(environment(last_success=success))
+    assert ('<time datetime="2026-01-31T00:00:00.000+00:00">2026-01-31 00:00:00 UTC</time>') in page(
+        environment(last_success=success)
+    )
 
 
 def test_each_repository_of_an_environment_is_told() -> None:
@@ -61,8 +63,8 @@ def test_each_repository_of_an_environment_is_told() -> None:
 
 
 def test_a_hold_is_told_with_its_reason() -> None:
-    hold = {"reason": "acceptance test", "actor": "root", "since": "2026-01-31"}
-    assert "on hold since 2026-01-31 by root: acceptance test" in page(environment(hold=hold))
+    hold = {"reason": "acceptance test", "actor": "root", "since": "2026-01-31T09:00:00.000+00:00"}
+    assert "on hold since 2026-01-31 09:00:00 UTC by root: acceptance test" in page(environment(hold=hold))
 
 
 def test_nothing_to_see_and_what_can_not_be_listed_is_said() -> None:

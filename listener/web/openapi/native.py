@@ -104,7 +104,7 @@ OPERATIONS = (
         "list_runs",
         "Runs",
         "A page of the history, newest first.",
-        (answered(History, "The page."), *problems(HTTPStatus.BAD_REQUEST), *_ASKED),
+        (answered(History, "The page."), *problems(HTTPStatus.BAD_REQUEST), *_NAMED),
         parameters=_HISTORY,
     ),
     Operation(

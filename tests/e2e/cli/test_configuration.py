@@ -4,8 +4,9 @@ from pathlib import Path
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from tests.e2e.cli.shell import Shell
+from tests.e2e.cli.shell import Shell, varied
 from tests.listening import ADMIN, configuration, on_a_closed_port, written
+from tests.strangers import certificate
 from tests.studio import FakeStudio, status_of_4
 
 
@@ -100,3 +101,11 @@ async def test_check_config_asks_studio_where_it_is_configured(
         done = await Shell(written(tmp_path, whole))("check-config", "--connect")
         assert (done.status, "studio, asked about mysite: failed" in done.out) == (1, True)
         assert "wrong-token" not in done.out + done.err
+
+
+async def test_until_when_the_certificate_is_good_is_told(config: Path, tmp_path: Path) -> None:
+    for days, status, told in ((30.0, 0, "certificate: ok: good until "), (-1.0, 1, "it has expired, on ")):
+        tls = certificate(tmp_path, days=days)
+        done = await Shell(varied(config, "server", "tls", value=tls))("check-config")
+        (line,) = [line for line in done.out.splitlines() if line.startswith("certificate: ")]
+        assert (done.status, told in line) == (status, True)

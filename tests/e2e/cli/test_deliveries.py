@@ -39,6 +39,14 @@ async def test_deliveries_are_listed_and_shown_and_redelivered(
     assert (missing.status, missing.err) == (1, "error: No such delivery.\n")
 
 
+async def test_a_refused_call_is_listed_with_what_was_asked(
+    running: Daemon, shell: Shell, config: Path
+) -> None:
+    assert (await Shell(config, MEMBER)("deliveries", "list")).status == 1
+    listed = await shell("deliveries", "list")
+    assert listed.out.splitlines()[1].endswith("GET /api/v1/deliveries: Only an admin may see this.")
+
+
 async def test_the_use_of_secrets_and_tokens_is_listed(running: Daemon, shell: Shell, api: Client) -> None:
     await api.deliver("d-1")
     hooks = await shell("hook", "list")

@@ -11,7 +11,7 @@ from listener.deliveries import READERS
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell, varied
-from tests.listening import Client, Daemon, configuration, daemon, written
+from tests.listening import GITHUB_SECRET, Client, Daemon, configuration, daemon, written
 
 
 async def test_a_test_delivery_is_signed_taken_and_synced(
@@ -119,6 +119,67 @@ async def test_a_test_delivery_with_another_secret_is_refused(running: Daemon, c
     other = varied(config, "hooks", "forge", "secrets", value=["an old secret of the forge's"])
     done = await Shell(other)("hook", "send", "forge")
     assert (done.status, done.out[:16]) == (1, "401 Unauthorized")
+
+
+async def test_a_hook_is_tried_out_by_who_can_read_its_secret_and_no_other(
+    running: Daemon, config: Path, tmp_path: Path
+) -> None:
+    other = varied(config, "ssh", "identity", value="credential:identity")
+    other = varied(other, "studio", value={"url": "http://127.0.0.1:9/studio", "token": "credential:studio"})
+    (tmp_path / "secret").write_text(GITHUB_SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    other = varied(other, "hooks", "forge", "secrets", value=["file:secret", "credential:next"])
+    assert (await Shell(other)("hook", "send", "forge")).out[:12] == "202 Accepted"
+    other = varied(other, "hooks", "forge", "secrets", value=["credential:now", "credential:next"])
+    done = await Shell(other)("hook", "send", "forge")
+    assert (done.status, done.out) == (1, "")
+    assert "hooks.forge.secrets.0: needs $CREDENTIALS_DIRECTORY" in done.err
+    assert "--secret file:PATH" in done.err.splitlines()[-1]
+    named = await Shell(other)("hook", "send", "forge", "--secret", f"file:{tmp_path}/secret")
+    assert named.out[:12] == "202 Accepted"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("scheme",), "githup", "hooks.forge.scheme: is no scheme; did you mean github?"),
+        (("repositories",), {}, "hooks.forge: selects no site"),
+        (("networks",), ["nowhere"], "sync-staging check-config tells why"),
+        (("secrets",), [], "sync-staging check-config tells why"),
+    ],
+)
+async def test_a_hook_that_can_not_be_used_is_told_before_anything_is_sent(
+    place: tuple[str, ...], value: Any, told: str, config: Path
+) -> None:
+    other = varied(config, "hooks", "forge", *place, value=value)
+    for options in ([], ["--secret", f"file:{config}"]):
+        done = await Shell(other)("hook", "send", "forge", *options)
+        assert (done.status, done.out) == (1, "")
+        assert told in done.err
+
+
+async def test_a_ref_that_is_no_full_one_is_told_before_anything_is_sent(config: Path) -> None:
+    done = await Shell(config)("hook", "send", "forge", "--ref", "main")
+    assert (done.status, done.out) == (2, "")
+    assert "write one such as refs/heads/live" in done.err
+
+
+async def test_who_was_refused_too_often_is_told_what_that_means(
+    config: Path, tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    whole = configuration(tmp_path, sshd, published.path)
+    whole["server"]["refusals"] = 1
+    config = written(tmp_path, whole)
+    wrong = varied(config, "hooks", "forge", "secrets", value=["an old secret of the forge's"])
+    async with daemon(config):
+        while (done := await Shell(wrong, None)("hook", "send", "forge")).out[:3] == "401":
+            pass
+        assert (done.status, done.out[:3]) == (1, "429")
+        assert "A good delivery is taken all the same" in done.err
+        stranger = await Shell(config, "no-token")("runs", "list")
+        assert (stranger.status, stranger.out) == (2, "")
+        assert "remedy: check the token: a good one is let in all the same" in stranger.err
+        assert (await Shell(config)("hook", "send", "forge")).out[:12] == "202 Accepted"
 
 
 async def test_a_hook_that_is_not_configured_is_told_by_those_that_are(shell: Shell) -> None:

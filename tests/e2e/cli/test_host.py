@@ -66,6 +66,15 @@ async def test_a_host_with_nothing_but_git_gets_git_shell(config: Path) -> None:
     assert printed.out.startswith('restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\"" ssh-ed25519 ')
 
 
+async def test_what_is_no_address_is_not_put_into_a_line_that_sshd_would_ignore(config: Path) -> None:
+    for wrong in ("192.0.2.300", "192.0.2.1/24", "listener.example.com", "192.0.2.1,", "*", 'a",b'):
+        done = await Shell(config)("host", "key", "studio", "--from", wrong)
+        assert (done.status, done.out) == (2, ""), wrong
+        assert "write one such as 192.0.2.10,198.51.100.0/24" in done.err
+    printed = await Shell(config)("host", "key", "studio", "--from", "192.0.2.10,2001:db8::/32")
+    assert printed.out.startswith('restrict,from="192.0.2.10,2001:db8::/32",command=')
+
+
 async def test_what_can_not_be_bound_is_told(config: Path, tmp_path: Path) -> None:
     unknown = await Shell(config)("host", "key", "nowhere")
     assert (unknown.status, unknown.out) == (2, "")

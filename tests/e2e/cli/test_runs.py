@@ -21,6 +21,19 @@ async def test_the_history_is_listed_page_by_page_and_by_filters(running: Daemon
     assert len(failed.out.splitlines()) == 1
 
 
+async def test_the_history_of_what_is_misspelt_is_no_empty_one(running: Daemon, shell: Shell) -> None:
+    none = await shell("runs", "list", "--site", "mysite", "--environment", "staging")
+    assert (none.status, len(none.out.splitlines())) == (0, 1)
+    site = await shell("runs", "list", "--site", "mysiet")
+    assert (site.status, site.out, site.err) == (1, "", "error: Site not found\n")
+    environment = await shell("runs", "list", "--site", "mysite", "--environment", "stagign")
+    assert (environment.status, environment.err) == (1, "error: Environment not found\n")
+    hook = await shell("deliveries", "list", "--hook", "froge")
+    assert (hook.status, hook.out) == (1, "")
+    assert hook.err.splitlines() == ["error: There is no such hook.", "remedy: name a configured one: forge"]
+    assert (await shell("deliveries", "list", "--hook", "forge")).status == 0
+
+
 async def test_a_run_is_shown_with_who_asked_and_what_it_removed(running: Daemon, shell: Shell) -> None:
     run = (await shell("sync", "mysite", "staging", "--json")).document
     done = await shell("runs", "show", run["id"])

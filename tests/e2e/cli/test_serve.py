@@ -1,12 +1,14 @@
 """`serve`."""
 
 import asyncio
+import os
 import signal
+import sys
 from pathlib import Path
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from tests.e2e.cli.shell import Shell, behind, varied
+from tests.e2e.cli.shell import Shell, behind, ended, varied
 from tests.listening import Daemon, client, configuration, daemon, written
 from tests.proxy import Proxy
 
@@ -32,6 +34,21 @@ async def test_a_taken_port_is_told(running: Daemon, tmp_path: Path, config: Pat
     done = await Shell(other)("serve")
     assert done.status == 1
     assert done.err.splitlines()[-1] == "remedy: choose another server.port, or end what listens there"
+
+
+async def test_a_port_that_only_root_may_have_is_told_with_what_to_do(config: Path) -> None:
+    other = varied(config, "server", "port", value=443)
+    command = [sys.executable, "-m", "listener", "serve", "--config", str(other)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service", *command]
+    done = await ended(
+        await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+    )
+    assert done.status == 1
+    assert "error: server.port: this user may not listen on 127.0.0.1:443" in done.err
+    assert done.err.splitlines()[-1].startswith("remedy: choose a server.port from 1024 on")
 
 
 async def test_a_second_signal_does_not_wait_for_running_syncs(

@@ -1,6 +1,7 @@
 """`sync`, by the listener and without one."""
 
 import asyncio
+import re
 from pathlib import Path
 
 from listener.rehearsal.published import Published
@@ -81,6 +82,8 @@ async def test_sync_without_waiting_returns_while_the_run_waits(
         done = await shell("sync", "mysite", "staging", "--no-wait", "--json")
         assert done.status == 0
         assert done.document["state"] in {"queued", "running"}
+        other = await shell("sync", "mysite", "staging", "--no-wait")
+        assert re.fullmatch(r"mysite/staging: (?:queued|running), run [0-9a-f-]{36}\n", other.out)
     assert (await api.ended(done.document["id"]))["state"] == "succeeded"
 
 
