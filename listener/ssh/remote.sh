@@ -250,8 +250,8 @@ ss_sites() {
 		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
 		name=${each#"$2"}
 		name=${name%"$3"}
-		# What is no id of a site's may hold anything, a new line too.
-		case $name in *[!a-z0-9_-]*) continue ;; esac
+		# What is no id of a site's may hold anything, a new line too; `..*` is also the folder above.
+		case $name in '' | *[!a-z0-9_-]*) continue ;; esac
 		printf 'site %s\n' "$name"
 	done
 }
