@@ -115,7 +115,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._close_soon()
 
     def _close_soon(self) -> None:
-        """End the session soon: what the shell had started may hold its streams open for as long as it likes."""
+        """End the session soon: what the shell has left behind may hold its streams open for ever."""
         asyncio.get_running_loop().call_later(LINGERING, self._close)
 
     def _close(self) -> None:

@@ -145,7 +145,8 @@ async def test_a_shell_that_is_killed_alone_is_not_waited_for_while_what_it_star
     connection = connected(host_of(sshd))
     with pytest.raises(ConnectionLostError):
         await say(connection, f"kill -9 $$; {SLOW}6666", limit=30)
-    assert (left := await processes_of(f"{SLOW}6666".replace(" ", "\0")))
+    left = await processes_of(f"{SLOW}6666".replace(" ", "\0"))
+    assert left
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert await say(connection, "echo anew") == "anew\n"

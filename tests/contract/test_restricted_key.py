@@ -359,7 +359,7 @@ async def test_a_push_reaches_nothing_but_what_has_come_in(
     figures.tell("pushes of a thief of the key", tried=tried)
 
 
-async def test_a_push_makes_no_repository_shallow_and_tells_its_hooks_nothing_of_the_pusher_s(
+def test_a_push_makes_no_repository_shallow_and_tells_its_hooks_nothing_of_the_pusher_s(
     restricted_sshd: Sshd, published: Published, tmp_path: Path
 ) -> None:
     """Whatever the repository lets others do."""
