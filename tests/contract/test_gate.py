@@ -78,13 +78,14 @@ def gate_in(folder: Path, shell: str, pristine: Published) -> Gate:
     return Gate(shell, install(folder / "bin"), inside.path.parent, outside, inside, folder / "canary")
 
 
-def observed(path: Path | str, branch: str = "staging") -> tuple[str, ...]:
-    return ("ss_observe", str(path), "", "live", branch, "tree", COMMITTER_EMAIL, "10", "no", "")
+def observed(path: Path | str, branch: str = "staging", live: str = "live") -> tuple[str, ...]:
+    return ("ss_observe", str(path), "", live, branch, "tree", COMMITTER_EMAIL, "10", "no", "")
 
 
 def applied(gate: Gate, **changes: str) -> tuple[str, ...]:
     """A request that moves staging to live if nothing else is said."""
-    seen = gate.ask(*observed(gate.inside.path)).partition("\nhead ")[2].partition("\nseen\n")[0]
+    question = observed(gate.inside.path, live=changes.get("live", "live"))
+    seen = gate.ask(*question).partition("\nhead ")[2].partition("\nseen\n")[0]
     whole = {
         "path": str(gate.inside.path),
         "root": "",
@@ -274,6 +275,16 @@ def test_nothing_is_moved_but_what_the_key_may_move(gate: Gate) -> None:
         assert "\nerror beyond-key " in "\n" + gate.ask(*applied(gate, **changes)), changes
     assert refs_of(gate.inside) == before
     figures.tell(f"moves beyond a key, {gate.shell}", tried=len(FORBIDDEN))
+
+
+@in_every_shell
+def test_a_branch_that_may_be_moved_is_never_deleted(gate: Gate) -> None:
+    before = refs_of(gate.inside)
+    for target in ({"to": "0" * 40}, {"live": ""}, {"live": "nowhere"}):
+        for kind in ("create", "fast-forward", "reset"):
+            said = gate.ask(*applied(gate, **target, kind=kind))
+            assert said.startswith("error remote-step there is no commit to move staging to\n"), target
+    assert refs_of(gate.inside) == before
 
 
 def test_a_key_may_be_bound_to_some_branches(gate: Gate) -> None:
