@@ -57,8 +57,8 @@ key_options() {
 # Carry out the one command that a session is opened with.
 key_command() {
 	case $1 in
-	"sync-staging-dialogue $key_digest sync-staging-"*)
-		key_is_hex "${1#"sync-staging-dialogue $key_digest sync-staging-"}" || key_refuse_command "$1"
+	"sync-staging-dialogue $key_digest "*)
+		key_is_name "${1#"sync-staging-dialogue $key_digest "}" || key_refuse_command "$1"
 		key_dialogue
 		;;
 	"sync-staging-dialogue "*)
@@ -68,16 +68,35 @@ key_command() {
 		key_group=${1#sync-staging-end } key_name=${1##* }
 		key_group=${key_group%" $key_name"}
 		key_is_number "$key_group" || key_refuse_command "$1"
-		key_is_hex "${key_name#sync-staging-}" || key_refuse_command "$1"
+		key_is_name "$key_name" || key_refuse_command "$1"
 		[ "$key_group" -gt 1 ] || key_refuse_command "$1"
 		ss_end "$key_group" "$key_name"
 		;;
 	"git-upload-pack '"*"'" | "git-receive-pack '"*"'")
 		key_path=${1#*\'}
-		key_service "${1%%-pack *}" "${key_path%\'}"
+		key_unquote "${key_path%\'}" || key_refuse_command "$1"
+		key_service "${1%%-pack *}" "$key_path"
 		;;
 	*) key_refuse_command "$1" ;;
 	esac
+}
+
+# Set `key_path` to the text that stood in quotes, in which a quote is written as '\''.
+key_unquote() {
+	key_path='' key_rest=$1
+	while :; do
+		case $key_rest in
+		*"'\\''"*)
+			key_path=$key_path${key_rest%%"'\\''"*}"'"
+			key_rest=${key_rest#*"'\\''"}
+			;;
+		*\'*) return 1 ;;
+		*)
+			key_path=$key_path$key_rest
+			return 0
+			;;
+		esac
+	done
 }
 
 key_refuse_command() {
@@ -223,7 +242,8 @@ key_check_path() {
 ss_permit() {
 	key_is_here || key_refuse "$1 leads out of this key's folders through a symbolic link"
 	[ ! -d .git ] && [ -d objects ] || return 0
-	for key_part in HEAD config objects refs logs packed-refs index; do
+	[ ! -e commondir ] || key_refuse "$1 has its refs and objects elsewhere (commondir), where this key can't follow"
+	for key_part in HEAD config objects refs refs/heads logs packed-refs index; do
 		[ -L "$key_part" ] || continue
 		(cd -P "$key_part" 2>/dev/null && key_is_here) ||
 			key_refuse "$1 has a symbolic link in the place of its $key_part, which this key can't follow"
@@ -273,6 +293,11 @@ key_is_commit() {
 	key_is_hex "$1" && { [ ${#1} -eq 40 ] || [ ${#1} -eq 64 ]; }
 }
 
+# A whole name: a part of one could be any shell's.
+key_is_name() {
+	case $1 in sync-staging-????????????????) key_is_hex "${1#sync-staging-}" ;; *) return 1 ;; esac
+}
+
 key_is_hex() {
 	case $1 in '' | *[!0-9a-f]*) return 1 ;; esac
 }
@@ -301,7 +326,9 @@ key_service() {
 	git-receive)
 		GIT_NAMESPACE=$key_namespace
 		export GIT_NAMESPACE
-		exec git -c receive.hideRefs=refs -c "receive.hideRefs=!$key_incoming" receive-pack "$key_path"
+		# Whatever the repository allows: no push makes it shallow, or tells its hooks more than refs and commits.
+		exec git -c receive.hideRefs=refs -c "receive.hideRefs=!$key_incoming" -c receive.shallowUpdate=false \
+			-c receive.advertisePushOptions=false receive-pack "$key_path"
 		;;
 	esac
 }

@@ -250,8 +250,8 @@ ss_sites() {
 		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
 		name=${each#"$2"}
 		name=${name%"$3"}
-		# What is no id of a site's may hold anything, a new line too.
-		case $name in *[!a-z0-9_-]*) continue ;; esac
+		# What is no id of a site's may hold anything, a new line too; `..*` is also the folder above.
+		case $name in '' | *[!a-z0-9_-]*) continue ;; esac
 		printf 'site %s\n' "$name"
 	done
 }
@@ -300,6 +300,8 @@ ss_apply() {
 	GIT_COMMITTER_NAME=${13} GIT_COMMITTER_EMAIL=${14} GIT_COMMITTER_DATE="${12} +0000"
 	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
 	new=${to:-$live_tip}
+	# To git, nothing and only zeros both mean: delete it.
+	case $new in *[!0]*) ;; *) ss_refuse remote-step "there is no commit to move $branch to" ;; esac
 	if [ "$kind" = forward-commit ]; then
 		subject=${15} body=${16}
 		set -- -p "$tip"

@@ -170,16 +170,19 @@ class Service:
             self._far.near.abort()
 
 
+def command_of(name: str, path: str) -> str:
+    """Return the command that starts a service; git-shell wants the path in quotes, whatever is in it."""
+    return f"{name} '" + path.replace("'", "'\\''") + "'"
+
+
 @contextlib.asynccontextmanager
 async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str) -> AsyncIterator[Service]:
     """Start a service for the repository at `path` and lend it; raise what asyncssh raises."""
-    # git-shell wants the path in quotes, whatever is in it.
-    command = f"{name} '" + path.replace("'", "'\\''") + "'"
     ours, theirs = socket.socketpair()
     far = _Far()
     try:
         far.near, _ = await asyncio.get_running_loop().create_connection(lambda: _Near(far), sock=ours)
-        await begun(connection, far, command)
+        await begun(connection, far, command_of(name, path))
     except BaseException:
         theirs.close()
         ours.close() if far.near is None else far.near.abort()

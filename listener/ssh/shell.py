@@ -35,6 +35,9 @@ STATUS_MOST = 16
 MESSAGE_MOST = 500
 """Characters of what a host says that an error repeats."""
 
+LINGERING = 1.0
+"""Seconds for which the streams of a shell that has ended are still read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -106,6 +109,20 @@ class _Session(asyncssh.SSHClientSession[bytes]):
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
         self.cut = True
+        self._close_soon()
+
+    def exit_status_received(self, status: int) -> None:
+        self._close_soon()
+
+    def _close_soon(self) -> None:
+        """End the session soon: what the shell has left behind may hold its streams open for ever."""
+        asyncio.get_running_loop().call_later(LINGERING, self._close)
+
+    def _close(self) -> None:
+        self.ended = True
+        self._fail()
+        if self._channel is not None:
+            self._channel.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
@@ -162,7 +179,7 @@ class Shell:
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
         if reply.status != 0 or len(hello) != 2 or not _GROUP.fullmatch(hello[0]):  # noqa: PLR2004 (it and git's version)
             raise refusal(reply)
-        self.group, self.git = int(hello[0]), hello[1].strip()[:MESSAGE_MOST]
+        self.group, self.git = int(hello[0]), _shown(hello[1].strip())[:MESSAGE_MOST]
 
     @property
     def usable(self) -> bool:

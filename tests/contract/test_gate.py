@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
 from listener.sites import Access
 from listener.ssh.dialogue import DIGEST, dialogue_of
+from listener.ssh.service import command_of
 from tests import figures
 from tests.conftest import unavailable
 from tests.gate import install
@@ -76,13 +78,14 @@ def gate_in(folder: Path, shell: str, pristine: Published) -> Gate:
     return Gate(shell, install(folder / "bin"), inside.path.parent, outside, inside, folder / "canary")
 
 
-def observed(path: Path | str, branch: str = "staging") -> tuple[str, ...]:
-    return ("ss_observe", str(path), "", "live", branch, "tree", COMMITTER_EMAIL, "10", "no", "")
+def observed(path: Path | str, branch: str = "staging", live: str = "live") -> tuple[str, ...]:
+    return ("ss_observe", str(path), "", live, branch, "tree", COMMITTER_EMAIL, "10", "no", "")
 
 
 def applied(gate: Gate, **changes: str) -> tuple[str, ...]:
     """A request that moves staging to live if nothing else is said."""
-    seen = gate.ask(*observed(gate.inside.path)).partition("\nhead ")[2].partition("\nseen\n")[0]
+    question = observed(gate.inside.path, live=changes.get("live", "live"))
+    seen = gate.ask(*question).partition("\nhead ")[2].partition("\nseen\n")[0]
     whole = {
         "path": str(gate.inside.path),
         "root": "",
@@ -169,6 +172,62 @@ def test_no_path_leads_out_of_the_folders_of_a_key(gate: Gate) -> None:
     figures.tell(f"paths out of a key's folders, {gate.shell}", tried=len(paths) * 5)
 
 
+@in_every_shell
+def test_no_pattern_of_sites_tells_what_lies_above_a_key_s_folder(gate: Gate) -> None:
+    for before, after in (("..", ""), (".", "."), ("", ".."), (".", "")):
+        assert gate.ask("ss_sites", str(gate.root), before, after, "/outside", "") == f"\n{TOKEN} 0\n"
+
+
+@in_every_shell
+def test_a_repository_that_keeps_its_refs_elsewhere_is_no_way_out(gate: Gate) -> None:
+    for name in ("common", "heads"):
+        shutil.copytree(gate.inside.path, gate.root / name, symlinks=True)
+    (gate.root / "common" / ".git" / "commondir").write_text(f"{gate.outside.path}/.git\n")
+    heads = gate.root / "heads" / ".git" / "refs" / "heads"
+    shutil.rmtree(heads)
+    heads.symlink_to(gate.outside.path / ".git" / "refs" / "heads")
+    before = refs_of(gate.outside)
+    for name in ("common", "heads"):
+        path = str(gate.root / name)
+        for request in (observed(path), applied(gate, path=path)):
+            assert "\nerror beyond-key " in "\n" + gate.ask(*request), name
+        for service in ("git-upload-pack", "git-receive-pack"):
+            assert gate.run(f"{service} '{path}'", b"0000").stderr.startswith(b"error beyond-key "), name
+    assert refs_of(gate.outside) == before
+
+
+@in_every_shell
+def test_a_repository_s_path_may_have_quotes(gate: Gate) -> None:
+    path = gate.root / "it's 'one'"
+    shutil.copytree(gate.inside.path, path, symlinks=True)
+    for service in ("git-upload-pack", "git-receive-pack"):
+        done = gate.run(command_of(service, str(path)), b"0000")
+        assert (done.returncode, done.stderr) == (0, b"")
+        done = gate.run(f"{service} '{path}'", b"0000")
+        assert done.stderr.startswith(b"error restricted-key ")
+
+
+@in_every_shell
+def test_only_a_shell_whose_whole_name_is_known_is_ended(gate: Gate) -> None:
+    name = "sync-staging-" + "ab" * 8
+    with subprocess.Popen(
+        ["sleep", "300"], start_new_session=True, env={"X": f"{name} sync-staging-d"}
+    ) as one:
+        for part in (
+            "sync-staging-",
+            "sync-staging-a",
+            "sync-staging-d",
+            name[:-1],
+            f"{name}0",
+            name.upper(),
+        ):
+            assert gate.run(f"sync-staging-end {one.pid} {part}").returncode == 1, part
+        assert gate.run(f"sync-staging-end {one.pid} {NAME}").returncode == 0
+        assert one.poll() is None
+        assert gate.run(f"sync-staging-end {one.pid} {name}").returncode == 0
+        assert one.wait() == -signal.SIGTERM
+
+
 def test_a_folder_may_itself_be_reached_by_a_symbolic_link(gate: Gate) -> None:
     gate.root.rename(gate.root.parent / "moved")
     gate.root.symlink_to(gate.root.parent / "moved")
@@ -216,6 +275,16 @@ def test_nothing_is_moved_but_what_the_key_may_move(gate: Gate) -> None:
         assert "\nerror beyond-key " in "\n" + gate.ask(*applied(gate, **changes)), changes
     assert refs_of(gate.inside) == before
     figures.tell(f"moves beyond a key, {gate.shell}", tried=len(FORBIDDEN))
+
+
+@in_every_shell
+def test_a_branch_that_may_be_moved_is_never_deleted(gate: Gate) -> None:
+    before = refs_of(gate.inside)
+    for target in ({"to": "0" * 40}, {"live": ""}, {"live": "nowhere"}):
+        for kind in ("create", "fast-forward", "reset"):
+            said = gate.ask(*applied(gate, **target, kind=kind))
+            assert said.startswith("error remote-step there is no commit to move staging to\n"), target
+    assert refs_of(gate.inside) == before
 
 
 def test_a_key_may_be_bound_to_some_branches(gate: Gate) -> None:

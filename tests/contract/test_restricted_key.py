@@ -377,6 +377,37 @@ async def test_a_push_reaches_nothing_but_what_has_come_in(
     figures.tell("pushes of a thief of the key", tried=tried)
 
 
+def test_a_push_makes_no_repository_shallow_and_tells_its_hooks_nothing_of_the_pusher_s(
+    restricted_sshd: Sshd, published: Published, tmp_path: Path
+) -> None:
+    """Whatever the repository lets others do."""
+    for setting in ("receive.shallowUpdate", "receive.advertisePushOptions"):
+        published.git("config", setting, "true")
+    own, shallow = restricted_sshd, tmp_path / "shallow"
+    git(tmp_path, "init", "--quiet", str(shallow))
+    source = tmp_path / "source"
+    git(tmp_path, "init", "--quiet", str(source))
+    for number in range(2):
+        git(source, "commit", "--quiet", "--allow-empty", "-m", str(number))
+    git(shallow, "fetch", "--quiet", "--depth=1", f"file://{source}", "HEAD:refs/heads/cut")
+    ssh = f"ssh -F none -i {own.identity} -p {own.port} -o UserKnownHostsFile={own.known_hosts}"
+    url, spec = f"ssh://{own.user}@127.0.0.1{published.path}", "cut:refs/sync-staging/incoming/staging"
+    before = refs_of(published)
+    for words, said in (((), "shallow update not allowed"), (("--push-option=x",), "push options")):
+        done = subprocess.run(
+            ["git", "push", *words, url, spec],
+            cwd=shallow,
+            env={"PATH": os.environ["PATH"], **ENVIRONMENT, "GIT_SSH_COMMAND": ssh},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert said in done.stderr
+    assert refs_of(published) == before
+    assert not (published.path / ".git" / "shallow").exists()
+
+
 async def test_a_service_for_what_lies_outside_is_refused_as_such(connection: HostConnection) -> None:
     async with connection.service(Notes(), PUSH, "/etc") as service:
         assert isinstance(await service.failure(), BeyondKeyError)

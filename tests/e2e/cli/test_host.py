@@ -5,10 +5,11 @@ from typing import Any
 
 import yaml
 
+from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import PATIENT, Shell
-from tests.listening import configuration, written
+from tests.listening import client, configuration, daemon, written
 
 
 def read(config: Path) -> Any:
@@ -40,6 +41,37 @@ async def test_what_is_printed_binds_the_key_and_the_listener_goes_on(
     done = await shell("sync", "mysite", "staging", "--local")
     assert done.status == 0, done.err
     assert published.tree("staging") == published.tree("live")
+
+
+async def test_what_is_printed_is_enough_for_a_listener_that_carries_to_two_repositories_and_takes_it_back(
+    tmp_path: Path, own_sshd: Sshd, published: Published
+) -> None:
+    other = tmp_path / "it's the other.git"
+    git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), str(other))
+    carriers = {path: Published(path) for path in (published.path, other)}
+    repositories = [{"host": "studio", "path": str(path), "branch": "staging"} for path in carriers]
+    site: dict[str, Any] = {"repository": {"host": "studio", "path": str(published.path)}}
+    site["environments"] = {"staging": {"repositories": repositories, "follow": True}}
+    whole = configuration(tmp_path, own_sshd, published.path, sites={"mysite": site})
+    whole["sync"] = {**PATIENT, "cache": str(tmp_path / "cache")}
+    whole["hosts"]["studio"]["access"] = "restricted"
+    config = written(tmp_path, whole)
+    shell, script = Shell(config), tmp_path / "bin" / "sync-staging-shell"
+    script.parent.mkdir()
+    script.write_text((await shell("host", "script")).out)
+    script.chmod(0o755)
+    printed = await shell("host", "key", "studio", "--script", str(script), "--from", "127.0.0.0/8")
+    (own_sshd.folder / "authorized_keys").write_text(printed.out)
+    told = await shell("check-config", "--connect")
+    assert told.status == 0, told.out
+    old = published.tree("staging")
+    async with daemon(config) as running, client(running.url) as listener:
+        status, _, headers = await listener.sync()
+        assert status == 200
+        assert {each.tree("staging") for each in carriers.values()} == {published.tree("live")}
+        _, back, _ = await listener.call("POST", f"/api/v1/runs/{headers['X-Run-Id']}/rollback")
+        assert (await listener.ended(back["id"]))["state"] == "succeeded"
+    assert {each.tree("staging") for each in carriers.values()} == {old}
 
 
 async def test_the_line_names_what_the_configuration_needs(tmp_path: Path, sshd: Sshd, config: Path) -> None:
