@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,6 +31,12 @@ def unavailable(what: str) -> NoReturn:
     if REQUIRE_ALL:
         pytest.fail(f"{what} is required here, and missing")
     pytest.skip(f"{what} is missing")
+
+
+def pytest_configure() -> None:
+    """Let SIGINT end what the tests start, also where they were started in the background themselves."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
