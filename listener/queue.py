@@ -186,8 +186,11 @@ class RunStore(Protocol):
     async def hasten(self, now: float) -> int:
         """Let every waiting run be due, for the clock was set back; return how many waited."""
 
-    async def cancel(self, run_id: str, now: float) -> Run:
-        """End a waiting run; raise `ConflictError` if it does not wait, `RunNotFoundError`."""
+    async def cancel(self, run_id: str, now: float, only: Collection[str] | None = None) -> Run:
+        """End a waiting run; raise `ConflictError` if it does not wait, `RunNotFoundError`.
+
+        With the ids of triggers in `only`, raise `ForbiddenError` if it serves any other by now.
+        """
 
     async def hold(self, hold: Hold) -> None:
         """Freeze an environment and end its waiting run."""

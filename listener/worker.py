@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from listener.errors import (
     CancelledRunError,
     ConflictError,
     FencedError,
+    ForbiddenError,
     HandedBackError,
     ListenerError,
     OnHoldError,
@@ -182,22 +183,28 @@ class Worker:
             await asyncio.wait(late, timeout=HAND_BACK_LIMIT)
         return self._handed_back
 
-    async def cancel(self, run_id: str) -> Run:
-        """End a waiting or running run; raise `ConflictError` once its branch has moved."""
+    async def cancel(self, run_id: str, only: Collection[str] | None = None) -> Run:
+        """End a waiting or running run; raise `ConflictError` once its branch has moved.
+
+        With the ids of triggers in `only`, raise `ForbiddenError` if it serves any other by now.
+        """
         for _ in range(CANCEL_TRIES):
             try:
-                return await self._cancel(run_id)
+                return await self._cancel(run_id, only)
             except ConflictError:
                 # Between waiting and running it is neither to be found in the queue nor here.
                 if (await self._store.run(run_id)).state is not State.RUNNING:
                     raise
                 if run_id not in self._active:
                     await asyncio.sleep(CANCEL_PAUSE)
-        return await self._cancel(run_id)
+        return await self._cancel(run_id, only)
 
-    async def _cancel(self, run_id: str) -> Run:
+    async def _cancel(self, run_id: str, only: Collection[str] | None) -> Run:
         active = self._active.get(run_id)
         if active is not None and active.whole is not None:
+            # Nobody joins a running run, but somebody may have joined it before it was started.
+            if only is not None and any(t.id not in only for t in await self._store.triggers(run_id)):
+                raise ForbiddenError("The run has come to serve others too: ask an admin.")
             if not active.progress.moved and not active.cancelled:
                 active.cancelled = True
                 _end(active)
@@ -205,7 +212,7 @@ class Worker:
             run = await self._store.run(run_id)
             if run.state is State.CANCELLED:
                 return run
-        return await self._store.cancel(run_id, self._clock())
+        return await self._store.cancel(run_id, self._clock(), only)
 
     async def _carry_out(self, active: _Active) -> None:
         run, environment = active.run, active.environment

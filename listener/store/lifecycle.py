@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from listener.errors import ConflictError, FencedError, RunNotFoundError
+from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
 from listener.queue import Hold, LogLine
 from listener.runs import ENDED, Outcome, Run, State, Trigger
 from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, waiting
@@ -67,6 +67,7 @@ DELETE FROM holds
 WHERE site = :site AND environment = :environment AND live IS NOT NULL
     AND since <= (SELECT started_at FROM runs WHERE id = :id)
 """
+_SERVED = "SELECT id FROM triggers WHERE run = :id"
 _LIFT_OWN = "DELETE FROM holds WHERE run = :id"
 _ROLLING_BACK = """
 SELECT id FROM runs
@@ -199,9 +200,10 @@ def hasten(transaction: Transaction, now: float) -> int:
     return hastened
 
 
-def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
+def cancel(transaction: Transaction, run_id: str, now: float, only: Collection[str] | None) -> Run:
     """End a waiting run because somebody wants that."""
     run = _read(transaction, run_id)
+    demand_only([str(row["id"]) for row in transaction.all(_SERVED, {"id": run_id})], only)
     if run.state is not State.QUEUED:
         raise ConflictError(f"The run is {run.state}: only a waiting one can be cancelled.")
     if run.outcome is not None and run.outcome.moved:
@@ -209,6 +211,12 @@ def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
     _end_waiting(transaction, run_id, Outcome(error="cancelled", message="The run was cancelled."), now)
     transaction.execute(_LIFT_OWN, {"id": run_id})
     return _read(transaction, run_id)
+
+
+def demand_only(served: Iterable[str], only: Collection[str] | None) -> None:
+    """Raise `ForbiddenError` where a run serves other triggers than those that a canceller may end."""
+    if only is not None and not set(served) <= set(only):
+        raise ForbiddenError("The run has come to serve others too: ask an admin.")
 
 
 def hold(transaction: Transaction, freeze: Hold) -> None:

@@ -150,9 +150,9 @@ class SqliteStore:
         """Let every waiting run be due; return how many waited."""
         return await self._write(lifecycle.hasten, now)
 
-    async def cancel(self, run_id: str, now: float) -> Run:
-        """End a waiting run; raise `ConflictError` if it does not wait, or `RunNotFoundError`."""
-        return await self._write(lifecycle.cancel, run_id, now)
+    async def cancel(self, run_id: str, now: float, only: Collection[str] | None = None) -> Run:
+        """End a waiting run; raise `ConflictError`, `RunNotFoundError` or `ForbiddenError`."""
+        return await self._write(lifecycle.cancel, run_id, now, only)
 
     async def hold(self, hold: Hold) -> None:
         """Freeze an environment and end its waiting run."""

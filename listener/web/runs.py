@@ -95,17 +95,19 @@ class Runs:
     async def cancel(self, request: web.Request) -> web.Response:
         """End a run whose branch has not moved."""
         caller, run = await self._visible(request)
-        others = {
-            trigger.actor
-            for trigger in await self._store.triggers(run.id)
-            # A hook may have a token's name.
-            if trigger.origin not in EXPLICIT or trigger.actor != caller.name
-        }
-        if others and not caller.admin:
-            raise ForbiddenError(f"The run serves others too ({', '.join(sorted(others))}): ask an admin.")
-        ended = await self._worker.cancel(run.id)
+        only = None if caller.admin else await self._own(run, caller)
+        ended = await self._worker.cancel(run.id, only)
         self._log_asked(request, caller, "cancel", run)
         return web.json_response(views.run(ended, await self._store.triggers(run.id)))
+
+    async def _own(self, run: Run, caller: Caller) -> frozenset[str]:
+        """Return the triggers of a run, all of which must be the caller's own."""
+        triggers = await self._store.triggers(run.id)
+        # A hook may have a token's name.
+        others = {t.actor for t in triggers if t.origin not in EXPLICIT or t.actor != caller.name}
+        if others:
+            raise ForbiddenError(f"The run serves others too ({', '.join(sorted(others))}): ask an admin.")
+        return frozenset(trigger.id for trigger in triggers)
 
     async def retry(self, request: web.Request) -> web.Response:
         """Start a new run in the place of one that has failed or was cancelled."""

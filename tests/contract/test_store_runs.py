@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from listener.errors import ConflictError, FencedError, RunNotFoundError
+from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
 from listener.runs import LegOutcome, Origin, Outcome, Run, State
 from listener.store import Store
@@ -355,6 +355,19 @@ async def test_a_waiting_run_can_be_cancelled(store: Store, call: Ask) -> None:
     assert run.outcome is not None
     assert run.outcome.error == "cancelled"
     assert await store.claim(NOW + 1) is None
+
+
+async def test_a_run_that_others_have_joined_is_not_cancelled_by_who_did_not_know(
+    store: Store, call: Ask
+) -> None:
+    mine = await call(store, "staging")
+    others = await call(store, "staging")
+    assert others.runs == mine.runs
+    with pytest.raises(ForbiddenError, match="serve others"):
+        await store.cancel(mine.runs[0], NOW, mine.triggers)
+    assert (await store.run(mine.runs[0])).state is State.QUEUED
+    ended = await store.cancel(mine.runs[0], NOW, {*mine.triggers, *others.triggers})
+    assert ended.state is State.CANCELLED
 
 
 async def test_a_run_that_does_not_wait_can_not_be_cancelled(store: Store, call: Ask) -> None:

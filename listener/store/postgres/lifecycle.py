@@ -11,6 +11,7 @@ from listener.errors import ConflictError, FencedError
 from listener.queue import Hold, LogLine
 from listener.runs import ENDED, Outcome, Run, State, Trigger
 from listener.store.acceptance import held_outcome
+from listener.store.lifecycle import demand_only
 from listener.store.postgres import history
 from listener.store.postgres.acceptance import accept, attach, hold_on, new_run
 from listener.store.postgres.server import Questions
@@ -289,9 +290,10 @@ async def hasten(transaction: Transaction, now: float) -> int:
     return len(hastened)
 
 
-async def cancel(transaction: Transaction, run_id: str, now: float) -> Run:
+async def cancel(transaction: Transaction, run_id: str, now: float, only: Collection[str] | None) -> Run:
     """End a waiting run because somebody wants that."""
     run = await history.run(transaction, run_id)
+    demand_only([each.id for each in await history.triggers(transaction, run_id)], only)
     if run.state is State.QUEUED and run.outcome is not None and run.outcome.moved:
         raise ConflictError("The branch has moved already: the run goes on until it is equal to live.")
     outcome = Outcome(error="cancelled", message="The run was cancelled.")

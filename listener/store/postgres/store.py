@@ -170,11 +170,12 @@ class PostgresStore:
         """Let every waiting run be due; return how many waited."""
         return await self._writer.submit(lambda transaction: lifecycle.hasten(transaction, now), [])
 
-    async def cancel(self, run_id: str, now: float) -> Run:
-        """End a waiting run; raise `ConflictError` if it does not wait, or `RunNotFoundError`."""
+    async def cancel(self, run_id: str, now: float, only: Collection[str] | None = None) -> Run:
+        """End a waiting run; raise `ConflictError`, `RunNotFoundError` or `ForbiddenError`."""
         run = await self.run(run_id)
         return await self._writer.submit(
-            lambda transaction: lifecycle.cancel(transaction, run_id, now), [(run.site, run.environment)]
+            lambda transaction: lifecycle.cancel(transaction, run_id, now, only),
+            [(run.site, run.environment)],
         )
 
     async def hold(self, hold: Hold) -> None:
