@@ -232,7 +232,8 @@ BUSY_MOST = 5.0
 def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) -> Retry | None:
     """Return how `run`, which ended with `error`, goes on; None when it has failed for good."""
     if error.again_in is not None:
-        looking = BUSY_FIRST * 2.0 ** min(run.looks, 10)
+        # The jitter keeps it out of step with publishes that come as regularly.
+        looking = min(BUSY_MOST, BUSY_FIRST * 2.0 ** min(run.looks, 10)) * (1 - jitter / 2)
         return Retry(min(BUSY_MOST, max(error.again_in, looking)), failed=False)
     if error.permanent or run.failures + 1 >= policy.attempts:
         return None
