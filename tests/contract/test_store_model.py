@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from listener.queue import Hold, LogLine, Reception, RunFilter
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import EXPLICIT, Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store, open_store
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.waiting: dict[str, str] = {}
         self.due: dict[str, float] = {}
         """When a waiting run may start by itself, whatever the backoff of its environment."""
+        self.started: set[str] = set()
         self.running: dict[str, Run] = {}
         self.lines: dict[str, int] = {}
         self.held: set[str] = set()
@@ -75,6 +76,9 @@ class AnyOrder(RuleBasedStateMachine):
             self.states[run_id] = State.FAILED
         elif environment in self.waiting:
             assert run_id == self.waiting[environment]
+            # What has not been tried yet has no reason of its own to wait, only its predecessor's.
+            if trigger.origin in EXPLICIT and run_id not in self.started:
+                self.due[environment] = min(self.due[environment], self.now)
         else:
             assert run_id not in self.states
             self.states[run_id] = State.QUEUED
@@ -156,6 +160,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert run.id == self.waiting.pop(run.environment)
             assert run.lines == self.lines.get(run.id, 0)
             self.running[run.environment] = run
+            self.started.add(run.id)
             self.states[run.id] = State.RUNNING
 
     def has_work(self) -> bool:
