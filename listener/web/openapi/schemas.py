@@ -74,13 +74,6 @@ class Accepted(View):
     runs: list[str]
 
 
-class IgnoredDelivery(View):
-    """A verified delivery that selects nothing."""
-
-    delivery: str
-    ignored: str = Field(description="why")
-
-
 class Delivered(View):
     """A delivery that selects nothing, or the first answer to one that was there before."""
 
