@@ -17,7 +17,7 @@ RUN = Run("r", "mysite", "staging", State.RUNNING, 0.0, 0.0)
 
 
 def seen(branch: Branch, drift: Drift = DRIFT) -> Observation:
-    return Observation(LIVE, branch, "", bare=False, worktree="", now=0.0, touched=0.0, drift=drift)
+    return Observation(LIVE, branch, "", bare=False, worktree="", now=0.0, drift=drift)
 
 
 def test_a_move_is_told_with_where_it_started_from() -> None:
