@@ -237,7 +237,7 @@ class Row:
                 self.count.wrong_git.append(f"{site.name}: {said}")
 
     async def _pulled(self, site: Site) -> str:
-        """Pull, again if that fails: while JGit locks a ref it has a file beside it, which git can't fetch."""
+        """Pull, again if that fails: a ref that JGit locks has a file beside it that git can't fetch."""
         for _ in range(PULLED_AGAIN):
             with contextlib.suppress(GitError):
                 return await asyncio.to_thread(site.node.pull)
