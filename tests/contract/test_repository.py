@@ -24,11 +24,11 @@ from listener.errors import (
 )
 from listener.observations import Observation
 from listener.plans import Plan, PlanKind, Signing
-from listener.progress import LegProgress, Progress
+from listener.progress import Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import Run, State
+from listener.runs import LegOutcome, Run, State
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.sync import Synchronizer
@@ -81,7 +81,7 @@ async def look(pool: HostPool, environment: Environment) -> tuple[Observation, P
     return found.observation, found.plan
 
 
-async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegProgress:
+async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegOutcome:
     return only(await synced(pool, environment, quiet=quiet))
 
 
@@ -246,14 +246,19 @@ async def test_a_branch_that_another_work_tree_has_checked_out_is_refused(
         await sync(pool, changed(environment, branch="qa"))
 
 
-async def test_a_bare_repository_is_synced_without_waiting_for_quiet(
+async def test_studio_is_waited_for_in_a_bare_repository_too(
     pool: HostPool, environment: Environment, published: Published, tmp_path: Path
 ) -> None:
     git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), "bare.git")
-    address = RepositoryAddress("studio", str(tmp_path / "bare.git"))
-    progress = await sync(pool, changed(environment, repository=address))
-    assert progress.plan == PlanKind.FORWARD_COMMIT
     bare = Published(tmp_path / "bare.git")
+    in_bare = changed(environment, repository=RepositoryAddress("studio", str(bare.path)))
+    age(bare, 60)
+    bare.git("fetch", "--quiet", "origin")
+    with pytest.raises(BusyError):
+        await sync(pool, in_bare)
+    age(bare, 60)
+    progress = await sync(pool, in_bare)
+    assert progress.plan == PlanKind.FORWARD_COMMIT
     assert bare.tree("staging") == bare.tree("live")
     assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
 
@@ -616,6 +621,7 @@ async def test_an_unborn_branch_of_a_bare_repository_is_created(
     bare = Published(tmp_path / "bare.git")
     bare.git("update-ref", "-d", "refs/heads/staging")
     assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
+    age(bare, 60)
     progress = await sync(pool, changed(environment, repository=RepositoryAddress("studio", str(bare.path))))
     assert progress.plan == PlanKind.CREATE
     assert bare.commit("staging") == bare.commit("live")

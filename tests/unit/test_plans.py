@@ -99,7 +99,7 @@ def expected(case: Case) -> PlanKind:
     crashed = case.idle in {"beyond patience", "far ahead"}
     if publishing and not crashed:
         return PlanKind.BUSY
-    if not publishing and not case.bare and case.idle in {"just now", "a bit ahead"}:
+    if not publishing and case.idle in {"just now", "a bit ahead"}:
         return PlanKind.BUSY
     if not exists and case.head == "branch" and not case.bare:
         return PlanKind.REFUSE if crashed else PlanKind.BUSY
@@ -194,6 +194,13 @@ TARGET = Branch("7" * 40, "before")
 
 def rolling_back(case: Case, tip: Branch | None) -> Observation:
     return replace(case.observation(), branch=tip, target=TARGET)
+
+
+@pytest.mark.parametrize(("bare", "kind"), [(True, PlanKind.FORWARD_COMMIT), (False, PlanKind.BUSY)])
+def test_a_bare_repository_that_does_not_have_live_is_not_waited_for(bare: bool, kind: PlanKind) -> None:
+    case = Case(True, "diverged", Policy.FORWARD, bare, "just now", "none", "live", "nowhere")
+    leg = replace(case.leg(), source=RepositoryAddress("studio", "/srv/git/other"))
+    assert decide(leg, case.observation(), quiet=QUIET, patience=PATIENCE).kind is kind
 
 
 @pytest.mark.parametrize("policy", Policy)
