@@ -24,11 +24,11 @@ from listener.errors import (
 )
 from listener.observations import Observation
 from listener.plans import Plan, PlanKind, Signing
-from listener.progress import LegProgress, Progress
+from listener.progress import Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import Run, State
+from listener.runs import LegOutcome, Run, State
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.sync import Synchronizer
@@ -81,7 +81,7 @@ async def look(pool: HostPool, environment: Environment) -> tuple[Observation, P
     return found.observation, found.plan
 
 
-async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegProgress:
+async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegOutcome:
     return only(await synced(pool, environment, quiet=quiet))
 
 
