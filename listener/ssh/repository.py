@@ -13,6 +13,9 @@ from listener.ssh.replies import live_in, read_applied, read_observation, read_s
 
 BACKUPS = "refs/sync-staging/backup"
 
+LISTED_BYTES = 1 << 20
+"""How many bytes of paths a reply lists: no list outgrows what a reply may hold."""
+
 SURVEY_LISTED = 20
 """How many paths of each kind a survey lists."""
 
@@ -88,16 +91,20 @@ async def survey(
 ) -> list[Observation | SyncError]:
     """Observe legs on one host in one round trip."""
     separator = secrets.token_hex(16)
-    questions = [{"separator": separator, **asked(each, SURVEY_LISTED, counting=True)} for each in legs]
+    room = LISTED_BYTES // max(1, len(legs))
+    questions = [
+        {"separator": separator, **asked(each, SURVEY_LISTED, room=room, counting=True)} for each in legs
+    ]
     return read_survey(legs, separator, await connection.call(notes, limit, "survey", *questions))
 
 
-def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> Fields:
+def asked(leg: Leg, listed: int, *, room: int = LISTED_BYTES, counting: bool, target: str = "") -> Fields:
     """Return the fields of the request `observe`."""
     return {
         **_place(leg),
         "compare": "commit" if leg.policy is Policy.RESET else "tree",
         "listed": str(listed),
+        "room": str(room),
         "counting": "yes" if counting else "no",
         "target": target,
     }
