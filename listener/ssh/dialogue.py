@@ -42,9 +42,8 @@ key_digest={DIGEST}
 class Dialogue(Protocol):
     """How a shell on a host is opened, asked and ended."""
 
-    @property
-    def preamble(self) -> bytes:
-        """What it is sent before the first request."""
+    def preamble(self, name: str) -> bytes:
+        """Return what it is sent before the first request."""
 
     def opening(self, name: str) -> str:
         """Return the command that starts it; the name tells its process group from a stranger's."""
@@ -52,17 +51,29 @@ class Dialogue(Protocol):
     def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
         """Return one request, whose reply is closed by the token."""
 
-    def ending(self, group: int, name: str) -> str:
-        """Return the command that ends a shell's process group from another session."""
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        """Return the command that ends a shell's process group from another session, and what it reads."""
 
-    def unopened(self, said: str) -> SyncError:
-        """Return the error of an account that does not run it, by its last words."""
+    def unopened(self, said: str, status: int | None) -> SyncError:
+        """Return the error of an account that does not run it, by its last words and how it ended."""
+
+
+IN_ITS_PLACE = {97: "csh or tcsh", 98: "zsh"}
+"""The status with which another shell that was started in sh's place ends, and what it is."""
+
+WHO_ANSWERS = """\
+test "$?shell" = 1 && exit 97
+ss_words='1 2'; set -- $ss_words; test $# = 2 || exit 98
+"""
+"""Ends a shell that is not like sh: csh tells of each variable whether it is set, zsh splits no words."""
 
 
 class _Sent:
-    """The script is sent to `sh`."""
+    """The script is sent to `sh` on its standard input: tcsh takes no new lines within a command's quotes."""
 
-    preamble = f"{REMOTE}\n".encode()
+    def preamble(self, name: str) -> bytes:
+        # What it starts bears the name too, and is known by it when the shell itself has ended already.
+        return f"{WHO_ANSWERS}SYNC_STAGING_SHELL={name}; export SYNC_STAGING_SHELL\n{REMOTE}\n".encode()
 
     def opening(self, name: str) -> str:
         return f"exec sh -s {name}"
@@ -70,17 +81,26 @@ class _Sent:
     def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
         return _encoded(shlex.join(("ss_call", token, function, *arguments)) + "\n")
 
-    def ending(self, group: int, name: str) -> str:
-        return shlex.join(("exec", "sh", "-c", f'{END}ss_end "$@"', "sh", str(group), name))
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        # Its own name must not be the one that it looks for.
+        return "exec sh -s", f"{END}ss_end {group} {name} </dev/null; exit\n".encode()
 
-    def unopened(self, said: str) -> SyncError:
-        return ShellUnavailableError(f"The account does not run sh: {said}")
+    def unopened(self, said: str, status: int | None) -> SyncError:
+        other = "fish" if "In fish, please use" in said else IN_ITS_PLACE.get(status or 0, "")
+        if not other:
+            return ShellUnavailableError(f"The account does not run sh: {said or f'exit status {status}'}")
+        return ShellUnavailableError(
+            f"{other} answers in place of sh: a start-up file of the account, such as .bashrc, starts it",
+            remedy="let the start-up file do that only for a person at a terminal: put the line behind "
+            "case $- in *i*) … esac",
+        )
 
 
 class _Gated:
     """The script is installed on the host, behind its gate."""
 
-    preamble = b""
+    def preamble(self, name: str) -> bytes:
+        return b""
 
     def opening(self, name: str) -> str:
         return f"sync-staging-dialogue {DIGEST} {name}"
@@ -89,10 +109,10 @@ class _Gated:
         lines = ["=" + argument.replace("\n", "\n+") for argument in arguments]
         return _encoded("\n".join((f"{token} {function}", *lines, ".\n")))
 
-    def ending(self, group: int, name: str) -> str:
-        return f"sync-staging-end {group} {name}"
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        return f"sync-staging-end {group} {name}", b""
 
-    def unopened(self, said: str) -> SyncError:
+    def unopened(self, said: str, status: int | None) -> SyncError:
         return ShellUnavailableError(
             f"The key is not bound to {INSTALLED_NAME}: {said}",
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "

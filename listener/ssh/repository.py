@@ -2,11 +2,10 @@
 
 import contextlib
 import re
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from listener.errors import RemoteStepError, SyncError
+from listener.errors import RemoteStepError
 from listener.observations import (
     COMMITTER_EMAIL,
     COMMITTER_NAME,
@@ -19,7 +18,7 @@ from listener.observations import (
 from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostConnection
-from listener.ssh.shell import Reply, refusal
+from listener.ssh.shell import Tour
 
 BACKUPS = "refs/sync-staging/backup"
 
@@ -85,45 +84,13 @@ class SshRepository:
         return (await self._call("ss_expire", at.path, at.root, self._leg.branch, before)).count("delete ")
 
     async def _call(self, function: str, *arguments: str) -> str:
-        return await self._connection.call(self._notes, self._limit, function, *arguments)
+        into = Tour((self._leg.repository.path,))
+        return await self._connection.call(self._notes, self._limit, function, *arguments, tour=into)
 
 
 def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
     """Return the ref under which a run keeps a commit that it takes away from the branch."""
     return f"{BACKUPS}/{leg.branch}/{signing.run}-{commit[:12]}"
-
-
-async def survey(
-    connection: HostConnection, legs: Sequence[Leg], notes: Notes, limit: float
-) -> list[Observation | SyncError]:
-    """Observe legs on one host in one round trip."""
-    separator = secrets.token_hex(16)
-    questions = [word for each in legs for word in asked(each, SURVEY_LISTED, counting=True)]
-    return read_survey(
-        legs, separator, await connection.call(notes, limit, "ss_survey", separator, *questions)
-    )
-
-
-def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Observation | SyncError]:
-    """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
-    # Split, not searched for what lies between: that would take time by the square of what a host says.
-    *answers, _ = re.split(rf"\n{separator} ([0-9]{{1,3}})\n", text)
-    if len(answers) != 2 * len(legs):
-        raise RemoteStepError("the host's reply is not whole")
-    return [
-        _surveyed(leg, said, int(status))
-        for leg, said, status in zip(legs, answers[::2], answers[1::2], strict=True)
-    ]
-
-
-def _surveyed(leg: Leg, said: str, status: int) -> Observation | SyncError:
-    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
-    if status != 0:
-        return refusal(Reply(status, said, ""))
-    try:
-        return read_observation(leg, said)
-    except RemoteStepError as error:
-        return error
 
 
 def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> tuple[str, ...]:
