@@ -163,7 +163,7 @@ class HostConnection:
 
     def _leave(self, lent: Service, path: str) -> None:
         """Count a service as ended, or as left behind until it has."""
-        if lent.ended:
+        if not lent.goes_on:
             self._sessions.leave()
             return
         left = Leftover(path, time.monotonic(), service=lent, told=lent.name, here=True)

@@ -153,9 +153,9 @@ class Service:
         return _told(self.name, self._far.status, said)
 
     @property
-    def ended(self) -> bool:
-        """Whether the host has closed the channel, or is out of reach."""
-        return self._far.ended.is_set()
+    def goes_on(self) -> bool:
+        """Whether it is a push that the host has not ended yet."""
+        return self.name == PUSH and not self._far.ended.is_set()
 
     def when_ended(self, call: Callable[[], object]) -> None:
         """Call once it has ended."""
