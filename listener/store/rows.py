@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from listener.access import Session
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger
 
 
 class Row(Protocol):
@@ -91,5 +91,25 @@ def _outcome_of(text: str | None) -> Outcome | None:
         return None
     values = json.loads(text)
     values["warnings"] = tuple(values["warnings"])
-    values["legs"] = tuple(LegOutcome(**{**leg, "removed": tuple(leg["removed"])}) for leg in values["legs"])
+    values["legs"] = tuple(map(_leg_of, values["legs"]))
     return Outcome(**values)
+
+
+def _leg_of(values: dict[str, Any]) -> LegOutcome:
+    """Return the leg of an outcome. Version 0.1 wrote `done` and `moved`, and no `state`."""
+    values = {**values, "removed": tuple(values["removed"])}
+    if "state" in values:
+        state, sent_for = LegState(values["state"]), values["sent_for"]
+    else:
+        state = _state(values.pop("done"), values.pop("moved"), values["old"] != values["new"])
+        sent_for = [values["live"]] if state is LegState.SENT else []
+    return LegOutcome(**{**values, "state": state, "sent_for": tuple(sent_for)})
+
+
+def _state(done: bool, moved: bool, known: bool) -> LegState:
+    """Return what version 0.1 said by these; a move that it was not sure of has no new commit."""
+    if done:
+        return LegState.MADE_EQUAL if moved else LegState.FOUND_EQUAL
+    if moved:
+        return LegState.MOVED if known else LegState.SENT
+    return LegState.WAITING

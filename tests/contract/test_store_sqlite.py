@@ -24,7 +24,7 @@ from listener.errors import (
     StoreUnavailableError,
 )
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
-from listener.runs import LegOutcome, Outcome, Run, State
+from listener.runs import LegOutcome, LegState, Outcome, Run, State
 from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.rows import outcome_text
@@ -390,8 +390,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
         legs=(
             LegOutcome(
                 plan="forward-commit",
-                done=True,
-                moved=True,
+                state=LegState.MADE_EQUAL,
                 live="c" * 40,
                 old="a" * 40,
                 new="b" * 40,
@@ -415,7 +414,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
 async def test_a_store_of_the_second_schema_is_brought_up_to_date_with_its_data(
     tmp_path: Path, opened: Open
 ) -> None:
-    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", done=True, moved=True),))
+    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", LegState.MADE_EQUAL),))
     with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
         for number in (1, 2):
             old.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number};COMMIT;")

@@ -25,6 +25,8 @@ FLOORS = (
         "intake",
         "audit",
         "worker",
+        "attempts",
+        "supervision",
         "sync",
         "legs",
         "progress",
