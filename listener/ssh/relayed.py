@@ -28,8 +28,6 @@ U = TypeVar("U")
 INCOMING = "refs/sync-staging/incoming"
 
 GONE = "a backup is kept for sync.keep_backups; show it to readers if uploadpack.hideRefs hides it there"
-    "a backup is kept for sync.keep_backups; one that uploadpack.hideRefs hides must be shown to be fetched"
-)
 
 
 class RelayedRepository:
