@@ -20,6 +20,7 @@ _SCHEMES = {
     "hmac-generic": "hmac",
 }
 
+
 def scheme_of(vector: dict[str, Any]) -> str:
     name: str = vector["scheme"]
     return _SCHEMES.get(name, name)
