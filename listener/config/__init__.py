@@ -25,7 +25,7 @@ from listener.config.model import (
     TokenEntry,
 )
 from listener.config.modes import broken_modes
-from listener.config.names import loopback, unix_seconds
+from listener.config.names import loopback, plain_path, unix_seconds
 from listener.config.part import load_hook
 from listener.config.problems import Location, Problem, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve, resolved
@@ -202,6 +202,8 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     yield from _blind(document)
     studio = document.studio
+    if studio is None or not studio.token:
+        yield from _unmarked(document)
     if studio is not None and studio.url.startswith("http:") and not loopback(_host_in(studio.url)):
         yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
     yield from _store_warnings(document.store, resolution)
@@ -246,6 +248,24 @@ def _blind(document: Document) -> Iterator[str]:
                     f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
                     "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
                 )
+
+
+def _unmarked(document: Document) -> Iterator[str]:
+    """Yield the environments in whose repository a publish may go unseen, for Studio is not asked."""
+    for site, entry in document.sites.items():
+        host, path = entry.repository.host, plain_path(entry.repository.path)
+        if document.hosts[host].access is Access.GIT:
+            continue
+        for name, environment in entry.environments.items():
+            carriers = [(each.host, plain_path(each.path)) for each in environment.repositories]
+            if not carriers or (host, path) in carriers:
+                yield f"{shown(('sites', site, 'environments', name))}: {_UNMARKED}"
+
+
+_UNMARKED = (
+    "studio.token is not given: a large publish of Studio 5 can take longer than sync.quiet without a mark, "
+    "and a sync beside it can lose what it publishes to this environment"
+)
 
 
 def _host_in(url: str) -> str:

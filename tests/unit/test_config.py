@@ -74,6 +74,7 @@ class Folder:
         self.put("known_hosts", "studio.example.com ssh-ed25519 AAAA\n", 0o644)
         self.put("id_ed25519", "a key\n")
         self.put("forge-secret", f"{FORGE_SECRET}\n")
+        self.put("studio-token", "studio.access-token_4711\n")
         self.put("credentials/publisher", STANDARD_SECRET, 0o440)
 
     def put(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
@@ -260,6 +261,17 @@ REFUSED = [
         "sites/mysite/environments/qa/branch",
         "staging",
         "qa.branch: has the same branch as sites.mysite.envir",
+    ),
+    (
+        "sites/mysite/environments/qa/branch",
+        "live/qa",
+        "qa.branch: git can't have the branch live/qa beside live, which is that of sites.mysite.live",
+    ),
+    ("sites/mysite/live", "staging/live", "environments.staging: git can't have the branch staging beside"),
+    (
+        "sites/mysite/environments/qa/branch",
+        "staging/qa/1",
+        "qa.branch: git can't have the branch staging/qa/1 beside staging, which is that of",
     ),
     ("sites/mysite/environments/live", {"follow": True}, "live: live itself is never an environment"),
     ("sites/mysite/environments/x.lock", {"follow": True}, '"x.lock": is not a branch name that git takes'),
@@ -510,15 +522,47 @@ def test_live_s_own_repository_is_known_in_every_spelling_of_its_path(folder: Fo
     assert leg.own
 
 
+WITH_STUDIO = {"studio": {"url": "http://127.0.0.1:8080/studio", "token": "file:studio-token"}}
+
+
+def unmarked(folder: Folder, tree: dict[str, Any]) -> list[str]:
+    """The environments of which a large publish may go unseen."""
+    told = [each.split(": ", 1) for each in folder.load(tree).warnings]
+    return [place for place, text in told if text.startswith("studio.token is not given")]
+
+
+def test_each_environment_beside_live_is_warned_of_where_studio_is_not_asked(folder: Folder) -> None:
+    eu = {"repositories": [{"host": "studio", "path": "/srv/eu.git"}]}
+    both: dict[str, Any] = {"follow": False, "branch": "both"}
+    beside = {"host": "studio", "path": "/srv/mysite/published/"}
+    both["repositories"] = [{"host": "studio", "path": "/srv/both.git"}, beside]
+    tree = changed("sites/mysite/environments/eu", eu)
+    tree["sites"]["mysite"]["environments"]["both"] = both
+    own = [f"sites.mysite.environments.{name}" for name in ("staging", "qa", "both")]
+    assert unmarked(folder, tree) == own
+    management = {"studio": {"url": "http://127.0.0.1:8080/studio", "management_token": "file:studio-token"}}
+    assert unmarked(folder, tree | management) == own, "a management token tells nothing of publishes"
+    assert unmarked(folder, tree | WITH_STUDIO) == []
+    tree["hosts"]["studio"]["access"] = "git"
+    assert unmarked(folder, tree) == [], "another warning tells what is not seen there"
+
+
+def test_branches_in_different_repositories_do_not_collide(folder: Folder) -> None:
+    eu = {"repositories": [{"host": "studio", "path": "/srv/eu.git", "branch": "live/eu"}]}
+    folder.load(changed("sites/mysite/environments/eu", eu))
+
+
 def test_what_is_allowed_but_better_known_is_a_warning(folder: Folder) -> None:
     tree = changed("hooks/forge/secrets/0", FORGE_SECRET)
     tree["server"] = {"host": "0.0.0.0"}
     assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == [
         "server.host",
         "sites.mysite.environments.staging.follow",
+        "sites.mysite.environments.staging",
+        "sites.mysite.environments.qa",
         "hooks.forge.secrets.0",
     ]
-    tree = changed("server/host", "::1") | {"hooks": {}, "tokens": []}
+    tree = changed("server/host", "::1") | {"hooks": {}, "tokens": []} | WITH_STUDIO
     tree["sites"]["mysite"]["environments"]["staging"]["follow"] = False
     assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == ["hooks, tokens"]
 
