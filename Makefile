@@ -5,11 +5,13 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 60
 TARGETS ?=
+JGIT ?=
+LONG ?=
 # Tests wait more than they work: three at a time keep two cores busy.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts soak attack fuzz clean
+.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -34,6 +36,10 @@ bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratio
 
 bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
 	@$(PYTHON) -m tests.bench_hosts
+
+replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the listener (LONG=yes, SECONDS=60 a row, JGIT=DIR for jars)
+	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \
+		$(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
 
 soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, kills under load, histories
 	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \

@@ -177,12 +177,12 @@ class Daemon:
                 sys.executable, "-m", "listener", "serve", "--config", str(self.configuration), stderr=log
             )
         async with aiohttp.ClientSession() as session:
-            while not await self._ready(session):
+            while not await self.ready(session):
                 if self._process.returncode is not None:
                     raise RuntimeError(self.log.read_text())
                 await asyncio.sleep(0.02)
 
-    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+    async def ready(self, session: aiohttp.ClientSession) -> bool:
         try:
             async with session.get(f"{self.url}/readyz") as response:
                 return response.status == 200

@@ -24,7 +24,7 @@ from listener.plans import Notes
 from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.circuit import Circuit
-from listener.ssh.dialogue import dialogue_of
+from listener.ssh.dialogue import Fields, dialogue_of
 from listener.ssh.leftovers import Leftover, Leftovers
 from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
@@ -98,26 +98,26 @@ class HostConnection:
         """How many use the connection, or are about to."""
 
     async def call(
-        self, notes: Notes, limit: float, function: str, *arguments: str, tour: Tour | None = None
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, tour: Tour | None = None
     ) -> str:
-        """Call a function of the script and return its output; raise `SyncError`.
+        """Ask the script for something and return its output; raise `SyncError`.
 
-        After `limit` seconds in one repository of the tour, or when the caller is cancelled, the remote
+        After `limit` seconds in one of the repositories, or when the caller is cancelled, the remote
         process is asked to end. `HostStalledError` tells that it, or an earlier one there, does not.
         """
-        tour = tour or Tour(())
+        tour = tour or Tour.of(parts)
         await self._check(tour.paths)
         async with self._shell(notes) as shell:
             self._refuse_stalled(tour.paths)
             try:
                 async with asyncio.timeout(limit) as remaining:
                     tour.on_pass = lambda: _extend(remaining, limit)
-                    reply = await shell.call(function, *arguments, tour=tour)
+                    reply = await shell.call(verb, *parts, tour=tour)
             except TimeoutError as error:
                 await self._end(shell, tour.at)
                 self._refuse_stalled([tour.at])
                 where = f"{self.host.name}, in {tour.at}" if tour.at else self.host.name
-                raise StepTimedOutError(f"{function} took over {limit:g} s on {where}") from error
+                raise StepTimedOutError(f"{verb} took over {limit:g} s on {where}") from error
             except (asyncio.CancelledError, ConnectionLostError):
                 # What it has started may go on without it.
                 await asyncio.shield(self._end(shell, tour.at))

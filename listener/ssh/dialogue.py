@@ -1,12 +1,11 @@
 """Two ways to speak with a host: to `sh`, which is sent the script, and to the gate of a restricted key.
 
-Behind a gate the script is on the host already, and all that goes there is data. Both ways are the same
-dialogue: a request names a function of `remote.sh` and its arguments.
+Behind a gate the script is on the host already. Once it runs, both ways are the same dialogue: a request is a
+verb and its fields, by name, and all of it is text that the script reads and never runs.
 """
 
 import hashlib
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Protocol
 
@@ -39,17 +38,29 @@ key_digest={DIGEST}
 """The whole script, as it is installed on a host."""
 
 
+Fields = Mapping[str, str]
+"""What one part of a request says, by name; a field that is left out is empty."""
+
+
+def request(token: str, verb: str, parts: Sequence[Fields]) -> bytes:
+    """Return a request, whose reply is closed by the token: one part's fields, or those of several."""
+    told = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
+    return f"{token} {verb}\n{told}.\n".encode("utf-8", "surrogateescape")
+
+
+def _field(name: str, text: str) -> str:
+    """Return a field; what is empty need not be told."""
+    return f"{name}={text}\n".replace("\n", "\n+", text.count("\n")) if text else ""
+
+
 class Dialogue(Protocol):
-    """How a shell on a host is opened, asked and ended."""
+    """How a shell on a host is opened and ended. It greets by the name that it is given."""
 
     def preamble(self, name: str) -> bytes:
-        """Return what it is sent before the first request."""
+        """Return what it is sent before it greets."""
 
     def opening(self, name: str) -> str:
         """Return the command that starts it; the name tells its process group from a stranger's."""
-
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        """Return one request, whose reply is closed by the token."""
 
     def ending(self, group: int, name: str) -> tuple[str, bytes]:
         """Return the command that ends a shell's process group from another session, and what it reads."""
@@ -73,13 +84,11 @@ class _Sent:
 
     def preamble(self, name: str) -> bytes:
         # What it starts bears the name too, and is known by it when the shell itself has ended already.
-        return f"{WHO_ANSWERS}SYNC_STAGING_SHELL={name}; export SYNC_STAGING_SHELL\n{REMOTE}\n".encode()
+        named = f"SYNC_STAGING_SHELL={name}; export SYNC_STAGING_SHELL"
+        return f"{WHO_ANSWERS}{named}\n{REMOTE}\nss_dialogue {name}\n".encode()
 
     def opening(self, name: str) -> str:
         return f"exec sh -s {name}"
-
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        return _encoded(shlex.join(("ss_call", token, function, *arguments)) + "\n")
 
     def ending(self, group: int, name: str) -> tuple[str, bytes]:
         # Its own name must not be the one that it looks for.
@@ -105,10 +114,6 @@ class _Gated:
     def opening(self, name: str) -> str:
         return f"sync-staging-dialogue {DIGEST} {name}"
 
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        lines = ["=" + argument.replace("\n", "\n+") for argument in arguments]
-        return _encoded("\n".join((f"{token} {function}", *lines, ".\n")))
-
     def ending(self, group: int, name: str) -> tuple[str, bytes]:
         return f"sync-staging-end {group} {name}", b""
 
@@ -118,10 +123,6 @@ class _Gated:
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "
             "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh",
         )
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 _SENT = _Sent()

@@ -23,7 +23,7 @@ from listener.errors import (
     RemoteStepError,
     SyncError,
 )
-from listener.ssh.dialogue import Dialogue
+from listener.ssh.dialogue import Dialogue, Fields, request
 
 REPLY_LIMIT = 16 << 20
 """Bytes of one reply, both streams together, beyond which it is not read on."""
@@ -67,6 +67,12 @@ class Tour:
     """What was told until the request failed; None if it was never sent."""
     passed: int = 0
     on_pass: Callable[[], object] = field(default=lambda: None, repr=False)
+
+    @classmethod
+    def of(cls, parts: Sequence[Fields]) -> "Tour":
+        """Return the tour that a request's parts ask for."""
+        paths = [part.get("path") or part.get("root", "") for part in parts]
+        return cls([path for path in paths if path], parts[0].get("separator", "") if parts else "")
 
     @property
     def at(self) -> str:
@@ -212,6 +218,8 @@ class Shell:
         """The remote process group."""
         self.git = ""
         """What `git --version` says there."""
+        self._last = False
+        """Whether it was told that no more input comes."""
         self.left_behind = False
         """Whether its processes go on, though they were asked to end."""
 
@@ -226,29 +234,35 @@ class Shell:
         """
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
-        channel = await begun(connection, session, dialogue.opening(name), window=REPLY_LIMIT)
+        # A gate greets at once.
+        greeting = session.expect(name)
+        try:
+            channel = await begun(connection, session, dialogue.opening(name), window=REPLY_LIMIT)
+        except BaseException:
+            greeting.cancel()
+            raise
         shell = cls(connection, channel, session, name, dialogue)
         try:
-            await shell._greet(SILENCE if not patient else None)
+            await shell._greet(greeting, SILENCE if not patient else None)
         except BaseException:
+            greeting.cancel()
             channel.abort()
             raise
         return shell
 
-    async def _greet(self, silence: float | None) -> None:
-        self._channel.write(self._dialogue.preamble(self.name))
-        greeting = asyncio.ensure_future(self.call("ss_hello"))
+    async def _greet(self, greeting: "asyncio.Future[Reply]", silence: float | None) -> None:
+        # Nothing more is sent before it greets: some shells would read that as a part of the script.
         try:
+            self._write(self._dialogue.preamble(self.name))
             # A fish that a start-up file runs in sh's place reads to the end before it does anything.
             if not (await asyncio.wait([greeting], timeout=silence))[0]:
                 self._channel.write_eof()
+                self._last = True
             reply = await greeting
         except ConnectionLostError as error:
             if self._session.cut:
                 raise
             raise refused_by_gate(error.message) or self._unopened(error.message) from error
-        finally:
-            greeting.cancel()
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
         if reply.status != 0:
             raise refusal(reply)
@@ -262,23 +276,26 @@ class Shell:
     @property
     def usable(self) -> bool:
         """Whether another request may be sent."""
-        return not self._session.ended and not self._channel.is_closing()
+        return not self._last and not self._session.ended and not self._channel.is_closing()
 
-    async def call(self, function: str, *arguments: str, tour: Tour = NOWHERE) -> Reply:
+    async def call(self, verb: str, *parts: Fields, tour: Tour = NOWHERE) -> Reply:
         """Send one request and return its reply; raise `ConnectionLostError` if none came back whole."""
         token = secrets.token_hex(16)
-        request = self._dialogue.request(token, function, arguments)
         reply = self._session.expect(token, tour)
         try:
-            self._channel.write(request)
+            self._write(request(token, verb, parts))
             return await reply
-        except BaseException as error:
+        except BaseException:
             tour.heard = _text(self._session.out)
-            if isinstance(error, OSError | asyncssh.Error) and not isinstance(error, TimeoutError):
-                raise ConnectionLostError(str(error)) from error
             raise
         finally:
             self._session.forget()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._channel.write(data)
+        except (OSError, asyncssh.Error) as error:
+            raise ConnectionLostError(str(error)) from error
 
     async def close(self) -> None:
         """Let an idle shell end, and wait until its session is the host's again."""

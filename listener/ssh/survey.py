@@ -10,7 +10,8 @@ from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import Leg
 from listener.ssh.connection import HostConnection
-from listener.ssh.repository import SURVEY_LISTED, asked, read_observation
+from listener.ssh.replies import read_observation
+from listener.ssh.repository import SURVEY_LISTED, asked
 from listener.ssh.shell import Reply, Tour, refusal
 
 SURVEYED_AT_ONCE = 32
@@ -69,13 +70,12 @@ class Surveyor:
 
     async def _round(self, legs: Sequence[Leg], notes: Notes) -> tuple[dict[Leg, Answer], bool]:
         """Ask once; return what is known now, and whether the connection was lost before anybody answered."""
-        tour = Tour([leg.repository.path for leg in legs], secrets.token_hex(16))
-        questions = [word for leg in legs for word in asked(leg, SURVEY_LISTED, counting=True)]
+        mark = secrets.token_hex(16)
+        questions = [{"separator": mark, **asked(leg, SURVEY_LISTED, counting=True)} for leg in legs]
+        tour = Tour.of(questions)
         try:
-            text = await self._connection.call(
-                notes, self._limit, "ss_survey", tour.mark, *questions, tour=tour
-            )
-            answers = read_survey(legs, tour.mark, text)
+            text = await self._connection.call(notes, self._limit, "survey", *questions, tour=tour)
+            answers = read_survey(legs, mark, text)
         except SyncError as error:
             return self._failed(legs, tour, error)
         self._silent.difference_update(leg.key for leg in legs)

@@ -24,6 +24,7 @@ from listener.ssh.connection import HostConnection
 from tests.contract.test_repository import Notes, host_of
 from tests.login import Enter, failure, known, stranger
 from tests.proxy import Proxy
+from tests.saying import say
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ async def test_each_way_in_which_a_host_certificate_does_not_count_is_told(
 async def test_an_sshd_that_gives_no_session_is_told_as_such(tmp_path: Path) -> None:
     with Sshd(tmp_path, "MaxSessions 0\n") as own:
         connection = HostConnection(host_of(own), connect_timeout=5)
-        failed = await failure(connection.call(Notes(), 10, "ss_hello"))
+        failed = await failure(say(connection, "true"))
         await connection.close()
     assert isinstance(failed, ConnectionLostError)
     assert "opens no session" in failed.message

@@ -21,7 +21,7 @@ from listener.errors import (
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
 from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import open_store
-from listener.store.database import migrations
+from listener.store.migrations import migrations
 from listener.store.postgres import PostgresStore, server
 from listener.store.postgres import store as postgres_store
 from listener.store.postgres.writer import Transaction
@@ -318,7 +318,7 @@ from listener.errors import FencedError
 from listener.queue import LogLine
 from listener.runs import Outcome, State
 from listener.store import open_store
-from listener.store.database import migrations
+from listener.store.migrations import migrations
 
 async def main():
     store = open_store(sys.argv[1])

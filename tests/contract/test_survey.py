@@ -37,7 +37,7 @@ def asked(impatient: HostPool) -> list[int]:
     call = connection.call
 
     async def counted(*arguments: Any, **more: Any) -> str:
-        if arguments[2] == "ss_survey":
+        if arguments[2] == "survey":
             counts.append(len(more["tour"].paths))
         return await call(*arguments, **more)
 

@@ -8,45 +8,24 @@ share of an fsync, and none is given for what a power cut could take back.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from listener.errors import StoreUnavailableError
 from listener.store.signals import Signals
+from listener.store.sqlite.dialect import Transaction, step
 
 T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class Transaction:
-    """One request's part of a batch: where it writes, and whom to wake once that is committed."""
-
-    connection: sqlite3.Connection
-    changed: set[str] = field(default_factory=set)
-    """The runs that have a new state or new lines."""
-    work: bool = False
-    """Whether a run may have become claimable."""
-
-    def execute(self, sql: str, values: Mapping[str, Any]) -> int:
-        """Run a statement; return how many rows it changed."""
-        return self.connection.execute(sql, values).rowcount
-
-    def one(self, sql: str, values: Mapping[str, Any]) -> sqlite3.Row | None:
-        """Return the statement's first row, or None."""
-        row: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
-        return row
-
-    def all(self, sql: str, values: Mapping[str, Any]) -> list[sqlite3.Row]:
-        """Return every row of the statement."""
-        return self.connection.execute(sql, values).fetchall()
+Perform = Callable[[Transaction], Coroutine[Any, Any, T]]
 
 
 @dataclass(slots=True)
 class _Request:
-    perform: Callable[[Transaction], Any]
+    perform: Perform[Any]
     future: asyncio.Future[Any]
     transaction: Transaction
     result: Any = None
@@ -68,7 +47,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, perform: Callable[[Transaction], T]) -> asyncio.Future[T]:
+    def submit(self, perform: Perform[T]) -> asyncio.Future[T]:
         """Queue `perform`; the future has its result, or its error, once the batch is committed.
 
         It is carried out even if the future is cancelled. Raise `StoreUnavailableError` after `close`.
@@ -126,7 +105,7 @@ class Writer:
         """
         self._connection.execute("SAVEPOINT request")
         try:
-            request.result = request.perform(request.transaction)
+            request.result = step(request.perform(request.transaction))
         except Exception as error:
             # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
             if not self._connection.in_transaction:
