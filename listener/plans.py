@@ -7,7 +7,8 @@ Studio's next publish fail.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -53,6 +54,10 @@ class Plan:
     """What a refusing plan raises when it is carried out."""
     again_in: float = 0.0
     """Seconds until a busy repository may be at rest."""
+    unmarked: bool = False
+    """Whether a busy repository bears no mark of a publish: only times tell that somebody is at work."""
+    overdue: bool = False
+    """Whether it has kept a run waiting like that for longer than `patience`."""
     stale: Mapping[str, str] = field(default_factory=dict)
     """The `_in_progress` branches that a crashed publish left, with the commits they must still have."""
     warnings: tuple[str, ...] = ()
@@ -93,8 +98,8 @@ class Applied:
 class Notes(Protocol):
     """Takes down what happens on the way."""
 
-    def note(self, event: str, level: str = "info", **facts: Any) -> None:
-        """Take down one event and its facts."""
+    def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
+        """Take down one event and its facts; `repeated` if the run's last attempt found the same."""
 
 
 class Repository(Protocol):
@@ -168,6 +173,33 @@ def undo(leg: Leg, observation: Observation, left: str, *, quiet: float, patienc
     return _go(kind, leg, observation, stale)
 
 
+def busy_since(plan: Plan, now: float, before: float) -> float:
+    """Return when a leg was first found busy without a mark of a publish; 0 if it is at rest now.
+
+    `now` is the time of the look, and `before` what this returned for the last one, both by the host's clock.
+    A look that finds a mark leaves that open: Studio may publish beside whatever else is at work there.
+    """
+    if plan.kind is not PlanKind.BUSY:
+        return 0.0
+    before = before if before <= now else 0.0
+    return before or (now if plan.unmarked else 0.0)
+
+
+def overdue(plan: Plan, observation: Observation, since: float, patience: float) -> Plan:
+    """Return a plan with a warning if it has waited too long for a repository without a mark of a publish.
+
+    `since` is what `busy_since` returns for it.
+    """
+    if not plan.unmarked or not since or observation.now - since <= patience:
+        return plan
+    at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+    warning = (
+        f"the repository has not been at rest since {at}, and no publish is marked there: see what keeps "
+        "touching it; a monitor or a prompt that runs git status needs GIT_OPTIONAL_LOCKS=0"
+    )
+    return replace(plan, overdue=True, warnings=(*plan.warnings, warning))
+
+
 def _refuse(refusal: RefusedError) -> Plan:
     return Plan(PlanKind.REFUSE, reason=refusal.message, refusal=refusal)
 
@@ -218,7 +250,7 @@ def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -
         reason = f"Studio is publishing: {', '.join(marks)}"
         return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
     if not marks and _published_into(leg, observation) and idle < quiet:
-        return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle), ""
+        return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle, unmarked=True), ""
     if not observation.bare and _unborn(leg, observation):
         return _about_to_be_born(idle, quiet, patience), ""
     if not marks:
@@ -241,9 +273,8 @@ def _touched(idle: float) -> str:
 def _about_to_be_born(idle: float, quiet: float, patience: float) -> Plan:
     """Return the plan for a missing branch that HEAD names: a publish makes it, or nobody does."""
     if idle < patience:
-        return Plan(
-            PlanKind.BUSY, "HEAD is the unborn branch: it is about to be made", again_in=max(quiet, 0.5)
-        )
+        reason = "HEAD is the unborn branch: it is about to be made"
+        return Plan(PlanKind.BUSY, reason, again_in=max(quiet, 0.5), unmarked=True)
     return Plan(PlanKind.REFUSE, reason=UnbornBranchError().message, refusal=UnbornBranchError())
 
 
