@@ -149,7 +149,7 @@ class SiteCache:
         who = {}
         for role in ("AUTHOR", "COMMITTER"):
             who[f"GIT_{role}_NAME"], who[f"GIT_{role}_EMAIL"] = COMMITTER_NAME, COMMITTER_EMAIL
-            who[f"GIT_{role}_DATE"] = f"{signing.at} +0000"
+            who[f"GIT_{role}_DATE"] = f"@{signing.at} +0000"
         words = [word for parent in parents for word in ("-p", parent)]
         words += [word for part in message for word in ("-m", part)]
         made = await self._git(

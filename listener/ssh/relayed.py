@@ -24,7 +24,8 @@ from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.cache import SiteCache, tip_ref
 from listener.ssh.connection import HostConnection
-from listener.ssh.repository import BACKUPS, SshRepository, backup_ref, object_id, strictly
+from listener.ssh.replies import object_id, strictly
+from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
 from listener.ssh.service import FETCH, PUSH
 from listener.ssh.shell import cause_of
 
@@ -96,9 +97,14 @@ class Carrier:
 
     async def advertised(self, sightings: Sightings) -> Observation:
         """Return what the refs that git advertises tell: no times, no locks, no trees."""
+        branch = self.leg.branch
+        marked = dict.fromkeys((branch, self.leg.live if self.leg.own else branch))
         async with self.connection.service(self.notes, FETCH, self.leg.repository.path) as service:
             told = await self.cache.advertised(
-                service, "HEAD", f"refs/heads/{self.leg.branch}", "refs/heads/*_in_progress"
+                service,
+                "HEAD",
+                f"refs/heads/{branch}",
+                *(f"refs/heads/{name}_in_progress" for name in marked),
             )
         return read_advertised(self.leg, told, sightings)
 
@@ -114,7 +120,7 @@ def read_advertised(leg: Leg, told: str, sightings: Sightings) -> Observation:
         else:
             branches[name.removeprefix("refs/heads/")] = object_id(value)
     marks = {name: commit for name, commit in branches.items() if name.endswith("_in_progress")}
-    now, touched = sightings.since(str(leg), marks)
+    now, since = sightings.since(str(leg), marks)
     tip = branches.get(leg.branch)
     return Observation(
         live=None,
@@ -123,7 +129,7 @@ def read_advertised(leg: Leg, told: str, sightings: Sightings) -> Observation:
         bare=True,  # Nobody tells when it was touched, so there is nothing to keep quiet for.
         worktree="",
         now=now,
-        touched=touched,
+        times=dict.fromkeys(marks, since),
         in_progress=marks,
         fingerprint=tip or ABSENT,
     )

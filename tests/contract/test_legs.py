@@ -469,12 +469,12 @@ async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(wor
     connection = world.pool._connections["eu1"]
     await connection._connected(Notes())
     for turns in range(12):  # more than sshd's MaxSessions
-        asking = asyncio.create_task(connection.call(Notes(), 20, "ss_hello"))
+        asking = asyncio.create_task(connection.call(Notes(), 20, "hello"))
         for _ in range(turns + 2):
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-    assert "git version" in await connection.call(Notes(), 20, "ss_hello")
+    assert "git version" in await connection.call(Notes(), 20, "hello")
 
 
 async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from listener.ssh.connection import HostConnection
 from tests.contract.test_repository import Notes, host_of
 from tests.login import Enter, failure, known, stranger
 from tests.proxy import Proxy
+from tests.saying import say
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ async def test_each_way_in_which_a_host_certificate_does_not_count_is_told(
 async def test_an_sshd_without_a_session_to_spare_is_told_as_such(tmp_path: Path) -> None:
     with Sshd(tmp_path, "MaxSessions 1\n") as own:
         connection = HostConnection(host_of(own), connect_timeout=5)
-        calls = (connection.call(Notes(), 10, "eval", "sleep 1") for _ in range(2))
+        calls = (say(connection, "sleep 1") for _ in range(2))
         said = await asyncio.gather(*calls, return_exceptions=True)
         await connection.close()
     (failed,) = (each for each in said if isinstance(each, ConnectionLostError))

@@ -125,16 +125,17 @@ async def test_a_step_that_takes_too_long_is_ended_there(
     backup = "refs/sync-staging/backup/staging/0-0"
     (published.path / ".git" / backup).parent.mkdir(parents=True)
     (published.path / ".git" / backup).write_text(published.commit("live") + "\n")
+    question = {"path": str(published.path), "branch": "staging", "before": "zzz"}
     with pytest.raises(StepTimedOutError):
-        await connection.call(Notes(), 2, "ss_expire", str(published.path), "", "staging", "zzz")
+        await connection.call(Notes(), 2, "expire", question)
     assert ended(pid.read_text().strip())
-    assert (await connection.call(Notes(), 5, "ss_hello")).startswith("hello ")
+    assert (await connection.call(Notes(), 5, "hello")).startswith("hello ")
 
 
 async def failed(host: Host) -> SyncError:
     connection = HostConnection(host, connect_timeout=5)
     with pytest.raises(SyncError) as refused:
-        await connection.call(Notes(), 5, "ss_hello")
+        await connection.call(Notes(), 5, "hello")
     await connection.close()
     return refused.value
 

@@ -22,6 +22,7 @@ from listener.ssh.connection import HostConnection
 from tests.contract.test_repository import Notes, host_of
 from tests.login import Enter, agent_with, failure, stranger
 from tests.proxy import Proxy
+from tests.saying import say
 
 Aliased = Callable[..., Host]
 
@@ -125,7 +126,7 @@ async def test_what_the_file_says_of_sessions_does_not_count(aliased: Aliased) -
         f"{STUDIO}  RemoteCommand /bin/false\n  RequestTTY force\n  SetEnv LEFT=behind\n  ForwardAgent yes\n"
     )
     connection = HostConnection(aliased(text), connect_timeout=5)
-    said = await connection.call(Notes(), 10, "eval", "[ -t 0 ] || echo $LEFT$SSH_AUTH_SOCK.")
+    said = await say(connection, "[ -t 0 ] || echo $LEFT$SSH_AUTH_SOCK.")
     await connection.close()
     assert said == ".\n"
 

@@ -60,6 +60,7 @@ class Case:
                 target="refs/heads/other" if self.placed == "symbolic" else "",
                 worktree={"elsewhere": "/srv/elsewhere", "here": HOME}.get(self.placed, ""),
             )
+        locks = {"index.lock", "HEAD.lock"} & {self.mark}
         marked = {"branch": "staging_in_progress", "live": "live_in_progress", "other": "qa_in_progress"}
         return Observation(
             live=LIVE if self.live else None,
@@ -68,10 +69,8 @@ class Case:
             bare=self.bare,
             worktree=HOME,
             now=NOW,
-            touched=NOW - IDLE[self.idle],
+            times=dict.fromkeys(("index", *locks), NOW - IDLE[self.idle]),
             in_progress={marked[self.mark]: "p" * 40} if self.mark in marked else {},
-            index_lock=self.mark == "index.lock",
-            head_lock=self.mark == "HEAD.lock",
             ancestor=self.tip == "ancestor",
         )
 
@@ -158,7 +157,7 @@ def test_going_on_after_a_crash_is_warned_about_with_its_age() -> None:
 @pytest.mark.parametrize(("idle", "again_in"), [(0.0, 2.0), (0.5, 1.5), (-1.0, 3.0)])
 def test_a_repository_just_touched_is_looked_at_again_when_it_is_quiet(idle: float, again_in: float) -> None:
     case = Case(True, "diverged", Policy.FORWARD, False, "just now", "none", "live", "nowhere")
-    observation = replace(case.observation(), touched=NOW - idle)
+    observation = replace(case.observation(), times={"index": NOW - idle})
     plan = decide(case.leg(), observation, quiet=QUIET, patience=PATIENCE)
     assert plan.again_in == pytest.approx(again_in)
 

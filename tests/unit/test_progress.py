@@ -26,7 +26,7 @@ CHANGED = Applied(changed=True)
 
 
 def seen(branch: Branch, drift: Drift = DRIFT, live: Branch = LIVE) -> Observation:
-    return Observation(live, branch, "", bare=False, worktree="", now=0.0, touched=0.0, drift=drift)
+    return Observation(live, branch, "", bare=False, worktree="", now=0.0, drift=drift)
 
 
 def begun() -> LegOutcome:

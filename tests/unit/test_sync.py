@@ -52,7 +52,9 @@ class Bench:
 
     async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
         await self.step("look")
-        return Observation(LIVE, self.branch, "", bare=False, worktree="", now=NOW, touched=self.touched)
+        return Observation(
+            LIVE, self.branch, "", bare=False, worktree="", now=NOW, times={"index": self.touched}
+        )
 
     async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
         await self.step("move")

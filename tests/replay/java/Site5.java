@@ -116,11 +116,9 @@ final class Site5 extends Site {
     private ObjectId committedByGit(ObjectId newest, ObjectId parent, String path) throws Exception {
         git("", "read-tree", parent.getName());
         String entry = git("", "ls-tree", newest.getName(), path);
-        if (entry.isEmpty()) {
-            git("", "rm", "-r", "--quiet", "--ignore-unmatch", "--cached", path);
-        } else {
-            git(entry + "\n", "update-index", "--index-info");
-        }
+        // Zeros remove it.
+        String line = entry.isEmpty() ? "0 " + ObjectId.zeroId().getName() + "\t" + path : entry;
+        git(line + "\n", "update-index", "--index-info");
         traced = System.nanoTime();
         String tree = git("", "write-tree");
         StoredConfig config = repository().getConfig();
