@@ -6,6 +6,7 @@ of the program; each row stands because leaving it out lost content, put unappro
 Studio's next publish fail.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -140,8 +141,8 @@ def decide(leg: Leg, observation: Observation, *, quiet: float, patience: float)
     """Return what to do about `leg`, whose repository is as `observation` says.
 
     `quiet` is how many seconds a repository must have been left alone: Studio marks not every moment of a
-    publish. A bare repository that does not have live is not waited for. After `patience` seconds without a
-    touch, the marks of a publish are taken for a crash's.
+    publish. A bare repository that does not have live is not waited for. Marks of a publish that have not
+    changed for `patience` seconds are taken for a crash's.
     """
     refusal = LiveMissingError() if observation.live is None else _immovable(leg, observation)
     if refusal is not None:
@@ -194,8 +195,9 @@ def overdue(plan: Plan, observation: Observation, since: float, patience: float)
         return plan
     at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
     warning = (
-        f"the repository has not been at rest since {at}, and no publish is marked there: see what keeps "
-        "touching it; a monitor or a prompt that runs git status needs GIT_OPTIONAL_LOCKS=0"
+        f"the repository has not been at rest since {at}, and that is not a marked publish: see what keeps "
+        f"writing {observation.newest} there; a monitor or a prompt that runs git status needs "
+        "GIT_OPTIONAL_LOCKS=0"
     )
     return replace(plan, overdue=True, warnings=(*plan.warnings, warning))
 
@@ -241,21 +243,21 @@ def _immovable(leg: Leg, observation: Observation) -> RefusedError | None:
 def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -> tuple[Plan | None, str]:
     """Return the plan that Studio's presence dictates, or the warning about what a crashed publish left.
 
-    A time somewhat in the future is a clock that is off, and may hide a publish: it counts as now. One that
-    is further off than `patience` was written before the clock was set back: it must not hold the site up.
+    A mark is as old as itself: what else is written in the repository does not keep a crashed publish alive.
+    But while anything there is young, nothing moves.
     """
-    marks = _marks(leg, observation)
-    idle = observation.idle if observation.idle >= -patience else float("inf")
-    if marks and idle < patience:
+    marks, idle = _marks(leg, observation), observation.idle_within(patience)
+    unchanged = min((observation.age(mark, patience) for mark in marks), default=math.inf)
+    if unchanged < patience:
         reason = f"Studio is publishing: {', '.join(marks)}"
-        return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
-    if not marks and _published_into(leg, observation) and idle < quiet:
+        return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - unchanged)), ""
+    if _published_into(leg, observation) and idle < quiet:
         return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle, unmarked=True), ""
     if not observation.bare and _unborn(leg, observation):
         return _about_to_be_born(idle, quiet, patience), ""
     if not marks:
         return None, ""
-    age = "at a time in the future" if idle == float("inf") else f"{idle:.0f} s ago"
+    age = "at a time in the future" if unchanged == math.inf else f"{unchanged:.0f} s ago"
     return None, f"a publish seems to have crashed: {', '.join(marks)} left behind, last touched {age}"
 
 

@@ -33,16 +33,16 @@ Ask = Callable[..., Awaitable[Acceptance]]
 
 
 def at_rest(now: float = 1e6) -> Observation:
-    return Observation(LIVE, OLD, "", bare=False, worktree="", now=now, touched=now - 60)
+    return Observation(LIVE, OLD, "", bare=False, worktree="", now=now, times={"index": now - 60})
 
 
 def touched(now: float = 1e6) -> Observation:
     """Somebody was at work a moment ago, and left no mark."""
-    return replace(at_rest(now), touched=now - 0.1)
+    return replace(at_rest(now), times={"index": now - 0.1})
 
 
 def publishing(now: float = 1e6) -> Observation:
-    return replace(touched(now), in_progress={"staging_in_progress": "3" * 40})
+    return replace(touched(now), in_progress={"staging_in_progress": "3" * 40}, times={"index": now})
 
 
 @dataclass
