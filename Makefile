@@ -5,6 +5,8 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 60
 TARGETS ?=
+# Seconds for which everything happens to listeners under load, on each database.
+CHAOS ?= 120
 JGIT ?=
 LONG ?=
 # Tests wait more than they work: three at a time keep two cores busy.
@@ -41,9 +43,11 @@ replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the list
 	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \
 		$(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
 
-soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, kills under load, histories
-	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \
-		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py
+soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, everything under load, histories
+	@SYNC_STAGING_SOAK=60 SYNC_STAGING_CHAOS=$(CHAOS) SYNC_STAGING_HISTORIES=300 SYNC_STAGING_ORDERS=100 \
+		$(PYTHON) -m pytest --timeout $$((900 + 10 * $(CHAOS))) \
+		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py \
+		tests/contract/test_store_model.py
 
 attack: $(VENV)/test.stamp ## The attacks, and all that the API's description promises: some thousand requests a caller
 	@SYNC_STAGING_ATTACK=150 $(PYTHON) -m pytest -n $(WORKERS) --timeout 3600 tests/attack tests/e2e/test_schemathesis.py
