@@ -140,6 +140,7 @@ class System:
             self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.go_on)
+        self.tasks.start("store", self.store.examine)
         schedule = Schedule(
             self.directory,
             self.synchronizer,

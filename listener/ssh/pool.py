@@ -10,8 +10,9 @@ from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
+from listener.ssh.carrier import Carrier, Sightings
 from listener.ssh.connection import HostConnection
-from listener.ssh.relayed import Carrier, RelayedRepository, Sightings
+from listener.ssh.relayed import RelayedRepository
 from listener.ssh.repository import SURVEY_LISTED, SshRepository, survey
 
 SURVEYED_AT_ONCE = 32

@@ -11,7 +11,7 @@ from listener.errors import SyncError
 from listener.observations import Observation
 from listener.plans import decide
 from listener.sites import Environment, Policy, RepositoryAddress
-from listener.ssh.relayed import Sightings, read_advertised
+from listener.ssh.carrier import Sightings, read_advertised
 from listener.ssh.replies import read_applied, read_observation, read_survey, strictly, unquote
 from listener.ssh.shell import Reply, _Session, refusal
 from tests.fuzz.target import Target
