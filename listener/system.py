@@ -60,6 +60,7 @@ class System:
             patience=settings.sync.patience,
             studio=self.studio,
         )
+        self.metrics.watch(self.synchronizer.waits.overdue)
         self.directory = Directory(settings.sites, self.pool, time.time, self.log)
         self.worker = Worker(
             self.store,
@@ -139,6 +140,7 @@ class System:
             self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.go_on)
+        self.tasks.start("store", self.store.examine)
         schedule = Schedule(
             self.directory,
             self.synchronizer,

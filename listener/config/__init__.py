@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
-from listener.config.hooks import made
+from listener.config.hooks import made, weak_secrets
 from listener.config.model import (
     Document,
     HostEntry,
@@ -24,6 +24,7 @@ from listener.config.model import (
     SyncSection,
     TokenEntry,
 )
+from listener.config.modes import broken_modes
 from listener.config.names import loopback, plain_path, unix_seconds
 from listener.config.part import load_hook
 from listener.config.problems import Location, Problem, quoted, refusal, shown
@@ -48,6 +49,7 @@ from listener.config.stores import store_secrets, unverified
 from listener.config.tls import tls_context
 from listener.runs import RetryPolicy
 from listener.signatures import spellings
+from listener.signatures.weaknesses import famous
 from listener.sites import Access, Host
 
 __all__ = [
@@ -88,7 +90,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     document, faults = check(resolution.tree)
     faults = [fault for fault in faults if fault.location not in resolution.unresolved]
     problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
-    problems += _open_file(path, resolution)
+    problems += [*_open_file(path, resolution), *broken_modes(path, resolution, surroundings)]
     if document is None or problems:
         raise refusal(path, problems)
     return _settings(document, resolution)
@@ -207,8 +209,17 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
     yield from _store_warnings(document.store, resolution)
     for location in _in_clear(resolution):
         yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    yield from weak_secrets(document.hooks)
+    yield from _known_tokens(document)
     if not document.hooks and not document.tokens and not (studio and studio.callers):
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _known_tokens(document: Document) -> Iterator[str]:
+    for index, token in enumerate(document.tokens):
+        if famous(token.sha256, token.name):
+            place = shown(("tokens", index, "sha256"))
+            yield f"{place}: is that of a word that anybody would try: make another token with token new"
 
 
 def _reachable(document: Document) -> Iterator[str]:

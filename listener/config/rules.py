@@ -13,8 +13,9 @@ from typing import Any
 
 from listener.config.hooks import broken_hook
 from listener.config.model import FOLLOW_CHOICE
+from listener.config.modes import WHY, written_by_others
 from listener.config.names import branch_fault, plain_path
-from listener.config.problems import Location, Problem, exposed, nearest, quoted, shown
+from listener.config.problems import Location, Problem, exposed, nearest, shown
 from listener.config.references import Resolution, Surroundings, find
 from listener.config.tls import broken_tls
 from listener.sites import PLACEHOLDER, Access, RepositoryAddress, Site, SitePattern
@@ -302,13 +303,8 @@ def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Ite
         yield Problem(location, f"is not the path of {what}; {remedy}")
     elif key == "identity" and surroundings.exposed(path, mode):
         yield exposed(location, path)
-    elif key == "config" and mode & (stat.S_IWGRP | stat.S_IWOTH):
-        shown_path = quoted(path)
-        yield Problem(
-            location,
-            f"others than its owner may write to {shown_path}, which can name commands to run; "
-            f"run chmod go-w {shown_path}",
-        )
+    elif key in WHY and not surroundings.handed_over(path):
+        yield from written_by_others(location, path, mode, WHY[key])
 
 
 _SSH_FILES: Mapping[str, tuple[str, Callable[[int], bool], int, str]] = {

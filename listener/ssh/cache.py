@@ -193,6 +193,11 @@ class SiteCache:
         """Remember a commit under a ref of the cache's own."""
         await self._git("update-ref", ref, commit)
 
+    async def forget(self, *refs: str) -> None:
+        """Delete refs of the cache's own, those that are there."""
+        for ref in refs:
+            await self._git("update-ref", "-d", ref)
+
     async def close(self) -> None:
         """End what goes on by itself."""
         if self._tidying is not None:
@@ -284,7 +289,16 @@ class SiteCache:
 
 def tip_ref(repository: RepositoryAddress, branch: str) -> str:
     """Return the cache's own name for a branch of a repository."""
-    return f"refs/tips/{hashlib.sha256(f'{repository}:{branch}'.encode()).hexdigest()[:32]}"
+    return f"refs/tips/{_digest(repository, branch)}"
+
+
+def kept_below(repository: RepositoryAddress, branch: str) -> str:
+    """Return where the cache keeps the backups of a branch of a repository."""
+    return f"refs/backups/{_digest(repository, branch)}"
+
+
+def _digest(repository: RepositoryAddress, branch: str) -> str:
+    return hashlib.sha256(f"{repository}:{branch}".encode()).hexdigest()[:32]
 
 
 def _failed(command: str, done: Done) -> str:

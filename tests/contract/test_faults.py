@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from listener.errors import DiskFullError, ReadOnlyError, RefLockedError, StepTimedOutError
+from listener.errors import BusyError, DiskFullError, ReadOnlyError, StaleLockError, StepTimedOutError
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.sites import Access, Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
-from tests.contract.test_repository import environment, host_of, pool, sync
+from tests.contract.test_repository import PATIENCE, environment, host_of, pool, sync
 from tests.legs import changed, environment_of, pool_of
 
 __all__ = ["environment", "pool"]
@@ -122,8 +122,12 @@ async def test_a_ref_that_is_locked_is_told_with_the_lock_and_stays(
     before = published.commit("staging")
     lock = published.path / ".git" / "refs" / "heads" / "staging.lock"
     lock.touch()
-    with pytest.raises(RefLockedError, match=r"staging\.lock"):
+    with pytest.raises(BusyError, match=r"refs/heads/staging\.lock"):
         await sync(pool, environment)
+    age(published, PATIENCE + 1)
+    with pytest.raises(StaleLockError, match=r"refs/heads/staging\.lock") as refused:
+        await sync(pool, environment)
+    assert "delete the lock" in refused.value.remedy
     assert published.commit("staging") == before
     assert published.is_clean()
     lock.unlink()
@@ -153,9 +157,12 @@ async def test_a_step_ended_in_the_middle_of_its_transaction_leaves_no_lock(
 ) -> None:
     before = published.commit("staging")
     set_hook(published, "prepared", "sleep 300")
-    pool = pool_of([host_of(sshd)], published.path / "unused", step_timeout=1)
+    pool = pool_of([host_of(sshd)], published.path / "unused", step_timeout=3)
     with pytest.raises(StepTimedOutError):
         await sync(pool, environment)
+    (published.path / ".git" / "hooks" / "reference-transaction").unlink()
+    await pool.close()
+    pool = pool_of([host_of(sshd)], published.path / "unused")
     assert published.commit("staging") == before
     assert not list((published.path / ".git").rglob("*.lock"))
     await sync(pool, environment)
@@ -181,7 +188,7 @@ async def test_a_cancel_that_comes_after_the_move_is_too_late(
 ) -> None:
     set_hook(published, "committed", "sleep 300")
     running = asyncio.create_task(sync(pool, environment))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while published.tree("staging") != published.tree("live"):
             await asyncio.sleep(0.02)
     running.cancel()
