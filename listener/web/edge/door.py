@@ -12,7 +12,7 @@ from listener.web.edge.limits import Limits
 BACKLOG = 1024
 """Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""
 
-AT_ONCE = 100
+AT_ONCE = 32
 """Connections that are accepted before anything else gets its turn."""
 
 BREATH = 1.0
