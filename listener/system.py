@@ -131,6 +131,7 @@ class System:
             self._start(f"warm {host}", self._warm(host))
         self._start("watchdog", self._watchdog())
         self._start("audit", self.audit.go_on())
+        self._start("memory", self.edge.give_memory_back())
         schedule = Schedule(
             self.directory,
             self.synchronizer,

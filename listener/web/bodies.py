@@ -30,8 +30,7 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise CompressedBodyError
-    if (request.content_length or 0) > limit:
-        raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    _demand(request.content_length or 0, limit)
     await _invite(request)
     lease = request[LEASE]
     body = bytearray()
@@ -57,14 +56,18 @@ async def _collect(request: web.Request, body: bytearray, lease: Lease, limit: i
     try:
         async for chunk in request.content.iter_any():
             body += chunk
-            if len(body) > limit:
-                raise BodyTooLargeError(f"The body is over {limit} bytes.")
+            _demand(len(body), limit)
             await lease.hold(len(body))
     except BaseException:
         # The error's traceback keeps this frame, and aiohttp keeps the error of a client that has gone: what
         # was read would be held until the garbage collector comes by, and is not counted any more.
         body.clear()
         raise
+
+
+def _demand(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLargeError(f"The body is over {limit} bytes.")
 
 
 async def uninvited(_request: web.Request) -> None:

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +19,7 @@ from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.descriptors import places
 from listener.web.edge.limits import CLIENTS_MOST, WINDOW, Seldom
+from listener.web.edge.parser import NOTHING, Fed, Parser
 from listener.web.edge.refusals import Refusals
 from listener.web.edge.room import FREE, Lease, Room
 
@@ -338,6 +343,42 @@ def test_strangers_never_take_the_descriptors_that_syncs_need(
     assert found.most <= wanted
     assert left >= min(96 + 4 * hosts + 8 * syncs, files // 5)
     assert found.most == wanted or found.most >= files // 4
+
+
+class Failing:
+    """A parser to which nothing is HTTP, and which counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.fed = 0
+        self.pause_reading = self.message_consumed = self.set_upgraded = lambda *_: None
+
+    def feed_data(self, data: bytes) -> Fed:
+        self.fed += 1
+        raise BadStatusLine(data.decode())
+
+
+def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_was_sent() -> None:
+    failing, told = Failing(), []
+    parser = Parser(failing, told.append)
+    [(error, body)], upgraded, rest = parser.feed_data(b"Zx9Marker" * 100)
+    assert not upgraded
+    assert (rest, body.is_eof()) == (b"", True)
+    assert error.exc.__traceback__ is error.exc.__cause__ is error.exc.__context__ is None
+    assert "Zx9Marker" not in f"{error!r}{error.exc!r}"
+    for _ in range(10):
+        assert parser.feed_data(b"Zx9Marker" * 100) == NOTHING
+    assert failing.fed == 1
+    assert told == ["BadStatusLine"]
+
+
+async def test_a_body_that_can_not_become_whole_ends_with_an_error_and_not_as_a_whole_one() -> None:
+    parser = Parser(Failing(), lambda _: None)
+    parser.payload = StreamReader(ResponseHandler(asyncio.get_running_loop()), 1000)
+    parser.payload.feed_data(b"the beginning")
+    assert parser.feed_data(b"garbage") == NOTHING
+    assert parser.payload.is_eof()
+    with pytest.raises(RequestPayloadError):
+        await parser.payload.readany()
 
 
 SECRETS = {

@@ -9,6 +9,7 @@ tls          the certificate, and its renewal
 proxies      who the client is, behind proxies that are trusted
 refusals     how often a client may be refused
 room         how much memory bodies may take before they are verified; who gives it back is ranked as above
+memory       what connections have left behind, given back to the system
 middlewares  the same, around every request
 """
 

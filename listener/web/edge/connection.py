@@ -82,15 +82,14 @@ class House:
 class Alarm:
     """A time that is up once, unless it is stopped before."""
 
-    def __init__(self, seconds: float, up: Callable[[], None]) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._up = up
         self._handle: asyncio.TimerHandle | None = None
 
-    def set(self) -> None:
+    def set(self, up: Callable[[str], None], cause: str) -> None:
         """Let the time run, if it does not run already."""
         if self._handle is None:
-            self._handle = asyncio.get_running_loop().call_later(self._seconds, self._up)
+            self._handle = asyncio.get_running_loop().call_later(self._seconds, up, cause)
 
     def stop(self) -> None:
         """Let it run no more."""
@@ -134,8 +133,8 @@ class Connection(web.RequestHandler):
         self._pieces = 0
         self._dropped = 0
         self._sends_no_more = False
-        self._late = Alarm(house.head_timeout, lambda: self._end("a head that is too slow"))
-        self._unread = Alarm(SLOWEST, lambda: self._end("a reader that does not read"))
+        self._late = Alarm(house.head_timeout)
+        self._unread = Alarm(SLOWEST)
 
     def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> Parser:
         """Return aiohttp's parser, which reads less ahead here and ends with its first error."""
@@ -185,7 +184,7 @@ class Connection(web.RequestHandler):
             self._wire.set_read_buffer_limits(READ_BUFFER)
         else:
             vars(self._wire)["max_size"] = RECEIVED_MOST
-        self._late.set()
+        self._late.set(self._end, "a head that is too slow")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget everything."""
@@ -199,7 +198,7 @@ class Connection(web.RequestHandler):
         """Answer requests; what is sent at last has to be taken in time, or its reader holds the socket."""
         await super().start()
         if self._wire is not None:
-            self._unread.set()
+            self._unread.set(self._end, "a reader that does not read")
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see whether they make a head whole."""
@@ -216,7 +215,7 @@ class Connection(web.RequestHandler):
             self._late.stop()
             self._head = 0
         elif data and not self.asking and not of_a_body and not self._parser.broken:
-            self._late.set()
+            self._late.set(self._end, "a head that is too slow")
             self._head += len(data)
             if self._head > HEAD_MOST:
                 self._end("a head that is too large")
@@ -249,7 +248,7 @@ class Connection(web.RequestHandler):
         """Wait for a reader, but not for ever, and take nothing more in meanwhile."""
         super().pause_writing()
         self._pause_reading_for_buffer()
-        self._unread.set()
+        self._unread.set(self._end, "a reader that does not read")
 
     def resume_writing(self) -> None:
         """Go on writing."""
@@ -340,6 +339,10 @@ async def connected(
         if transport is not None:
             transport.abort()
         raise
+    finally:
+        # What failed has a traceback with this frame in it, and the buffers of TLS: a cycle, which would keep
+        # them until the garbage collector comes by.
+        del shaken
 
 
 def connection_of(request: web.BaseRequest) -> Connection:

@@ -15,11 +15,15 @@ from listener.networks import NetworkKey
 PACE = 32 << 10
 """Bytes a second of a sender who costs nothing."""
 
-LEAST = 0.02
-"""Seconds that a connection costs however fast it is: among equally fast ones, the most numerous leave."""
+LEAST = 0.25
+"""Seconds that a connection costs however fast it is: else those who make new ones all the time would cost
+less than a good sender who has to wait for us."""
 
 SHARE = 4
 """One client may keep a quarter of the connections by being verified: a leaked secret shuts no door."""
+
+AT_ONCE = 32
+"""Connections that are accepted before anything else gets its turn, at most."""
 
 BATCH = 32
 """A thirty-second of the connections leave at once: under a flood, nobody is ranked for each that comes."""
@@ -78,9 +82,20 @@ class Crowd:
         self._clock = clock
         self._here: dict[Guest, None] = {}
         """In the order in which they came."""
+        self.ended = 0
+        """How many have left so far."""
 
     def __len__(self) -> int:
         return len(self._here)
+
+    @property
+    def at_once(self) -> int:
+        """How many may come before those who are here get their turn.
+
+        It takes some turns until who comes is known. If as many came meanwhile as there are places, whoever
+        came just before would leave for them without having been read.
+        """
+        return max(1, min(AT_ONCE, self._most // 16))
 
     def enter(self, guest: Guest) -> bool:
         """Let a guest in, at the cost of others if need be; return whether there is a place."""
@@ -93,7 +108,9 @@ class Crowd:
 
     def leaves(self, guest: Guest) -> None:
         """Note that a connection has ended."""
-        self._here.pop(guest, None)
+        if guest in self._here:
+            del self._here[guest]
+            self.ended += 1
 
     def _make_room(self) -> None:
         """End strangers; only where there are none, one of those who were verified and ask for nothing."""

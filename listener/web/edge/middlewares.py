@@ -22,6 +22,7 @@ from listener.web.edge.connection import House, connection_of
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.door import Door
 from listener.web.edge.limits import Limits, Seldom
+from listener.web.edge.memory import give_back
 from listener.web.edge.proxies import client_of
 from listener.web.edge.refusals import OVER, QUIET, Refusals
 from listener.web.edge.room import LEASE, Lease, Room
@@ -63,6 +64,10 @@ class Edge:
     def metrics_door(self, server: web.Server) -> Door:
         """Return the door of the figures' server: nobody is verified there, so it has places of its own."""
         return Door(self._house(server, self.scrapers), self.limits, None)
+
+    async def give_memory_back(self) -> None:
+        """Give back to the system what connections have left behind, for ever."""
+        await give_back(lambda: self.crowd.ended + self.scrapers.ended)
 
     def _house(self, server: web.Server, crowd: Crowd) -> House:
         return House(server, crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
