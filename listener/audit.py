@@ -5,7 +5,7 @@ kept of them has its bounds, in memory and on the disk. What does not fit in is 
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from listener.deliveries import Hook, told
 from listener.errors import StoreError
@@ -17,6 +17,9 @@ KEPT = 10_000
 """Refused requests that stay on record, the newest ones."""
 PENDING = 1_000
 """Those that wait in memory to be written down; more than these are only counted."""
+SIZE_MOST = 2**53
+"""The largest size of a body on record: a stranger may announce a number that neither a column of the store
+nor a reader of JSON can hold."""
 EVERY = 1.0
 """Seconds from one time of writing down to the next."""
 
@@ -60,10 +63,10 @@ class Audit:
             self._clean(told(request)),
             self._clean(reason),
             status,
-            told(client),
+            self._clean(told(client)),
             credential,
             self._clean(told(hook)),
-            size,
+            min(size, SIZE_MOST),
             digest,
             self._clean(headers or {}),
         )
@@ -104,10 +107,31 @@ class Audit:
             self._refusals, self._uses, self._left_out = [], {}, 0
             summary = [self._summary(left_out)] if left_out else []
             try:
-                await self._records.record([*refusals, *summary], tuple(uses.values()), KEPT)
+                await self._write([*refusals, *summary], tuple(uses.values()))
             except StoreError:
                 self._take_back(refusals, uses, left_out)
                 raise
+
+    async def _write(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
+        """Store everything in one go, or row by row; after `StoreError` nothing is stored."""
+        try:
+            await self._records.record(refusals, uses, KEPT)
+        except StoreError:
+            raise
+        except Exception as defect:  # noqa: BLE001 (a row that can't be stored must not take the others with it)
+            self._log.log(40, "defect", exc_info=defect)
+            await self._write_singly(refusals, uses)
+
+    async def _write_singly(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
+        """Store each by itself; what can't be stored is counted, what the store was not there for is kept."""
+        for one_refusal, one_use in [*(([each], []) for each in refusals), *(([], [each]) for each in uses)]:
+            try:
+                await self._records.record(one_refusal, one_use, KEPT)
+            except StoreError:
+                self._take_back(one_refusal, {(use.kind, use.owner, use.name): use for use in one_use}, 0)
+            except Exception as defect:  # noqa: BLE001 (the same)
+                self._left_out += len(one_refusal)
+                self._log.log(40, "defect", exc_info=defect)
 
     def _used(self, kind: str, owner: str, name: str, at: float, count: int = 1) -> None:
         before = self._uses.get((kind, owner, name))

@@ -31,8 +31,8 @@ from listener.plans import (
     undo,
     undone,
 )
-from listener.progress import LegProgress, Progress, commit_of
-from listener.runs import LegOutcome
+from listener.progress import Progress, applied, commit_of, looked, sent
+from listener.runs import LegEvent, LegOutcome
 from listener.sites import Leg
 
 ROUNDS = 3
@@ -72,15 +72,14 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How one leg goes: what is compared to what, when it may, and when it is there."""
+class LegSync:
+    """One leg's sync or rollback: what is compared to what, when it may move, and when it is there."""
 
     leg: Leg
     repository: Repository
     rules: Rules
     signing: Signing
-    progress: LegProgress
-    whole: Progress
+    progress: Progress
     """The run's, of which the leg's is a part."""
     notes: Notes
     keep: Keep
@@ -89,12 +88,12 @@ class Way:
     back: LegOutcome | None = None
     """What a rollback takes back; None for a sync."""
 
-    async def go(self) -> None:
-        """Go until the leg is where it should be; raise `SyncError` if it can't be done now, or at all."""
+    async def run(self) -> None:
+        """Look and move until the leg is where it should be; raise `SyncError` if that can't be done."""
         for last in (False,) * (ROUNDS - 1) + (True,):
             try:
                 if await self._round():
-                    self.progress.done = True
+                    self.happened(LegEvent.EQUAL)
                     return
             except ConnectionLostError as error:
                 if last:
@@ -102,13 +101,22 @@ class Way:
                 self.notes.note("look again", level="warning", reason=error.message)
         raise BranchMovedError(f"The branches moved {ROUNDS} times while they were being made equal.")
 
+    @property
+    def outcome(self) -> LegOutcome:
+        """What was done to the leg so far."""
+        return self.progress[self.leg]
+
+    def happened(self, event: LegEvent) -> None:
+        """Take down what has happened to the leg."""
+        self.progress[self.leg] = self.outcome.after(event)
+
     async def _round(self) -> bool:
         """Look once and act once; return whether the leg is where it should be now."""
-        with self.whole.timed("observe"):
+        with self.progress.timed("observe"):
             observation = await self.repository.observe(target=self.back.old if self.back else "")
         plan = self.rules.decide(self.leg, observation, self.back)
-        self.progress.looked(observation, plan)
-        self.whole.warn(*plan.warnings)
+        self.progress[self.leg] = looked(self.outcome, observation, plan)
+        self.progress.warn(*plan.warnings)
         self.notes.note("observe", **_observed(observation))
         self.notes.note("plan", **_planned(plan, observation))
         if self.held_live and self.held_live == commit_of(observation.live):
@@ -116,12 +124,12 @@ class Way:
         _proceed(plan)
         if plan.kind is PlanKind.UP_TO_DATE:
             return True
-        await self._ask_studio(observation)
-        applied = await self._move(plan, observation)
-        self.notes.note("apply", **_done(applied))
-        if applied.busy:
-            raise BusyError(f"Studio holds {applied.busy}.", again_in=max(self.rules.quiet, 0.5))
-        return not applied.changed and self._confirmed(observation, applied)
+        await self._about_to_move(plan, observation)
+        done = await self._move(plan, observation)
+        self.notes.note("apply", **_done(done))
+        if done.busy:
+            raise BusyError(f"Studio holds {done.busy}.", again_in=max(self.rules.quiet, 0.5))
+        return not done.changed and self._confirmed(observation, done)
 
     async def _ask_studio(self, observation: Observation) -> None:
         """Raise unless Studio, where it is configured, lets its own repository be moved.
@@ -131,35 +139,39 @@ class Way:
         """
         if self.rules.studio is None or not self.leg.own:
             return
-        with self.whole.timed("studio"):
+        with self.progress.timed("studio"):
             reason = await self.rules.studio.check(self.leg.site)
         if not reason:
             return
         if not observation.touched or observation.idle < self.rules.patience:
             raise BusyError(reason, again_in=STUDIO_AGAIN)
-        self.whole.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
+        self.progress.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
+
+    async def _about_to_move(self, plan: Plan, observation: Observation) -> None:
+        """Make durable what is about to move, and then ask Studio: nothing lies between that and the move.
+
+        A listener that is killed from here on must not forget it. Whatever stops the leg before anything is
+        sent (Studio is busy, a cancel, the store) must not leave it looking as if it may have moved.
+        """
+        self.progress[self.leg] = sent(self.outcome, observation, plan)
+        try:
+            with self.progress.timed("keep"):
+                await self.keep()
+            await self._ask_studio(observation)
+        except BaseException:
+            self.happened(LegEvent.NOT_CARRIED_OUT)
+            raise
 
     async def _move(self, plan: Plan, observation: Observation) -> Applied:
-        """Apply a plan, once it is durable that this is about to be done."""
-        self.progress.uncertain = True
-        await self._kept()
+        """Apply a plan."""
         try:
-            with self.whole.timed("apply"):
-                applied = await self._apply(plan, observation)
+            with self.progress.timed("apply"):
+                done = await self._apply(plan, observation)
         except PushRefusedError:
-            self.progress.uncertain = False
+            self.happened(LegEvent.NOT_CARRIED_OUT)
             raise
-        self.progress.applied(applied)
-        return applied
-
-    async def _kept(self) -> None:
-        """Make durable what is about to move: a listener that is killed meanwhile must not forget it."""
-        try:
-            with self.whole.timed("keep"):
-                await self.keep()
-        except BaseException:
-            self.progress.uncertain = self.progress.doubted
-            raise
+        self.progress[self.leg] = applied(self.outcome, done)
+        return done
 
     async def _apply(self, plan: Plan, observation: Observation) -> Applied:
         """Apply a plan. A cancel in the middle of it counts only if the branch has not moved."""
@@ -172,15 +184,15 @@ class Way:
             task.uncancel()
             raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
 
-    def _confirmed(self, observation: Observation, applied: Applied) -> bool:
+    def _confirmed(self, observation: Observation, done: Applied) -> bool:
         """Return whether the branch is where it should be, by what was read back."""
         if self.back is not None:
-            there = undone(self.leg, applied.branch, observation.target)
+            there = undone(self.leg, done.branch, observation.target)
         else:
-            there = equal(self.leg, applied.live, applied.branch)
-        goal: Branch | None = observation.target or applied.live
+            there = equal(self.leg, done.live, done.branch)
+        goal: Branch | None = observation.target or done.live
         fact = "live" if observation.target is None else "target"
-        facts: dict[str, Any] = {fact: commit_of(goal), "branch": commit_of(applied.branch)}
+        facts: dict[str, Any] = {fact: commit_of(goal), "branch": commit_of(done.branch)}
         self.notes.note("confirm", equal=there, **facts)
         return there
 
@@ -233,19 +245,19 @@ def _planned(plan: Plan, observation: Observation) -> dict[str, Any]:
     return facts
 
 
-def _done(applied: Applied) -> dict[str, Any]:
-    if applied.busy:
-        return {"result": "busy", "reason": f"Studio holds {applied.busy}"}
-    if applied.changed:
+def _done(done: Applied) -> dict[str, Any]:
+    if done.busy:
+        return {"result": "busy", "reason": f"Studio holds {done.busy}"}
+    if done.changed:
         return {
             "result": "changed",
             "reason": "the repository changed since it was observed; nothing was moved",
         }
     facts: dict[str, Any] = {
         "result": "moved",
-        "new": commit_of(applied.branch),
-        "detached": applied.detached,
+        "new": commit_of(done.branch),
+        "detached": done.detached,
     }
-    if applied.backup:
-        facts["backup"] = applied.backup
+    if done.backup:
+        facts["backup"] = done.backup
     return facts

@@ -34,11 +34,13 @@ class Tireless(io.TextIOBase):
             self._target.flush()
 
 
-def configure(level: str, form: str, clean: Cleaner, target: TextIO = sys.stderr) -> None:
+def configure(level: str, form: str, clean: Cleaner, target: TextIO | None = None) -> None:
     """Set up structlog, and the standard library's logging through it.
 
-    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere.
+    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. It goes to `target`,
+    standard error if that is None.
     """
+    target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
     stream = cast("TextIO", Tireless(target))
     shared: list[Callable[..., Any]] = [

@@ -77,6 +77,7 @@ class Metrics:
         self._requests = self._counter("requests", "HTTP requests.", "route", "status")
         self._answered = self._histogram("request_seconds", "How long requests took.", STEPS, "route")
         self._defects = self._counter("defects", "Defects of this program that its log tells of.")
+        self._task_failures = self._counter("task_failures", "Failures of background tasks.", "task")
         self._store_errors = self._counter("store_errors", "Times that the store did not answer the worker.")
         self._events: Mapping[str, Callable[[Facts], None]] = {
             "delivery": self._on_delivery,
@@ -89,6 +90,7 @@ class Metrics:
             "again": self._on_failure,
             "run": self._on_run,
             "request": self._on_request,
+            "task failed": lambda facts: self._task_failures.labels(_text(facts, "task")).inc(),
             "defect": lambda _: self._defects.inc(),
             "store": lambda _: self._store_errors.inc(),
         }

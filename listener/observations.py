@@ -71,12 +71,11 @@ class Observation:
     """The repository's own work tree; the repository itself when bare."""
     now: float
     """The host's clock, Unix seconds."""
-    touched: float
-    """When HEAD, the index, FETCH_HEAD or a lock of Studio's was last written, by the host's clock."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """When each file that a publish writes was last written, by the host's clock, as far as they are there:
+    `HEAD` (its reflog), `index`, `FETCH_HEAD`, `index.lock`, `HEAD.lock`, and the marks by their names."""
     in_progress: Mapping[str, str] = field(default_factory=dict)
-    """Every `<branch>_in_progress`: its name and commit."""
-    index_lock: bool = False
-    head_lock: bool = False
+    """The marks of a publish into live and into the branch, `<branch>_in_progress`: name and commit."""
     ancestor: bool = False
     """Whether the environment's branch is an ancestor of live."""
     target: Branch | None = None
@@ -84,6 +83,21 @@ class Observation:
     drift: Drift = field(default_factory=Drift)
     fingerprint: str = ""
     """What `apply` reads again and finds unchanged before it moves anything."""
+
+    @property
+    def touched(self) -> float:
+        """When the repository was last touched; 0 where nobody can tell."""
+        return max(self.times.values(), default=0.0)
+
+    @property
+    def index_lock(self) -> bool:
+        """Whether somebody holds the index."""
+        return "index.lock" in self.times
+
+    @property
+    def head_lock(self) -> bool:
+        """Whether somebody holds HEAD."""
+        return "HEAD.lock" in self.times
 
     @property
     def idle(self) -> float:

@@ -134,8 +134,9 @@ class Repositories(Protocol):
 def decide(leg: Leg, observation: Observation, *, quiet: float, patience: float) -> Plan:
     """Return what to do about `leg`, whose repository is as `observation` says.
 
-    `quiet` is how many seconds a non-bare repository must have been left alone (Studio marks not every moment
-    of a publish); after `patience` seconds without a touch, the marks of a publish are taken for a crash's.
+    `quiet` is how many seconds a repository must have been left alone: Studio marks not every moment of a
+    publish. A bare repository that does not have live is not waited for. After `patience` seconds without a
+    touch, the marks of a publish are taken for a crash's.
     """
     refusal = LiveMissingError() if observation.live is None else _immovable(leg, observation)
     if refusal is not None:
@@ -216,7 +217,7 @@ def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -
     if marks and idle < patience:
         reason = f"Studio is publishing: {', '.join(marks)}"
         return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
-    if not marks and not observation.bare and idle < quiet:
+    if not marks and _published_into(leg, observation) and idle < quiet:
         return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle), ""
     if not observation.bare and _unborn(leg, observation):
         return _about_to_be_born(idle, quiet, patience), ""
@@ -224,6 +225,11 @@ def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -
         return None, ""
     age = "at a time in the future" if idle == float("inf") else f"{idle:.0f} s ago"
     return None, f"a publish seems to have crashed: {', '.join(marks)} left behind, last touched {age}"
+
+
+def _published_into(leg: Leg, observation: Observation) -> bool:
+    """Return whether Studio may publish there. Studio 5 makes its published repositories bare."""
+    return leg.own or not observation.bare
 
 
 def _touched(idle: float) -> str:

@@ -2,109 +2,72 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 
 from listener.errors import ListenerError
 from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
 from listener.plans import MOVING, Applied, Plan, PlanKind
-from listener.runs import LegOutcome, Outcome, Run
+from listener.runs import LegEvent, LegOutcome, LegState, Outcome, Run
 from listener.sites import Leg
 
 
-@dataclass(slots=True)
-class LegProgress:
-    """What a run has done to one leg of its environment."""
+def resumed(before: LegOutcome) -> LegOutcome:
+    """Return where a leg stands after an earlier attempt, which may have moved the branch already."""
+    if before.moved or before.done:
+        return before.failed(None)
+    return LegOutcome(before.repository, before.branch)
 
-    repository: str = ""
-    branch: str = ""
-    done: bool = False
-    """Whether it was made equal to live, or rolled back."""
-    moved: bool = False
-    """Whether the branch has moved."""
-    uncertain: bool = False
-    """Whether a plan was sent and its result is not known."""
-    doubted: bool = False
-    """Whether one of an earlier round or attempt had still done nothing at the last look: it may yet."""
-    plan: str = ""
-    live: str = ""
-    old: str = ""
-    new: str = ""
-    backup: str = ""
-    removed_count: int = 0
-    removed: tuple[str, ...] = ()
-    error: ListenerError | None = None
 
-    @classmethod
-    def of(cls, before: LegOutcome) -> "LegProgress":
-        """Return where a leg stands after an earlier attempt, which may have moved the branch already."""
-        if not (before.moved or before.done):
-            return cls(before.repository, before.branch)
-        moved = before.new != before.old
-        return cls(
-            before.repository,
-            before.branch,
-            done=before.done,
-            moved=moved,
-            uncertain=before.moved and not moved,
-            plan=before.plan,
-            live=before.live,
-            old=before.old,
-            new=before.new,
-            backup=before.backup,
-            removed_count=before.removed_count,
-            removed=before.removed,
-        )
+def looked(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
+    """Return a leg after a look at it, and what was decided."""
+    tip = commit_of(observation.branch)
+    leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip)
+    if leg.state is LegState.WAITING:
+        return _planned(replace(leg, old=tip, sent_for=()), observation, plan)
+    # What was sent, and where the branch started from, stay: the plan was carried out, or may yet be.
+    return leg
 
-    def outcome(self) -> LegOutcome:
-        """Return what to keep of it."""
-        return LegOutcome(
-            repository=self.repository,
-            branch=self.branch,
-            plan=self.plan,
-            done=self.done,
-            moved=self.moved or self.uncertain,
-            live=self.live,
-            old=self.old,
-            new=self.new,
-            backup=self.backup,
-            removed_count=self.removed_count,
-            removed=self.removed,
-            error=self.error.code if self.error else "",
-            message=self.error.message if self.error else "",
-            remedy=self.error.remedy if self.error else "",
-        )
 
-    def looked(self, observation: Observation, plan: Plan) -> None:
-        """Take in what was observed and decided."""
-        planned_for, self.live = self.live, commit_of(observation.target or observation.live)
-        tip = commit_of(observation.branch)
-        if self.uncertain and tip != self.old:
-            self.uncertain = False
-            self.moved = self.moved or _is_ours(observation.branch, planned_for)
-        self.uncertain = self.doubted = self.uncertain and plan.kind is not PlanKind.UP_TO_DATE
-        if self.moved:
-            # An earlier round moved the branch: its plan and where it started from stay.
-            self.new = tip
-        else:
-            self.plan, self.old, self.new = plan.kind.value, tip, tip
-            removed = observation.drift.removed if plan.kind in MOVING else Paths()
-            self.removed_count, self.removed = removed.count, removed.listed
+def sent(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
+    """Return a leg whose plan is about to be sent: from here on its result is not known."""
+    leg = leg.after(LegEvent.SEND)
+    if leg.state is LegState.MOVED:
+        return leg
+    return _planned(replace(leg, sent_for=(*leg.sent_for, _goal(observation))), observation, plan)
 
-    def applied(self, applied: Applied) -> None:
-        """Take in what was read back after applying."""
-        self.uncertain = self.doubted
-        if not (applied.changed or applied.busy):
-            self.moved, self.uncertain = True, False
-            self.new = commit_of(applied.branch)
-            self.backup = self.backup or applied.backup
+
+def applied(leg: LegOutcome, applied: Applied) -> LegOutcome:
+    """Return a leg after what was read back when its plan had been applied."""
+    if applied.changed or applied.busy:
+        return leg.after(LegEvent.NOT_CARRIED_OUT)
+    leg = leg.after(LegEvent.CARRIED_OUT)
+    return replace(leg, new=commit_of(applied.branch), backup=leg.backup or applied.backup, sent_for=())
+
+
+def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
+    """Return what a look tells about plans of an unknown result: each was to move the branch from `old`."""
+    if commit_of(observation.branch) == leg.old:
+        settled = plan.kind is PlanKind.UP_TO_DATE
+        return LegEvent.SEEN_SETTLED if settled else LegEvent.SEEN_WHERE_IT_WAS
+    ours = _is_ours(observation.branch, leg.sent_for)
+    return LegEvent.SEEN_WHERE_SENT if ours else LegEvent.SEEN_SETTLED
+
+
+def _planned(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
+    removed = observation.drift.removed if plan.kind in MOVING else Paths()
+    return replace(leg, plan=plan.kind.value, removed_count=removed.count, removed=removed.listed)
+
+
+def _goal(observation: Observation) -> str:
+    return commit_of(observation.target or observation.live)
 
 
 @dataclass(slots=True)
 class Progress:
     """What a run's attempt has done so far."""
 
-    legs: dict[tuple[str, str], LegProgress] = field(default_factory=dict)
+    legs: dict[tuple[str, str], LegOutcome] = field(default_factory=dict)
     """By the legs' keys."""
     warnings: list[str] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
@@ -115,26 +78,28 @@ class Progress:
         before = run.outcome
         if before is None:
             return cls()
-        legs = {leg.key: LegProgress.of(leg) for leg in before.legs}
+        legs = [resumed(leg) for leg in before.legs]
         kept = before.warnings if before.moved else ()
-        return cls(
-            {name: leg for name, leg in legs.items() if leg.moved or leg.uncertain or leg.done}, [*kept]
-        )
+        return cls({leg.key: leg for leg in legs if leg.state is not LegState.WAITING}, [*kept])
 
-    def leg(self, leg: Leg) -> LegProgress:
-        """Return the progress of a leg, begun now if it was not before.
+    def __getitem__(self, leg: Leg) -> LegOutcome:
+        """Return what was done to a leg, begun now if it was not before.
 
         What an old run did without a word of where, it did to the only leg that there was.
         """
         for key in [key for key in self.legs if not key[0]]:
-            nameless = self.legs[leg.key] = self.legs.pop(key)
-            nameless.repository, nameless.branch = leg.key
-        return self.legs.setdefault(leg.key, LegProgress(*leg.key))
+            nameless = self.legs.pop(key)
+            self[leg] = replace(nameless, repository=str(leg), branch=leg.branch)
+        return self.legs.setdefault(leg.key, LegOutcome(*leg.key))
+
+    def __setitem__(self, leg: Leg, outcome: LegOutcome) -> None:
+        """Take down how a leg stands now."""
+        self.legs[leg.key] = outcome
 
     @property
     def moved(self) -> bool:
         """Whether a branch has moved: from here on the run can't be cancelled."""
-        return any(leg.moved for leg in self.legs.values())
+        return any(leg.has_moved for leg in self.legs.values())
 
     def warn(self, *warnings: str) -> None:
         """Keep warnings, each once."""
@@ -143,7 +108,7 @@ class Progress:
     def outcome(self, error: ListenerError | None = None) -> Outcome:
         """Return what to keep of the attempt, with the error that ended it."""
         return Outcome(
-            legs=tuple(leg.outcome() for leg in self.legs.values()),
+            legs=tuple(self.legs.values()),
             warnings=tuple(self.warnings),
             error=error.code if error else "",
             message=error.message if error else "",
@@ -166,6 +131,6 @@ def commit_of(branch: Branch | None) -> str:
     return branch.commit if branch else ""
 
 
-def _is_ours(tip: Branch | None, planned_for: str) -> bool:
+def _is_ours(tip: Branch | None, sent_for: Collection[str]) -> bool:
     """Return whether a plan whose result was lost seems to have put the branch where it is."""
-    return tip is not None and (tip.commit == planned_for or tip.committer_email == COMMITTER_EMAIL)
+    return tip is not None and (tip.commit in sent_for or tip.committer_email == COMMITTER_EMAIL)

@@ -18,11 +18,11 @@ from listener.errors import (
     SyncError,
     UnknownTargetError,
 )
-from listener.legs import ROUNDS, Keep, Rules, Studio, Way
+from listener.legs import ROUNDS, Keep, LegSync, Rules, Studio
 from listener.observations import Observation
 from listener.plans import Notes, Plan, Repositories, Signing
 from listener.progress import Progress, commit_of
-from listener.runs import LegOutcome, Run
+from listener.runs import LegEvent, LegOutcome, Run
 from listener.sites import Environment, Leg
 
 
@@ -73,14 +73,14 @@ class Synchronizer:
 
         `keep` is awaited before anything moves.
         """
-        ways = [self._way(leg, environment, run, notes, progress, keep) for leg in environment.legs]
+        legs = [self._leg(leg, environment, run, notes, progress, keep) for leg in environment.legs]
         for _ in range(ROUNDS):
-            await _go(ways, progress)
-            if len({way.progress.live for way in ways}) == 1:
+            await _run(legs, progress)
+            if len({leg.outcome.live for leg in legs}) == 1:
                 return
             # Live moved while the legs were being looked at, one after the other.
-            for way in ways:
-                way.progress.done = False
+            for leg in legs:
+                leg.happened(LegEvent.LIVE_MOVED)
         raise BranchMovedError(f"Live moved {ROUNDS} times while the repositories were being made equal.")
 
     async def roll_back(
@@ -93,15 +93,15 @@ class Synchronizer:
         keep: Keep,
     ) -> None:
         """Take back what an earlier run did; raise `SyncError` if it can't be done now, or at all."""
-        legs = {leg.key: leg for leg in environment.legs}
-        ways = []
+        carried = {leg.key: leg for leg in environment.legs}
+        legs = []
         for key, back in _undoable(environment, undone_run).items():
-            if key not in legs:
+            if key not in carried:
                 raise UnknownTargetError(f"{back.repository} does not carry the environment any more.")
-            ways.append(self._way(legs[key], environment, run, notes, progress, keep, back))
-        await _go(ways, progress)
+            legs.append(self._leg(carried[key], environment, run, notes, progress, keep, back))
+        await _run(legs, progress)
 
-    def _way(
+    def _leg(
         self,
         leg: Leg,
         environment: Environment,
@@ -110,15 +110,14 @@ class Synchronizer:
         progress: Progress,
         keep: Keep,
         back: LegOutcome | None = None,
-    ) -> Way:
+    ) -> LegSync:
         if len(environment.legs) > 1:
             notes = _OfLeg(notes, leg)
-        return Way(
+        return LegSync(
             leg,
             self._repositories.of(leg, notes),
             self._rules,
             Signing(run.id, int(run.created_at)),
-            progress.leg(leg),
             progress,
             notes,
             keep,
@@ -142,22 +141,22 @@ class Synchronizer:
         return Look(leg, seen, self._rules.decide(leg, seen, back))
 
 
-async def _go(ways: Sequence[Way], progress: Progress) -> None:
-    """Go all ways that are not done, side by side; raise what failed."""
-    waiting = [way for way in ways if not way.progress.done]
-    if len(ways) == 1:
-        for way in waiting:
-            await way.go()
+async def _run(legs: Sequence[LegSync], progress: Progress) -> None:
+    """Run all legs that are not done, side by side; raise what failed."""
+    waiting = [leg for leg in legs if not leg.outcome.done]
+    if len(legs) == 1:
+        for leg in waiting:
+            await leg.run()
         return
-    errors = await _all([asyncio.create_task(way.go()) for way in waiting], progress)
-    for way, error in zip(waiting, errors, strict=True):
-        way.progress.error = error
-    failed = [(way, error) for way, error in zip(waiting, errors, strict=True) if error is not None]
+    errors = await _all([asyncio.create_task(leg.run()) for leg in waiting], progress)
+    for leg, error in zip(waiting, errors, strict=True):
+        progress[leg.leg] = leg.outcome.failed(error)
+    failed = [(leg, error) for leg, error in zip(waiting, errors, strict=True) if error is not None]
     if failed and all(isinstance(error, OnHoldError) for _, error in failed):
         raise failed[0][1]
     if failed:
-        told = "; ".join(f"{way.leg}: {error.code}: {error.message}" for way, error in failed)
-        message = f"{len(failed)} of {len(ways)} repositories failed: {told}"
+        told = "; ".join(f"{leg.leg}: {error.code}: {error.message}" for leg, error in failed)
+        message = f"{len(failed)} of {len(legs)} repositories failed: {told}"
         raise LegsFailedError(message, [error for _, error in failed])
 
 

@@ -3,20 +3,21 @@
 import asyncio
 import ssl
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from aiohttp import web
 
-from listener import metrics, systemd
+from listener import metrics
 from listener.audit import Audit
 from listener.config import Settings, tls_context
 from listener.directory import Directory
-from listener.errors import ConfigurationError, StoreUnavailableError, SyncError
+from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Cleaner, Remarks
 from listener.metrics import Metrics
@@ -25,10 +26,15 @@ from listener.schedule import Schedule
 from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioCallers, StudioClient
+from listener.supervision import Supervisor
 from listener.sync import Synchronizer
+from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
 from listener.web import Certificates, Door, Edge, Limits, Places, Ports, application, places
 from listener.worker import Worker
+
+VITAL = frozenset({"worker", "beat"})
+"""The tasks that each sync needs: while one of them fails again and again, the watchdog is not fed."""
 
 
 class System:
@@ -72,7 +78,8 @@ class System:
         self.intake = Intake(
             self.store, settings.sites, settings.hooks, time.time, self.log, self.audit, settling
         )
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.tasks = Supervisor(self.log)
+        self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
         self._doors: list[Door] = []
@@ -88,25 +95,27 @@ class System:
         await self.store.open()
         for run in await self.store.recover(time.time()):
             self.log.log(30, "recovered", run=run.id, site=run.site, environment=run.environment)
-        self._start("worker", self.worker.work())
-        self._start("beat", self.worker.beat())
+        self.tasks.start("worker", self.worker.work)
+        self.tasks.start("beat", self.worker.beat)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop listening, let runs end within the limit, hand the others back, close everything."""
-        systemd.notify("STOPPING=1")
+        self.manager.notify("STOPPING=1")
         self.log.log(20, "stopping", limit=self.settings.server.drain)
-        await self._stop_tasks()
+        # The runs that are drained are this listener's for as long as it says so.
+        await self.tasks.stop(but={"beat"})
         for door in self._doors:
             door.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
+        await self.tasks.stop()
         self._stopping.set()
         for runner in self._runners:
             await runner.cleanup()
         await self.close()
-        with suppress(StoreUnavailableError):
+        with suppress(StoreError):
             await self.audit.flush()
         await self.store.close()
         self.log.log(20, "stopped", handed_back=handed_back)
@@ -128,10 +137,11 @@ class System:
             told = metrics.application(self.metrics, self.store)
             self.metrics_port = await self._tell(told, *address)
         for host in self.settings.hosts:
-            self._start(f"warm {host}", self._warm(host))
-        self._start("watchdog", self._watchdog())
-        self._start("audit", self.audit.go_on())
-        self._start("memory", self.edge.give_memory_back())
+            self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
+        self.tasks.start("watchdog", self._watchdog)
+        self.tasks.start("audit", self.audit.go_on)
+        self.tasks.start("store", self.store.examine)
+        self.tasks.start("memory", self.edge.give_memory_back)
         schedule = Schedule(
             self.directory,
             self.synchronizer,
@@ -141,7 +151,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self._start("schedule", schedule.go_on())
+        self.tasks.start("schedule", schedule.go_on)
         upkeep = Upkeep(
             self.directory,
             self.pool,
@@ -153,8 +163,8 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self._start("upkeep", upkeep.go_on())
-        systemd.notify("READY=1", f"STATUS=listening on {server.host}:{self.port}")
+        self.tasks.start("upkeep", upkeep.go_on)
+        self.manager.notify("READY=1", f"STATUS={self._status()}")
         self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
     async def _open(self, host: str, port: int) -> int:
@@ -185,7 +195,7 @@ class System:
         if tls is None:
             return None
         certificates = Certificates(Path(tls.certificate), Path(tls.key), tls_context, time.time, self.log)
-        self._start("certificates", certificates.watch())
+        self.tasks.start("certificates", certificates.watch)
         return certificates.context(self.edge.seldom)
 
     def _tell_places(self) -> None:
@@ -235,7 +245,12 @@ class System:
             await self.store.ping()
         except StoreUnavailableError as error:
             return error.message
-        return "" if not self._tasks["worker"].done() else "the worker has ended"
+        return self._failing()
+
+    def _failing(self) -> str:
+        """Return which background tasks fail again and again; empty if none does."""
+        names = self.tasks.failing()
+        return f"These tasks fail again and again, and the log says why: {', '.join(names)}." if names else ""
 
     async def _warm(self, host: str) -> None:
         try:
@@ -246,24 +261,22 @@ class System:
     async def _watchdog(self) -> None:
         """Tell systemd that the service lives: that the store answers, if only that it can't be written to.
 
-        A full disk or a database that is away heals without a restart, and is not healed by one.
+        A full disk or a database that is away heals without a restart, and is not healed by one. A task that
+        fails again and again may be: a listener that can't sync at all is restarted.
         """
-        interval = systemd.watchdog_interval()
+        interval, told = self.manager.watchdog, ""
         while interval is not None:
             await self.unready()
-            if not self._tasks["worker"].done():
-                systemd.notify("WATCHDOG=1")
+            failing = self._failing()
+            if failing != told:
+                self.manager.notify(f"STATUS={failing or self._status()}")
+                told = failing
+            if VITAL.isdisjoint(self.tasks.failing()):
+                self.manager.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
 
-    def _start(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._tasks[name] = asyncio.create_task(coroutine, name=name)
-
-    async def _stop_tasks(self) -> None:
-        for task in self._tasks.values():
-            task.cancel()
-        for ended in await asyncio.gather(*self._tasks.values(), return_exceptions=True):
-            if isinstance(ended, Exception):
-                self.log.log(40, "defect", exc_info=ended)
+    def _status(self) -> str:
+        return f"listening on {self.settings.server.host}:{self.port}"
 
 
 @contextmanager

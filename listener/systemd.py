@@ -2,25 +2,61 @@
 
 import os
 import socket
+from collections.abc import Mapping
+
+from listener.journal import Log
 
 
-def notify(*states: str) -> bool:
-    """Send states such as `READY=1` to the service manager; return whether there is one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
-        # A leading @ stands for the NUL of Linux's abstract namespace.
-        link.sendto("\n".join(states).encode(), address.replace("@", "\0", 1))
-    return True
+class ServiceManager:
+    """The service manager that has started this process, if there is one.
 
-
-def watchdog_interval() -> float | None:
-    """Return how many seconds to leave between two signs of life, or None if none are asked for.
-
-    systemd recommends half of the time after which it would restart the service.
+    What it can't take is dropped: a socket that leads nowhere, has gone or is not read must neither stop the
+    listener nor make it wait.
     """
-    asked = os.environ.get("WATCHDOG_USEC", "")
-    if not asked.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+
+    def __init__(self, log: Log, environ: Mapping[str, str] = os.environ) -> None:
+        self._log = log
+        self._address = environ.get("NOTIFY_SOCKET", "")
+        self._warned = False
+        self.watchdog = _watchdog(environ)
+        """Seconds to leave between two signs of life; None if none are asked for."""
+
+    def notify(self, *states: str) -> bool:
+        """Send states such as `READY=1`; return whether they were sent."""
+        if not self._address.startswith(("/", "@")):
+            return False
+        # A leading @ stands for the NUL of Linux's abstract namespace.
+        address = self._address.replace("@", "\0", 1)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as link:
+                # It must not wait for a reader: nothing else in this process would go on meanwhile.
+                link.sendto("\n".join(states).encode(), socket.MSG_DONTWAIT, address)
+        except (OSError, ValueError) as error:
+            self._warn(error)
+            return False
+        return True
+
+    def _warn(self, error: Exception) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        reason = "it is not read" if isinstance(error, BlockingIOError) else str(error)
+        self._log.log(
+            30,
+            "service manager",
+            socket=self._address,
+            reason=reason,
+            remedy="unset NOTIFY_SOCKET if the listener is not run by systemd",
+        )
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    """Return half of the time after which systemd would restart the service, as it recommends."""
+    asked, process = environ.get("WATCHDOG_USEC", ""), str(os.getpid())
+    if environ.get("WATCHDOG_PID", process) != process:
         return None
-    return int(asked) / 2_000_000
+    try:
+        interval = int(asked) / 2_000_000
+    except (ValueError, OverflowError):
+        return None
+    return interval if interval > 0 else None

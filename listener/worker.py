@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
+from listener.attempts import Attempt, Attempts
 from listener.errors import (
     CancelledRunError,
     ConflictError,
@@ -26,7 +26,7 @@ from listener.journal import Cleaner, Journal, Log
 from listener.lanes import Lanes
 from listener.progress import Progress
 from listener.queue import RunStore
-from listener.runs import Outcome, RetryPolicy, Run, State, retry
+from listener.runs import Outcome, Retry, RetryPolicy, Run, State, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
@@ -49,24 +49,6 @@ BEAT = 3.0
 
 HAND_BACK_LIMIT = 15.0
 """Seconds within which a cancelled run must be back in the queue; the next start takes up what is not."""
-
-
-@dataclass(slots=True)
-class _Active:
-    """A run that this worker is carrying out.
-
-    Only the attempt is ever cancelled; the whole goes on to write down how it ended.
-    """
-
-    run: Run
-    environment: Environment | None
-    """None where it is not configured any more."""
-    progress: Progress
-    entered: bool = False
-    """Whether it counts on its hosts."""
-    cancelled: bool = False
-    attempt: "asyncio.Task[ListenerError | None] | None" = None
-    whole: "asyncio.Task[None] | None" = None
 
 
 class Worker:
@@ -94,7 +76,7 @@ class Worker:
         self._clock = clock
         self._log = log
         self._clean = clean
-        self._active: dict[str, _Active] = {}
+        self._active = Attempts()
         self._handed_back = 0
 
     async def work(self) -> None:
@@ -102,15 +84,18 @@ class Worker:
         while True:
             await self._slots.acquire()
             try:
-                run = await self._next()
+                self._begin(await self._next())
             except BaseException:
                 self._slots.release()
                 raise
-            environment = self._environment(run)
-            active = self._active[run.id] = _Active(run, environment, Progress.of(run))
-            # Before the next claim: it must know which hosts are taken.
-            self._enter(active)
-            active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
+
+    def _begin(self, run: Run) -> None:
+        """Start to carry out a claimed run, which keeps a slot until it is through."""
+        active = Attempt(run, self._environment(run), Progress.of(run))
+        self._active.add(active)
+        # Before the next claim: it must know which hosts are taken.
+        self._enter(active)
+        active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
 
     async def _next(self) -> Run:
         """Wait for a run that can be claimed, and claim it."""
@@ -150,12 +135,13 @@ class Worker:
     async def beat(self) -> None:
         """Tell the store every few seconds what is being carried out here, until cancelled.
 
-        What is not this listener's any more ends at once; what others have left is taken over.
+        What is not this listener's any more ends at once; what others have left is taken over. It goes on
+        while the worker drains: a run that is not heard of for a while is carried out by another listener.
         """
         set_back = _SetBack(self._clock)
         while True:
             await asyncio.sleep(BEAT)
-            active = tuple(self._active.values())
+            active = tuple(self._active.newest().values())
             try:
                 if set_back():
                     hastened = await self._store.hasten(self._clock())
@@ -167,18 +153,18 @@ class Worker:
                 self._log.log(30, "store", error=error.message)
                 continue
             for each in active:
-                if each.run.id not in held and each.run.id in self._active:
+                if each.run.id not in held and each in self._active:
                     self._log.log(30, "lost", run=each.run.id)
-                    _end(each)
+                    each.end()
 
     async def drain(self, limit: float) -> int:
         """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
-        runs = {active.whole: active for active in self._active.values() if active.whole is not None}
+        runs = {active.whole: active for active in self._active if active.whole is not None}
         if not runs:
             return self._handed_back
         _, late = await asyncio.wait(runs, timeout=limit)
         for whole in late:
-            _end(runs[whole])
+            runs[whole].end()
         if late:
             await asyncio.wait(late, timeout=HAND_BACK_LIMIT)
         return self._handed_back
@@ -195,35 +181,33 @@ class Worker:
                 # Between waiting and running it is neither to be found in the queue nor here.
                 if (await self._store.run(run_id)).state is not State.RUNNING:
                     raise
-                if run_id not in self._active:
+                if run_id not in self._active.newest():
                     await asyncio.sleep(CANCEL_PAUSE)
         return await self._cancel(run_id, only)
 
     async def _cancel(self, run_id: str, only: Collection[str] | None) -> Run:
-        active = self._active.get(run_id)
+        active = self._active.newest().get(run_id)
         if active is not None and active.whole is not None:
             # Nobody joins a running run, but somebody may have joined it before it was started.
             if only is not None and any(t.id not in only for t in await self._store.triggers(run_id)):
                 raise ForbiddenError("The run has come to serve others too: ask an admin.")
             if not active.progress.moved and not active.cancelled:
                 active.cancelled = True
-                _end(active)
+                active.end()
             await asyncio.wait({active.whole})
             run = await self._store.run(run_id)
             if run.state is State.CANCELLED:
                 return run
         return await self._store.cancel(run_id, self._clock(), only)
 
-    async def _carry_out(self, active: _Active) -> None:
-        run, environment = active.run, active.environment
+    async def _carry_out(self, active: Attempt) -> None:
+        run = active.run
         try:
-            host = ",".join(environment.hosts) if environment else ""
+            await self._alone(active)
+            host = ",".join(active.environment.hosts) if active.environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
-            active.attempt = asyncio.create_task(self._attempt(active, environment, journal))
-            if active.cancelled:
-                active.attempt.cancel()
-            error = await _ended(active)
+            error = await self._synced(active, journal)
             # Before the run is put down: whoever that wakes must find the hosts free.
             self._leave(active)
             await self._settle(active, error, journal)
@@ -235,24 +219,51 @@ class Worker:
             await self._give_up(active)
         finally:
             self._leave(active)
-            del self._active[run.id]
+            self._active.remove(active)
             self._slots.release()
 
-    def _enter(self, active: _Active) -> None:
+    async def _alone(self, active: Attempt) -> None:
+        """Wait until nothing that was begun here before still syncs the environment.
+
+        The store has let go of the earlier attempt: its lease has expired, or a reply was lost. The two must
+        not move one branch side by side.
+        """
+        for earlier in self._active.before(active):
+            self._log.log(30, "lost", run=earlier.run.id)
+            earlier.end()
+            await earlier.ended()
+
+    async def _synced(self, active: Attempt, journal: Journal) -> ListenerError | None:
+        """Sync, and return the error that ended it; being cancelled is one too."""
+        active.sync = asyncio.create_task(self._attempt(active, journal))
+        if active.ending:
+            active.sync.cancel()
+        try:
+            return await active.sync
+        except asyncio.CancelledError:
+            return CancelledRunError() if active.cancelled else HandedBackError()
+
+    def _enter(self, active: Attempt) -> None:
         if active.environment is not None:
             self._lanes.enter(active.environment)
             active.entered = True
 
-    def _leave(self, active: _Active) -> None:
+    def _leave(self, active: Attempt) -> None:
         if active.environment is not None and active.entered:
             self._lanes.leave(active.environment)
             active.entered = False
 
-    async def _give_up(self, active: _Active) -> None:
+    async def _give_up(self, active: Attempt) -> None:
         """End a run whose end could not be written down as it should be."""
         outcome = active.progress.outcome(ListenerError("The listener met a defect; its log has it."))
-        with contextlib.suppress(StoreError):
-            await self._store.finish(active.run, State.FAILED, outcome, self._clock())
+        try:
+            await self._written(
+                active, lambda: self._store.finish(active.run, State.FAILED, outcome, self._clock())
+            )
+        except FencedError as fenced:
+            self._log.log(30, "fenced", run=active.run.id, error=fenced.message)
+        except Exception as defect:  # noqa: BLE001 (nobody waits for it: it would be lost)
+            self._log.log(40, "defect", run=active.run.id, exc_info=defect)
 
     def _environment(self, run: Run) -> Environment | None:
         try:
@@ -260,14 +271,12 @@ class Worker:
         except RequestError:
             return None
 
-    async def _attempt(
-        self, active: _Active, environment: Environment | None, journal: Journal
-    ) -> ListenerError | None:
+    async def _attempt(self, active: Attempt, journal: Journal) -> ListenerError | None:
         """Sync once; return the error that ended the attempt, None when environment and live are equal."""
         try:
-            if environment is None:
+            if active.environment is None:
                 return UnknownTargetError()
-            await self._go(active, environment, journal)
+            await self._go(active, active.environment, journal)
         except (SyncError, StoreUnavailableError) as error:
             return error
         except FencedError:
@@ -277,7 +286,7 @@ class Worker:
             return ListenerError("The sync met a defect of this program; the log has it.")
         return None
 
-    async def _go(self, active: _Active, environment: Environment, journal: Journal) -> None:
+    async def _go(self, active: Attempt, environment: Environment, journal: Journal) -> None:
         run, progress = active.run, active.progress
 
         async def keep() -> None:
@@ -289,27 +298,33 @@ class Worker:
             undone = await self._store.run(run.undoes)
             await self._synchronizer.roll_back(environment, run, undone, journal, progress, keep)
 
-    async def _settle(self, active: _Active, error: ListenerError | None, journal: Journal) -> None:
+    async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> None:
         """Write down how the attempt ended, however long the store takes to answer."""
         outcome = active.progress.outcome(error)
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
         _conclude(journal, active.run, outcome, error, again.delay if again else None)
+        await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+
+    async def _ending(
+        self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None
+    ) -> None:
+        """Put the run back for the next attempt, if there is one, or end it."""
+        now = self._clock()
+        if again is not None:
+            await self._store.requeue(run, outcome, now + again.delay, now, failed=again.failed)
+        else:
+            await self._store.finish(run, _final(error), outcome, now)
+
+    async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Write until the store answers. What was written although it did not is fenced the second time."""
         while True:
             try:
-                if again is not None:
-                    now = self._clock()
-                    await self._store.requeue(
-                        active.run, outcome, now + again.delay, now, failed=again.failed
-                    )
-                else:
-                    await self._store.finish(active.run, _final(error), outcome, self._clock())
-            except StoreUnavailableError as unavailable:
-                self._log.log(40, "store", run=active.run.id, error=unavailable.message)
+                return await write()
+            except StoreUnavailableError as error:
+                self._log.log(40, "store", run=active.run.id, error=error.message)
                 await asyncio.sleep(STORE_PAUSE)
-            else:
-                return
 
 
 class _SetBack:
@@ -322,21 +337,6 @@ class _SetBack:
     def __call__(self) -> bool:
         (wall, steady), self._last = self._last, (self._clock(), time.monotonic())
         return self._last[0] < wall + (self._last[1] - steady) - SET_BACK
-
-
-def _end(active: _Active) -> None:
-    """Cancel the attempt, if it is still going on."""
-    if active.attempt is not None:
-        active.attempt.cancel()
-
-
-async def _ended(active: _Active) -> ListenerError | None:
-    """Wait for the attempt, and return the error that ended it; being cancelled is one too."""
-    assert active.attempt is not None  # noqa: S101 (made just before)
-    try:
-        return await active.attempt
-    except asyncio.CancelledError:
-        return CancelledRunError() if active.cancelled else HandedBackError()
 
 
 def _final(error: ListenerError | None) -> State:

@@ -139,7 +139,8 @@ def published(pristine: Published, tmp_path: Path) -> Published:
 
 def age(published: Published, seconds: float) -> None:
     """Make the repository look as if nobody had touched it for so long."""
-    for file in (published.path / ".git").rglob("*"):
+    metadata = published.path / ".git"
+    for file in (metadata if metadata.is_dir() else published.path).rglob("*"):
         if file.is_file():
             then = file.stat().st_mtime - seconds
             os.utime(file, (then, then))

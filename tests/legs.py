@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from listener.progress import LegProgress, Progress
+from listener.progress import Progress
+from listener.runs import LegOutcome
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 
@@ -26,7 +27,7 @@ def changed(environment: Environment, **facts: Any) -> Environment:
     return replace(environment, legs=legs, policy=legs[0].policy)
 
 
-def only(progress: Progress) -> LegProgress:
+def only(progress: Progress) -> LegOutcome:
     """What was done to the only leg."""
     (leg,) = progress.legs.values()
     return leg

@@ -178,12 +178,12 @@ class Daemon:
                 sys.executable, "-m", "listener", "serve", "--config", str(self.configuration), stderr=log
             )
         async with aiohttp.ClientSession() as session:
-            while not await self._ready(session):
+            while not await self.ready(session):
                 if self._process.returncode is not None:
                     raise RuntimeError(self.log.read_text())
                 await asyncio.sleep(0.02)
 
-    async def _ready(self, session: aiohttp.ClientSession) -> bool:
+    async def ready(self, session: aiohttp.ClientSession) -> bool:
         try:
             async with session.get(f"{self.url}/readyz", ssl=False) as response:
                 return response.status == 200
@@ -225,5 +225,5 @@ async def daemon(configuration: Path) -> AsyncIterator[Daemon]:
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[Client]:
     """A client of a listener."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         yield Client(session, url)

@@ -1,8 +1,10 @@
-"""Publishing as Studio 3.x and 4.x do it, a step at a time, and pulling as a delivery node does."""
+"""Publishing as Studio does it, 3.x and 4.x or 5.x, a step at a time, and pulling as a delivery node does."""
 
 import re
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from listener.rehearsal.git import GitError, git
@@ -23,6 +25,11 @@ STEPS = (
 )
 """The steps of a publish to one target, in order."""
 
+STEPS_OF_5 = ("fetch", "resolve", "write tree", "commit", "tell the database", "update ref")
+"""The same for Studio 5.x. What it tells the database takes as long as it takes, and leaves no trace."""
+
+SANDBOX_REF = f"refs/remotes/origin/{SANDBOX_BRANCH}"
+
 LOCK_RETRIES = 50
 
 HELD = re.compile(r"Unable to create '[^']*\.lock': File exists")
@@ -33,11 +40,10 @@ class PublishError(Exception):
     """Studio would switch publishing off for the site."""
 
 
-class StudioPublisher:
-    """Publishes items of a site's sandbox to its published repository.
+class Publisher(ABC):
+    """Publishes items of a site's sandbox to its published repository."""
 
-    It keeps nothing between two steps: one may run in a thread or process beside anything else.
-    """
+    step_names: Sequence[str]
 
     def __init__(self, published: Published, *, staging_enabled: bool = True) -> None:
         self.published = published
@@ -68,9 +74,29 @@ class StudioPublisher:
         self.edit(changes)
         targets = ("staging", "live") if target == "live" and self.staging_enabled else (target,)
         for each in targets:
-            for step in STEPS:
+            for step in self.step_names:
                 yield each, step
                 self._do(step, each, tuple(changes))
+
+    @abstractmethod
+    def _do(self, step: str, target: str, paths: Sequence[str]) -> None:
+        """Do one step; raise `PublishError`."""
+
+    def _fetch(self) -> None:
+        """Fetch as JGit does, which leaves no trace where there is nothing new."""
+        newest = git(self.published.sandbox, "rev-parse", SANDBOX_BRANCH)
+        known = self.published.git("for-each-ref", "--format=%(objectname)", SANDBOX_REF)
+        if newest != known:
+            self.published.git("fetch", "--quiet", "origin")
+
+
+class StudioPublisher(Publisher):
+    """Studio 3.x and 4.x: in the work tree, on a branch of its own, which is merged at last.
+
+    It keeps nothing between two steps: one may run in a thread or process beside anything else.
+    """
+
+    step_names = STEPS
 
     def crash(
         self, target: str, changes: Mapping[str, str | None], *, at: tuple[str, str], index_lock: bool = False
@@ -88,7 +114,7 @@ class StudioPublisher:
         """Start Studio anew after a crash: it deletes a stale `index.lock`, and nothing else."""
         (self.published.path / ".git" / "index.lock").unlink(missing_ok=True)
 
-    def _do(self, step: str, target: str, paths: Iterable[str]) -> None:
+    def _do(self, step: str, target: str, paths: Sequence[str]) -> None:
         """Do one step; a held lock is tried again as Studio does, anything else is fatal."""
         for _ in range(LOCK_RETRIES):
             try:
@@ -106,7 +132,7 @@ class StudioPublisher:
         progress = f"{target}_in_progress"
         pull = ("pull", "--quiet", "--no-rebase", "-X", "theirs", "origin", SANDBOX_BRANCH)
         actions: dict[str, Callable[[], object]] = {
-            "fetch": lambda: run("fetch", "--quiet", "origin"),
+            "fetch": self._fetch,
             "leave crashed": self._leave_crashed,
             "checkout sandbox": lambda: self._checkout_sandbox(progress),
             "pull": lambda: run(*pull),
@@ -162,6 +188,70 @@ class StudioPublisher:
         except GitError as error:
             if HELD.search(str(error)):
                 raise
+
+
+class Scratch(Published):
+    """The same repository with an index elsewhere, to make trees without a trace."""
+
+    def __init__(self, published: Published) -> None:
+        super().__init__(published.path.parent / "scratch")
+        if not self.path.exists():
+            metadata = published.path / ".git"
+            objects = (metadata if metadata.is_dir() else published.path) / "objects"
+            git(published.path.parent, "init", "--quiet", "--bare", "--template=", self.path.name)
+            shutil.rmtree(self.path / "objects")
+            (self.path / "objects").symlink_to(objects)
+
+
+class Studio5Publisher(Publisher):
+    """Studio 5.x: past HEAD and the work tree, by a commit that the target's branch is moved to at last.
+
+    With `index`, trees are made through the repository's index, as Studio does; without, only the fetch
+    leaves a trace. What comes of the moves of branches, which Studio ignores, stands in `updates`.
+    """
+
+    step_names = STEPS_OF_5
+
+    def __init__(self, published: Published, *, staging_enabled: bool = True, index: bool = True) -> None:
+        super().__init__(published, staging_enabled=staging_enabled)
+        self.index = index
+        self.updates: list[tuple[str, str]] = []
+        """Target and outcome: `moved`, `rejected`, `locked`."""
+        self._parent = self._tree = self._commit = ""
+
+    def _do(self, step: str, target: str, paths: Sequence[str]) -> None:
+        if step == "fetch":
+            self._fetch()
+        elif step == "resolve":
+            self._parent = self.published.commit(target)
+        elif step == "write tree":
+            self._tree = self._written(paths)
+        elif step == "commit":
+            words = (self._tree, "-p", self._parent, "-m", f"Publish to {target}")
+            self._commit = self.published.git("commit-tree", *words)
+        elif step == "update ref":
+            self.updates.append((target, self._update(f"refs/heads/{target}")))
+
+    def _written(self, paths: Sequence[str]) -> str:
+        run = self.published.git if self.index else Scratch(self.published).git
+        newest = self.published.git("rev-parse", SANDBOX_REF)
+        run("read-tree", self._parent)
+        entries = run("ls-tree", newest, *paths).splitlines()
+        gone = set(paths) - {each.split("\t", 1)[1] for each in entries}
+        entries += [f"0 {'0' * 40}\t{path}" for path in sorted(gone)]
+        run("update-index", "--index-info", stdin="".join(f"{each}\n" for each in entries).encode())
+        return run("write-tree")
+
+    def _update(self, ref: str) -> str:
+        """Move a branch as JGit does without an expected value: only forward from wherever it is."""
+        tip = self.published.git("rev-parse", ref)
+        if not self.published.is_ancestor(tip, self._commit):
+            return "rejected"
+        try:
+            self.published.git("update-ref", ref, self._commit, tip)
+        except GitError as error:
+            return "locked" if HELD.search(str(error)) else "rejected"
+        return "moved"
 
 
 class DeliveryNode:

@@ -99,8 +99,10 @@ def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def certificate(folder: Path, *, days: float = 90, password: bytes = b"") -> dict[str, str]:
-    """A new certificate and its key, written to the same two files each time."""
+def certificate(
+    folder: Path, *, days: float = 90, since: float = 100, password: bytes = b""
+) -> dict[str, str]:
+    """A new certificate, good since and for so many days, and its key, in the same two files each time."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -110,7 +112,7 @@ def certificate(folder: Path, *, days: float = 90, password: bytes = b"") -> dic
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=100))
+        .not_valid_before(now - timedelta(days=since))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())

@@ -20,11 +20,6 @@ _SCHEMES = {
     "hmac-generic": "hmac",
 }
 
-FORMS = {"gitea/push-form-signed-over-json", "gogs/push-form-signed-over-json"}
-"""These are signed as their senders do it, and refused all the same: what such a form holds would have to be
-read before it is verified, and the rest of the body would stay unsigned. A sample shows what its sender
-sends; the rule for these senders is JSON alone."""
-
 
 def scheme_of(vector: dict[str, Any]) -> str:
     name: str = vector["scheme"]
@@ -40,8 +35,6 @@ def secrets_of(vector: dict[str, Any]) -> list[str]:
 
 def refused_by(vector: dict[str, Any]) -> str:
     """The stage that must refuse a vector; empty for one that is accepted."""
-    if vector["name"] in FORMS:
-        return "signature"
     return "signature" if vector.get("stage") == "ping" else vector.get("stage", "")
 
 

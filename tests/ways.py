@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from listener.progress import LegProgress, Progress
+from listener.progress import Progress
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import Run
+from listener.runs import LegOutcome, Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.sync import Look, Synchronizer
 from tests.contract.test_repository import PATIENCE, Notes, a_run, host_of
@@ -95,7 +95,7 @@ class Example:
     carrier: Published
     environment: Environment
 
-    def sync(self, run: Run) -> LegProgress:
+    def sync(self, run: Run) -> LegOutcome:
         progress = Progress()
         to_do = self.synchronizer.sync(self.environment, run, Notes(), progress, unkept)
         self.world.runner.run(to_do)
@@ -110,9 +110,9 @@ class Example:
         ((found,),) = self.world.runner.run(self.synchronizer.survey([self.environment], Notes()))
         return found
 
-    def roll_back(self, run: Run, done: LegProgress) -> LegProgress:
+    def roll_back(self, run: Run, done: LegOutcome) -> LegOutcome:
         progress = Progress()
-        undone = replace(run, outcome=Progress({(done.repository, done.branch): done}).outcome())
+        undone = replace(run, outcome=Progress({done.key: done}).outcome())
         to_do = self.synchronizer.roll_back(self.environment, a_run(), undone, Notes(), progress, unkept)
         self.world.runner.run(to_do)
         return only(progress)

@@ -47,6 +47,13 @@ class RefusedByListenerError(ListenerError):
         return cls(clean(str(told)), remedy=clean(str(problem.get("remedy", ""))))
 
 
+class OutputError(ListenerError):
+    """The answer can't be written."""
+
+    code = "output"
+    default_remedy = "print it to where there is room"
+
+
 class RunFailedError(ListenerError):
     """The run did not make the environment equal to live."""
 

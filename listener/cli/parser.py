@@ -27,7 +27,7 @@ def build() -> argparse.ArgumentParser:
         prog="sync-staging",
         description="Keeps every staging environment of a CrafterCMS site equal to its live one.",
         epilog="Example:\n  sync-staging status\n\nExit status: 0 done, 1 failed, 2 not understood or not "
-        "reached; COMMAND --help tells more.",
+        "reached, 130 interrupted, 141 the reader of the output has gone; COMMAND --help tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

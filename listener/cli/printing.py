@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from listener.cli import streams
+from listener.cli.failures import OutputError
 from listener.errors import ListenerError
 from listener.journal import Cleaner
 
@@ -17,28 +19,27 @@ _clean = Cleaner()
 
 def say(text: str) -> None:
     """Print one line to standard output."""
-    _write(sys.stdout, _clean(text))
+    _write(sys.stdout, f"{_clean(text)}\n")
 
 
 def verbatim(text: str) -> None:
     """Print a text of this program's own to standard output, to the letter."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    _write(sys.stdout, text)
 
 
 def tell(text: str) -> None:
     """Print one line to standard error: what goes on, and what is no answer."""
-    _write(sys.stderr, _clean(text))
+    _write(sys.stderr, f"{_clean(text)}\n")
 
 
 def document(value: Any) -> None:
     """Print one JSON document to standard output."""
-    _write(sys.stdout, _json(value, indent=2))
+    _write(sys.stdout, f"{_json(value, indent=2)}\n")
 
 
 def json_line(value: Any) -> None:
     """Print one line of JSON Lines to standard output."""
-    _write(sys.stdout, _json(value))
+    _write(sys.stdout, f"{_json(value)}\n")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -47,7 +48,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        _write(sys.stdout, "  ".join(cells).rstrip())
+        _write(sys.stdout, f"{'  '.join(cells).rstrip()}\n")
 
 
 def failure(error: ListenerError) -> None:
@@ -63,6 +64,23 @@ def _json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
-def _write(stream: TextIO, line: str) -> None:
-    stream.write(f"{line}\n")
-    stream.flush()
+def flush() -> None:
+    """Write what standard output still holds; raise as `say` does."""
+    _write(sys.stdout, "")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write text; raise `BrokenPipeError` where the reader has gone, `OutputError` where there is no room.
+
+    What goes on is told to standard error as long as that takes it: the command is carried out all the same.
+    """
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        if stream is sys.stdout:
+            raise
+    except OSError as error:
+        if stream is sys.stdout:
+            streams.discard(stream)
+            raise OutputError(f"The answer can't be written: {error.strerror}.") from error

@@ -12,7 +12,7 @@ from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config,
 from listener.cli.printing import document, say
 from listener.cli.wording import counted
 from listener.config import STORE_PREFIX, Settings
-from listener.store import maintenance
+from listener.store.sqlite import maintenance
 
 
 def add(commands: Commands) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from listener.access import Token
 from listener.config.check import check
 from listener.config.file import read
-from listener.config.hooks import made
+from listener.config.hooks import made, weak_secrets
 from listener.config.model import (
     Document,
     HostEntry,
@@ -24,7 +24,8 @@ from listener.config.model import (
     SyncSection,
     TokenEntry,
 )
-from listener.config.names import loopback, unix_seconds
+from listener.config.modes import broken_modes
+from listener.config.names import loopback, plain_path, unix_seconds
 from listener.config.part import load_hook
 from listener.config.problems import Location, Problem, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, find, resolve, resolved
@@ -48,6 +49,7 @@ from listener.config.stores import store_secrets, unverified
 from listener.config.tls import tls_context
 from listener.runs import RetryPolicy
 from listener.signatures import spellings
+from listener.signatures.weaknesses import famous
 from listener.sites import Access, Host
 
 __all__ = [
@@ -88,7 +90,7 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     document, faults = check(resolution.tree)
     faults = [fault for fault in faults if fault.location not in resolution.unresolved]
     problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
-    problems += _open_file(path, resolution)
+    problems += [*_open_file(path, resolution), *broken_modes(path, resolution, surroundings)]
     if document is None or problems:
         raise refusal(path, problems)
     return _settings(document, resolution)
@@ -200,13 +202,24 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
                 yield f"{place}: each publish to live removes the items that are staged for review there"
     yield from _blind(document)
     studio = document.studio
+    if studio is None or not studio.token:
+        yield from _unmarked(document)
     if studio is not None and studio.url.startswith("http:") and not loopback(_host_in(studio.url)):
         yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
     yield from _store_warnings(document.store, resolution)
     for location in _in_clear(resolution):
         yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    yield from weak_secrets(document.hooks)
+    yield from _known_tokens(document)
     if not document.hooks and not document.tokens and not (studio and studio.callers):
         yield "hooks, tokens: there are none, so only sync --local can start a sync"
+
+
+def _known_tokens(document: Document) -> Iterator[str]:
+    for index, token in enumerate(document.tokens):
+        if famous(token.sha256, token.name):
+            place = shown(("tokens", index, "sha256"))
+            yield f"{place}: is that of a word that anybody would try: make another token with token new"
 
 
 def _reachable(document: Document) -> Iterator[str]:
@@ -235,6 +248,24 @@ def _blind(document: Document) -> Iterator[str]:
                     f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
                     "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
                 )
+
+
+def _unmarked(document: Document) -> Iterator[str]:
+    """Yield the environments in whose repository a publish may go unseen, for Studio is not asked."""
+    for site, entry in document.sites.items():
+        host, path = entry.repository.host, plain_path(entry.repository.path)
+        if document.hosts[host].access is Access.GIT:
+            continue
+        for name, environment in entry.environments.items():
+            carriers = [(each.host, plain_path(each.path)) for each in environment.repositories]
+            if not carriers or (host, path) in carriers:
+                yield f"{shown(('sites', site, 'environments', name))}: {_UNMARKED}"
+
+
+_UNMARKED = (
+    "studio.token is not given: a large publish of Studio 5 can take longer than sync.quiet without a mark, "
+    "and a sync beside it can lose what it publishes to this environment"
+)
 
 
 def _host_in(url: str) -> str:

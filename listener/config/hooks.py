@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from listener.config.model import HmacSection, HookEntry, PayloadSection
-from listener.config.problems import Location, Problem, exposed, nearest
+from listener.config.problems import Location, Problem, exposed, nearest, shown
 from listener.config.references import Resolution, find
-from listener.deliveries import READERS, Hook, Payload, told
+from listener.deliveries import FORGES, READERS, Hook, Payload, told
 from listener.networks import networks_of
-from listener.signatures import SCHEMES, Form
+from listener.signatures import SCHEMES, Form, weakness
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
 
@@ -33,7 +33,7 @@ def broken_hook(location: Location, hook: dict[str, Any], resolution: Resolution
         yield Problem((*location, "scheme"), f"is no scheme; {nearest(scheme, SELECTORS)}")
         return
     yield from _selection(location, hook, scheme)
-    yield from _mirrors(location, hook)
+    yield from _mirrors(location, hook, scheme)
     yield from _belonging(location, hook, scheme)
     yield from _payload((*location, "payload"), hook, scheme)
     if isinstance(hook.get(HMAC), dict):
@@ -63,13 +63,21 @@ def _selection(location: Location, hook: dict[str, Any], scheme: str) -> Iterato
         yield Problem(location, f"has {' and '.join(fitting)}; write one of them")
 
 
-def _mirrors(location: Location, hook: dict[str, Any]) -> Iterator[Problem]:
-    """Yield the patterns of repositories that do not tell which site is meant."""
+def _mirrors(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
+    """Yield the names and patterns of repositories that do not tell which site is meant."""
+    first: dict[str, Location] = {}
     for at, site in find(hook, "repositories.*"):
+        name, place = str(at[-1]).casefold(), (*location, *at)
+        if scheme in FORGES and name.endswith(".git"):
+            yield Problem(place, "ends with .git, which is no part of the name; write owner/name alone")
+        if scheme in FORGES and first.setdefault(name, place) != place:
+            yield Problem(
+                place, f"differs in case only from {shown(first[name])}, and names one repository; remove it"
+            )
         counts = str(at[-1]).count(PLACEHOLDER), site.count(PLACEHOLDER) if isinstance(site, str) else 0
         if counts not in {(0, 0), (1, 1)}:
             yield Problem(
-                (*location, *at),
+                place,
                 "must hold {site} once on both sides or on none; write one such as 'acme/{site}': '{site}'",
             )
 
@@ -125,6 +133,14 @@ def _form(location: Location, form: dict[str, Any]) -> Iterator[Problem]:
 
 
 _EXAMPLES = {True: f"'{TIMESTAMP}.{BODY}'", False: f"'{BODY}'"}
+
+
+def weak_secrets(hooks: Mapping[str, HookEntry]) -> Iterator[str]:
+    """Yield a warning for each secret that can be guessed, or that is not the text that the sender has."""
+    for name, entry in hooks.items():
+        for index, secret in enumerate(entry.secrets):
+            if fault := weakness(entry.scheme, name, secret):
+                yield f"{shown(('hooks', name, 'secrets', index))}: {fault}"
 
 
 def made(name: str, entry: HookEntry, resolution: Resolution) -> Hook:

@@ -52,11 +52,13 @@ class Surroundings:
         """Return a path that is meant relative to the configuration file."""
         return self.directory / text
 
+    def handed_over(self, path: Path) -> bool:
+        """Return whether a file is a credential of systemd's, which watches over its mode itself."""
+        return self.credentials is not None and path.is_relative_to(self.credentials)
+
     def exposed(self, path: Path, mode: int) -> bool:
-        """Return whether others than its owner may open a file; systemd watches over credentials itself."""
-        if self.credentials is not None and path.is_relative_to(self.credentials):
-            return False
-        return bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
+        """Return whether others than its owner may open a file."""
+        return not self.handed_over(path) and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 @dataclass(slots=True)

@@ -13,8 +13,9 @@ from typing import Any
 
 from listener.config.hooks import broken_hook
 from listener.config.model import FOLLOW_CHOICE
+from listener.config.modes import WHY, written_by_others
 from listener.config.names import branch_fault, plain_path
-from listener.config.problems import Location, Problem, exposed, nearest, quoted, shown
+from listener.config.problems import Location, Problem, exposed, nearest, shown
 from listener.config.references import Resolution, Surroundings, find
 from listener.config.tls import broken_tls
 from listener.sites import PLACEHOLDER, Access, RepositoryAddress, Site, SitePattern
@@ -134,13 +135,13 @@ def _repositories(tree: Any) -> Iterator[Problem]:
 
 
 def _environments(tree: Any) -> Iterator[Problem]:
-    taken: dict[tuple[str, str, str], Location] = {}
+    taken = _Branches()
     for location, site in find(tree, "sites.*"):
         if isinstance(site, dict):
             # Which sites a pattern has is not known here: it is compared with itself alone.
-            others = {} if "*" in str(location[-1]) else taken
+            others = _Branches() if "*" in str(location[-1]) else taken
             for key in _carried(site.get("repository"), site.get("live", "live")):
-                others[key] = (*location, "live")
+                others.take(key, (*location, "live"))
             for at, environment in find(site, "environments.*"):
                 if isinstance(environment, dict):
                     yield from _environment((*location, *at), site, environment, others)
@@ -150,7 +151,7 @@ def _environment(
     location: Location,
     site: dict[str, Any],
     environment: dict[str, Any],
-    taken: dict[tuple[str, str, str], Location],
+    taken: "_Branches",
 ) -> Iterator[Problem]:
     """Yield what is wrong with an environment; `taken` are the branches that others have."""
     name, given = str(location[-1]), isinstance(environment.get("branch"), str)
@@ -181,11 +182,50 @@ def _environment(
             )
     for at, key in carriers or [((), key) for key in own]:
         where = (*location, *at) if at else place
-        first = taken.setdefault(key, where)
+        first = taken.take(key, where)
         if first != where and first[-1] == "live" and len(first) == len(("sites", "site", "live")):
             yield Problem(where, "has the branch that it would follow; name the environment's own branch")
         elif first != where:
             yield Problem(where, f"has the same branch as {shown(first)}; each has its own")
+        elif beside := taken.beside(key):
+            yield Problem(where, _collision(key[-1], *beside))
+
+
+class _Branches:
+    """The branches of repositories that are taken, and where the configuration says so."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, str, str], Location] = {}
+        self._below: dict[tuple[str, str, str], tuple[str, Location]] = {}
+        """By each folder of branches, one that lies in it."""
+
+    def take(self, key: tuple[str, str, str], where: Location) -> Location:
+        """Take a branch (host, path, name), and return where it was taken first."""
+        host, path, branch = key
+        for folder in _folders(branch):
+            self._below.setdefault((host, path, folder), (branch, where))
+        return self._at.setdefault(key, where)
+
+    def beside(self, key: tuple[str, str, str]) -> tuple[str, Location] | None:
+        """Return a branch that git can't have beside this one, for one is the other's folder."""
+        host, path, branch = key
+        for folder in _folders(branch):
+            if (host, path, folder) in self._at:
+                return folder, self._at[host, path, folder]
+        return self._below.get(key)
+
+
+def _folders(branch: str) -> Iterator[str]:
+    parts = branch.split("/")
+    return ("/".join(parts[:number]) for number in range(1, len(parts)))
+
+
+def _collision(branch: str, other: str, where: Location) -> str:
+    return (
+        f"git can't have the branch {branch} beside {other}, which is that of {shown(where)}: "
+        "one would be a folder of the other; write a name such as "
+        f"{branch.replace('/', '-') if '/' in branch else branch + '-' + other.rpartition('/')[2]}"
+    )
 
 
 def _carried(repository: Any, branch: Any) -> Iterator[tuple[str, str, str]]:
@@ -263,13 +303,8 @@ def _ssh_file(location: Location, path: Path, surroundings: Surroundings) -> Ite
         yield Problem(location, f"is not the path of {what}; {remedy}")
     elif key == "identity" and surroundings.exposed(path, mode):
         yield exposed(location, path)
-    elif key == "config" and mode & (stat.S_IWGRP | stat.S_IWOTH):
-        shown_path = quoted(path)
-        yield Problem(
-            location,
-            f"others than its owner may write to {shown_path}, which can name commands to run; "
-            f"run chmod go-w {shown_path}",
-        )
+    elif key in WHY and not surroundings.handed_over(path):
+        yield from written_by_others(location, path, mode, WHY[key])
 
 
 _SSH_FILES: Mapping[str, tuple[str, Callable[[int], bool], int, str]] = {

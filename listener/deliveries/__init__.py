@@ -11,7 +11,17 @@ from typing import Any
 from listener.deliveries.azure_devops import AZURE_DEVOPS
 from listener.deliveries.bitbucket import BITBUCKET
 from listener.deliveries.configured import OWN, STANDARD_WEBHOOKS, publishes
-from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Payload, Reader, Sample, Wanted
+from listener.deliveries.delivery import (
+    FORGES,
+    Change,
+    Delivery,
+    Facts,
+    Hook,
+    Payload,
+    Reader,
+    Sample,
+    Wanted,
+)
 from listener.deliveries.github import FORGEJO, GITEA, GITHUB, GOGS
 from listener.deliveries.gitlab import GITLAB
 from listener.deliveries.kept import CHANGES_MOST, KEPT_HEADERS, facts_of, kept_facts, kept_headers
@@ -21,6 +31,7 @@ from listener.deliveries.selection import Ignored, select
 __all__ = [
     "CHANGES_MOST",
     "DEPTH_MOST",
+    "FORGES",
     "KEPT_HEADERS",
     "READERS",
     "Change",

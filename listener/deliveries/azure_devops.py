@@ -5,6 +5,7 @@ https://learn.microsoft.com/en-us/azure/devops/service-hooks/events#git.push
 
 from listener.deliveries.delivery import Delivery, Facts, Hook, Reader, Sample, Wanted, printable
 from listener.deliveries.payloads import listed, pushed, read_json, typed
+from listener.errors import MalformedDeliveryError
 
 PUSH = "git.push"
 
@@ -15,7 +16,11 @@ def _read(delivery: Delivery, _: Hook) -> Facts:
     event = typed(payload, "eventType", str)
     if event != PUSH:
         return Facts(key, event, publish=False)
-    resource = typed(payload, "resource", dict)
+    resource = payload.get("resource")
+    if not isinstance(resource, dict) or not {"refUpdates", "repository"} <= resource.keys():
+        raise MalformedDeliveryError(
+            "It does not say what was pushed: choose All as the subscription's resource details to send."
+        )
     repository = typed(resource, "repository", dict)
     project = typed(repository, "project", dict)
     changes = tuple(

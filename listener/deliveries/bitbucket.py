@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Reader, Sample, Wanted
-from listener.deliveries.payloads import full_ref, listed, pushed, read_json, typed
+from listener.deliveries.payloads import listed, pushed, read_json, typed
 
 CLOUD, DATA_CENTER = "repo:push", "repo:refs_changed"
 
@@ -16,7 +16,7 @@ _PREFIXES = {"branch": "refs/heads/", "tag": "refs/tags/"}
 
 
 def _read(delivery: Delivery, _: Hook) -> Facts:
-    key = delivery.first_of("X-Request-UUID", "X-Request-Id")
+    key = delivery.id_of("X-Request-UUID", "X-Request-Id")
     event = delivery.value("X-Event-Key")
     payload = read_json(delivery)
     if event not in {CLOUD, DATA_CENTER}:
@@ -41,7 +41,7 @@ def _cloud(push: dict[str, Any]) -> Iterator[Change]:
         kind = typed(tip, "type", str)
         if kind in _PREFIXES:
             after = None if deleted else typed(typed(tip, "target", dict), "hash", str)
-            yield Change(full_ref(_PREFIXES[kind] + typed(tip, "name", str)), after, deleted=deleted)
+            yield Change(_PREFIXES[kind] + typed(tip, "name", str), after, deleted=deleted)
 
 
 def _sample(wanted: Wanted, _: Hook) -> Sample:

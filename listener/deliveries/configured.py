@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Reader, Sample, Wanted, printable
-from listener.deliveries.payloads import JSON, full_ref, media_type, parse, read_json, told
+from listener.deliveries.payloads import JSON, media_type, parse, read_json, told, whole
 from listener.errors import MalformedDeliveryError
 
 PUBLISH = "publish"
@@ -24,7 +24,7 @@ def _read(delivery: Delivery, hook: Hook) -> Facts:
     payload = _payload(delivery, hook)
     at = hook.payload
     if at.id_header:
-        return _facts(delivery.first_of(at.id_header), payload, hook)
+        return _facts(delivery.id_of(at.id_header), payload, hook)
     key = _text(payload, at.id)
     return _facts(None if key is None else printable(f"field {at.id}", key), payload, hook)
 
@@ -51,7 +51,7 @@ def _facts(key: str | None, payload: Mapping[str, Any], hook: Hook) -> Facts:
         publish=publishes(event, hook),
         repository=_text(payload, at.repository),
         site=_text(payload, at.site),
-        changes=None if ref is None else (Change(full_ref(ref)),),
+        changes=None if ref is None else (Change(ref),),
     )
 
 
@@ -69,7 +69,7 @@ def _text(payload: Mapping[str, Any], path: str) -> str | None:
         found = found[key]
     if not isinstance(found, str):
         raise MalformedDeliveryError(f"The field {told(path)} is no str.")
-    return found
+    return whole(path, found)
 
 
 def _sample(wanted: Wanted, hook: Hook) -> Sample:

@@ -13,6 +13,10 @@ KEY_MOST = 256
 """Characters of a sender's delivery id."""
 
 
+FORGES = frozenset({"github", "gitlab", "gitea", "forgejo", "gogs", "bitbucket", "azure-devops"})
+"""The schemes of forges: their payloads are their own, and they tell no two names apart by case alone."""
+
+
 def printable(what: str, text: str) -> str:
     """Return text that may be kept as an id or a name; raise `MalformedDeliveryError` for any other."""
     if not text or len(text) > KEY_MOST or not text.isprintable():
@@ -50,9 +54,17 @@ class Delivery:
             raise MalformedDeliveryError(f"The header {name} is there {len(values)} times, not once.")
         return printable(f"header {name}", values[0].decode("latin-1"))
 
-    def first_of(self, *names: str) -> str | None:
-        """Return the one value of the first of these headers that is there; None if none of them is."""
-        return next((self.value(name) for name in names if self.values(name)), None)
+    def id_of(self, *names: str) -> str | None:
+        """Return the delivery's id, from the first of these headers that is there; None for no id.
+
+        Nobody signs these headers, and proxies add some of them to what a sender has sent (`X-Request-Id`).
+        An id that is there twice, empty or over-long is no id; the push that it came with counts.
+        """
+        name = next((each for each in names if self.values(each)), None)
+        found = self.values(name) if name else []
+        if name is None or len(found) != 1 or not 0 < len(found[0]) <= KEY_MOST:
+            return None
+        return self.value(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +126,21 @@ class Hook:
 
     def mirrored(self, repository: str) -> str | None:
         """Return the site id that a repository's name stands for; exact names go before patterns."""
-        if repository in self.repositories:
-            return self.repositories[repository]
+        named = self._spelt(repository)
+        for name, site in self.repositories.items():
+            if self._spelt(name) == named:
+                return site
         patterns = [name for name in self.repositories if PLACEHOLDER in name]
         for pattern in sorted(patterns, key=len, reverse=True):
-            before, _, after = pattern.partition(PLACEHOLDER)
-            part = repository.removeprefix(before).removesuffix(after)
-            if part and "/" not in part and repository == f"{before}{part}{after}":
+            before, after = map(self._spelt, pattern.split(PLACEHOLDER, 1))
+            part = named.removeprefix(before).removesuffix(after)
+            if part and "/" not in part and named == f"{before}{part}{after}":
                 return self.repositories[pattern].replace(PLACEHOLDER, part)
         return None
+
+    def _spelt(self, repository: str) -> str:
+        """Return a repository's name as it is compared: to a forge, `Acme/MySite` is `acme/mysite`."""
+        return repository.casefold() if self.scheme in FORGES else repository
 
 
 @dataclass(frozen=True, slots=True)

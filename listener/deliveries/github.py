@@ -11,7 +11,6 @@ from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Reader, 
 from listener.deliveries.payloads import (
     FORM,
     JSON,
-    full_ref,
     media_type,
     names_nothing,
     parse,
@@ -27,7 +26,7 @@ ESCAPES_MOST = 1_000_000
 
 def _github(delivery: Delivery, _: Hook) -> Facts:
     return _facts(
-        delivery.value("X-GitHub-Delivery"),
+        delivery.id_of("X-GitHub-Delivery"),
         delivery.value("X-GitHub-Event"),
         parse(_github_json(delivery)),
     )
@@ -37,19 +36,19 @@ def _descendant(sender: str) -> Reader:
     """Return the reader of a forge that has its own headers and GitHub's payload, in JSON alone."""
 
     def read(delivery: Delivery, _: Hook) -> Facts:
-        key, event = (delivery.value(f"X-{sender}-{what}") for what in ("Delivery", "Event"))
+        key, event = delivery.id_of(f"X-{sender}-Delivery"), delivery.value(f"X-{sender}-Event")
         return _facts(key, event, read_json(delivery))
 
     return Reader(read, _sample)
 
 
-def _facts(key: str, event: str, payload: dict[str, Any]) -> Facts:
+def _facts(key: str | None, event: str, payload: dict[str, Any]) -> Facts:
     if event != "push":
         return Facts(key=key, event=event, publish=False)
     repository = typed(payload, "repository", dict)
     after = typed(payload, "after", str) if "after" in payload else None
     gone = typed(payload, "deleted", bool) if "deleted" in payload else names_nothing(after)
-    change = Change(full_ref(typed(payload, "ref", str)), after, deleted=gone)
+    change = Change(typed(payload, "ref", str), after, deleted=gone)
     return Facts(key, event, publish=True, repository=typed(repository, "full_name", str), changes=(change,))
 
 

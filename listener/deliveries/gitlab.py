@@ -3,25 +3,38 @@
 https://docs.gitlab.com/user/project/integrations/webhook_events/#push-events
 """
 
-from listener.deliveries.delivery import Delivery, Facts, Hook, Reader, Sample, Wanted
-from listener.deliveries.payloads import pushed, read_json, typed
+from typing import Any
 
-PUSH = "Push Hook"
+from listener.deliveries.delivery import Delivery, Facts, Hook, Reader, Sample, Wanted
+from listener.deliveries.payloads import pushed, read_json, told, typed
+
+PUSH, SYSTEM = "Push Hook", "System Hook"
 
 
 def _read(delivery: Delivery, _: Hook) -> Facts:
     # These two stay the same when a delivery is sent again. GitLab before 17.4 sends neither: such a delivery
     # has no id, for the webhook's and the event's are those of other deliveries too.
-    key = delivery.first_of("webhook-id", "Idempotency-Key")
+    key = delivery.id_of("webhook-id", "Idempotency-Key")
     event = delivery.value("X-Gitlab-Event")
     payload = read_json(delivery)
-    if event != PUSH:
+    if event == SYSTEM:
+        event = _of_system(payload)
+    if event not in {PUSH, SYSTEM}:
         return Facts(key, event, publish=False)
     project = typed(payload, "project", dict)
     change = pushed(typed(payload, "ref", str), payload.get("after"))
     return Facts(
         key, event, publish=True, repository=typed(project, "path_with_namespace", str), changes=(change,)
     )
+
+
+def _of_system(payload: dict[str, Any]) -> str:
+    """Return the event of a system hook, which has one header for all: the body names what happened.
+
+    https://docs.gitlab.com/administration/system_hooks/#push-events
+    """
+    name = payload.get("event_name", payload.get("object_kind"))
+    return SYSTEM if name == "push" else f"{SYSTEM} {told(str(name))}"
 
 
 def _sample(wanted: Wanted, _: Hook) -> Sample:

@@ -37,7 +37,7 @@ CHANGES_MOST = 16
 """Pushed refs that are stored."""
 
 KEPT_MOST = 255
-"""Characters of a stored fact: a ref has no more, and longer names than these are configured nowhere."""
+"""Characters of a stored fact: longer refs and names than these are configured nowhere."""
 
 
 def kept_headers(delivery: Delivery) -> dict[str, str]:

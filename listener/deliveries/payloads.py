@@ -24,8 +24,6 @@ VALUES_MOST = 1_000_000
 QUOTES_MOST = 4 * VALUES_MOST
 """How many quotation marks, likewise."""
 
-REF_BYTES_MOST = 255
-
 TOLD_MOST = 100
 """Characters of a payload that a reason may repeat."""
 
@@ -64,10 +62,11 @@ def media_type(delivery: Delivery) -> str:
 def parse(body: bytes) -> dict[str, Any]:
     """Return the object that the body is in strict JSON (RFC 8259); raise `MalformedDeliveryError`.
 
-    Python's reader takes more than JSON, and of two equal keys the last: all of that is refused.
+    Python's reader takes more than JSON, and of two equal keys the last: all of that is refused. Text may
+    hold half a surrogate pair, as where a sender has cut a message: `whole` refuses it in what is read.
     """
     try:
-        text = body.decode("utf-8")
+        text = body.decode("utf-8-sig")  # A byte order mark means nothing (RFC 8259, 8.1).
         _check_size(text)
         _check_depth(text)
         value = json.loads(
@@ -77,7 +76,6 @@ def parse(body: bytes) -> dict[str, Any]:
             parse_float=_number(float),
             parse_constant=_no_constant,
         )
-        _check_surrogates(text, value)
     except (ValueError, RecursionError) as error:
         raise MalformedDeliveryError(f"The body is not strict JSON: {told(str(error))}") from error
     if not isinstance(value, dict):
@@ -111,12 +109,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_surrogates(text: str, value: Any) -> None:
-    """Raise `ValueError` if an escape made half a surrogate pair, which UTF-8 can't carry on."""
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(value, ensure_ascii=False).encode()
-
-
 def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(digits: str) -> float:
         if len(digits) > DIGITS_MOST:
@@ -138,14 +130,33 @@ def typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T:
     value = payload.get(name)
     if not isinstance(value, kind):
         raise MalformedDeliveryError(f"The field {name} is no {kind.__name__}.")
+    if isinstance(value, str):
+        whole(name, value)
     return value
 
 
+def whole(name: str, text: str) -> str:
+    """Return a field's text; raise `MalformedDeliveryError` for half a surrogate pair in it.
+
+    UTF-8 can't carry it: it could be neither stored nor answered.
+    """
+    if _HALF.search(text):
+        raise MalformedDeliveryError(f"The field {told(name)} has half a character.")
+    return text
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def pushed(ref: str, after: Any) -> Change:
-    """Return the change to a ref, which the id of no commit (all zeros) says was deleted."""
+    """Return the change to a ref, which the id of no commit (all zeros) says was deleted.
+
+    A ref is only ever compared. One that is very long, or that git could not have, is another branch: it is
+    no reason to refuse the push of live that may stand beside it.
+    """
     if not isinstance(after, str):
         raise MalformedDeliveryError("The id of the pushed commit is no text.")
-    return Change(full_ref(ref), after, deleted=names_nothing(after))
+    return Change(ref, whole("after", after), deleted=names_nothing(after))
 
 
 def names_nothing(commit: str | None) -> bool:
@@ -159,16 +170,6 @@ def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if not all(isinstance(each, dict) for each in found):
         raise MalformedDeliveryError(f"The field {name} is no list of objects.")
     return found
-
-
-_NO_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^/|/$|\.$")
-
-
-def full_ref(ref: str) -> str:
-    """Return a full ref if git could have it (git-check-ref-format(1)); raise `MalformedDeliveryError`."""
-    if len(ref.encode()) > REF_BYTES_MOST or not ref.startswith("refs/") or _NO_REF.search(ref):
-        raise MalformedDeliveryError(f"{told(ref)} is no ref.")
-    return ref
 
 
 def told(text: str, most: int = TOLD_MOST) -> str:

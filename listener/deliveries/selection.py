@@ -70,7 +70,7 @@ def _spoken(ref: str) -> str:
     for kind, prefix in (("branch", "refs/heads/"), ("tag", "refs/tags/")):
         if ref.startswith(prefix):
             return f"{kind} {told(ref.removeprefix(prefix))}"
-    return f"ref {told(ref)}"
+    return f"ref {told(ref)}" if ref.startswith("refs/") else f"{told(ref) or 'nothing'}, no full ref,"
 
 
 def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from listener.signatures import weaknesses
 from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
@@ -32,6 +33,7 @@ __all__ = [
     "sign",
     "spellings",
     "verify",
+    "weakness",
 ]
 
 PATH = "path"
@@ -69,6 +71,11 @@ def spellings(name: str, secret: str) -> Iterator[str]:
         password = secret.partition(":")[2]
         if len(password) >= PASSWORD_LEAST:
             yield password
+
+
+def weakness(name: str, hook: str, secret: str) -> str:
+    """Return what is weak about a secret of a hook of this scheme, and what to do; empty for a good one."""
+    return weaknesses.weakness(name, hook, secret, password=isinstance(SCHEMES[name], Basic))
 
 
 def verify(

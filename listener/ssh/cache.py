@@ -149,7 +149,7 @@ class SiteCache:
         who = {}
         for role in ("AUTHOR", "COMMITTER"):
             who[f"GIT_{role}_NAME"], who[f"GIT_{role}_EMAIL"] = COMMITTER_NAME, COMMITTER_EMAIL
-            who[f"GIT_{role}_DATE"] = f"{signing.at} +0000"
+            who[f"GIT_{role}_DATE"] = f"@{signing.at} +0000"
         words = [word for parent in parents for word in ("-p", parent)]
         words += [word for part in message for word in ("-m", part)]
         made = await self._git(
@@ -192,6 +192,11 @@ class SiteCache:
     async def keep(self, ref: str, commit: str) -> None:
         """Remember a commit under a ref of the cache's own."""
         await self._git("update-ref", ref, commit)
+
+    async def forget(self, *refs: str) -> None:
+        """Delete refs of the cache's own, those that are there."""
+        for ref in refs:
+            await self._git("update-ref", "-d", ref)
 
     async def close(self) -> None:
         """End what goes on by itself."""
@@ -284,7 +289,16 @@ class SiteCache:
 
 def tip_ref(repository: RepositoryAddress, branch: str) -> str:
     """Return the cache's own name for a branch of a repository."""
-    return f"refs/tips/{hashlib.sha256(f'{repository}:{branch}'.encode()).hexdigest()[:32]}"
+    return f"refs/tips/{_digest(repository, branch)}"
+
+
+def kept_below(repository: RepositoryAddress, branch: str) -> str:
+    """Return where the cache keeps the backups of a branch of a repository."""
+    return f"refs/backups/{_digest(repository, branch)}"
+
+
+def _digest(repository: RepositoryAddress, branch: str) -> str:
+    return hashlib.sha256(f"{repository}:{branch}".encode()).hexdigest()[:32]
 
 
 def _failed(command: str, done: Done) -> str:

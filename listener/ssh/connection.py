@@ -20,7 +20,7 @@ from listener.plans import Notes
 from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.circuit import Circuit
-from listener.ssh.dialogue import dialogue_of
+from listener.ssh.dialogue import Fields, dialogue_of
 from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
 from listener.ssh.shell import Shell, refusal
@@ -73,18 +73,18 @@ class HostConnection:
         """How many use the connection, or are about to."""
         self._leftovers: set[tuple[int, str]] = set()
 
-    async def call(self, notes: Notes, limit: float, function: str, *arguments: str) -> str:
-        """Call a function of the script and return its output; raise `SyncError`.
+    async def call(self, notes: Notes, limit: float, verb: str, *parts: Fields) -> str:
+        """Ask the script for something and return its output; raise `SyncError`.
 
         After `limit` seconds, or when the caller is cancelled, the remote process is ended.
         """
         async with self._shell(notes) as shell:
             try:
                 async with asyncio.timeout(limit):
-                    reply = await shell.call(function, *arguments)
+                    reply = await shell.call(verb, *parts)
             except TimeoutError as error:
                 await self._end(shell)
-                raise StepTimedOutError(f"{function} took over {limit:g} s on {self.host.name}") from error
+                raise StepTimedOutError(f"{verb} took over {limit:g} s on {self.host.name}") from error
             except asyncio.CancelledError:
                 shell.abandon()
                 await asyncio.shield(self._end(shell))

@@ -1,12 +1,12 @@
 """Two ways to speak with a host: to `sh`, which is sent the script, and to the gate of a restricted key.
 
-Behind a gate the script is on the host already, and all that goes there is data. Both ways are the same
-dialogue: a request names a function of `remote.sh` and its arguments.
+Behind a gate the script is on the host already. Once it runs, both ways are the same dialogue: a request is a
+verb and its fields, by name, and all of it is text that the script reads and never runs.
 """
 
 import hashlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Protocol
 
@@ -39,18 +39,30 @@ key_digest={DIGEST}
 """The whole script, as it is installed on a host."""
 
 
+Fields = Mapping[str, str]
+"""What one part of a request says, by name; a field that is left out is empty."""
+
+
+def request(token: str, verb: str, parts: Sequence[Fields]) -> bytes:
+    """Return a request, whose reply is closed by the token: one part's fields, or those of several."""
+    told = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
+    return f"{token} {verb}\n{told}.\n".encode("utf-8", "surrogateescape")
+
+
+def _field(name: str, text: str) -> str:
+    """Return a field; what is empty need not be told."""
+    return f"{name}={text}\n".replace("\n", "\n+", text.count("\n")) if text else ""
+
+
 class Dialogue(Protocol):
-    """How a shell on a host is opened, asked and ended."""
+    """How a shell on a host is opened and ended. It greets by the name that it is given."""
 
     @property
     def preamble(self) -> bytes:
-        """What it is sent before the first request."""
+        """What it is sent before it greets."""
 
     def opening(self, name: str) -> str:
         """Return the command that starts it; the name tells its process group from a stranger's."""
-
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        """Return one request, whose reply is closed by the token."""
 
     def ending(self, group: int, name: str) -> str:
         """Return the command that ends a shell's process group from another session."""
@@ -62,13 +74,10 @@ class Dialogue(Protocol):
 class _Sent:
     """The script is sent to `sh`."""
 
-    preamble = f"{REMOTE}\n".encode()
+    preamble = f'{REMOTE}\nss_dialogue "$1"\n'.encode()
 
     def opening(self, name: str) -> str:
         return f"exec sh -s {name}"
-
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        return _encoded(shlex.join(("ss_call", token, function, *arguments)) + "\n")
 
     def ending(self, group: int, name: str) -> str:
         return shlex.join(("exec", "sh", "-c", f'{END}ss_end "$@"', "sh", str(group), name))
@@ -85,10 +94,6 @@ class _Gated:
     def opening(self, name: str) -> str:
         return f"sync-staging-dialogue {DIGEST} {name}"
 
-    def request(self, token: str, function: str, arguments: Sequence[str]) -> bytes:
-        lines = ["=" + argument.replace("\n", "\n+") for argument in arguments]
-        return _encoded("\n".join((f"{token} {function}", *lines, ".\n")))
-
     def ending(self, group: int, name: str) -> str:
         return f"sync-staging-end {group} {name}"
 
@@ -98,10 +103,6 @@ class _Gated:
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "
             "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh",
         )
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 _SENT = _Sent()

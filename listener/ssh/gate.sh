@@ -6,9 +6,8 @@
 # --branch   only branches of these names may be moved; without it, all but `live` and those that are protected
 # --protect  a branch of this name is never moved, whatever else is said; none that ends in _in_progress ever is
 #
-# No code comes from the client. A request is a line `TOKEN FUNCTION`, a line `=TEXT` for each argument, `+TEXT` for
-# each further line of it, and a dot. It is read as text, held against the rules below, and only then handed, as
-# arguments, to the functions above, each of which is called by a name that stands here.
+# No code comes from the client. A request is text, whose fields are held against the rules below before one of the
+# functions above is called, each by a name that stands there.
 
 key_branches='' key_protected='' key_folders=''
 key_incoming=refs/sync-staging/incoming
@@ -58,8 +57,9 @@ key_options() {
 key_command() {
 	case $1 in
 	"sync-staging-dialogue $key_digest "*)
-		key_is_name "${1#"sync-staging-dialogue $key_digest "}" || key_refuse_command "$1"
-		key_dialogue
+		key_name=${1#"sync-staging-dialogue $key_digest "}
+		key_is_name "$key_name" || key_refuse_command "$1"
+		ss_dialogue "$key_name"
 		;;
 	"sync-staging-dialogue "*)
 		ss_refuse script-outdated "the sync-staging-shell on this host is not the listener's own version" >&2
@@ -104,128 +104,65 @@ key_refuse_command() {
 	ss_refuse restricted-key "this key is bound to sync-staging-shell, which runs nothing else" >&2
 }
 
-# Answer requests until the client has no more.
-key_dialogue() {
-	while IFS=' ' read -r key_token key_verb; do
-		key_is_hex "$key_token" || key_refuse "a request has no token" >&2
-		set -- "$key_verb"
-		key_whole=no key_text='' key_begun=no
-		while IFS= read -r key_line; do
-			case $key_line in
-			=*)
-				[ $key_begun = no ] || set -- "$@" "$key_text"
-				key_text=${key_line#=} key_begun=yes
-				;;
-			+*) key_text=$key_text$key_newline${key_line#+} ;;
-			.)
-				key_whole=yes
-				break
-				;;
-			*) key_refuse "a request is not in order" >&2 ;;
-			esac
-			[ $# -le 512 ] || key_refuse "a request is too long" >&2
-		done
-		[ $key_whole = yes ] || exit 1
-		[ $key_begun = no ] || set -- "$@" "$key_text"
-		ss_call "$key_token" key_request "$@"
-	done
-}
-
-# key_request FUNCTION ARGUMENT…: call it, if it is one of ours and the key may do what it is asked for.
-key_request() {
-	key_verb=$1
-	shift
-	case $key_verb in
-	ss_hello) ss_hello ;;
-	ss_observe)
-		key_check_observe "$@"
-		ss_observe "$@"
-		;;
-	ss_survey) key_survey "$@" ;;
-	ss_sites)
-		key_check_sites "$@"
-		ss_sites "$@"
-		;;
-	ss_expire)
-		key_check_expire "$@"
-		ss_expire "$@"
-		;;
-	ss_apply)
-		key_check_apply "$@"
-		ss_apply "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9" \
-			"${10:+refs/namespaces/$key_namespace/${10}}" "${11}" "${12}" "${13}" "${14}" "${15}" "${16}"
-		;;
-	*) key_refuse "there is no such request" ;;
+# Refuse what the key may not ask for. Each verb's rules name all of its fields.
+ss_permit_request() {
+	case $1 in
+	hello) ;;
+	observe) key_check_observe ;;
+	sites) key_check_sites ;;
+	expire) key_check_expire ;;
+	apply) key_check_apply ;;
+	*) key_malformed ;;
 	esac
 }
 
-# PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET
 key_check_observe() {
-	[ $# -eq 9 ] || key_malformed
-	key_check_path "$1"
-	[ -z "$2" ] || key_check_path "$2"
-	[ -z "$3" ] || key_is_branch "$3" || key_refuse "live is no branch"
-	key_is_branch "$4" || key_refuse "the branch is none"
-	case $5/$8 in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
-	key_is_email "$6" || key_malformed
-	key_is_number "$7" || key_malformed
-	[ -z "$9" ] || key_is_commit "$9" || key_refuse "the target is no commit"
+	key_check_place
+	key_is_branch "$branch" || key_refuse "the branch is none"
+	case $compare/$counting in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
+	key_is_number "$listed" || key_malformed
+	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is no commit"
 }
 
-# SEPARATOR, and nine for each: ss_survey, where one that is refused is refused by itself.
-key_survey() {
-	[ $(($# % 9)) -eq 1 ] || key_malformed
-	key_separator=$1
-	key_is_hex "$key_separator" || key_malformed
-	shift
-	while [ $# -gt 0 ]; do
-		(key_request ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9")
-		printf '\n%s %s\n' "$key_separator" "$?"
-		shift 9
-	done
+# The fields that tell which repository it is: `path`, `root` and `live`.
+key_check_place() {
+	key_check_path "$path"
+	[ -z "$root" ] || key_check_path "$root"
+	[ -z "$live" ] || key_is_branch "$live" || key_refuse "live is no branch"
 }
 
-# ROOT BEFORE AFTER REST ONE
 key_check_sites() {
-	[ $# -eq 5 ] || key_malformed
-	key_check_path "$1"
-	for key_name in "$2" "$3" "$5"; do
+	key_check_path "$root"
+	for key_name in "$before" "$after" "$one"; do
 		case $key_name in */* | *[[:cntrl:]]*) key_malformed ;; esac
 	done
-	case $5 in *[!a-z0-9_-]*) key_malformed ;; esac
-	case $4/ in *[[:cntrl:]]* | */../* | */./* | [!/]*) key_malformed ;; esac
+	case $one in *[!a-z0-9_-]*) key_malformed ;; esac
+	case $rest/ in *[[:cntrl:]]* | */../* | */./* | [!/]*) key_malformed ;; esac
 }
 
-# PATH ROOT BRANCH BEFORE
 key_check_expire() {
-	[ $# -eq 4 ] || key_malformed
-	key_check_path "$1"
-	[ -z "$2" ] || key_check_path "$2"
-	key_check_movable "$3"
-	key_is_word "$4" || key_malformed
+	key_check_place
+	key_check_movable "$branch"
+	key_is_word "$before" || key_malformed
 }
 
-# PATH ROOT LIVE BRANCH SEEN KIND TO STALE BACKUP INCOMING RUN DATE NAME EMAIL SUBJECT BODY
+# What stands in `seen` is only compared, and `subject` and `body` may be any text.
 key_check_apply() {
-	[ $# -eq 16 ] || key_malformed
-	key_check_path "$1"
-	[ -z "$2" ] || key_check_path "$2"
-	[ -z "$3" ] || key_is_branch "$3" || key_refuse "live is no branch"
-	key_check_movable "$4"
-	[ "$3" != "$4" ] || key_refuse "live is not moved"
-	case $6 in create | fast-forward | forward-commit | reset) ;; *) key_malformed ;; esac
-	[ -z "$7" ] || key_is_commit "$7" || key_refuse "what to move to is no commit"
-	[ -z "$8" ] || key_is_commit "$8" || key_refuse "what stands in the way is no commit"
-	[ -z "$9" ] || key_is_backup "$9" "$4" || key_refuse "the backup is none of $4"
-	[ -z "${10}" ] || [ "${10}" = "$key_incoming/$4" ] || key_refuse "what has come in is not for $4"
-	key_is_word "${11}" || key_malformed
-	key_is_number "${12}" || key_malformed
-	# Its commits are told from a person's by their committer: in nobody else's name.
-	[ "${13} ${14}" = "sync-staging sync-staging@localhost" ] || key_refuse "it commits in nobody else's name"
+	key_check_place
+	key_check_movable "$branch"
+	[ "$live" != "$branch" ] || key_refuse "live is not moved"
+	case $kind in create | fast-forward | forward-commit | reset) ;; *) key_malformed ;; esac
+	[ -z "$to" ] || key_is_commit "$to" || key_refuse "what to move to is no commit"
+	[ -z "$stale" ] || key_is_commit "$stale" || key_refuse "what stands in the way is no commit"
+	[ -z "$backup" ] || key_is_backup "$backup" "$branch" || key_refuse "the backup is none of $branch"
+	[ -z "$incoming" ] || [ "$incoming" = "$key_incoming/$branch" ] || key_refuse "what has come in is not for $branch"
+	key_is_word "$run" || key_malformed
+	key_is_number "$date" || key_malformed
+	incoming=${incoming:+refs/namespaces/$key_namespace/$incoming}
 }
 
 key_malformed() {
-	key_refuse "a request has not the arguments that it should have"
+	key_refuse "a request does not have the fields that it should have"
 }
 
 # Refuse a path that is not written below one of the key's folders; ss_permit looks where it leads.
@@ -310,15 +247,12 @@ key_is_word() {
 	case $1 in '' | -* | *[!A-Za-z0-9-]*) return 1 ;; esac
 }
 
-key_is_email() {
-	case $1 in '' | *[!A-Za-z0-9@._-]*) return 1 ;; esac
-}
-
 # key_service git-upload|git-receive PATH: run one of git's own services. What upload-pack gives can be read in the
 # dialogue too; what receive-pack takes lands in our namespace, from where the dialogue takes it.
 key_service() {
 	key_check_path "$2" >&2
-	ss_enter "$2" '' >&2
+	path=$2 root=''
+	ss_enter >&2
 	key_path=$GIT_DIR
 	unset GIT_DIR
 	case $1 in

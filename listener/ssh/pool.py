@@ -10,8 +10,9 @@ from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
+from listener.ssh.carrier import Carrier, Sightings
 from listener.ssh.connection import HostConnection
-from listener.ssh.relayed import Carrier, RelayedRepository, Sightings
+from listener.ssh.relayed import RelayedRepository
 from listener.ssh.repository import SURVEY_LISTED, SshRepository, survey
 
 SURVEYED_AT_ONCE = 32
@@ -108,9 +109,9 @@ class HostPool:
         """Return the ids of the sites that have a repository where a pattern's address says."""
         before, after = address.path.removeprefix(address.root).lstrip("/").split(PLACEHOLDER)
         after, slash, rest = after.partition("/")
-        question = (address.root, before, after, slash + rest, site or "")
+        question = {"root": address.root, "before": before, "after": after, "rest": slash + rest}
         connection = self._connections[address.host]
-        told = await connection.call(notes, self._step_timeout, "ss_sites", *question)
+        told = await connection.call(notes, self._step_timeout, "sites", {**question, "one": site or ""})
         return [line.removeprefix("site ") for line in told.split("\n") if line.startswith("site ")]
 
     async def speaks_git(self, leg: Leg, notes: Notes) -> bool:

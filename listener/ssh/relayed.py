@@ -5,128 +5,29 @@ the listener's cache, and the commit to move to is brought to the leg by a push.
 """
 
 import asyncio
-import re
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable
+from dataclasses import replace
 from typing import TypeVar
 
 from listener.errors import (
     BranchMovedError,
-    CheckedOutHereError,
     CommitGoneError,
     NotARepositoryError,
-    PushRefusedError,
     TransferError,
 )
 from listener.observations import COMMITTER_EMAIL, PATHS_LISTED, Branch, Drift, Observation
-from listener.plans import Applied, Notes, Plan, PlanKind, Signing
-from listener.sites import Leg, Policy
-from listener.ssh.cache import SiteCache, tip_ref
-from listener.ssh.connection import HostConnection
-from listener.ssh.repository import BACKUPS, SshRepository, backup_ref, object_id, strictly
-from listener.ssh.service import FETCH, PUSH
-from listener.ssh.shell import cause_of
+from listener.plans import Applied, Plan, PlanKind, Signing
+from listener.sites import Policy
+from listener.ssh.cache import kept_below, tip_ref
+from listener.ssh.carrier import Carrier, Sightings
+from listener.ssh.repository import BACKUPS, SshRepository, backup_ref
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 INCOMING = "refs/sync-staging/incoming"
 
-ABSENT = ""
-
-
-class Sightings:
-    """Remembers since when the marks of a publish have been seen where nobody tells when they were made."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._seen: dict[str, tuple[object, float]] = {}
-
-    def since(self, repository: str, marks: object) -> tuple[float, float]:
-        """Return the time now, and when these marks were first seen in a row; long ago if there are none."""
-        now = self._clock()
-        if not marks:
-            self._seen.pop(repository, None)
-            return now, 0.0
-        known, at = self._seen.get(repository, (None, now))
-        if known != marks:
-            at = now
-        self._seen[repository] = (marks, at)
-        return now, at
-
-
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """One repository, as far as a leg needs it: its branch, its objects, and a push to it."""
-
-    leg: Leg
-    connection: HostConnection
-    cache: SiteCache
-    notes: Notes
-
-    async def fetch(self, *more: tuple[str, str]) -> None:
-        """Bring the branch's commit to the cache."""
-        refs = {f"refs/heads/{self.leg.branch}": tip_ref(self.leg.repository, self.leg.branch), **dict(more)}
-        async with self.connection.service(self.notes, FETCH, self.leg.repository.path) as service:
-            await self.cache.fetch(service, refs)
-
-    async def push(self, *words: str) -> bool:
-        """Push; return whether it was taken, False if a ref was no longer as expected."""
-        async with self.connection.service(self.notes, PUSH, self.leg.repository.path) as service:
-            done = await self.cache.push(service, *words)
-        rejected = re.findall(r"^!\t\S*\t(.*)$", done.out, re.MULTILINE)
-        for reason in rejected:
-            if re.search(r"currently checked out|refusing to update checked out", reason):
-                raise CheckedOutHereError(f"{self.leg}: {self.leg.branch} is checked out there.")
-            if re.search(r"unpacker error|lock ref|update ref|atomic", reason):
-                self._failed(reason, done.err)
-            elif not reason.startswith("[rejected]"):
-                # What git finds here by itself is no rule of the repository's.
-                remedy = "on its host, set uploadpack.hideRefs instead" if "hidden ref" in reason else ""
-                raise PushRefusedError(f"{self.leg} refused the push: {reason}", remedy=remedy)
-        return not rejected
-
-    def _failed(self, reason: str, said: str) -> None:
-        """Raise what kept git there from taking the push, unless a ref was only no longer as expected."""
-        told = re.search(r"^remote: ((error|fatal): .*\S)", said, re.MULTILINE)
-        cause = cause_of(said) or (TransferError if "unpacker error" in reason else None)
-        if cause is not None:
-            raise cause(f"{self.leg} did not take the push: {told[1] if told else reason}")
-
-    async def advertised(self, sightings: Sightings) -> Observation:
-        """Return what the refs that git advertises tell: no times, no locks, no trees."""
-        async with self.connection.service(self.notes, FETCH, self.leg.repository.path) as service:
-            told = await self.cache.advertised(
-                service, "HEAD", f"refs/heads/{self.leg.branch}", "refs/heads/*_in_progress"
-            )
-        return read_advertised(self.leg, told, sightings)
-
-
-@strictly()
-def read_advertised(leg: Leg, told: str, sightings: Sightings) -> Observation:
-    """Return what git told of the refs; raise `RemoteStepError` for what it can't have told."""
-    head, branches = "", {}
-    for line in told.splitlines():
-        value, _, name = line.partition("\t")
-        if name == "HEAD":
-            head = head or value
-        else:
-            branches[name.removeprefix("refs/heads/")] = object_id(value)
-    marks = {name: commit for name, commit in branches.items() if name.endswith("_in_progress")}
-    now, touched = sightings.since(str(leg), marks)
-    tip = branches.get(leg.branch)
-    return Observation(
-        live=None,
-        branch=Branch(tip, "") if tip else None,
-        head=head,
-        bare=True,  # Nobody tells when it was touched, so there is nothing to keep quiet for.
-        worktree="",
-        now=now,
-        touched=touched,
-        in_progress=marks,
-        fingerprint=tip or ABSENT,
-    )
+GONE = "a backup is kept for sync.keep_backups; show it to readers if uploadpack.hideRefs hides it there"
 
 
 class RelayedRepository:
@@ -179,15 +80,10 @@ class RelayedRepository:
         if self._shell is not None:
             return await self._shell.expire(before)
         prefix = f"{BACKUPS}/{self._leg.branch}/"
-        path = self._leg.repository.path
-        async with self._target.connection.service(self._target.notes, FETCH, path) as service:
-            told = await self._cache.advertised(service, f"{prefix}*")
-        refs = [line.partition("\t")[::2] for line in told.splitlines()]
-        old = [(commit, ref) for commit, ref in refs if ref.rpartition("/")[2] < before]
-        if not old:
-            return 0
-        leases = [f"--force-with-lease={ref}:{commit}" for commit, ref in old]
-        await self._target.push(*leases, *(f":{ref}" for _, ref in old))
+        old = [ref for ref in await self._target.pushed_below(prefix) if ref.removeprefix(prefix) < before]
+        if old:
+            await self._target.push(*(f":{ref}" for ref in old))
+            await self._cache.forget(*(self._kept_as(ref) for ref in old))
         return len(old)
 
     async def _observe(self, target: str, *, counting: bool) -> Observation:
@@ -197,7 +93,7 @@ class RelayedRepository:
             tip = seen.branch.commit if seen.branch else ""
             here = await self._gathered(live, tip, target)
             if target and target not in here:
-                raise CommitGoneError(f"The commit {target} is not in {self._leg} any more.")
+                raise CommitGoneError(f"{self._leg} does not give the commit {target}.", remedy=GONE)
             if all(commit in here for commit in (live, tip) if commit):
                 return await self._compared(seen, here, live, goal, target, counting=counting)
         raise BranchMovedError("The branches moved while their objects were being brought here.")
@@ -223,8 +119,7 @@ class RelayedRepository:
             await self._source.fetch()
         if (tip and tip not in here) or (target and target not in here):
             backups = f"{BACKUPS}/{self._leg.branch}/*"
-            more = [(backups, f"refs/backups/{tip_ref(self._leg.repository, '')}/*")] if target else []
-            await self._target.fetch(*more)
+            await self._target.fetch(*([(backups, self._kept_as(backups))] if target else []))
         if all(commit in here for commit in (live, tip, target) if commit):
             return here
         return await self._cache.describe(live, tip, target)
@@ -297,15 +192,27 @@ class RelayedRepository:
         return await self._shell.move(plan, observation, signing, new, incoming)
 
     async def _pushed(self, plan: Plan, observation: Observation, signing: Signing, new: str) -> Applied:
-        """Move the branch by a push that counts only if it still is where it was."""
+        """Move the branch by a push that counts only if it still is where it was.
+
+        What that takes away from the branch is kept before: by a push of its own, for a host that refuses the
+        backup may move the branch all the same, whatever a push of both asks for.
+        """
         leg, old = self._leg, observation.fingerprint
-        words = [f"--force-with-lease=refs/heads/{leg.branch}:{old}", f"{new}:refs/heads/{leg.branch}"]
         backup = ""
         if plan.kind is PlanKind.RESET and old:
             backup = backup_ref(leg, signing, old)
-            words = ["--atomic", *words, f"{old}:{backup}"]
-        taken = await self._target.push(*words)
+            if not await self._target.push(f"{old}:{backup}"):
+                raise TransferError(f"{leg} has another commit as {backup}.")
+            # Where backups are hidden from readers, a rollback finds it here.
+            await self._cache.keep(self._kept_as(backup), old)
+        branch = f"refs/heads/{leg.branch}"
+        taken = await self._target.push(f"{new}:{branch}", leases={branch: old})
         return Applied(changed=not taken, backup=backup if taken else "")
+
+    def _kept_as(self, backup: str) -> str:
+        """Return the cache's own name for a backup."""
+        prefix = f"{BACKUPS}/{self._leg.branch}/"
+        return f"{kept_below(self._leg.repository, self._leg.branch)}/{backup.removeprefix(prefix)}"
 
     async def _confirmed(self, applied: Applied, known: dict[str, Branch]) -> Applied:
         """Return what stands in both repositories now."""

@@ -1,10 +1,33 @@
 # The host's half of the dialogue: POSIX sh, loaded once into a long-lived shell and then spoken to.
 #
-# A request is one line, `ss_call TOKEN FUNCTION ARGUMENT…`; its reply is what the function prints, closed on
-# both streams by a line that starts with the token. A function runs in a subshell, so that nothing it sets or
-# changes stays behind. An `error CODE TEXT` line is the last that a refusing function prints.
+# A request is lines of text: `TOKEN VERB`, then `NAME=TEXT` for each field that is not empty, `+TEXT` for each further
+# line of the field before it, and a dot. A verb that takes several parts has a comma between their fields. Nothing of
+# it is run. The reply is what the verb's function prints, closed on both streams by a line that starts with the token.
+# A request is answered in a subshell, so that nothing it sets or changes stays behind. An `error CODE TEXT` line is
+# the last that a refusing function prints.
 #
 # Nothing here ever checks a branch out, holds index.lock, or locks live: Studio may start at any moment.
+#
+# Which function sets which variable; each is read by those that are called after it:
+#
+#   ss_read    the fields: path root live branch compare listed counting target seen kind to stale backup incoming run
+#              date subject body before after rest one separator; and `more`, whether another part follows
+#   ss_enter   bare worktree GIT_DIR
+#   ss_head    head
+#   ss_refs    refs
+#   ss_files   files
+#   ss_tips    tip commit tree live_commit live_tree at_head ours
+#
+# What must not change between deciding and applying is listed here and nowhere else. A reply tells it line by line, and
+# a request to move the branch says the same lines back, as the field `seen`:
+#
+#   head TEXT                   what HEAD names: `ref: refs/heads/...`, or a commit
+#   ref NAME:OBJECT:COMMIT:TREE:TARGET:EMAIL:WORKTREE
+#                               live, the branch, and the mark of a publish into each, as far as they are there
+#   file PATH TIME SIZE INODE   when HEAD's reflog, the index, FETCH_HEAD, the locks and the marks were last written,
+#                               as far as they are there
+#
+# `refs` holds the first two kinds, which ss_refs reads, `files` the third, which ss_files reads.
 
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_NAMESPACE GIT_OBJECT_DIRECTORY \
 	GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_CONFIG_PARAMETERS CDPATH ENV
@@ -19,25 +42,131 @@ case $(date +%s.%3N 2>/dev/null) in
 '' | *[!0-9.]*) ss_clock=+%s ;;
 *) ss_clock=+%s.%3N ;;
 esac
-case $(stat -c %.3Y / 2>/dev/null) in
+case $(stat -c %.9Y / 2>/dev/null) in
 '' | *[!0-9.]*) ss_mtime=%Y ;;
-*) ss_mtime=%.3Y ;;
+*) ss_mtime=%.9Y ;;
 esac
 
-ss_tab=$(printf '\t')
-ss_format='%(refname)%09%(objectname)%09%(tree)%09%(symref)%09%(committeremail)%09%(worktreepath)'
+ss_newline='
+'
+ss_question='path root live branch compare listed counting target'
+# Who commits: a later look tells our commits from a person's by it.
+ss_name=sync-staging
+ss_email=sync-staging@localhost
+# A branch may name a tag: what counts is the commit that it points to. No part but the last two can hold a colon.
+ss_commit='%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)'
+ss_format="ref %(refname):%(objectname):$ss_commit:%(tree)%(*tree):%(symref):%(committeremail)%(*committeremail):%(worktreepath)"
 
-ss_call() {
-	ss_token=$1
-	shift
-	("$@") </dev/null
-	printf '\n%s %s\n' "$ss_token" "$?"
-	printf '\n%s\n' "$ss_token" >&2
+# ss_dialogue NAME: greet by that name, then answer requests until there are no more.
+ss_dialogue() {
+	(ss_hello) </dev/null
+	ss_close "$1" "$?"
+	while IFS=' ' read -r ss_token ss_verb; do
+		case $ss_token in '' | *[!0-9a-f]*) exit 64 ;; esac
+		(ss_answer "$ss_verb")
+		ss_close "$ss_token" "$?"
+	done
+	exit 0
+}
+
+# Close a reply on both streams. What follows a malformed request can't be told from the rest of it: end.
+ss_close() {
+	printf '\n%s %s\n' "$1" "$2"
+	printf '\n%s\n' "$1" >&2
+	[ "$2" -ne 64 ] || exit 64
+}
+
+# ss_answer VERB: read what belongs to the request, and carry it out if the key may ask for it.
+ss_answer() {
+	case $1 in
+	hello) ss_take hello '' && ss_hello ;;
+	observe) ss_take observe "$ss_question" && ss_observe ;;
+	survey) ss_survey ;;
+	sites) ss_take sites 'root before after rest one' && ss_sites ;;
+	expire) ss_take expire 'path root branch before' && ss_expire ;;
+	apply)
+		ss_take apply 'path root live branch seen kind to stale backup incoming run date subject body' && ss_apply
+		;;
+	*) ss_malformed "there is no such request" ;;
+	esac
+}
+
+# ss_take VERB NAMES: read the fields of a request that has one part.
+ss_take() {
+	ss_read "$2"
+	[ "$more" = no ] || ss_malformed "a request has too many parts"
+	exec </dev/null
+	ss_permit_request "$1"
+}
+
+# ss_read NAMES: set the fields of one part, which are all among the names; those that are not told are empty.
+ss_read() {
+	path='' root='' live='' branch='' compare='' listed='' counting='' target='' seen='' kind='' to='' stale=''
+	backup='' incoming='' run='' date='' subject='' body='' before='' after='' rest='' one='' separator=''
+	field='' text=''
+	while IFS= read -r line; do
+		case $line in
+		+*) text=$text$ss_newline${line#+} ;;
+		*)
+			[ -z "$field" ] || ss_set
+			case $line in
+			.) more=no && return ;;
+			,) more=yes && return ;;
+			*=*) field=${line%%=*} text=${line#*=} ;;
+			*) ss_malformed "a line of a request is not a field" ;;
+			esac
+			case " $1 " in *" $field "*) ;; *) ss_malformed "a request has a field that it does not take" ;; esac
+			;;
+		esac
+	done
+	ss_malformed "a request is not whole"
+}
+
+# Set the variable that `field` names to `text`. The names stand here, so that none can be another variable's.
+ss_set() {
+	case $field in
+	path) path=$text ;;
+	root) root=$text ;;
+	live) live=$text ;;
+	branch) branch=$text ;;
+	compare) compare=$text ;;
+	listed) listed=$text ;;
+	counting) counting=$text ;;
+	target) target=$text ;;
+	seen) seen=$text ;;
+	kind) kind=$text ;;
+	to) to=$text ;;
+	stale) stale=$text ;;
+	backup) backup=$text ;;
+	incoming) incoming=$text ;;
+	run) run=$text ;;
+	date) date=$text ;;
+	subject) subject=$text ;;
+	body) body=$text ;;
+	before) before=$text ;;
+	after) after=$text ;;
+	rest) rest=$text ;;
+	one) one=$text ;;
+	separator) separator=$text ;;
+	*) ss_malformed "a request has an unknown field" ;;
+	esac
+}
+
+ss_malformed() {
+	printf 'error remote-step %s\n' "$1"
+	exit 64
 }
 
 ss_refuse() {
 	printf 'error %s %s\n' "$1" "$2"
 	exit 1
+}
+
+# Refuse the request of the verb $1, whose fields are set, if the key may not make it. An unrestricted key may make
+# any; gate.sh has its own.
+ss_permit_request() {
+	# shellcheck disable=SC2317 # it is reached where no gate follows
+	:
 }
 
 # Tell the process group, by which this shell can be ended from another session, and git's version.
@@ -59,44 +188,40 @@ ss_permit() {
 	:
 }
 
-# Enter the git directory of the repository at $1, which lies below $2 unless that is empty; set `bare` and `worktree`.
+# Enter the git directory of the repository at `path`, which lies below `root` unless that is empty.
 ss_enter() {
-	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
-	ss_permit "$1"
+	cd -P "$path" 2>/dev/null || ss_refuse not-a-repository "there is no directory $path that $(id -un) may enter"
+	ss_permit "$path"
 	bare=no
-	worktree=$PWD
 	if [ -d .git ]; then
 		cd -P .git || exit 1
-		ss_permit "$1"
+		ss_permit "$path"
 	elif [ -f HEAD ] && [ -d objects ] && [ -d refs ]; then
-		if [ "$(git config --file config --type bool core.bare)" = false ]; then
-			worktree=${worktree%/*}
-		else
-			bare=yes
-		fi
+		[ "$(git config --file config --type bool core.bare)" = false ] || bare=yes
 	else
-		ss_refuse not-a-repository "$1 is no git repository"
+		ss_refuse not-a-repository "$path is no git repository"
 	fi
 	for part in . objects refs; do
-		[ -O "$part" ] || ss_refuse wrong-owner "$1 belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
+		[ -O "$part" ] || ss_refuse wrong-owner "$path belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
-	[ ! -f shallow ] || ss_refuse unsupported-repository "$1 is a shallow clone: complete it with git fetch --unshallow"
-	[ ! -d reftable ] || ss_refuse unsupported-repository "$1 keeps its refs in a reftable, which Studio's publisher can't share"
-	ss_within "$1" "$2"
+	[ ! -f shallow ] || ss_refuse unsupported-repository "$path is a shallow clone: complete it with git fetch --unshallow"
+	[ ! -d reftable ] || ss_refuse unsupported-repository "$path keeps its refs in a reftable, which Studio's publisher can't share"
+	[ -z "$root" ] || ss_within
 	GIT_DIR=$PWD
 	export GIT_DIR
+	# So git names the repository's own work tree, wherever a symbolic link in the place of .git has led.
+	worktree=${PWD%/.git}
 }
 
-# Refuse if $1, which is the directory that we are in, leads out of the folder $2 through a symbolic link, or has its
-# refs or objects elsewhere.
+# Refuse if the directory that we are in, which `path` has led to, lies outside of the folder `root` because of a
+# symbolic link, or has its refs or objects elsewhere.
 ss_within() {
-	[ -n "$2" ] || return 0
-	root=$(cd -P "$2" && pwd -P) || ss_refuse not-a-repository "there is no directory $2 that $(id -un) may enter"
-	case $PWD in "${root%/}"/*) ;; *) ss_refuse outside-root "$1 leads out of $2" ;; esac
+	folder=$(cd -P "$root" && pwd -P) || ss_refuse not-a-repository "there is no directory $root that $(id -un) may enter"
+	case $PWD in "${folder%/}"/*) ;; *) ss_refuse outside-root "$path leads out of $root" ;; esac
 	for part in commondir refs refs/heads objects; do
-		[ ! -L "$part" ] || ss_refuse outside-root "$1 has its $part elsewhere"
+		[ ! -L "$part" ] || ss_refuse outside-root "$path has its $part elsewhere"
 	done
-	[ ! -e commondir ] || ss_refuse outside-root "$1 has its refs and objects elsewhere (commondir)"
+	[ ! -e commondir ] || ss_refuse outside-root "$path has its refs and objects elsewhere (commondir)"
 }
 
 # Whether a process of that id lives and is a shell of ours: ids are used again.
@@ -120,34 +245,54 @@ ss_tidy() {
 	done
 }
 
-# Set `seen` to all that must not change between deciding and applying, `refs` to the refs among it.
-# `live` is empty where live lies in another repository.
-ss_look() {
+# Read what HEAD names, in the one form that it is compared in: people write it with other spaces, and old tools make it
+# a symbolic link.
+ss_head() {
+	if [ -L HEAD ]; then
+		head="ref: $(readlink HEAD)"
+		return
+	fi
 	read -r head <HEAD || [ -n "$head" ] || ss_refuse not-a-repository "$GIT_DIR/HEAD can't be read"
-	refs=$(git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" 'refs/heads/*_in_progress' \
-		"refs/heads/${live}_in_progress" "refs/heads/${branch}_in_progress") ||
-		ss_refuse remote-step "git for-each-ref failed"
-	seen="head $head"
-	for lock in index.lock HEAD.lock; do
-		[ -e "$lock" ] && seen="$seen
-mark $lock"
-	done
-	seen="$seen
-$refs"
+	case $head in
+	ref:*)
+		head=${head#ref:}
+		head=${head#"${head%%[![:space:]]*}"}
+		head="ref: ${head%"${head##*[![:space:]]}"}"
+		;;
+	esac
 }
 
-# Set `tip` and `tree` of the branch, `live_tip` and `live_tree` of live, and `ours` if the tip is a forward commit.
+# Read HEAD, live, the branch and the marks. `live` is empty where live lies in another repository.
+ss_refs() {
+	ss_head
+	refs=$(git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" \
+		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress") ||
+		ss_refuse remote-step "git for-each-ref failed"
+	refs="head $head${refs:+$ss_newline$refs}"
+}
+
+# Read when the repository was touched. It is read last: Studio may begin at any moment.
+ss_files() {
+	if [ -f logs/HEAD ]; then its_head=logs/HEAD; else its_head=HEAD; fi
+	files=$(stat -c "file %n $ss_mtime %s %i" "$its_head" index FETCH_HEAD index.lock HEAD.lock \
+		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" 2>/dev/null)
+	[ -n "$files" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
+}
+
+# Read from `refs` where the branch and live are, whether the work tree is on the branch, and whether the branch is at a
+# forward commit of ours.
 ss_tips() {
-	tip='' tree='' live_tip='' live_tree='' ours=no
-	while IFS=$ss_tab read -r name commit its_tree rest; do
-		case $name in
-		"refs/heads/$branch")
-			tip=$commit tree=$its_tree
-			case $rest in *"<$1>"*) ours=yes ;; esac
+	tip='' commit='' tree='' live_commit='' live_tree='' at_head=no ours=no
+	while IFS=: read -r ref its_object its_commit its_tree _ about; do
+		case $ref in
+		"ref refs/heads/$branch")
+			tip=$its_object commit=$its_commit tree=$its_tree
+			case $about in "<$ss_email>:"*) ours=yes ;; esac
+			case $bare$about in no*">:$worktree") at_head=yes ;; esac
 			;;
 		esac
-		case $name in
-		"refs/heads/$live") live_tip=$commit live_tree=$its_tree ;;
+		case $ref in
+		"ref refs/heads/$live") live_commit=$its_commit live_tree=$its_tree ;;
 		esac
 	done <<-END
 		$refs
@@ -177,62 +322,65 @@ ss_blobs() {
 	printf 'blobs %s\n' "$(git ls-tree -r --name-only "$1" | grep -c '[.]blob"*$')"
 }
 
-# ss_observe PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET: tell everything that a decision needs.
-# COMPARE is `tree` or `commit`: what must be equal. EMAIL marks our own commits. LISTED bounds the listed paths
-# of each kind. COUNTING is `yes` for the numbers of commits too, which no decision needs. TARGET is the commit to
+# Tell everything that a decision needs. `compare` is `tree` or `commit`: what must be equal. `listed` bounds the paths
+# of each kind. `counting` is `yes` for the numbers of commits too, which no decision needs. `target` is the commit to
 # compare the branch to, empty for live's.
 ss_observe() {
-	live=$3 branch=$4
-	ss_enter "$1" "$2"
+	ss_enter
 	ss_tidy
-	ss_look
-	if [ -f logs/HEAD ]; then head_file=logs/HEAD; else head_file=HEAD; fi
-	touched=$(stat -c "touched $ss_mtime" "$head_file" index FETCH_HEAD index.lock HEAD.lock \
-		"refs/heads/${branch}_in_progress" "refs/heads/${live}_in_progress" 2>/dev/null)
-	[ -n "$touched" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
-	printf 'now %s\nbare %s\nworktree %s\n%s\n' "$(date $ss_clock)" "$bare" "$worktree" "$touched"
-	printf '%s\nseen\n' "$seen"
-	ss_tips "$6"
-	to=$live_tip to_tree=$live_tree
-	if [ -n "$9" ]; then
-		to=$9
-		to_tree=$(git rev-parse --verify --quiet "$to^{tree}") || ss_refuse commit-gone "the commit $to is not in $1 any more"
-		printf 'target %s %s\n' "$to" "$to_tree"
+	ss_refs
+	ss_files
+	printf 'now %s\nbare %s\nworktree %s\n%s\n%s\nseen\n' "$(date $ss_clock)" "$bare" "$worktree" "$refs" "$files"
+	ss_tips
+	goal=$live_commit goal_tree=$live_tree
+	if [ -n "$target" ]; then
+		goal=$target
+		goal_tree=$(git rev-parse --verify --quiet "$goal^{tree}") ||
+			ss_refuse commit-gone "the commit $goal is not in $path any more"
+		printf 'target %s %s\n' "$goal" "$goal_tree"
 	fi
-	[ -n "$to" ] && [ "$tip" != "$to" ] || return 0
-	[ -n "$tip" ] || {
-		ss_blobs "$to"
-		return 0
-	}
-	[ "$tree" != "$to_tree" ] || [ "$5" = commit ] || return 0
-	if [ "$ours" = no ] && [ -z "$9" ]; then
-		git merge-base --is-ancestor "$tip" "$to"
+	[ -n "$goal" ] && [ "$commit" != "$goal" ] || return 0
+	if [ -z "$commit" ]; then
+		ss_blobs "$goal"
+	elif [ "$tree" != "$goal_tree" ] || [ "$compare" = commit ]; then
+		ss_compare
+	fi
+}
+
+# Tell how the branch differs from `goal`.
+ss_compare() {
+	if [ "$ours" = no ] && [ -z "$target" ]; then
+		git merge-base --is-ancestor "$commit" "$goal"
 		case $? in
 		0) echo 'ancestor' ;;
 		1) ;;
 		*) ss_refuse remote-step "git merge-base failed" ;;
 		esac
 	fi
-	[ "$8" = no ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$tip...$to")"
+	[ "$counting" != yes ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$commit...$goal")"
 	echo 'differences'
-	ss_differences "$tip" "$to" "$7"
+	ss_differences "$commit" "$goal" "$listed"
 }
 
-# ss_survey SEPARATOR (PATH ROOT LIVE BRANCH COMPARE EMAIL LISTED COUNTING TARGET)…: observe many, each in a subshell.
+# Observe many, each in a subshell; each part's answer is closed by a line that starts with its `separator`.
 ss_survey() {
-	separator=$1
-	shift
-	while [ $# -ge 9 ]; do
-		(ss_observe "$1" "$2" "$3" "$4" "$5" "$6" "$7" "$8" "$9")
+	while :; do
+		ss_read "separator $ss_question"
+		case $separator in '' | *[!0-9a-f]*) ss_malformed "a survey has no separator" ;; esac
+		(
+			ss_permit_request observe
+			ss_observe
+		) </dev/null
 		printf '\n%s %s\n' "$separator" "$?"
-		shift 9
+		[ "$more" = yes ] || return 0
 	done
 }
 
-# ss_expire PATH ROOT BRANCH BEFORE: delete the backups of runs whose ids, which sort by time, are below BEFORE.
+# Delete the backups of runs whose ids, which sort by time, are below `before`; tell each.
 ss_expire() {
-	ss_enter "$1" "$2"
-	old=$(git for-each-ref --format='%(refname) %(objectname)' "refs/sync-staging/backup/$3" | awk -v before="$4" '
+	ss_enter
+	old=$(git for-each-ref --format='%(refname) %(objectname)' "refs/sync-staging/backup/$branch" |
+		awk -v before="$before" '
 		{ run = $1; sub(".*/", "", run) }
 		run < before { print "option no-deref\ndelete " $1 " " $2 }')
 	[ -n "$old" ] || return 0
@@ -240,16 +388,16 @@ ss_expire() {
 	printf '%s\n' "$old" | grep '^delete'
 }
 
-# ss_sites ROOT BEFORE AFTER REST ONE: tell the names between BEFORE and AFTER of what lies in ROOT and has a
-# repository at REST within. ONE is the only name that is asked about, empty for all.
+# Tell the names between `before` and `after` of what lies in `root` and has a repository at `rest` within. `one` is the
+# only name that is asked about, empty for all.
 ss_sites() {
-	cd -P "$1" 2>/dev/null || ss_refuse not-a-repository "there is no directory $1 that $(id -un) may enter"
-	ss_permit "$1"
+	cd -P "$root" 2>/dev/null || ss_refuse not-a-repository "there is no directory $root that $(id -un) may enter"
+	ss_permit "$root"
 	# shellcheck disable=SC2027 # what stands between the quotes is the pattern
-	for each in "$2"${5:-*}"$3"; do
-		[ -d "$each$4/.git" ] || [ -f "$each$4/HEAD" ] || continue
-		name=${each#"$2"}
-		name=${name%"$3"}
+	for each in "$before"${one:-*}"$after"; do
+		[ -d "$each$rest/.git" ] || [ -f "$each$rest/HEAD" ] || continue
+		name=${each#"$before"}
+		name=${name%"$after"}
 		# What is no id of a site's may hold anything, a new line too; `..*` is also the folder above.
 		case $name in '' | *[!a-z0-9_-]*) continue ;; esac
 		printf 'site %s\n' "$name"
@@ -260,7 +408,7 @@ ss_sites() {
 # they are, and stay clean. The lock is a link to a file of ours, so that a later look knows it for ours.
 ss_detach() {
 	own=sync-staging-HEAD.$$
-	if ! printf '%s\n' "$tip" >"$own"; then
+	if ! printf '%s\n' "$commit" >"$own"; then
 		rm -f "$own"
 		ss_refuse remote-step "can't write into $GIT_DIR"
 	fi
@@ -270,58 +418,73 @@ ss_detach() {
 		echo 'busy HEAD.lock'
 		return 1
 	fi
-	read -r now_head <HEAD
+	was=$head
+	ss_head
 	publishing=no
 	[ -n "$stale" ] || [ ! -e "refs/heads/${branch}_in_progress" ] || publishing=yes
-	if [ "$now_head" != "ref: refs/heads/$branch" ] || [ "$publishing" = yes ]; then
+	if [ "$head" != "$was" ] || [ "$publishing" = yes ]; then
 		rm -f HEAD.lock "$own"
 		echo 'changed'
 		return 1
 	fi
+	# Without a reflog, HEAD's own time tells when Studio was at work: it stays as it is.
+	[ -f logs/HEAD ] || touch -r HEAD "$own"
 	mv -f HEAD.lock HEAD || ss_refuse remote-step "can't replace $GIT_DIR/HEAD"
 	rm -f "$own"
 	echo 'detached'
 }
 
-# ss_apply PATH ROOT LIVE BRANCH SEEN KIND TO STALE BACKUP INCOMING RUN DATE NAME EMAIL SUBJECT BODY: move the branch
-# if all is still as seen. TO is the commit to go to, empty for live's; a forward commit takes its tree from there.
-# STALE is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none. BACKUP is the
-# ref that keeps the old commit, INCOMING the one that brought TO here, each empty for none.
+# Move the branch if all is still as `seen`. `to` is the commit to go to, empty for live's; a forward commit takes its
+# tree from there. `stale` is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none.
+# `backup` is the ref that keeps the old commit, `incoming` the one that brought `to` here, each empty for none.
 ss_apply() {
-	live=$3 branch=$4 kind=$6 to=$7 stale=$8 backup=$9 incoming=${10} run=${11}
-	ss_enter "$1" "$2"
-	ss_look
-	if [ "$seen" != "$5" ]; then
+	ss_enter
+	ss_refs
+	case $seen in
+	"$refs$ss_newline"*) ;;
+	*)
 		echo 'changed'
 		return 0
-	fi
-	ss_tips "${14}"
-	GIT_AUTHOR_NAME=${13} GIT_AUTHOR_EMAIL=${14} GIT_AUTHOR_DATE="${12} +0000"
-	GIT_COMMITTER_NAME=${13} GIT_COMMITTER_EMAIL=${14} GIT_COMMITTER_DATE="${12} +0000"
+		;;
+	esac
+	ss_tips
+	# Without the @, git takes a number of seconds before 1973 for something else.
+	GIT_AUTHOR_NAME=$ss_name GIT_AUTHOR_EMAIL=$ss_email GIT_AUTHOR_DATE="@$date +0000"
+	GIT_COMMITTER_NAME=$ss_name GIT_COMMITTER_EMAIL=$ss_email GIT_COMMITTER_DATE="@$date +0000"
 	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
-	new=${to:-$live_tip}
+	new=${to:-$live_commit}
 	# To git, nothing and only zeros both mean: delete it.
 	case $new in *[!0]*) ;; *) ss_refuse remote-step "there is no commit to move $branch to" ;; esac
-	if [ "$kind" = forward-commit ]; then
-		subject=${15} body=${16}
-		set -- -p "$tip"
-		# A rollback goes back to what the branch has had already: that is no second parent.
-		[ -n "$to" ] || set -- "$@" -p "$live_tip"
-		new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
-			ss_refuse remote-step "git commit-tree failed"
-	fi
-	if [ "$bare" = no ] && [ "$head" = "ref: refs/heads/$branch" ]; then
-		ss_detach || return 0
-	fi
-	before=$refs
-	if ! ss_transaction | git update-ref -m "sync-staging: run $run" --stdin; then
-		ss_look
-		[ "$refs" = "$before" ] && ss_refuse remote-step "git update-ref failed"
+	[ "$kind" != forward-commit ] || ss_commit_forward
+	ss_files
+	if [ "$seen" != "$refs$ss_newline$files" ]; then
 		echo 'changed'
 		return 0
 	fi
-	ss_look
-	printf 'new %s\n%s\n' "$new" "$seen"
+	[ "$at_head" = no ] || ss_detach || return 0
+	ss_move || return 0
+	ss_refs
+	printf 'new %s\n%s\n' "$new" "$refs"
+}
+
+# Set `new` to a commit with the tree of the commit that it is now, on top of the branch and of live.
+ss_commit_forward() {
+	set -- -p "$commit"
+	# A rollback goes back to what the branch has had already: that is no second parent.
+	[ -n "$to" ] || set -- "$@" -p "$live_commit"
+	new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
+		ss_refuse remote-step "git commit-tree failed"
+}
+
+# Move the refs, all or none.
+ss_move() {
+	before=$refs
+	if ! ss_transaction | git update-ref -m "sync-staging: run $run" --stdin; then
+		ss_refs
+		[ "$refs" != "$before" ] || ss_refuse remote-step "git update-ref failed"
+		echo 'changed'
+		return 1
+	fi
 }
 
 ss_transaction() {

@@ -21,7 +21,7 @@ from listener.errors import (
     RemoteStepError,
     SyncError,
 )
-from listener.ssh.dialogue import Dialogue
+from listener.ssh.dialogue import Dialogue, Fields, request
 
 REPLY_LIMIT = 16 << 20
 """Bytes of one reply, both streams together, beyond which it is not read on."""
@@ -159,19 +159,26 @@ class Shell:
         """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
-        channel = await begun(connection, session, dialogue.opening(name), window=REPLY_LIMIT)
+        # A gate greets at once.
+        greeting = session.expect(name)
+        try:
+            channel = await begun(connection, session, dialogue.opening(name), window=REPLY_LIMIT)
+        except BaseException:
+            greeting.cancel()
+            raise
         shell = cls(channel, session, name, dialogue)
         try:
-            await shell._greet()
+            await shell._greet(greeting)
         except BaseException:
             channel.abort()
             raise
         return shell
 
-    async def _greet(self) -> None:
-        self._channel.write(self._dialogue.preamble)
+    async def _greet(self, greeting: "asyncio.Future[Reply]") -> None:
+        # Nothing more is sent before it greets: some shells would read that as a part of the script.
         try:
-            reply = await self.call("ss_hello")
+            self._write(self._dialogue.preamble)
+            reply = await greeting
         except ConnectionLostError as error:
             if self._session.cut:
                 raise
@@ -186,16 +193,18 @@ class Shell:
         """Whether another request may be sent."""
         return not self._session.ended and not self._channel.is_closing()
 
-    async def call(self, function: str, *arguments: str) -> Reply:
+    async def call(self, verb: str, *parts: Fields) -> Reply:
         """Send one request and return its reply; raise `ConnectionLostError` if none came back whole."""
         token = secrets.token_hex(16)
-        request = self._dialogue.request(token, function, arguments)
         reply = self._session.expect(token)
+        self._write(request(token, verb, parts))
+        return await reply
+
+    def _write(self, data: bytes) -> None:
         try:
-            self._channel.write(request)
+            self._channel.write(data)
         except (OSError, asyncssh.Error) as error:
             raise ConnectionLostError(str(error)) from error
-        return await reply
 
     def abandon(self) -> None:
         """Close the channel without waiting for the other end."""

@@ -1,10 +1,10 @@
 """Taking deliveries and triggers in: each ends up at a run, new, joined or seen before.
 
-All of it happens within one transaction of the only writer, so looking first and writing then is safe here.
+A request has its environments and its delivery's key to itself (`claims`): looking first and writing then is
+safe here.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,107 +12,130 @@ from typing import Any
 from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.queue import Acceptance, Hold, Reception
 from listener.runs import EXPLICIT, Outcome, State, Trigger, new_id
-from listener.store.rows import hold_of, outcome_text
-from listener.store.writer import Transaction
+from listener.store.rows import Row, hold_of, outcome_text
+from listener.store.transaction import Transaction
 
 CLEARING_PAUSE = 5.0
 """Seconds after an explicit call has cleared a backoff in which no other one does."""
+HEAD_START = 10.0
+"""Seconds by which an explicit call goes before what came by a hook: an older hook's run goes before it."""
 
-_WAITING = """
-SELECT id FROM runs
-WHERE site = :site AND environment = :environment AND state = 'queued' AND undoes IS NULL
-"""
-_HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
+Key = tuple[str, str]
+
+_HOLDS = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) AND environment = ANY (:environments::text[])"
 _DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
-_NEW_RUN = """
-INSERT INTO runs
-    (id, site, environment, state, created_at, not_before, finished_at, undoes, outcome, lane, urgent)
-VALUES
-    (:id, :site, :environment, :state, :now, :not_before, :finished_at, :undoes, :outcome, :lane, :urgent)
+_BACKOFF = """
+coalesce((SELECT b.not_before FROM backoffs AS b WHERE b.site = :site AND b.environment = :environment), 0)
 """
+_NEW_RUN = f"""
+INSERT INTO runs (
+    id, site, environment, state, created_at, not_before, finished_at, undoes, outcome, lane, urgent, turn,
+    due, ready
+)
+SELECT
+    :id::text, :site::text, :environment::text, :state::text, :now::float8, :not_before::float8,
+    :finished_at::float8, :undoes::text, :outcome::text, :lane::text, :urgent::boolean, :turn::float8, d.due,
+    d.due <= :now
+FROM (SELECT greatest(:not_before::float8, {_BACKOFF}) AS due) AS d WHERE true
+"""  # noqa: S608 (ours)
+# A run that has not been tried yet has no reason of its own to wait, once somebody waits for it.
+_JOIN = f"""
+{_NEW_RUN}
+ON CONFLICT (site, environment) WHERE state = 'queued' AND undoes IS NULL DO UPDATE SET
+    urgent = runs.urgent OR excluded.urgent,
+    turn = least(runs.turn, CASE WHEN excluded.urgent THEN runs.created_at - :head_start ELSE runs.turn END),
+    not_before = CASE
+        WHEN excluded.urgent AND runs.attempt = 0 THEN least(runs.not_before, :now)
+        WHEN runs.urgent OR excluded.urgent OR :settle::float8 = 0 THEN runs.not_before
+        ELSE greatest(runs.not_before, least(:now + :settle, runs.created_at + :settle_most::float8))
+    END
+RETURNING id
+"""
+_RESCHEDULE = f"""
+UPDATE runs SET ready = false, due = greatest(not_before, {_BACKOFF})
+WHERE site = :site AND environment = :environment AND state = 'queued'
+"""  # noqa: S608 (ours)
 _NEW_TRIGGER = """
 INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at, credential, client)
 VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at, :credential, :client)
 """
-_KEEP_DELIVERY = """
+_NEW_DELIVERY = """
 INSERT INTO deliveries
     (id, hook, key, received_at, size, digest, headers, facts, ignored, credential, client)
 VALUES
     (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored, :credential, :client)
-ON CONFLICT (hook, key) WHERE key IS NOT NULL DO UPDATE SET
-    received_at = excluded.received_at, size = excluded.size, digest = excluded.digest,
-    headers = excluded.headers, facts = excluded.facts, ignored = excluded.ignored,
-    credential = excluded.credential, client = excluded.client
+ON CONFLICT (hook, key) WHERE key IS NOT NULL DO NOTHING
 RETURNING id
 """
-_TAKE_AGAIN = "UPDATE deliveries SET ignored = '' WHERE id = :id"
+_TAKE_DELIVERY = """
+UPDATE deliveries SET
+    received_at = :received_at, size = :size, digest = :digest, headers = :headers, facts = :facts,
+    ignored = :ignored, credential = :credential, client = :client
+WHERE id = :id
+"""
+_TAKE_AGAIN = "UPDATE deliveries SET ignored = '' WHERE id = :id RETURNING id"
 _SERVED = """
 SELECT t.id, t.run, t.site, t.environment, r.state
 FROM triggers AS t JOIN runs AS r ON r.id = t.run
 WHERE t.delivery = :delivery ORDER BY t.position
 """
-_HURRY = """
-UPDATE runs SET
-    urgent = 1,
-    not_before = CASE attempt WHEN 0 THEN min(not_before, :now) ELSE not_before END
-WHERE id = :run
-"""
-_SETTLE = """
-UPDATE runs SET not_before = max(not_before, min(:now + :settle, created_at + :settle_most))
-WHERE id = :run AND urgent = 0
-"""
 _LIFT = """
 DELETE FROM holds WHERE site = :site AND environment = :environment AND live IS NOT NULL
 """
 _CLEAR_BACKOFF = """
-UPDATE backoffs SET not_before = :now, cleared_at = :now
+UPDATE backoffs SET not_before = :now::float8, cleared_at = :now
 WHERE site = :site AND environment = :environment AND not_before > :now
-    AND (cleared_at IS NULL OR cleared_at <= :now - :pause)
+    AND (cleared_at IS NULL OR cleared_at <= :now - :pause::float8)
+RETURNING site
 """
 
 
-def accept(
+def claims(triggers: Iterable[Trigger], delivery: Reception | None) -> list[Key]:
+    """Return what an acceptance must have to itself: environments, and the delivery's key at its hook."""
+    taken = [_key(trigger) for trigger in triggers]
+    if delivery is not None and delivery.key is not None:
+        taken.append((f"hook {delivery.hook}", delivery.key))
+    return taken
+
+
+async def accept(
     transaction: Transaction, triggers: Sequence[Trigger], delivery: Reception | None, now: float
 ) -> Acceptance:
     """Store what `RunStore.accept` promises."""
-    holds = _holds(transaction, triggers)
     if delivery is not None and delivery.ignored:
         triggers = ()
+    holds = await _freezes(transaction, triggers)
     selected = [t for t in triggers if t.origin in EXPLICIT or _key(t) not in holds]
     ignored = delivery.ignored if delivery is not None else ""
     if triggers and not selected:
-        ignored = held_reason(holds.values())
+        ignored = _held_reason(holds.values())
     if delivery is None:
-        return replace(_serve(transaction, selected, holds, None, now), ignored=ignored)
-    first = transaction.one(_DELIVERY, {"hook": delivery.hook, "key": delivery.key})
-    if first is not None and not (first["ignored"] and selected):
-        return _repeat(transaction, first, selected, holds, now)
-    kept = _keep(transaction, replace(delivery, ignored=ignored))
-    return replace(_serve(transaction, selected, holds, kept, now), ignored=ignored)
+        return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
+    values = _delivery_values(replace(delivery, ignored=ignored))
+    kept = delivery.id
+    if not await transaction.change(_NEW_DELIVERY, values):
+        first = await transaction.one(_DELIVERY, values)
+        assert first is not None  # noqa: S101 (the request has this key to itself)
+        if not (first["ignored"] and selected):
+            return await _repeat(transaction, first, selected, holds, now)
+        kept = str(first["id"])
+        await transaction.write(_TAKE_DELIVERY, values | {"id": kept})
+    return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
 
 
-def redeliver(transaction: Transaction, delivery: str, triggers: Sequence[Trigger], now: float) -> Acceptance:
+async def redeliver(
+    transaction: Transaction, delivery: str, triggers: Sequence[Trigger], now: float
+) -> Acceptance:
     """Store what `RunStore.redeliver` promises."""
-    if not transaction.execute(_TAKE_AGAIN, {"id": delivery}):
+    if not await transaction.change(_TAKE_AGAIN, {"id": delivery}):
         raise DeliveryNotFoundError
-    return _serve(transaction, triggers, _holds(transaction, triggers), delivery, now)
+    return await _serve(transaction, triggers, await _freezes(transaction, triggers), delivery, now)
 
 
-def waiting(transaction: Transaction, site: str, environment: str) -> str | None:
-    """Return the id of the run that waits for this environment, or None."""
-    row = transaction.one(_WAITING, {"site": site, "environment": environment})
-    return None if row is None else str(row["id"])
-
-
-def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | None:
+async def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | None:
     """Return the hold of this environment, or None."""
-    row = transaction.one(_HOLD, {"site": site, "environment": environment})
+    row = await transaction.one(_HOLDS, {"sites": [site], "environments": [environment]})
     return None if row is None else hold_of(row)
-
-
-def held_reason(holds: Iterable[Hold]) -> str:
-    """Return why a delivery is ignored all of whose environments are on hold."""
-    return "; ".join(f"{hold.site}/{hold.environment} is on hold: {hold.reason}" for hold in holds)
 
 
 def held_outcome(hold: Hold, so_far: Outcome | None = None) -> Outcome:
@@ -121,61 +144,13 @@ def held_outcome(hold: Hold, so_far: Outcome | None = None) -> Outcome:
     return replace(so_far or Outcome(), error=error.code, message=error.message, remedy=error.remedy)
 
 
-def _key(trigger: Trigger) -> tuple[str, str]:
-    return trigger.site, trigger.environment
+async def reschedule(transaction: Transaction, site: str, environment: str) -> None:
+    """Reckon anew when what waits for an environment is due: its own time or the backoff has changed."""
+    await transaction.write(_RESCHEDULE, {"site": site, "environment": environment})
+    transaction.work = True
 
 
-def _holds(transaction: Transaction, triggers: Iterable[Trigger]) -> dict[tuple[str, str], Hold]:
-    """Return the holds that stand in the way; a rollback's does in nobody's."""
-    found = {key: hold_on(transaction, *key) for key in map(_key, triggers)}
-    return {key: hold for key, hold in found.items() if hold is not None and hold.live is None}
-
-
-def _serve(
-    transaction: Transaction,
-    triggers: Iterable[Trigger],
-    holds: Mapping[tuple[str, str], Hold],
-    delivery: str | None,
-    now: float,
-) -> Acceptance:
-    """Give each trigger its run."""
-    served = []
-    for trigger in triggers:
-        hold = holds.get(_key(trigger))
-        run = _join(transaction, trigger, now) if hold is None else _refuse(transaction, trigger, hold, now)
-        attach(transaction, trigger, run, delivery)
-        served.append((run, trigger.id))
-    return Acceptance(
-        runs=tuple(run for run, _ in served),
-        triggers=tuple(trigger for _, trigger in served),
-        delivery=delivery or "",
-    )
-
-
-def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
-    """Return the run that waits for the trigger's environment, a new one if none does."""
-    run = waiting(transaction, trigger.site, trigger.environment)
-    if run is None:
-        run = new_run(transaction, trigger, now, State.QUEUED)
-        transaction.work = True
-    elif trigger.origin in EXPLICIT:
-        transaction.execute(_HURRY, {"run": run, "now": now})
-        transaction.work = True
-    elif trigger.settle:
-        values = {"run": run, "now": now, "settle": trigger.settle, "settle_most": trigger.settle_most}
-        transaction.execute(_SETTLE, values)
-    if trigger.origin in EXPLICIT:
-        _clear_backoff(transaction, trigger, run, now)
-        transaction.execute(_LIFT, {"site": trigger.site, "environment": trigger.environment})
-    return run
-
-
-def _refuse(transaction: Transaction, trigger: Trigger, hold: Hold, now: float) -> str:
-    """Return a run that has failed already: whoever asked explicitly is told why."""
-    return new_run(transaction, trigger, now, State.FAILED, outcome=outcome_text(held_outcome(hold)))
-
-
-def new_run(
+async def new_run(
     transaction: Transaction,
     trigger: Trigger,
     now: float,
@@ -185,28 +160,15 @@ def new_run(
     outcome: str | None = None,
 ) -> str:
     """Store a run for a trigger and return its id."""
-    run = new_id(now)
-    values = {
-        "id": run,
-        "site": trigger.site,
-        "environment": trigger.environment,
-        "state": state,
-        "now": now,
-        "not_before": now if trigger.origin in EXPLICIT else now + min(trigger.settle, trigger.settle_most),
-        "lane": trigger.lane,
-        "urgent": int(trigger.origin in EXPLICIT),
-        "finished_at": None if state is State.QUEUED else now,
-        "undoes": undoes,
-        "outcome": outcome,
-    }
-    transaction.execute(_NEW_RUN, values)
-    transaction.changed.add(run)
-    return run
+    values = _run_values(trigger, now, state) | {"undoes": undoes, "outcome": outcome}
+    await transaction.write(_NEW_RUN, values)
+    transaction.changed.add(values["id"])
+    return str(values["id"])
 
 
-def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
+async def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
     """Store a trigger with the run that serves it."""
-    values: dict[str, Any] = {
+    values = {
         "id": trigger.id,
         "run": run,
         "delivery": delivery,
@@ -218,25 +180,37 @@ def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str |
         "credential": trigger.credential,
         "client": trigger.client,
     }
-    transaction.execute(_NEW_TRIGGER, values)
+    await transaction.write(_NEW_TRIGGER, values)
 
 
-def _clear_backoff(transaction: Transaction, trigger: Trigger, run: str, now: float) -> None:
-    """Let an explicit call through at once, but a caller in a loop not more often than a slow backoff."""
-    values = {
+def _key(trigger: Trigger) -> Key:
+    return trigger.site, trigger.environment
+
+
+def _held_reason(holds: Iterable[Hold]) -> str:
+    return "; ".join(f"{hold.site}/{hold.environment} is on hold: {hold.reason}" for hold in holds)
+
+
+def _run_values(trigger: Trigger, now: float, state: State) -> dict[str, Any]:
+    explicit = trigger.origin in EXPLICIT
+    return {
+        "id": new_id(now),
         "site": trigger.site,
         "environment": trigger.environment,
+        "state": state,
         "now": now,
-        "pause": CLEARING_PAUSE,
+        "not_before": now if explicit else now + min(trigger.settle, trigger.settle_most),
+        "finished_at": None if state is State.QUEUED else now,
+        "undoes": None,
+        "outcome": None,
+        "lane": trigger.lane,
+        "urgent": explicit,
+        "turn": now - HEAD_START if explicit else now,
     }
-    if transaction.execute(_CLEAR_BACKOFF, values):
-        transaction.changed.add(run)
-        transaction.work = True
 
 
-def _keep(transaction: Transaction, delivery: Reception) -> str:
-    """Store a delivery; one that was ignored before keeps its id."""
-    values = {
+def _delivery_values(delivery: Reception) -> dict[str, Any]:
+    return {
         "id": delivery.id,
         "hook": delivery.hook,
         "key": delivery.key,
@@ -249,24 +223,79 @@ def _keep(transaction: Transaction, delivery: Reception) -> str:
         "credential": delivery.credential,
         "client": delivery.client,
     }
-    (row,) = transaction.all(_KEEP_DELIVERY, values)
-    return str(row["id"])
 
 
-def _repeat(
+async def _freezes(transaction: Transaction, triggers: Sequence[Trigger]) -> dict[Key, Hold]:
+    """Return the holds that stand in the way; a rollback's does in nobody's."""
+    if not triggers:
+        return {}
+    values = {"sites": [t.site for t in triggers], "environments": [t.environment for t in triggers]}
+    found = {
+        (hold.site, hold.environment): hold for hold in map(hold_of, await transaction.all(_HOLDS, values))
+    }
+    return {key: found[key] for key in map(_key, triggers) if key in found and found[key].live is None}
+
+
+async def _serve(
     transaction: Transaction,
-    first: sqlite3.Row,
+    triggers: Iterable[Trigger],
+    holds: Mapping[Key, Hold],
+    delivery: str | None,
+    now: float,
+) -> Acceptance:
+    """Give each trigger its run."""
+    served = []
+    for trigger in triggers:
+        hold = holds.get(_key(trigger))
+        if hold is None:
+            run = await _join(transaction, trigger, now)
+        else:  # whoever asked explicitly is told why
+            outcome = outcome_text(held_outcome(hold))
+            run = await new_run(transaction, trigger, now, State.FAILED, outcome=outcome)
+        await attach(transaction, trigger, run, delivery)
+        served.append((run, trigger.id))
+    return Acceptance(
+        runs=tuple(run for run, _ in served),
+        triggers=tuple(trigger for _, trigger in served),
+        delivery=delivery or "",
+    )
+
+
+async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
+    """Return the run that waits for the trigger's environment, a new one if none does."""
+    settling = {"settle": trigger.settle, "settle_most": trigger.settle_most, "head_start": HEAD_START}
+    values = _run_values(trigger, now, State.QUEUED) | settling
+    (row,) = await transaction.change(_JOIN, values)
+    run = str(row["id"])
+    made, explicit, cleared = run == values["id"], trigger.origin in EXPLICIT, False
+    if made:
+        transaction.changed.add(run)
+        transaction.work = True
+    if explicit:
+        # A caller in a loop is let through not more often than a slow backoff would let it.
+        cleared = bool(await transaction.change(_CLEAR_BACKOFF, values | {"pause": CLEARING_PAUSE}))
+        await transaction.write(_LIFT, values)
+    if cleared:
+        transaction.changed.add(run)
+    if cleared or (not made and (explicit or trigger.settle)):
+        await reschedule(transaction, trigger.site, trigger.environment)
+    return run
+
+
+async def _repeat(
+    transaction: Transaction,
+    first: Row,
     selected: Iterable[Trigger],
-    holds: Mapping[tuple[str, str], Hold],
+    holds: Mapping[Key, Hold],
     now: float,
 ) -> Acceptance:
     """Answer as the first time, with a new run only in the place of one that failed or was cancelled."""
-    served = _served(transaction, first["id"])
+    served = await _served(transaction, first["id"])
     lost = {key for key, row in served.items() if row["state"] in {State.FAILED, State.CANCELLED}}
     again = [trigger for trigger in selected if _key(trigger) in lost]
     if again:
-        _serve(transaction, again, holds, first["id"], now)
-        served = _served(transaction, first["id"])
+        await _serve(transaction, again, holds, first["id"], now)
+        served = await _served(transaction, first["id"])
     return Acceptance(
         runs=tuple(row["run"] for row in served.values()),
         triggers=tuple(row["id"] for row in served.values()),
@@ -276,7 +305,7 @@ def _repeat(
     )
 
 
-def _served(transaction: Transaction, delivery: str) -> dict[tuple[str, str], sqlite3.Row]:
+async def _served(transaction: Transaction, delivery: str) -> dict[Key, Row]:
     """Return each environment that a delivery selected, in the first one's order, with its latest trigger."""
-    rows = transaction.all(_SERVED, {"delivery": delivery})
+    rows = await transaction.all(_SERVED, {"delivery": delivery})
     return {(row["site"], row["environment"]): row for row in rows}

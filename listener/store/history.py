@@ -1,132 +1,225 @@
-"""What is read without writing: each function is one statement, hence sees one moment."""
+"""What is read without writing."""
 
-import json
-import sqlite3
 import statistics
 from collections.abc import Collection
+from typing import Any
 
 from listener.errors import RunNotFoundError
 from listener.queue import Backlog, Hold, LogLine, RunFilter, Standing
 from listener.runs import Run, State, Trigger
-from listener.store.rows import hold_of, run_of, trigger_of
+from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
+from listener.store.transaction import Questions
 
-_NEXT_DUE = "SELECT min(not_before) FROM claimable WHERE lane NOT IN (SELECT value FROM json_each(:full))"
-_RUN = "SELECT * FROM current_runs WHERE id = :id"
-_RUNS = """
-SELECT * FROM current_runs
-WHERE (:site IS NULL OR site = :site)
-    AND (:environment IS NULL OR environment = :environment)
-    AND (:state IS NULL OR state = :state)
-    AND (:sites IS NULL OR site IN (SELECT value FROM json_each(:sites)))
-    AND (:before IS NULL OR id < :before)
-ORDER BY id DESC LIMIT :limit
-"""
-_SERVING = """
-SELECT r.* FROM current_runs AS r JOIN triggers AS t ON t.run = r.id WHERE t.id = :id
-"""
-_LAST_SUCCESS = """
-SELECT * FROM current_runs
-WHERE site = :site AND environment = :environment AND state = 'succeeded' AND undoes IS NULL
-ORDER BY finished_at DESC, id DESC LIMIT 1
-"""
-_STANDING = """
-SELECT count(*) AS ahead FROM claimable AS c, claimable AS w
-WHERE w.id = :id AND c.id <> w.id AND (
-    (c.not_before <= max(:now, w.not_before)
-        AND (-c.urgent, c.created_at, c.position) < (-w.urgent, w.created_at, w.position))
-    OR (c.not_before < w.not_before AND w.not_before > :now)
+SOON = 256
+"""How many of those whose turn it is are looked at one by one. What lies behind them is found by its lane."""
+
+_FREE = """
+NOT EXISTS (
+    SELECT 1 FROM runs AS o
+    WHERE o.state = 'running' AND o.site = {0}.site AND o.environment = {0}.environment
+) AND NOT EXISTS (
+    SELECT 1 FROM holds AS h
+    WHERE h.site = {0}.site AND h.environment = {0}.environment AND h.live IS NULL
 )
 """
+"""What keeps a run from being started: another one of its environment, or a hold that no rollback has set."""
+READY_SOON = f"""
+SELECT q.position FROM runs AS q INDEXED BY turns
+WHERE q.state = 'queued' AND q.ready AND q.lane <> ALL (:full::text[]) AND {_FREE.format("q")}
+    AND q.turn <= coalesce((
+        SELECT l.turn FROM runs AS l INDEXED BY turns
+        WHERE l.state = 'queued' AND l.ready ORDER BY l.turn, l.position LIMIT 1 OFFSET {SOON}
+    ), 9e15)
+ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
+"""  # noqa: S608 (ours)
+# The lanes are walked through by an index, and each gives its first: thousands that wait for a full host are
+# passed by in one step.
+READY_IN_ANY_LANE = f"""
+WITH RECURSIVE lanes (lane) AS (
+    SELECT min(lane) FROM runs WHERE state = 'queued' AND ready
+    UNION ALL
+    SELECT (SELECT min(n.lane) FROM runs AS n WHERE n.state = 'queued' AND n.ready AND n.lane > lanes.lane)
+    FROM lanes WHERE lanes.lane IS NOT NULL
+)
+SELECT q.position FROM lanes JOIN runs AS q ON q.position = (
+    SELECT f.position FROM runs AS f INDEXED BY lane_turns
+    WHERE f.state = 'queued' AND f.ready AND f.lane = lanes.lane AND {_FREE.format("f")}
+    ORDER BY f.turn, f.position LIMIT 1
+)
+WHERE lanes.lane <> ALL (:full::text[])
+ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
+"""  # noqa: S608 (ours)
+_NEXT_READY = f"""
+SELECT due FROM runs WHERE position = coalesce(({READY_SOON}), ({READY_IN_ANY_LANE}))
+""".replace("FOR UPDATE OF q SKIP LOCKED", "")  # noqa: S608 (ours)
+_NEXT_LATER = f"""
+SELECT q.due FROM runs AS q INDEXED BY dues
+WHERE q.state = 'queued' AND NOT q.ready AND q.lane <> ALL (:full::text[]) AND {_FREE.format("q")}
+ORDER BY q.due LIMIT 1
+"""  # noqa: S608 (ours)
+_NEXT_DUE = f"""
+SELECT min(d.due) AS due FROM (
+    SELECT ({_NEXT_READY}) AS due UNION ALL SELECT ({_NEXT_LATER}) AS due
+) AS d
+"""  # noqa: S608 (ours)
+_RUN = f"SELECT {RUN} FROM runs WHERE id = :id"  # noqa: S608 (ours)
+_RUNNING = f"SELECT {RUN} FROM runs WHERE state = 'running' ORDER BY id"  # noqa: S608 (ours)
+_NEWEST = f"SELECT {RUN} FROM runs WHERE id < :before ORDER BY id DESC LIMIT :limit"  # noqa: S608 (ours)
+_NEWEST_IN_STATE = f"""
+SELECT {RUN} FROM runs WHERE state = :state AND id < :before ORDER BY id DESC LIMIT :limit
+"""  # noqa: S608 (ours)
+# Of each place and state as many are read as the page holds, off an index: no other can be on it.
+_NEWEST_IN_PLACES = f"""
+WITH RECURSIVE places (site, environment) AS (
+    SELECT s.site, (SELECT min(r.environment) FROM runs AS r WHERE r.site = s.site)
+    FROM unnest(:sites::text[]) AS s (site)
+    UNION ALL
+    SELECT p.site, (
+        SELECT min(r.environment) FROM runs AS r WHERE r.site = p.site AND r.environment > p.environment
+    )
+    FROM places AS p WHERE p.environment IS NOT NULL
+), lowest (site, environment, state, id) AS MATERIALIZED (
+    SELECT p.site, p.environment, s.state, coalesce((
+        SELECT f.id FROM runs AS f
+        WHERE f.site = p.site AND f.environment = p.environment AND f.state = s.state AND f.id < :before
+        ORDER BY f.id DESC LIMIT 1 OFFSET :limit::bigint - 1
+    ), '')
+    FROM places AS p CROSS JOIN unnest(:states::text[]) AS s (state)
+    WHERE p.environment = coalesce(:environment::text, p.environment)
+)
+SELECT {RUN} FROM runs WHERE id IN (
+    SELECT r.id FROM lowest AS l CROSS JOIN runs AS r
+    WHERE r.site = l.site AND r.environment = l.environment AND r.state = l.state
+        AND r.id >= l.id AND r.id < :before
+    ORDER BY r.id DESC LIMIT :limit::bigint
+) ORDER BY id DESC
+"""  # noqa: S608 (ours)
+_SITES = """
+WITH RECURSIVE sites (site) AS (
+    SELECT min(site) FROM runs
+    UNION ALL
+    SELECT (SELECT min(r.site) FROM runs AS r WHERE r.site > s.site) FROM sites AS s WHERE s.site IS NOT NULL
+)
+SELECT site FROM sites WHERE site IS NOT NULL
+"""
+_SERVING = f"""
+SELECT {RUN} FROM triggers AS t JOIN runs ON runs.id = t.run WHERE t.id = :id
+"""  # noqa: S608 (ours)
+_TRIGGERS = "SELECT * FROM triggers WHERE run = :run ORDER BY at, position"
+_HOLDS = "SELECT * FROM holds ORDER BY site, environment"
+_LAST_SUCCESS = f"""
+SELECT {RUN} FROM runs
+WHERE site = :site AND environment = :environment AND state = 'succeeded' AND undoes IS NULL
+ORDER BY finished_at DESC, id DESC LIMIT 1
+"""  # noqa: S608 (ours)
+_STANDING = f"""
+SELECT count(*) AS ahead FROM runs AS w JOIN runs AS c ON c.state = 'queued' AND c.id <> w.id
+WHERE w.id = :id AND w.state = 'queued' AND {_FREE.format("c")} AND (
+    (c.due <= greatest(:now::float8, w.due) AND (c.turn, c.position) < (w.turn, w.position))
+    OR (c.due < w.due AND w.due > :now)
+)
+"""  # noqa: S608 (ours)
 _PACE = """
 SELECT finished_at - started_at AS seconds FROM runs
-WHERE state = 'succeeded' AND started_at IS NOT NULL ORDER BY finished_at DESC LIMIT 21
+WHERE state = 'succeeded' AND started_at IS NOT NULL ORDER BY id DESC LIMIT 21
 """
 _BACKLOG = """
 SELECT
     (SELECT count(*) FROM runs WHERE state = 'queued') AS queued,
     (SELECT count(*) FROM runs WHERE state = 'running') AS running,
-    (SELECT min(created_at) FROM runs WHERE state = 'queued') AS oldest
+    (SELECT created_at FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1) AS oldest
 """
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
 """
+_BEYOND = "~"
+"""No id is beyond it."""
 
 
-def next_due(connection: sqlite3.Connection, full: Collection[str]) -> float | None:
-    """Return when the next run is due that nothing but its time holds back."""
-    due: float | None
-    (due,) = connection.execute(_NEXT_DUE, {"full": json.dumps(sorted(full))}).fetchone()
-    return due
+async def next_due(questions: Questions, full: Collection[str]) -> float | None:
+    """Return when the next run is due that only its time holds back; a time gone by if one is due already."""
+    row = await questions.one(_NEXT_DUE, {"full": sorted(full)})
+    return None if row is None else row["due"]
 
 
-def standing(connection: sqlite3.Connection, run_id: str, now: float) -> Standing | None:
+async def standing(questions: Questions, run_id: str, now: float) -> Standing | None:
     """Return where a waiting run stands; None for one that does not wait."""
-    if run(connection, run_id).state is not State.QUEUED:
+    if (await run(questions, run_id)).state is not State.QUEUED:
         return None
-    (ahead,) = connection.execute(_STANDING, {"id": run_id, "now": now}).fetchone()
-    seconds = [row["seconds"] for row in connection.execute(_PACE)]
-    return Standing(ahead, statistics.median(seconds) if seconds else None)
+    row = await questions.one(_STANDING, {"id": run_id, "now": now})
+    seconds = [paced["seconds"] for paced in await questions.all(_PACE)]
+    return Standing(row["ahead"] if row else 0, statistics.median(seconds) if seconds else None)
 
 
-def running(connection: sqlite3.Connection) -> list[Run]:
+async def running(questions: Questions) -> list[Run]:
     """Return every running run."""
-    return [run_of(row) for row in connection.execute("SELECT * FROM current_runs WHERE state = 'running'")]
+    return [run_of(row) for row in await questions.all(_RUNNING)]
 
 
-def holds(connection: sqlite3.Connection) -> list[Hold]:
+async def holds(questions: Questions) -> list[Hold]:
     """Return every hold."""
-    return [hold_of(row) for row in connection.execute("SELECT * FROM holds ORDER BY site, environment")]
+    return [hold_of(row) for row in await questions.all(_HOLDS)]
 
 
-def run(connection: sqlite3.Connection, run_id: str) -> Run:
+async def run(questions: Questions, run_id: str) -> Run:
     """Return a run, or raise `RunNotFoundError`."""
-    return _one(connection.execute(_RUN, {"id": run_id}).fetchone())
+    return _found(await questions.one(_RUN, {"id": run_id}))
 
 
-def runs(connection: sqlite3.Connection, which: RunFilter) -> list[Run]:
+async def runs(questions: Questions, which: RunFilter) -> list[Run]:
     """Return a page of the history, newest first."""
-    values = {
-        "site": which.site,
-        "environment": which.environment,
-        "state": which.state,
-        "sites": None if which.sites is None else json.dumps(sorted(which.sites)),
-        "before": which.before,
-        "limit": which.limit,
-    }
-    return [run_of(row) for row in connection.execute(_RUNS, values)]
+    page = {"before": which.before or _BEYOND, "limit": which.limit}
+    if which.site is not None or which.sites is not None or which.environment is not None:
+        rows = await _in_places(questions, which, page)
+    elif which.state is not None:
+        rows = await questions.all(_NEWEST_IN_STATE, page | {"state": which.state})
+    else:
+        rows = await questions.all(_NEWEST, page)
+    return [run_of(row) for row in rows]
 
 
-def serving(connection: sqlite3.Connection, trigger_id: str) -> Run:
+async def _in_places(questions: Questions, which: RunFilter, page: dict[str, Any]) -> list[Row]:
+    """Return the rows of a page of some environments' history."""
+    if which.site is not None:
+        sites = [which.site] if which.sites is None or which.site in which.sites else []
+    elif which.sites is not None:
+        sites = sorted(which.sites)
+    else:
+        sites = [row["site"] for row in await questions.all(_SITES)]
+    states = list(State) if which.state is None else [which.state]
+    where = {"sites": sites, "states": states, "environment": which.environment}
+    return await questions.all(_NEWEST_IN_PLACES, page | where)
+
+
+async def serving(questions: Questions, trigger_id: str) -> Run:
     """Return the run that serves a trigger now, or raise `RunNotFoundError`."""
-    return _one(connection.execute(_SERVING, {"id": trigger_id}).fetchone())
+    return _found(await questions.one(_SERVING, {"id": trigger_id}))
 
 
-def triggers(connection: sqlite3.Connection, run_id: str) -> list[Trigger]:
+async def triggers(questions: Questions, run_id: str) -> list[Trigger]:
     """Return the triggers that a run serves, oldest first."""
-    rows = connection.execute(
-        "SELECT * FROM triggers WHERE run = :run ORDER BY at, position", {"run": run_id}
-    )
-    return [trigger_of(row) for row in rows]
+    return [trigger_of(row) for row in await questions.all(_TRIGGERS, {"run": run_id})]
 
 
-def last_success(connection: sqlite3.Connection, site: str, environment: str) -> Run | None:
+async def last_success(questions: Questions, site: str, environment: str) -> Run | None:
     """Return the newest run that made the environment equal to live, or None."""
-    row = connection.execute(_LAST_SUCCESS, {"site": site, "environment": environment}).fetchone()
+    row = await questions.one(_LAST_SUCCESS, {"site": site, "environment": environment})
     return None if row is None else run_of(row)
 
 
-def backlog(connection: sqlite3.Connection) -> Backlog:
+async def backlog(questions: Questions) -> Backlog:
     """Return how many runs wait and are running, and when the oldest that waits was made."""
-    return Backlog(**connection.execute(_BACKLOG).fetchone())
+    row = await questions.one(_BACKLOG)
+    return Backlog() if row is None else Backlog(row["queued"], row["running"], row["oldest"])
 
 
-def lines(connection: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[LogLine]:
+async def lines(questions: Questions, run_id: str, after: int, limit: int) -> list[LogLine]:
     """Return the stored log lines of a run beyond a sequence number."""
-    rows = connection.execute(_LINES, {"run": run_id, "after": after, "limit": limit})
+    rows = await questions.all(_LINES, {"run": run_id, "after": after, "limit": limit})
     return [LogLine(row["sequence"], row["text"]) for row in rows]
 
 
-def _one(row: sqlite3.Row | None) -> Run:
+def _found(row: Row | None) -> Run:
     if row is None:
         raise RunNotFoundError
     return run_of(row)

@@ -1,15 +1,18 @@
-"""Deleting what is old: a bounded number of rows at a time, so that nobody waits long behind it."""
+"""Deleting what is old: a bounded number of rows at a time, so that nobody waits long behind it.
+
+What is old is looked for among the questions, which hold nobody up; the transaction that deletes it looks
+again only at what was found.
+"""
+
+from collections.abc import Collection
 
 from listener.queue import Pruned
-from listener.store.writer import Transaction
+from listener.runs import first_id
+from listener.store.transaction import Questions, Transaction
 
-_OLD = """
-SELECT r.id FROM runs AS r
-WHERE r.finished_at IS NOT NULL
-    AND (
-        r.finished_at < :before
-        OR r.id <= (SELECT id FROM runs WHERE finished_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET :keep)
-    )
+# What another row refers to stays, and so does the last success of an environment.
+_NEEDLESS = """
+r.finished_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM runs AS s WHERE s.successor = r.id)
     AND NOT EXISTS (SELECT 1 FROM runs AS b WHERE b.undoes = r.id)
     AND NOT EXISTS (SELECT 1 FROM holds AS h WHERE h.run = r.id)
@@ -18,33 +21,77 @@ WHERE r.finished_at IS NOT NULL
         WHERE l.site = r.site AND l.environment = r.environment AND l.state = 'succeeded' AND l.undoes IS NULL
         ORDER BY l.finished_at DESC, l.id DESC LIMIT 1
     ), '')
-ORDER BY r.id LIMIT :most
 """
-_LINES = "DELETE FROM log_lines WHERE run = :run"
-_TRIGGERS = "DELETE FROM triggers WHERE run = :run"
-_RUN = "DELETE FROM runs WHERE id = :run"
+_OLD = f"""
+SELECT r.id FROM runs AS r WHERE r.finished_at < :before AND {_NEEDLESS} ORDER BY r.finished_at LIMIT :most
+"""  # noqa: S608 (ours)
+_TOO_MANY = f"""
+SELECT r.id FROM runs AS r
+WHERE r.id <= (SELECT id FROM runs WHERE finished_at IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET :keep)
+    AND {_NEEDLESS}
+ORDER BY r.id LIMIT :most
+"""  # noqa: S608 (ours)
+_OLD_DELIVERIES = """
+SELECT d.id FROM deliveries AS d
+WHERE d.received_at < :before AND NOT EXISTS (SELECT 1 FROM triggers AS t WHERE t.delivery = d.id)
+ORDER BY d.received_at LIMIT :most
+"""
+# What another transaction refers to at this moment is locked by it, and left for the next time.
+_STILL = f"""
+SELECT r.id FROM runs AS r WHERE r.id = ANY (:ids::text[]) AND {_NEEDLESS} FOR UPDATE OF r SKIP LOCKED
+"""  # noqa: S608 (ours)
+_RUNS = (
+    "DELETE FROM log_lines WHERE run = ANY (:runs::text[])",
+    "DELETE FROM triggers WHERE run = ANY (:runs::text[])",
+    "DELETE FROM runs WHERE id = ANY (:runs::text[])",
+)
 _DELIVERIES = """
 DELETE FROM deliveries WHERE id IN (
     SELECT d.id FROM deliveries AS d
-    WHERE d.received_at < :before AND NOT EXISTS (SELECT 1 FROM triggers AS t WHERE t.delivery = d.id)
-    ORDER BY d.received_at LIMIT :most
+    WHERE d.id = ANY (:ids::text[]) AND NOT EXISTS (SELECT 1 FROM triggers AS t WHERE t.delivery = d.id)
+    FOR UPDATE OF d SKIP LOCKED
 )
+RETURNING id
 """
 _REFUSALS = """
 DELETE FROM refusals WHERE id IN (
-    SELECT id FROM refusals WHERE at < :before ORDER BY id LIMIT :most
+    SELECT id FROM refusals WHERE id < :first ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED
 )
+RETURNING id
 """
 _USES = "DELETE FROM uses WHERE last < :before"
 
 
-def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
-    """Delete what `RunStore.prune` says."""
+async def old_runs(questions: Questions, before: float, keep: int, most: int) -> list[str]:
+    """Return the ids of runs that may go: those that are too old, or one too many."""
     values = {"before": before, "keep": keep, "most": most}
-    old = [{"run": row["id"]} for row in transaction.all(_OLD, values)]
-    for run in old:
-        for statement in (_LINES, _TRIGGERS, _RUN):
-            transaction.execute(statement, run)
-    transaction.execute(_USES, values)
-    arrivals = transaction.execute(_DELIVERIES, values) + transaction.execute(_REFUSALS, values)
-    return Pruned(len(old), arrivals)
+    old = [row["id"] for row in await questions.all(_OLD, values)]
+    return old or [row["id"] for row in await questions.all(_TOO_MANY, values)]
+
+
+async def delete_runs(transaction: Transaction, ids: Collection[str]) -> int:
+    """Delete runs that still may go, with their lines and triggers; return how many."""
+    old = [row["id"] for row in await transaction.all(_STILL, {"ids": list(ids)})]
+    for statement in _RUNS if old else ():
+        await transaction.write(statement, {"runs": old})
+    return len(old)
+
+
+async def old_deliveries(questions: Questions, before: float, most: int) -> list[str]:
+    """Return the ids of deliveries that may go: those that are too old, and that no trigger needs."""
+    return [row["id"] for row in await questions.all(_OLD_DELIVERIES, {"before": before, "most": most})]
+
+
+async def delete_arrivals(transaction: Transaction, ids: Collection[str], before: float, most: int) -> int:
+    """Delete deliveries that still may go, and refused requests from before a time; return how many."""
+    await transaction.write(_USES, {"before": before})
+    taken = await transaction.change(_DELIVERIES, {"ids": list(ids)})
+    refused = await transaction.change(_REFUSALS, {"first": first_id(before), "most": most})
+    return len(taken) + len(refused)
+
+
+async def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
+    """Delete what `RunStore.prune` says, in one transaction that looks for it too."""
+    runs = await delete_runs(transaction, await old_runs(transaction, before, keep, most))
+    found = await old_deliveries(transaction, before, most)
+    return Pruned(runs, await delete_arrivals(transaction, found, before, most))

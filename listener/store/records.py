@@ -1,14 +1,16 @@
 """What is on record of those who came: written down in one go, read page by page."""
 
 import json
-import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from listener.errors import DeliveryNotFoundError
-from listener.records import Arrival, ArrivalFilter, Refusal, Served, Use
+from listener.records import Arrival, ArrivalFilter, Fate, Refusal, Served, Use
 from listener.store.rows import Row, arrival_of, served_of
-from listener.store.writer import Transaction
+from listener.store.transaction import Questions, Transaction
+
+CLAIM = ("records", "")
+"""What writing down must have to itself: two listeners would take the same rows in two orders."""
 
 _REFUSAL = """
 INSERT INTO refusals
@@ -23,75 +25,76 @@ DELETE FROM refusals WHERE id <= (SELECT id FROM refusals ORDER BY id DESC LIMIT
 _USE = """
 INSERT INTO uses (kind, owner, name, count, last) VALUES (:kind, :owner, :name, :count, :last)
 ON CONFLICT (kind, owner, name) DO UPDATE SET
-    count = uses.count + excluded.count, last = max(uses.last, excluded.last)
+    count = uses.count + excluded.count, last = greatest(uses.last, excluded.last)
 """
 _SAME_BODY = """
 (SELECT e.id FROM deliveries AS e
  WHERE e.hook = a.hook AND e.digest = a.digest AND e.id < a.id AND a.digest <> '' AND a.fate <> 'refused'
  ORDER BY e.id DESC LIMIT 1) AS same_body
 """
-# No id is beyond a tilde: with OR in its place, the rows of earlier pages would be read too.
+# The rows of each fate are read off an index of their own: those of earlier pages are not read again.
+_TABLES = {Fate.ACCEPTED: "taken", Fate.IGNORED: "taken", Fate.REFUSED: "refused"}
+_CONDITIONS = {Fate.ACCEPTED: "AND reason = ''", Fate.IGNORED: "AND reason <> ''", Fate.REFUSED: ""}
 _SOME = """
 SELECT * FROM (
-    SELECT * FROM {0}
-    WHERE (:hook IS NULL OR hook = :hook)
-        AND (:fate IS NULL OR fate = :fate)
-        AND id < coalesce(:before, '~')
-    ORDER BY id DESC LIMIT :limit
-) AS {0}
+    SELECT * FROM {0} WHERE id < :before {1} {2} ORDER BY id DESC LIMIT :limit
+) AS {3}
 """
 _PAGE = f"""
-SELECT a.*, {_SAME_BODY} FROM (
-    {_SOME.format("taken")} UNION ALL {_SOME.format("refused")} ORDER BY id DESC LIMIT :limit
-) AS a ORDER BY a.id DESC
+SELECT a.*, {_SAME_BODY} FROM ({{0}} ORDER BY id DESC LIMIT :limit) AS a ORDER BY a.id DESC
 """  # noqa: S608 (ours)
 _ONE = f"""
 SELECT a.*, {_SAME_BODY} FROM (
     SELECT * FROM taken WHERE id = :id UNION ALL SELECT * FROM refused WHERE id = :id
 ) AS a
 """  # noqa: S608 (ours)
-_SERVED = """
-SELECT * FROM triggers WHERE delivery IN (SELECT value FROM json_each(:deliveries)) ORDER BY position
-"""
+_SERVED = "SELECT * FROM triggers WHERE delivery = ANY (:deliveries::text[]) ORDER BY position"
+_USES = "SELECT * FROM uses ORDER BY kind, owner, name"
+_BEYOND = "~"
+"""No id is beyond it."""
 
 
-def record(transaction: Transaction, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
+async def record(
+    transaction: Transaction, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int
+) -> None:
     """Store what `Records.record` says."""
-    for refusal in refusals:
-        transaction.execute(_REFUSAL, asdict(refusal) | {"headers": json.dumps(dict(refusal.headers))})
     if refusals:
-        transaction.execute(_NEWEST, {"keep": keep})
-    for use in uses:
-        transaction.execute(_USE, asdict(use))
+        rows = [asdict(each) | {"headers": json.dumps(dict(each.headers))} for each in refusals]
+        await transaction.many(_REFUSAL, rows)
+        await transaction.write(_NEWEST, {"keep": keep})
+    if uses:
+        await transaction.many(_USE, [asdict(use) for use in uses])
 
 
-def arrivals(connection: sqlite3.Connection, which: ArrivalFilter) -> list[Arrival]:
+async def arrivals(questions: Questions, which: ArrivalFilter) -> list[Arrival]:
     """Return a page of what arrived, newest first."""
-    return _told(connection, connection.execute(_PAGE, asdict(which)).fetchall())
+    values = {"hook": which.hook, "before": which.before or _BEYOND, "limit": which.limit}
+    return await _told(questions, await questions.all(page_of(which), values))
 
 
-def arrival(connection: sqlite3.Connection, arrival_id: str) -> Arrival:
+async def arrival(questions: Questions, arrival_id: str) -> Arrival:
     """Return one, or raise `DeliveryNotFoundError`."""
-    found = _told(connection, connection.execute(_ONE, {"id": arrival_id}).fetchall())
+    found = await _told(questions, await questions.all(_ONE, {"id": arrival_id}))
     if not found:
         raise DeliveryNotFoundError
     return found[0]
 
 
-def uses(connection: sqlite3.Connection) -> list[Use]:
+async def uses(questions: Questions) -> list[Use]:
     """Return every credential's uses."""
-    return [Use(**dict(row)) for row in connection.execute("SELECT * FROM uses ORDER BY kind, owner, name")]
+    return [Use(**dict(row)) for row in await questions.all(_USES)]
 
 
-def _told(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[Arrival]:
-    deliveries = json.dumps([row["id"] for row in rows])
-    served = served_by_delivery(connection.execute(_SERVED, {"deliveries": deliveries}))
+def page_of(which: ArrivalFilter) -> str:
+    """Return the statement for a page: the newest of each fate that is asked for, put together."""
+    hook = "" if which.hook is None else "AND hook = :hook"
+    fates = list(Fate) if which.fate is None else [which.fate]
+    some = (_SOME.format(_TABLES[fate], hook, _CONDITIONS[fate], fate) for fate in fates)
+    return _PAGE.format(" UNION ALL ".join(some))
+
+
+async def _told(questions: Questions, rows: Sequence[Row]) -> list[Arrival]:
+    served: dict[str, list[Served]] = {}
+    for row in await questions.all(_SERVED, {"deliveries": [row["id"] for row in rows]}):
+        served.setdefault(row["delivery"], []).append(served_of(row))
     return [arrival_of(row, served.get(row["id"], ())) for row in rows]
-
-
-def served_by_delivery(rows: Iterable[Row]) -> dict[str, list[Served]]:
-    """Return what each delivery asked for, of the rows of `triggers`."""
-    found: dict[str, list[Served]] = {}
-    for row in rows:
-        found.setdefault(row["delivery"], []).append(served_of(row))
-    return found

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from listener.access import Session
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger
 
 
 class Row(Protocol):
@@ -20,8 +20,23 @@ class Row(Protocol):
     def __getitem__(self, column: str, /) -> Any: ...
 
 
+RUN = """
+runs.id, runs.site, runs.environment, runs.state, runs.created_at,
+CASE runs.state WHEN 'queued' THEN runs.due ELSE runs.not_before END AS not_before,
+runs.attempt, runs.failures, runs.looks, runs.lines, runs.started_at, runs.finished_at, runs.successor,
+runs.undoes, runs.outcome,
+coalesce((
+    SELECT b.failures FROM backoffs AS b WHERE b.site = runs.site AND b.environment = runs.environment
+), 0) AS streak,
+coalesce((
+    SELECT h.live FROM holds AS h WHERE h.site = runs.site AND h.environment = runs.environment
+), '') AS held_live
+"""
+"""The columns of a run as the outside sees it, after SELECT and after RETURNING."""
+
+
 def run_of(row: Row) -> Run:
-    """Return the run of a row of `current_runs`."""
+    """Return the run of a row with the columns `RUN`."""
     values: dict[str, Any] = dict(row)
     values["state"] = State(values["state"])
     values["outcome"] = _outcome_of(values["outcome"])
@@ -76,5 +91,25 @@ def _outcome_of(text: str | None) -> Outcome | None:
         return None
     values = json.loads(text)
     values["warnings"] = tuple(values["warnings"])
-    values["legs"] = tuple(LegOutcome(**{**leg, "removed": tuple(leg["removed"])}) for leg in values["legs"])
+    values["legs"] = tuple(map(_leg_of, values["legs"]))
     return Outcome(**values)
+
+
+def _leg_of(values: dict[str, Any]) -> LegOutcome:
+    """Return the leg of an outcome. Version 0.1 wrote `done` and `moved`, and no `state`."""
+    values = {**values, "removed": tuple(values["removed"])}
+    if "state" in values:
+        state, sent_for = LegState(values["state"]), values["sent_for"]
+    else:
+        state = _state(values.pop("done"), values.pop("moved"), values["old"] != values["new"])
+        sent_for = [values["live"]] if state is LegState.SENT else []
+    return LegOutcome(**{**values, "state": state, "sent_for": tuple(sent_for)})
+
+
+def _state(done: bool, moved: bool, known: bool) -> LegState:
+    """Return what version 0.1 said by these; a move that it was not sure of has no new commit."""
+    if done:
+        return LegState.MADE_EQUAL if moved else LegState.FOUND_EQUAL
+    if moved:
+        return LegState.MOVED if known else LegState.SENT
+    return LegState.WAITING

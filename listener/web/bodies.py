@@ -1,11 +1,12 @@
 """Reading a request's body within limits of size and time."""
 
 import asyncio
+import json
 from typing import Any
 
 from aiohttp import HttpVersion11, web
 
-from listener.deliveries.payloads import parse
+from listener.deliveries.payloads import parse, told
 from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -28,8 +29,7 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     Raises `ConnectionResetError` when the client has gone, `NoRoomError` when its own other bodies have left
     no room for it so long, and `BadRequestError` when its pieces are not HTTP.
     """
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise CompressedBodyError
+    _check_encoding(request)
     _demand(request.content_length or 0, limit)
     await _invite(request)
     lease = request[LEASE]
@@ -70,6 +70,23 @@ def _demand(size: int, limit: int) -> None:
         raise BodyTooLargeError(f"The body is over {limit} bytes.")
 
 
+_COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}
+"""Those that anybody compresses a request by: https://www.iana.org/assignments/http-parameters."""
+
+
+def _check_encoding(request: web.Request) -> None:
+    """Raise `CompressedBodyError` unless the body comes as it is."""
+    said = ",".join(request.headers.getall("Content-Encoding", [])).lower()
+    codings = {each.strip() for each in said.split(",")} - {"", "identity"}
+    if codings & _COMPRESSIONS:
+        raise CompressedBodyError
+    if codings:
+        raise CompressedBodyError(
+            f"The Content-Encoding {told(min(codings))} is not a compression: leave that header out at the "
+            "sender. A charset belongs into Content-Type."
+        )
+
+
 async def uninvited(_request: web.Request) -> None:
     """Leave a client waiting that wants to be asked for its body: it is, once somebody wants to read it."""
 
@@ -92,9 +109,11 @@ async def read_object(request: web.Request, *, seconds: float, empty_allowed: bo
     if not body.strip() and empty_allowed:
         return {}
     try:
-        return parse(body)
-    except MalformedDeliveryError as error:
+        found = parse(body)
+        json.dumps(found, ensure_ascii=False).encode()  # Half a surrogate pair can't be stored or answered.
+    except (MalformedDeliveryError, UnicodeEncodeError) as error:
         raise BadRequestError from error
+    return found
 
 
 async def dry_run(request: web.Request, *, seconds: float) -> bool:

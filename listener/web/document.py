@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import html
 from collections.abc import Iterator, Mapping
-from html import escape
 from string import Template
 from typing import Any
 
 from listener.access import Caller
+from listener.journal import Cleaner
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -34,10 +35,8 @@ _POLICY = "; ".join(
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": _POLICY,
-    "X-Content-Type-Options": "nosniff",
     # Nothing is told to others. `no-referrer` would also take the Origin from the page's own forms.
     "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
 }
 
 _DOCUMENT = Template("""<!DOCTYPE html>
@@ -85,6 +84,14 @@ $rows
 </tbody>
 </table>
 </section>""")
+
+
+_clean = Cleaner()
+
+
+def escape(text: str) -> str:
+    """Return text for HTML. Characters that turn its direction, hide it or control anything are shown."""
+    return html.escape(_clean(text))
 
 
 def sign_in(message: str = "") -> str:

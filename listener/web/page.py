@@ -71,7 +71,6 @@ class Page:
             return _html(sign_in("That is no token, or one that has expired."), status=401, headers=headers)
         response = _see_page() if by_form else web.json_response(_told(caller, session.expires), status=201)
         set_session(request, response, made, session.expires - self._clock())
-        response.headers["Cache-Control"] = "no-store"
         return response
 
     async def end(self, request: web.Request) -> web.Response:

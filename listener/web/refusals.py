@@ -8,7 +8,7 @@ from listener.audit import Audit
 from listener.deliveries import Delivery, kept_headers, told
 from listener.errors import ListenerError
 from listener.web.edge.refusals import QUIET
-from listener.web.paths import HOOKS, shown_path
+from listener.web.paths import HOOKS, hook_meant, shown_path
 from listener.web.trace import trace
 
 DELIVERY_ID = "X-Delivery-Id"
@@ -23,7 +23,7 @@ UNNAMED = "-"
 
 def record(audit: Audit, request: web.Request, error: ListenerError, status: int) -> str:
     """Put a refused request on record; return the id by which it is found there, empty if it is none."""
-    delivery = request.path.startswith(HOOKS)
+    delivery = request.path.startswith(HOOKS) or bool(hook_meant(request.path))
     if not (delivery or error.reason or status in REFUSING):
         return ""
     if QUIET in request:
@@ -49,4 +49,4 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
 
 def _hook(request: web.Request) -> str:
     """Return the hook that was asked for: of a name that holds a slash, what follows may be a secret."""
-    return request.match_info.get("hook", "").partition("/")[0] or UNNAMED
+    return request.match_info.get("hook", "").partition("/")[0] or hook_meant(request.path) or UNNAMED

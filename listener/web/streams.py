@@ -35,7 +35,6 @@ class LogStream:
         self._response = web.StreamResponse(
             headers={
                 "Content-Type": f"{EVENTS if self._events else NDJSON}; charset=utf-8",
-                "Cache-Control": "no-store",
                 "X-Accel-Buffering": "no",
                 **headers,
             }

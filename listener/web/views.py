@@ -64,7 +64,12 @@ def outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _leg_outcome(leg: LegOutcome) -> dict[str, Any]:
-    return {**asdict(leg), "removed": list(leg.removed)}
+    view = {**asdict(leg), "done": leg.done, "moved": leg.moved, "removed": list(leg.removed)}
+    return {name: value for name, value in view.items() if name not in _OURS_ALONE}
+
+
+_OURS_ALONE = frozenset({"state", "sent_for"})
+"""What of a leg is for the run's next attempt."""
 
 
 def trigger(trigger: Trigger) -> dict[str, Any]:

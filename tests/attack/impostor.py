@@ -13,7 +13,9 @@ from listener.rehearsal.sshd import Sshd
 Process = asyncssh.SSHServerProcess[bytes]
 Behaviour = Callable[[Process], Awaitable[None]]
 
-_REQUEST = re.compile(rb"^ss_call ([0-9a-f]{32}) (\w+)", re.MULTILINE)
+_REQUEST = re.compile(rb"^([0-9a-f]{32}) (\w+)$", re.MULTILINE)
+
+GREETING = b'\nss_dialogue "$1"\n'
 
 HELLO = b"hello 424242 git version 2.39.2\n"
 
@@ -78,8 +80,15 @@ class Impostor:
 
 
 async def requests(process: Process) -> AsyncIterator[tuple[bytes, bytes]]:
-    """The token and the function of each request of the dialogue."""
+    """The token and the verb of each request of the dialogue; first that of the greeting."""
     said = b""
+    while GREETING not in said:
+        data = await process.stdin.read(1 << 16)
+        if not data:
+            return
+        said += data
+    yield (process.command or "").split()[-1].encode(), b"hello"
+    said = said.partition(GREETING)[2]
     while data := await process.stdin.read(1 << 16):
         said += data
         end = 0
@@ -114,7 +123,7 @@ def answering(text: bytes, err: bytes = b"") -> Behaviour:
 
     async def behave(process: Process) -> None:
         async for token, function in requests(process):
-            ended(token, HELLO if function == b"ss_hello" else text, process, err)
+            ended(token, HELLO if function == b"hello" else text, process, err)
 
     return behave
 
@@ -133,7 +142,7 @@ def greeting_then(data: bytes, *, framed: bool = False, error: bool = False) -> 
 
     async def behave(process: Process) -> None:
         async for token, function in requests(process):
-            if function == b"ss_hello":
+            if function == b"hello":
                 ended(token, HELLO, process)
                 if not framed:
                     await pour(process, data, error=error)

@@ -41,14 +41,9 @@ async def test_a_signature_that_is_there_twice_is_none(siege: Siege) -> None:
 
 
 UNREAD: dict[str, tuple[Header, ...]] = {
-    "two delivery ids": (*GOOD, ("X-GitHub-Delivery", "d-2")),
-    "two that agree": (*GOOD, ("x-github-delivery", "d-1")),
     "two events": (*GOOD, ("X-GitHub-Event", "ping")),
     "two content types": (*GOOD, ("content-type", "application/x-www-form-urlencoded")),
-    "no delivery id": without("X-GitHub-Delivery"),
-    "an empty delivery id": (*without("X-GitHub-Delivery"), ("X-GitHub-Delivery", "")),
     "a delivery id with an escape": (*without("X-GitHub-Delivery"), ("X-GitHub-Delivery", b"d\x1b[2J")),
-    "a delivery id of 8,000 characters": (*without("X-GitHub-Delivery"), ("X-GitHub-Delivery", "d" * 8000)),
 }
 
 
@@ -56,6 +51,22 @@ async def test_a_signed_delivery_whose_other_headers_are_ambiguous_is_not_read(s
     for what, headers in UNREAD.items():
         assert (await siege.deliver(BODY, headers)).status == 400, what
     assert await siege.runs() == []
+
+
+WITHOUT_ID: dict[str, tuple[Header, ...]] = {
+    "two delivery ids": (*GOOD, ("X-GitHub-Delivery", "d-2")),
+    "two that agree": (*GOOD, ("x-github-delivery", "d-1")),
+    "no delivery id": without("X-GitHub-Delivery"),
+    "an empty delivery id": (*without("X-GitHub-Delivery"), ("X-GitHub-Delivery", "")),
+    "a delivery id of 8,000 characters": (*without("X-GitHub-Delivery"), ("X-GitHub-Delivery", "d" * 8000)),
+}
+
+
+async def test_a_signed_delivery_whose_id_is_none_counts_and_is_no_repeated_one(siege: Siege) -> None:
+    for what, headers in WITHOUT_ID.items():
+        answers = [await siege.deliver(BODY, headers) for _ in range(2)]
+        assert [answer.status for answer in answers] == [202, 202], what
+    await siege.quiet()
 
 
 CONTENT_TYPES = {
@@ -120,6 +131,16 @@ async def test_a_credential_that_is_there_twice_or_elsewhere_lets_nobody_in(sieg
 
 async def test_a_compressed_body_is_refused_before_it_is_unpacked(siege: Siege) -> None:
     body = gzip.compress(b"\0" * (64 << 20))
-    for encoding in ("gzip", "deflate", "br", "identity, gzip", "GZIP", "x"):
+    for encoding in ("gzip", "deflate", "br", "identity, gzip", "GZIP", "x", "utf-8"):
         answer = await siege.deliver(body, [*signed(body, "d-1").items(), ("Content-Encoding", encoding)])
         assert answer.status == 415, encoding
+        assert (b"is not a compression" in answer.body) == (encoding in {"x", "utf-8"}), encoding
+    two = [("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]
+    assert (await siege.deliver(body, [*signed(body, "d-1").items(), *two])).status == 415
+
+
+async def test_a_body_whose_encoding_says_that_it_comes_as_it_is_counts(siege: Siege) -> None:
+    for number, encoding in enumerate(("identity", "Identity", "", " ", "identity, identity")):
+        headers = [*signed(BODY, f"d-{number}").items(), ("Content-Encoding", encoding)]
+        assert (await siege.deliver(BODY, headers)).status == 202, encoding
+    await siege.quiet()

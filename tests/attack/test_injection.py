@@ -146,7 +146,7 @@ async def test_nothing_that_is_sent_reaches_git_or_a_shell(
         assert ended, "those that name it where nobody looks are good pushes"
         assert {(run["site"], run["environment"]) for run in ended} == {("mysite", "staging")}
     said = recorded.record.read_bytes()
-    assert b"ss_apply" in said
+    assert b" apply\n" in said
     assert said.count(CANARY.encode()) == 0
     assert list(recorded.home.iterdir()) == []
     assert touched(tmp_path) == []

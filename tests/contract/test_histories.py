@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from listener.errors import DivergedError
 from listener.plans import PlanKind
-from listener.progress import LegProgress
+from listener.runs import LegOutcome
 from listener.sites import Policy
 from tests.contract.test_repository import a_run
 from tests.histories import History, histories
@@ -85,7 +85,7 @@ def paths_lost(example: Example) -> list[str]:
 
 
 def check_equal(
-    example: Example, policy: Policy, before: State, done: LegProgress, node: DeliveryNode | None
+    example: Example, policy: Policy, before: State, done: LegOutcome, node: DeliveryNode | None
 ) -> None:
     now = example.check(before)
     live = example.source.commit("live")
@@ -102,7 +102,7 @@ def check_equal(
 
 
 def check_back(
-    example: Example, policy: Policy, done: LegProgress, back: LegProgress, node: DeliveryNode | None
+    example: Example, policy: Policy, done: LegOutcome, back: LegOutcome, node: DeliveryNode | None
 ) -> None:
     now = example.state()
     assert (back.old, back.new, back.live, back.moved) == (done.new, now.staging, done.old, True)

@@ -6,8 +6,8 @@ import pytest
 
 from listener.errors import RefLockedError
 from listener.plans import PlanKind
-from listener.progress import LegProgress, Progress
-from listener.runs import Run
+from listener.progress import Progress
+from listener.runs import LegOutcome, Run
 from listener.sites import Policy
 from tests.contract.test_repository import a_run
 from tests.legs import only
@@ -63,7 +63,7 @@ def cases(steps: dict[str, list[Step]], *interruptions: Interruption) -> pytest.
     )
 
 
-async def made_good(scene: Scene, run: Run, ended: tuple[Progress, Exception | None]) -> LegProgress:
+async def made_good(scene: Scene, run: Run, ended: tuple[Progress, Exception | None]) -> LegOutcome:
     """Go on with a run that was interrupted, as the queue does; return what it has done in the end."""
     progress, error = ended
     if error is not None:
@@ -79,7 +79,7 @@ def continued(run: Run, progress: Progress) -> Run:
     return replace(run, outcome=progress.outcome())
 
 
-def check_forward(scene: Scene, leg: LegProgress, old: str) -> None:
+def check_forward(scene: Scene, leg: LegOutcome, old: str) -> None:
     """Check that staging is one commit further, and that the run tells so."""
     new, live = scene.carrier.commit("staging"), scene.source.commit("live")
     assert scene.carrier.tree("staging") == scene.source.tree("live")

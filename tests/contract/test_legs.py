@@ -286,18 +286,58 @@ async def test_an_old_run_that_does_not_say_where_it_moved_the_branch_can_be_rol
     assert world.source.tree("staging") == old
 
 
+@pytest.mark.parametrize("setting", ["transfer.hideRefs", "receive.hideRefs"])
 @pytest.mark.parametrize("host", ["eu1", "forge"])
-async def test_our_refs_may_be_hidden_from_readers_and_not_from_pushes(world: World, host: str) -> None:
+async def test_nothing_moves_where_our_refs_are_refused(world: World, host: str, setting: str) -> None:
+    other = world.carrier("other", bare=True)
+    other.git("config", setting, "refs/sync-staging")
+    old, progress = other.commit("staging"), Progress()
+    with pytest.raises(PushRefusedError) as refused:
+        await Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE).sync(
+            carried(world, (host, other), policy=Policy.RESET), a_run(), Notes(), progress, unkept
+        )
+    assert refused.value.permanent
+    assert "uploadpack.hideRefs" in refused.value.remedy
+    assert other.commit("staging") == old
+    assert not progress.outcome().moved
+
+
+@pytest.mark.parametrize("host", ["eu1", "forge"])
+async def test_what_readers_do_not_see_of_ours_is_kept_rolled_back_to_and_expires(
+    world: World, host: str
+) -> None:
     other = world.carrier("other", bare=True)
     environment = carried(world, (host, other), policy=Policy.RESET)
-    other.git("config", "transfer.hideRefs", "refs/sync-staging")
-    with pytest.raises(PushRefusedError) as refused:
-        await world.sync(environment)
-    assert "uploadpack.hideRefs" in refused.value.remedy
-    other.git("config", "--unset", "transfer.hideRefs")
     other.git("config", "uploadpack.hideRefs", "refs/sync-staging")
-    await world.sync(environment)
+    old, run = other.commit("staging"), a_run()
+    done = await world.sync(environment, run)
     assert other.commit("staging") == world.source.commit("live")
+    assert other.git("rev-parse", only(done).backup) == old
+    synchronizer = Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE)
+    undone = replace(run, outcome=done.outcome())
+    await synchronizer.roll_back(environment, a_run(), undone, Notes(), Progress(), unkept)
+    assert other.commit("staging") == old
+    (leg,) = environment.legs
+    assert await world.pool.of(leg, Notes()).expire("run-0") == 0
+    assert await world.pool.of(leg, Notes()).expire("zzz") == 2
+    assert not other.git("for-each-ref", "refs/sync-staging")
+
+
+async def test_a_backup_stays_where_the_branch_itself_is_refused(world: World) -> None:
+    other = world.carrier("other", bare=True)
+    hook = other.path / "hooks" / "update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text('#!/bin/sh\n[ "$1" != refs/heads/staging ]\n')
+    hook.chmod(0o755)
+    old, progress = other.commit("staging"), Progress()
+    with pytest.raises(PushRefusedError, match="hook declined"):
+        await Synchronizer(world.pool, quiet=QUIET, patience=PATIENCE).sync(
+            carried(world, ("forge", other), policy=Policy.RESET), a_run(), Notes(), progress, unkept
+        )
+    assert not progress.outcome().moved
+    assert other.commit("staging") == old
+    (backup,) = other.git("for-each-ref", "--format=%(objectname)", "refs/sync-staging").splitlines()
+    assert backup == old
 
 
 async def test_a_rollback_s_hold_is_no_failure_of_several_legs(world: World) -> None:
@@ -469,12 +509,12 @@ async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(wor
     connection = world.pool._connections["eu1"]
     await connection._connected(Notes())
     for turns in range(12):  # more than sshd's MaxSessions
-        asking = asyncio.create_task(connection.call(Notes(), 20, "ss_hello"))
+        asking = asyncio.create_task(connection.call(Notes(), 20, "hello"))
         for _ in range(turns + 2):
             await asyncio.sleep(0)
         asking.cancel()
         await asyncio.wait([asking])
-    assert "git version" in await connection.call(Notes(), 20, "ss_hello")
+    assert "git version" in await connection.call(Notes(), 20, "hello")
 
 
 async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:

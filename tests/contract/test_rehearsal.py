@@ -19,7 +19,14 @@ from listener.rehearsal.published import SANDBOX_BRANCH, Published, build
 from listener.rehearsal.sshd import LoopbackHost, Sshd, SshdError
 from tests.conftest import age
 from tests.proxy import Proxy
-from tests.publisher import STEPS, DeliveryNode, PublishError, StudioPublisher
+from tests.publisher import (
+    STEPS,
+    STEPS_OF_5,
+    DeliveryNode,
+    PublishError,
+    Studio5Publisher,
+    StudioPublisher,
+)
 
 Server = Sshd | EmbeddedServer
 
@@ -449,3 +456,52 @@ async def test_a_delay_makes_everything_late_and_keeps_its_order(
         ended = await connection.run("cat", input=numbers)
         assert loop.time() - begin >= 2 * proxy.delay
     assert ended.stdout == numbers
+
+
+@pytest.fixture(params=[True, False], ids=["through the index", "in memory"])
+def studio_5(published: Published, request: pytest.FixtureRequest) -> Studio5Publisher:
+    return Studio5Publisher(published, index=request.param)
+
+
+def test_studio_5_publishes_past_head_and_the_work_tree(
+    published: Published, studio_5: Studio5Publisher
+) -> None:
+    index, before = (published.path / ".git" / "index").read_bytes(), published.files("live")
+    assert list(studio_5.steps("live", NEWS)) == [
+        (target, step) for target in ("staging", "live") for step in STEPS_OF_5
+    ]
+    assert studio_5.updates == [("staging", "moved"), ("live", "moved")]
+    after = published.files("live")
+    assert set(after) - set(before) == {"site/website/news/index.xml"}
+    assert set(before) - set(after) == {"static-assets/css/part-0002.css"}
+    assert published.head() == "ref: refs/heads/staging"
+    assert not (published.path / "site/website/news/index.xml").exists(), "the work tree is left behind"
+    assert ((published.path / ".git" / "index").read_bytes() == index) is not studio_5.index
+
+
+def test_studio_5_ignores_that_its_branch_has_moved_meanwhile(
+    published: Published, studio_5: Studio5Publisher
+) -> None:
+    for step in studio_5.steps("staging", NEWS):
+        if step == ("staging", "update ref"):
+            published.git("update-ref", "refs/heads/staging", forwarded(published, "staging"))
+    assert studio_5.updates == [("staging", "rejected")]
+    assert "site/website/news/index.xml" not in published.files("staging")
+
+
+def test_studio_5_ignores_a_lock_of_its_branch(published: Published, studio_5: Studio5Publisher) -> None:
+    (published.path / ".git" / "refs" / "heads" / "staging.lock").touch()
+    studio_5.publish("staging", NEWS)
+    assert studio_5.updates == [("staging", "locked")]
+
+
+def test_studio_5_leaves_no_trace_of_a_fetch_that_brings_nothing(
+    published: Published, studio_5: Studio5Publisher
+) -> None:
+    studio_5.publish("staging", NEWS)
+    fetched = (published.path / ".git" / "FETCH_HEAD").stat().st_mtime_ns
+    studio_5._fetch()
+    assert (published.path / ".git" / "FETCH_HEAD").stat().st_mtime_ns == fetched
+    studio_5.edit(NEWS)
+    studio_5._fetch()
+    assert (published.path / ".git" / "FETCH_HEAD").stat().st_mtime_ns > fetched

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from listener.errors import (
 )
 from listener.observations import Observation
 from listener.plans import Plan, PlanKind, Signing
-from listener.progress import LegProgress, Progress
+from listener.progress import Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import Run, State
+from listener.runs import LegOutcome, Run, State
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.sync import Synchronizer
@@ -81,7 +81,7 @@ async def look(pool: HostPool, environment: Environment) -> tuple[Observation, P
     return found.observation, found.plan
 
 
-async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegProgress:
+async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> LegOutcome:
     return only(await synced(pool, environment, quiet=quiet))
 
 
@@ -246,14 +246,19 @@ async def test_a_branch_that_another_work_tree_has_checked_out_is_refused(
         await sync(pool, changed(environment, branch="qa"))
 
 
-async def test_a_bare_repository_is_synced_without_waiting_for_quiet(
+async def test_studio_is_waited_for_in_a_bare_repository_too(
     pool: HostPool, environment: Environment, published: Published, tmp_path: Path
 ) -> None:
     git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), "bare.git")
-    address = RepositoryAddress("studio", str(tmp_path / "bare.git"))
-    progress = await sync(pool, changed(environment, repository=address))
-    assert progress.plan == PlanKind.FORWARD_COMMIT
     bare = Published(tmp_path / "bare.git")
+    in_bare = changed(environment, repository=RepositoryAddress("studio", str(bare.path)))
+    age(bare, 60)
+    bare.git("fetch", "--quiet", "origin")
+    with pytest.raises(BusyError):
+        await sync(pool, in_bare)
+    age(bare, 60)
+    progress = await sync(pool, in_bare)
+    assert progress.plan == PlanKind.FORWARD_COMMIT
     assert bare.tree("staging") == bare.tree("live")
     assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
 
@@ -360,6 +365,102 @@ async def test_what_changed_between_looking_and_applying_moves_nothing(
     applied = await repository.apply(plan, observation, Signing("r", 0))
     assert applied.changed
     assert published.commit("staging") == before
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def retouch(path: Path) -> None:
+    """Write a file anew as it was, a little later."""
+    path.write_bytes(path.read_bytes())
+
+
+MEMBERS: dict[str, Callable[[Published, Path], object]] = {
+    "live": lambda published, _: published.git("update-ref", "refs/heads/live", "staging"),
+    "live is gone": lambda published, _: published.git("update-ref", "-d", "refs/heads/live"),
+    "the branch": lambda published, _: published.git("update-ref", "refs/heads/staging", "live"),
+    "the branch is symbolic": lambda _, inside: write(
+        inside / "refs" / "heads" / "staging", "ref: refs/heads/live\n"
+    ),
+    "another work tree": lambda published, inside: published.git(
+        "worktree", "add", "--quiet", "--force", str(inside.parent.parent / "elsewhere"), "staging"
+    ),
+    "the branch's mark": lambda published, _: published.git(
+        "update-ref", "refs/heads/staging_in_progress", "live"
+    ),
+    "live's mark": lambda published, _: published.git("update-ref", "refs/heads/live_in_progress", "live"),
+    "what HEAD names": lambda _, inside: write(inside / "HEAD", "ref: refs/heads/live\n"),
+    "HEAD's reflog": lambda _, inside: retouch(inside / "logs" / "HEAD"),
+    "the index": lambda _, inside: retouch(inside / "index"),
+    "FETCH_HEAD is written": lambda _, inside: retouch(inside / "FETCH_HEAD"),
+    "FETCH_HEAD is gone": lambda _, inside: (inside / "FETCH_HEAD").unlink(),
+    "index.lock": lambda _, inside: write(inside / "index.lock"),
+    "HEAD.lock": lambda _, inside: write(inside / "HEAD.lock"),
+}
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+async def test_nothing_moves_where_one_of_the_things_that_were_seen_has_changed(
+    pool: HostPool, environment: Environment, published: Published, member: str
+) -> None:
+    inside = published.path / ".git"
+    write(inside / "FETCH_HEAD", f"{published.commit('live')}\t\tbranch 'live' of /sandbox\n")
+    published.git("checkout", "--quiet", "--detach")
+    age(published, 60)
+    repository = pool.of(environment.legs[0], Notes())
+    observation, plan = await look(pool, environment)
+    MEMBERS[member](published, inside)
+    before = published.git("for-each-ref")
+    applied = await repository.apply(plan, observation, Signing("r", 0))
+    assert (applied.changed, applied.busy, applied.branch) == (True, "", None)
+    assert published.git("for-each-ref") == before
+
+
+@pytest.mark.parametrize("mark", ["staging_in_progress", "live_in_progress", "index.lock"])
+async def test_nothing_moves_where_a_mark_has_been_written_again(
+    pool: HostPool, environment: Environment, published: Published, mark: str
+) -> None:
+    inside = published.path / ".git"
+    path = inside / mark if "." in mark else inside / "refs" / "heads" / mark
+    write(path, published.commit("live") + "\n")
+    age(published, PATIENCE + 60)
+    repository = pool.of(environment.legs[0], Notes())
+    observation, plan = await look(pool, environment)
+    assert plan.kind is PlanKind.FORWARD_COMMIT
+    assert observation.times[mark] == pytest.approx(path.stat().st_mtime, abs=0.01)
+    retouch(path)
+    assert (await repository.apply(plan, observation, Signing("r", 0))).changed
+
+
+async def test_other_publishes_marks_and_broken_branches_are_nothing_to_a_sync(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    write(published.path / ".git" / "refs" / "heads" / "qa_in_progress", "1" * 40 + "\n")
+    age(published, 60)
+    await sync(pool, environment)
+    assert published.tree("staging") == published.tree("live")
+
+
+async def test_detaching_head_touches_nothing_that_a_retry_would_take_for_studio_s_work(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    """With HEAD's reflog, and without one, where HEAD's own time counts."""
+    for reflog in (True, False):
+        if not reflog:
+            (published.path / ".git" / "logs" / "HEAD").unlink()
+            published.git("config", "core.logAllRefUpdates", "false")
+        published.git("symbolic-ref", "HEAD", "refs/heads/staging")
+        age(published, 60)
+        before, _ = await look(pool, environment)
+        await sync(pool, environment)
+        assert not published.head().startswith("ref: ")
+        after, _ = await look(pool, environment)
+        assert after.times == before.times
+        old = published.git("rev-parse", "staging~1")
+        published.git("update-ref", "refs/heads/staging", old)
+        published.git("reset", "--quiet", "--hard", old)
 
 
 async def test_a_forward_commit_is_the_same_object_however_often_it_is_made(
@@ -493,7 +594,7 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     connection.call = counted  # type: ignore[method-assign, assignment]
     synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
     looks = await synchronizer.survey(asked, Notes())
-    assert calls == ["ss_survey"] * 2
+    assert calls == ["survey"] * 2
     for equal, refused, new in zip(looks[::3], looks[1::3], looks[2::3], strict=True):
         assert [each.plan.kind for each in equal if each.plan] == [PlanKind.UP_TO_DATE]
         assert isinstance(refused[0].error, NotARepositoryError)
@@ -520,6 +621,7 @@ async def test_an_unborn_branch_of_a_bare_repository_is_created(
     bare = Published(tmp_path / "bare.git")
     bare.git("update-ref", "-d", "refs/heads/staging")
     assert bare.git("symbolic-ref", "HEAD") == "refs/heads/staging"
+    age(bare, 60)
     progress = await sync(pool, changed(environment, repository=RepositoryAddress("studio", str(bare.path))))
     assert progress.plan == PlanKind.CREATE
     assert bare.commit("staging") == bare.commit("live")

@@ -9,6 +9,7 @@ from listener.errors import RunNotFoundError
 from listener.queue import Acceptance, Hold, LogLine, Reception
 from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import Store
+from listener.store.history import SOON
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -47,6 +48,26 @@ async def test_a_run_that_somebody_joins_explicitly_goes_first_too(store: Store)
     runs = [await ask(store, name, NOW + n) for n, name in enumerate(("a", "b"))]
     assert await ask(store, "b", NOW + 2, origin=Origin.CLI) == runs[1]
     assert (await claimed(store, NOW + 3)).id == runs[1]
+
+
+async def test_a_hooks_run_gets_its_turn_while_explicit_calls_keep_coming(store: Store) -> None:
+    hook = await ask(store, "a", NOW)
+    started = []
+    for second in range(30):
+        await ask(store, f"called-{second}", NOW + second, origin=Origin.API)
+        started.append((await claimed(store, NOW + second)).id)
+    assert 0 < started.index(hook) <= 11, "explicit calls went first, and the hook's aged"
+
+
+async def test_what_lies_behind_hundreds_that_wait_for_a_full_host_is_found(store: Store) -> None:
+    for number in range(SOON + 50):
+        await ask(store, f"slow-{number}", NOW + number / 1000, lane="slow")
+    quick = [await ask(store, f"quick-{n}", NOW + 1 + n, lane=lane) for n, lane in enumerate(("b", "a"))]
+    assert await store.next_due(("slow",)) is not None
+    assert [(await claimed(store, NOW + 9, ("slow",))).id for _ in quick] == quick
+    assert await store.claim(NOW + 9, ("slow",)) is None
+    assert await store.next_due(("slow",)) is None
+    assert await store.next_due() is not None
 
 
 async def test_a_full_lane_is_passed_by(store: Store) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from listener.errors import ConflictError, FencedError
 from listener.queue import Acceptance, Hold
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0
 LIVE = "a" * 40
 MOVED = Outcome(
-    (LegOutcome("studio:/srv/mysite", "staging", "forward-commit", moved=True, old="1", new="2"),)
+    (LegOutcome("studio:/srv/mysite", "staging", "forward-commit", LegState.MADE_EQUAL, old="1", new="2"),)
 )
 
 Ask = Callable[..., Awaitable[Acceptance]]

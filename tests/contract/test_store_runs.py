@@ -7,7 +7,7 @@ import pytest
 
 from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
-from listener.runs import LegOutcome, Origin, Outcome, Run, State
+from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State
 from listener.store import Store
 
 NOW = 1_700_000_000.0
@@ -40,7 +40,7 @@ def written(*sequences: int) -> list[LogLine]:
 
 
 async def wakes(signal: Signal) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await signal.wait()
     signal.clear()
 
@@ -532,7 +532,7 @@ async def test_what_is_not_there_is_not_found(store: Store) -> None:
 async def test_a_waiting_run_whose_branch_has_moved_is_not_cancelled(store: Store, call: Ask) -> None:
     await call(store, "staging")
     waiting = await store.requeue(
-        await claimed(store), Outcome((LegOutcome(moved=True),)), NOW, NOW, failed=False
+        await claimed(store), Outcome((LegOutcome(state=LegState.SENT),)), NOW, NOW, failed=False
     )
     with pytest.raises(ConflictError, match="has moved"):
         await store.cancel(waiting.id, NOW)

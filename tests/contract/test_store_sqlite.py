@@ -24,14 +24,15 @@ from listener.errors import (
     StoreUnavailableError,
 )
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
-from listener.runs import LegOutcome, Outcome, Run, State
+from listener.runs import LegOutcome, LegState, Outcome, Run, State
 from listener.store import open_store
-from listener.store.database import migrations
+from listener.store.migrations import migrations
 from listener.store.rows import outcome_text
 from listener.store.sqlite import SqliteStore
-from listener.store.writer import Transaction
+from listener.store.sqlite.dialect import Transaction
 
 NOW = 1_700_000_000.0
+MIGRATIONS = migrations("listener.store.sqlite")
 
 Ask = Callable[..., Awaitable[Acceptance]]
 Open = Callable[[], Awaitable[SqliteStore]]
@@ -53,7 +54,7 @@ def committing(store: SqliteStore) -> Iterator[list[str]]:
     commits: list[str] = []
     begun, gate = threading.Event(), threading.Event()
 
-    def hold_up(_: Transaction) -> None:
+    async def hold_up(_: Transaction) -> None:
         begun.set()
         gate.wait()
 
@@ -118,8 +119,8 @@ async def test_what_a_failing_request_wrote_is_undone_and_nobody_is_woken(
     store: SqliteStore, call: Ask
 ) -> None:
     async def half(run_id: str) -> None:
-        def perform(transaction: Transaction) -> None:
-            transaction.execute("DELETE FROM triggers", {})
+        async def perform(transaction: Transaction) -> None:
+            await transaction.write("DELETE FROM triggers")
             transaction.changed.add(run_id)
             raise KeyError(run_id)
 
@@ -135,9 +136,9 @@ async def test_what_a_failing_request_wrote_is_undone_and_nobody_is_woken(
 
 
 async def test_a_commit_that_fails_accepts_nothing_of_its_batch(store: SqliteStore, call: Ask) -> None:
-    def spoil(transaction: Transaction) -> None:
-        transaction.execute("PRAGMA defer_foreign_keys = ON", {})
-        transaction.execute("INSERT INTO log_lines (run, sequence, text) VALUES ('none', 1, '')", {})
+    async def spoil(transaction: Transaction) -> None:
+        await transaction.write("PRAGMA defer_foreign_keys = ON")
+        await transaction.write("INSERT INTO log_lines (run, sequence, text) VALUES ('none', 1, '')")
 
     with committing(store):
         spoiled = store._writer.submit(spoil)
@@ -364,7 +365,7 @@ OLD_OUTCOME = {
 async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
     tmp_path: Path, opened: Open, call: Ask
 ) -> None:
-    first = migrations()[1]
+    first = MIGRATIONS[1]
     with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
         old.executescript(f"BEGIN;{first};PRAGMA user_version = 1;COMMIT;")
         for number, (state, outcome) in enumerate(
@@ -389,8 +390,7 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
         legs=(
             LegOutcome(
                 plan="forward-commit",
-                done=True,
-                moved=True,
+                state=LegState.MADE_EQUAL,
                 live="c" * 40,
                 old="a" * 40,
                 new="b" * 40,
@@ -414,10 +414,10 @@ async def test_a_store_of_the_first_schema_is_brought_up_to_date_with_its_data(
 async def test_a_store_of_the_second_schema_is_brought_up_to_date_with_its_data(
     tmp_path: Path, opened: Open
 ) -> None:
-    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", done=True, moved=True),))
+    outcome = Outcome((LegOutcome("studio:/srv/mysite", "staging", "reset", LegState.MADE_EQUAL),))
     with closing(sqlite3.connect(tmp_path / "listener.db")) as old:
         for number in (1, 2):
-            old.executescript(f"BEGIN;{migrations()[number]};PRAGMA user_version = {number};COMMIT;")
+            old.executescript(f"BEGIN;{MIGRATIONS[number]};PRAGMA user_version = {number};COMMIT;")
         old.execute(
             "INSERT INTO runs (id, site, environment, state, created_at, not_before, finished_at, outcome)"
             " VALUES ('done', 'site', 'staging', 'succeeded', ?, ?, ?, ?)",

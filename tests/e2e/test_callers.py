@@ -276,6 +276,22 @@ async def test_the_page_shows_a_stranger_a_form_and_a_caller_their_sites(listene
     assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
 
 
+@pytest.mark.parametrize("path", ["/", "/api/v1/sites", "/api/v1/runs", "/api/v1/runs/none/log", "/nowhere"])
+async def test_what_a_browser_reads_with_a_session_stays_in_no_cache(listener: Client, path: str) -> None:
+    for cookie in (await signed_in(listener), {}):
+        _, _, headers = await listener.call("GET", path, token=None, headers=cookie)
+        assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+async def test_a_log_that_is_watched_with_a_session_stays_in_no_cache(listener: Client) -> None:
+    cookie = await signed_in(listener)
+    _, _, headers = await listener.sync(token=None, headers=cookie | OWN)
+    for form in ("application/x-ndjson", "text/event-stream"):
+        log = f"/api/v1/runs/{headers['X-Run-Id']}/log"
+        _, _, said = await listener.call("GET", log, token=None, headers={**cookie, "Accept": form})
+        assert (said["X-Content-Type-Options"], said["Cache-Control"]) == ("nosniff", "no-store")
+
+
 # Callers whom Studio knows.
 
 

@@ -11,7 +11,7 @@ from listener.web.edge import connection, middlewares
 from listener.web.edge.connection import HEAD_MOST
 from listener.web.edge.room import Room
 from tests.e2e.conftest import Start
-from tests.listening import ADMIN, SYNC_STAGING, Client, push, signed
+from tests.listening import ADMIN, GITHUB_SECRET, SYNC_STAGING, Client, push, signed
 from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of
 
 LOOPBACK = {"host": "127.0.0.1", "port": 0, "drain": 5}
@@ -70,7 +70,13 @@ async def test_nobody_else_is_believed_about_whose_a_request_is(listening: Start
 
 
 @pytest.mark.parametrize(
-    "header", ["X-Forwarded-For: unknown", "X-Forwarded-For: 1.2.3", "X-Forwarded-Proto: gopher"]
+    "header",
+    [
+        "X-Forwarded-For: 1.2.3",
+        "X-Forwarded-For: unknown host",
+        "X-Forwarded-For: -",
+        "X-Forwarded-Proto: gopher",
+    ],
 )
 async def test_what_is_no_address_where_a_proxy_writes_the_clients_is_refused(
     listening: Start, header: str
@@ -79,6 +85,25 @@ async def test_what_is_no_address_where_a_proxy_writes_the_clients_is_refused(
         port = port_of(listener)
         assert status_of(await answers(port, with_headers(header))) == 400
         assert await delivered(port, "d-1")
+
+
+@pytest.mark.parametrize(
+    "said", ["unknown", "Unknown", "unix:", "unix:/run/x.sock", "192.0.2.7, unknown", "_x9"]
+)
+async def test_a_client_that_a_proxy_does_not_know_is_taken_where_its_address_does_not_matter(
+    listening: Start, said: str, capsys: Logged
+) -> None:
+    forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/mysite": "mysite"}}
+    hooks = {"forge": forge, "local": {**forge, "networks": ["127.0.0.0/8", "192.0.2.0/24", "::/0"]}}
+    server = {**LOOPBACK, "trusted_proxies": ["127.0.0.1"]}
+    async with listening(server=server, hooks=hooks) as listener:
+        named = f"X-Forwarded-For: {said}\r\nX-GitHub-Event:".encode()
+        good = delivery("d-1").replace(b"X-GitHub-Event:", named)
+        assert status_of(await answers(port_of(listener), good)) == 202
+        assert status_of(await answers(port_of(listener), good.replace(b"/forge", b"/local"))) == 404
+        page = await answers(port_of(listener), head("/", f"X-Forwarded-For: {said}", method="GET"))
+        assert b"here the token would travel in clear" in page
+    assert client_in(capsys.readouterr().out) == "unknown"
 
 
 async def test_a_hook_with_networks_does_not_exist_for_anybody_else(listening: Start, capsys: Logged) -> None:
@@ -212,7 +237,7 @@ async def test_a_head_that_does_not_become_whole_ends_the_connection(listening: 
             assert (await again[0].readline()).startswith(b"HTTP/1.1 200")
             assert b"ok" in await again[0].readuntil(b"}")
             again[1].write(b"GET /healthz HT")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(300):
                 assert all([await cut(reader) for reader, _ in (silent, begun, again)])
 
 
@@ -227,7 +252,7 @@ async def test_a_body_that_follows_a_refusal_is_no_head(listening: Start, path: 
             refused = await reader.readuntil(b"\r\n\r\n")
             assert status_of(refused) == status
             writer.write(b"x" * HEAD_MOST * 2 + head("/healthz", method="GET"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(300):
                 assert b"HTTP/1.1 200" in await reader.read()
 
 
@@ -290,7 +315,7 @@ async def test_a_client_that_asks_on_and_on_and_never_reads_is_cut_off(
     async with (
         listening(server=LOOPBACK) as listener,
         connections(port_of(listener), ["127.0.0.1"]) as [(_, writer)],
-        asyncio.timeout(20),
+        asyncio.timeout(300),
     ):
         with pytest.raises(ConnectionError):
             await asking_on(writer)
@@ -327,7 +352,7 @@ async def test_connections_beyond_all_places_end_those_of_the_most_numerous(list
     async with listening(server={**LOOPBACK, "connections": 16}) as listener:
         port = port_of(listener)
         async with connections(port, ["127.0.0.2", *["127.0.0.3"] * 40]) as [(reading, other), *mine]:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(300):
                 assert all([await cut(reader) for reader, _ in mine[:25]])
             other.write(head("/healthz", method="GET"))
             assert (await reading.readline()).startswith(b"HTTP/1.1 200")
@@ -361,7 +386,7 @@ def open_ended(sent: bytes) -> bytes:
 
 async def after_half_closing(port: int, *sent: bytes) -> bytes:
     """What is answered to a client that has sent all it will and reads on, as `nc -N` and `socat` do."""
-    async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(20):
+    async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(300):
         for part in sent:
             writer.write(part)
             await writer.drain()
@@ -424,7 +449,7 @@ async def test_a_body_that_breaks_off_in_what_is_not_http_is_answered_at_once(
     async with listening(server=LOOPBACK) as listener:
         port = port_of(listener)
         begun = delivery("d-1").partition(b"\r\n\r\n")[0].replace(b"Content-Length", b"X-Length")
-        async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(5):
+        async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(300):
             writer.write(open_ended(begun + b"\r\nTransfer-Encoding: chunked\r\n\r\n") + b"5\r\nhello\r\n")
             await writer.drain()
             await asyncio.sleep(0.05)
@@ -437,7 +462,7 @@ async def test_a_body_in_too_many_pieces_ends_the_connection(listening: Start, c
     async with listening(server=LOOPBACK) as listener:
         port = port_of(listener)
         begun = delivery("d-1").partition(b"\r\n\r\n")[0].replace(b"Content-Length", b"X-Length")
-        async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(10):
+        async with connections(port, ["127.0.0.1"]) as [(reader, writer)], asyncio.timeout(300):
             writer.write(begun + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
             with contextlib.suppress(ConnectionError):
                 for _ in range(3 * connection.PIECES // 1000):

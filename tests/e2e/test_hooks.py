@@ -314,7 +314,9 @@ async def test_the_samples_are_judged_over_http_as_they_are_by_functions(
                 challenge = {"basic": "Basic", "bearer": "Bearer"}.get(vector["scheme"], "")
                 assert sent.get("WWW-Authenticate", "").startswith(challenge)
             else:
-                assert status in {400, 415}, vector["name"]
+                ignored = stage == "policy" and status == 200 and "ignored" in answer
+                assert ignored or status in {400, 415}, vector["name"]
+            assert not stage or "runs" not in answer, vector["name"]
         stopped.clear()
     assert len(CARRIED) > 100
     assert {scheme_of(vector) for vector in CARRIED} == READERS.keys() - {"path", "azure-devops"}

@@ -37,12 +37,25 @@ async def test_nothing_moves_while_studio_says_that_it_publishes(
         studio.bodies["mysite"] = status_of_4("publishing")
         async with listening(studio=section(studio), sync=QUICK) as listener:
             run = await started(listener)
-            await said(listener, run, "Studio is publishing")
+            waiting = await said(listener, run, "Studio is publishing")
             assert published.commit("staging") == before
+            assert not waiting["outcome"]["moved"]
             studio.bodies["mysite"] = status_of_4("ready")
             done = await listener.ended(run)
             assert (done["state"], done["failures"]) == ("succeeded", 0)
             assert published.tree("staging") == published.tree("live")
+
+
+async def test_a_run_that_waits_for_studio_can_be_cancelled(listening: Start, published: Published) -> None:
+    before = published.commit("staging")
+    async with FakeStudio() as studio:
+        studio.bodies["mysite"] = status_of_4("publishing")
+        async with listening(studio=section(studio), sync=QUICK) as listener:
+            run = await started(listener)
+            await said(listener, run, "Studio is publishing")
+            status, cancelled, _ = await listener.call("POST", f"/api/v1/runs/{run}/cancel")
+            assert (status, cancelled["state"]) == (200, "cancelled")
+            assert published.commit("staging") == before
 
 
 async def test_a_publish_that_studio_never_ends_holds_up_for_patience_only(

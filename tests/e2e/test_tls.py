@@ -3,9 +3,11 @@
 import asyncio
 import shutil
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,6 +17,8 @@ from listener.errors import ConfigurationError
 from listener.system import System
 from listener.web.edge import tls
 from tests.e2e.cli.shell import Shell
+from tests.e2e.conftest import Start
+from tests.listening import client
 from tests.strangers import certificate, head
 
 Write = Callable[..., Path]
@@ -72,7 +76,7 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(
         assert await shown(port) == first
         certificate(tmp_path)
         assert written(pair) != first
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while await shown(port) != written(pair):
                 await asyncio.sleep(0.02)
         assert await shown(port, ssl.TLSVersion.TLSv1_2) == written(pair)
@@ -89,16 +93,85 @@ async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
         other.mkdir()
         shutil.copy(certificate(other)["certificate"], pair["certificate"])
         told = ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while "the key is not that of the certificate" not in told:
                 await asyncio.sleep(0.02)
                 told += capsys.readouterr().out
         assert "remedy='name the key that it was made with'" in told
         assert await shown(port) == first
         shutil.copy(str(other / "key.pem"), pair["key"])
+        async with asyncio.timeout(300):
+            while await shown(port) != written(pair):
+                await asyncio.sleep(0.02)
+
+
+async def test_an_expired_certificate_never_replaces_a_good_one(
+    configured: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tls, "LOOK", 0.02)
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        first, told = written(pair), ""
+        certificate(tmp_path, days=-1)
+        async with asyncio.timeout(10):
+            while "the new certificate has expired" not in told:
+                await asyncio.sleep(0.02)
+                told += capsys.readouterr().out
+        assert "kept='the old one'" in told
+        assert await shown(port) == first
+        certificate(tmp_path)
         async with asyncio.timeout(10):
             while await shown(port) != written(pair):
                 await asyncio.sleep(0.02)
+    assert (told + capsys.readouterr().out).count("the new certificate has expired") == 1
+
+
+def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
+    pair, now, lines = certificate(tmp_path, days=-1), [time.time()], Lines()
+    files = Path(pair["certificate"]), Path(pair["key"])
+    shows = tls.Certificates(*files, config.tls_context, lambda: now[0], lines)
+    assert lines.said[-1]["reason"] == "it has expired"
+    certificate(tmp_path, days=-2)
+    shows.renew()
+    assert shows._span[1] == written(pair).not_valid_after_utc, "neither is good: the newer one is shown"
+    certificate(tmp_path)
+    good = written(pair).not_valid_after_utc
+    shows.renew()
+    certificate(tmp_path, since=-3)
+    for _ in range(3):
+        shows.renew()
+    assert shows._span[1] == good
+    assert "is not good before" in lines.said[-1]["reason"]
+    assert [line.get("kept") for line in lines.said].count("the old one") == 1
+    now[0] += 4 * 86400
+    shows.renew()
+    assert shows._span[1] == written(pair).not_valid_after_utc, "its time has come"
+
+
+class Lines:
+    """A log that is kept."""
+
+    def __init__(self) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def log(self, level: int, event: str, **facts: Any) -> None:
+        self.said.append({"event": event, **facts})
+
+
+async def test_a_browser_is_told_to_come_by_https_alone_where_tls_is_the_listener_s_own(
+    configured: Write, tmp_path: Path, listening: Start
+) -> None:
+    pair = certificate(tmp_path)
+    async with speaking(configured, pair) as (port, _):
+        trusting = ssl.create_default_context(cafile=pair["certificate"])
+        async with client(f"https://localhost:{port}") as browser:
+            for path in ("/", "/healthz", "/nowhere", "/api/v1/sites"):
+                async with browser.session.get(browser.url + path, ssl=trusting) as response:
+                    assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+    proxied = {"host": "127.0.0.1", "port": 0, "drain": 5, "trusted_proxies": ["127.0.0.1"]}
+    async with listening(server=proxied) as plain:
+        _, _, headers = await plain.call("GET", "/", token=None, headers={"X-Forwarded-Proto": "https"})
+        assert "Strict-Transport-Security" not in headers, "that is the proxy's to say"
 
 
 async def test_a_certificate_that_is_away_for_a_day_is_taken_up_when_it_is_back(
@@ -111,13 +184,13 @@ async def test_a_certificate_that_is_away_for_a_day_is_taken_up_when_it_is_back(
         first = written(pair)
         take_away(pair)
         told = ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while told.rpartition("one of the files can't be read")[2].count("expires=") < 3:
                 await asyncio.sleep(0.02)
                 told += capsys.readouterr().out
         assert await shown(port) == first
         certificate(tmp_path)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while await shown(port) != written(pair):
                 await asyncio.sleep(0.02)
 
@@ -150,7 +223,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Wr
     async with System(config.load(configured(server=server))) as system:
         await system.listen()
         reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             assert await reader.read() == b""
         writer.close()
         while len(system.edge.crowd):

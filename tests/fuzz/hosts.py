@@ -11,8 +11,8 @@ from listener.errors import SyncError
 from listener.observations import Observation
 from listener.plans import decide
 from listener.sites import Environment, Policy, RepositoryAddress
-from listener.ssh.relayed import Sightings, read_advertised
-from listener.ssh.repository import read_applied, read_observation, read_survey, strictly, unquote
+from listener.ssh.carrier import Sightings, read_advertised
+from listener.ssh.replies import read_applied, read_observation, read_survey, strictly, unquote
 from listener.ssh.shell import Reply, _Session, refusal
 from tests.fuzz.target import Target
 
@@ -67,13 +67,13 @@ def try_replies(data: bytes) -> None:
 OBSERVED = f"""now 1700000000.5
 bare no
 worktree /srv/mysite
-touched 1699999000
-touched 1699999999.25
 head ref: refs/heads/staging
-mark index.lock
-refs/heads/live\t{"1" * 40}\t{"2" * 40}\t\t<a@b>\t
-refs/heads/staging\t{"3" * 40}\t{"4" * 40}\t\t<sync-staging@localhost>\t
-refs/heads/live_in_progress\t{"5" * 40}\t{"6" * 40}\t\t<a@b>\t
+ref refs/heads/live:{"1" * 40}:{"1" * 40}:{"2" * 40}::<a@b>:
+ref refs/heads/staging:{"3" * 40}:{"3" * 40}:{"4" * 40}::<sync-staging@localhost>:/srv/mysite
+ref refs/heads/live_in_progress:{"5" * 40}:{"5" * 40}:{"6" * 40}::<a:b@c>:
+file logs/HEAD 1699999000 300 12
+file index.lock 1699999999.25 0 13
+file refs/heads/live_in_progress 1699999990.123456789 41 14
 seen
 target {"7" * 40} {"8" * 40}
 ancestor
@@ -90,7 +90,13 @@ counts 1 1 1 0
 def reply_seeds() -> Iterator[bytes]:
     whole = OBSERVED.encode()
     yield b"o" + whole
-    yield b"a" + b"detached\nnew " + b"9" * 40 + b"\n" + whole.partition(b"touched 1699999999.25\n")[2]
+    yield (
+        b"a"
+        b"detached\nnew "
+        + b"9" * 40
+        + b"\n"
+        + whole.partition(b"worktree /srv/mysite\n")[2].partition(b"file ")[0]
+    )
     yield b"a" + b"busy live_in_progress\n"
     yield b"s" + (whole + f"\n{TOKEN} 0\nerror not-a-repository there is none\n{TOKEN} 1\n".encode())
     yield b"r" + b"error wrong-owner it belongs to root\n"

@@ -83,8 +83,6 @@ class Surface(logging.Handler):
 
     async def _open(self) -> None:
         await self.system.store.open()
-        # There is none; that it is there is asked by /readyz.
-        self.system._tasks["worker"] = asyncio.ensure_future(asyncio.sleep(1e9))
         self.runner = web.AppRunner(
             self.system._application(),
             auto_decompress=False,
@@ -102,7 +100,6 @@ class Surface(logging.Handler):
         self._folder.cleanup()
 
     async def _close(self) -> None:
-        self.system._tasks["worker"].cancel()
         await self.runner.cleanup()
         await self.system.close()
         await self.system.store.close()

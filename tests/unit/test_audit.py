@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from listener.audit import KEPT, PENDING, Audit
+from listener.audit import KEPT, PENDING, SIZE_MOST, Audit
 from listener.deliveries import Hook
 from listener.errors import StoreUnavailableError
 from listener.journal import Cleaner
@@ -146,3 +146,58 @@ async def test_what_is_noted_while_it_is_written_down_goes_with_the_next_time() 
     notes.used_token("ci", NOW + 1)
     await asyncio.gather(first, notes.flush())
     assert [use.count for use in taken.uses] == [1, 1]
+
+
+class Picky(Taken):
+    """A store that raises at some rows, as a driver does at a value that no column can hold."""
+
+    def __init__(self, *unbearable: str) -> None:
+        super().__init__()
+        self.unbearable = set(unbearable)
+
+    async def record(self, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
+        if self.unbearable.intersection(each.reason for each in refusals):
+            raise OverflowError
+        if self.unbearable.intersection(each.name for each in uses):
+            raise UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed")
+        await super().record(refusals, uses, keep)
+
+
+async def test_a_row_that_the_store_can_not_hold_takes_no_other_with_it_and_is_counted() -> None:
+    taken, said = Picky("unbearable", "odd"), Said()
+    notes = audit(taken, said)
+    for reason in ("one", "unbearable", "two"):
+        notes.refused("POST /hooks/forge", reason=reason, status=401, hook="forge")
+    notes.used_token("odd", NOW)
+    notes.used_token("ci", NOW)
+    await notes.flush()
+    assert [each.reason for each in taken.refusals] == ["one", "two"]
+    assert [use.name for use in taken.uses] == ["ci"]
+    assert [line["event"] for line in said.lines].count("defect") == 3
+    await notes.flush()
+    assert taken.refusals[-1].count == 1
+
+
+async def test_a_store_that_goes_away_between_single_rows_loses_none_of_the_others() -> None:
+    class Going(Picky):
+        async def record(self, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
+            self.away = [each.reason for each in refusals] == ["two"] and self.writes == 1
+            await super().record(refusals, uses, keep)
+
+    taken = Going("unbearable")
+    notes = audit(taken)
+    for reason in ("one", "unbearable", "two"):
+        notes.refused("POST /hooks/forge", reason=reason, status=401, hook="forge")
+    await notes.flush()
+    taken.writes = 2
+    await notes.flush()
+    assert [each.reason for each in taken.refusals if each.reason in ("one", "two")] == ["one", "two"]
+    assert sum(each.count for each in taken.refusals) == 3
+
+
+async def test_a_size_that_no_store_can_hold_is_recorded_as_the_largest_one() -> None:
+    taken = Taken()
+    notes = audit(taken)
+    notes.refused("POST /hooks/nothing", reason="no", status=404, size=2**63 + 1)
+    await notes.flush()
+    assert [each.size for each in taken.refusals] == [SIZE_MOST]

@@ -1,6 +1,7 @@
 """What a configuration may say, and what is told about one that says something else."""
 
 import copy
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,9 @@ from listener.errors import ConfigurationError
 from listener.signatures import Form
 from listener.sites import Policy
 
-STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+STANDARD_SECRET = "whsec_5WUXqVJvX2TzJfqVbQ6mC0kz8n3m1bTu"
+FORGE_SECRET = "6b1d0c2f.8a4e97d35f60b1c28e7a9d44"
+ANOTHER_SECRET = "c3f09a7be15d24688d0e5b7a91f3c62d"
 
 
 def valid() -> dict[str, Any]:
@@ -70,7 +73,8 @@ class Folder:
         self.environ = {"CREDENTIALS_DIRECTORY": str(self.credentials)}
         self.put("known_hosts", "studio.example.com ssh-ed25519 AAAA\n", 0o644)
         self.put("id_ed25519", "a key\n")
-        self.put("forge-secret", "It's a Secret to Everybody\n")
+        self.put("forge-secret", f"{FORGE_SECRET}\n")
+        self.put("studio-token", "studio.access-token_4711\n")
         self.put("credentials/publisher", STANDARD_SECRET, 0o440)
 
     def put(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
@@ -122,7 +126,7 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
     assert loaded.sites.site("mysite").following == (staging,)
     assert loaded.sites.environment("mysite", "qa").legs[0].branch == "quality"
     forge, publisher = loaded.hooks["forge"], loaded.hooks["publisher"]
-    assert forge.secrets == (b"It's a Secret to Everybody",)
+    assert forge.secrets == (FORGE_SECRET.encode(),)
     assert (forge.repositories, forge.body_limit) == ({"acme/my.site": "mysite"}, 25 << 20)
     assert (publisher.sites, publisher.site, publisher.body_limit) == (frozenset({"mysite"}), None, 1 << 20)
     ci, editors = loaded.tokens
@@ -132,7 +136,7 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
         frozenset({"mysite"}),
         1896048000.0,
     )
-    assert loaded.secrets == {b"It's a Secret to Everybody", STANDARD_SECRET.encode()}
+    assert loaded.secrets == {FORGE_SECRET.encode(), STANDARD_SECRET.encode()}
 
 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
@@ -257,6 +261,17 @@ REFUSED = [
         "sites/mysite/environments/qa/branch",
         "staging",
         "qa.branch: has the same branch as sites.mysite.envir",
+    ),
+    (
+        "sites/mysite/environments/qa/branch",
+        "live/qa",
+        "qa.branch: git can't have the branch live/qa beside live, which is that of sites.mysite.live",
+    ),
+    ("sites/mysite/live", "staging/live", "environments.staging: git can't have the branch staging beside"),
+    (
+        "sites/mysite/environments/qa/branch",
+        "staging/qa/1",
+        "qa.branch: git can't have the branch staging/qa/1 beside staging, which is that of",
     ),
     ("sites/mysite/environments/live", {"follow": True}, "live: live itself is never an environment"),
     ("sites/mysite/environments/x.lock", {"follow": True}, '"x.lock": is not a branch name that git takes'),
@@ -507,21 +522,183 @@ def test_live_s_own_repository_is_known_in_every_spelling_of_its_path(folder: Fo
     assert leg.own
 
 
+WITH_STUDIO = {"studio": {"url": "http://127.0.0.1:8080/studio", "token": "file:studio-token"}}
+
+
+def unmarked(folder: Folder, tree: dict[str, Any]) -> list[str]:
+    """The environments of which a large publish may go unseen."""
+    told = [each.split(": ", 1) for each in folder.load(tree).warnings]
+    return [place for place, text in told if text.startswith("studio.token is not given")]
+
+
+def test_each_environment_beside_live_is_warned_of_where_studio_is_not_asked(folder: Folder) -> None:
+    eu = {"repositories": [{"host": "studio", "path": "/srv/eu.git"}]}
+    both: dict[str, Any] = {"follow": False, "branch": "both"}
+    beside = {"host": "studio", "path": "/srv/mysite/published/"}
+    both["repositories"] = [{"host": "studio", "path": "/srv/both.git"}, beside]
+    tree = changed("sites/mysite/environments/eu", eu)
+    tree["sites"]["mysite"]["environments"]["both"] = both
+    own = [f"sites.mysite.environments.{name}" for name in ("staging", "qa", "both")]
+    assert unmarked(folder, tree) == own
+    management = {"studio": {"url": "http://127.0.0.1:8080/studio", "management_token": "file:studio-token"}}
+    assert unmarked(folder, tree | management) == own, "a management token tells nothing of publishes"
+    assert unmarked(folder, tree | WITH_STUDIO) == []
+    tree["hosts"]["studio"]["access"] = "git"
+    assert unmarked(folder, tree) == [], "another warning tells what is not seen there"
+
+
+def test_branches_in_different_repositories_do_not_collide(folder: Folder) -> None:
+    eu = {"repositories": [{"host": "studio", "path": "/srv/eu.git", "branch": "live/eu"}]}
+    folder.load(changed("sites/mysite/environments/eu", eu))
+
+
 def test_what_is_allowed_but_better_known_is_a_warning(folder: Folder) -> None:
-    tree = changed("hooks/forge/secrets/0", "in clear")
+    tree = changed("hooks/forge/secrets/0", FORGE_SECRET)
     tree["server"] = {"host": "0.0.0.0"}
     assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == [
         "server.host",
         "sites.mysite.environments.staging.follow",
+        "sites.mysite.environments.staging",
+        "sites.mysite.environments.qa",
         "hooks.forge.secrets.0",
     ]
-    tree = changed("server/host", "::1") | {"hooks": {}, "tokens": []}
+    tree = changed("server/host", "::1") | {"hooks": {}, "tokens": []} | WITH_STUDIO
     tree["sites"]["mysite"]["environments"]["staging"]["follow"] = False
     assert [warning.split(":")[0] for warning in folder.load(tree).warnings] == ["hooks, tokens"]
 
 
+def warned(folder: Folder, place: str) -> list[str]:
+    """The warnings of a configuration about a place."""
+    return [line for line in load(folder.file, folder.environ).warnings if line.startswith(f"{place}: ")]
+
+
+MARKED = "begins with a byte order mark, which an editor has put there"
+WEAK = {
+    "SECRET-of-16-and-more\n\n": "the secret begins or ends with white space",
+    " SECRET-of-16-and-more": "the secret begins or ends with white space",
+    "SECRET-of-16-and-more\N{NO-BREAK SPACE}": "the secret begins or ends with white space",
+    '"SECRET-of-16-and-more"': "the secret stands in quotes",
+    "'SECRET-of-16-and-more'\n": "the secret stands in quotes",
+    "\ufeffSECRET-of-16-and-more": f"the secret {MARKED}",
+    "\ufeff": f"the secret {MARKED} and has under 16 bytes",
+    "forge": "the secret is a name that anybody knows and has under 16 bytes",
+    "FORGE\n": "the secret is a name that anybody knows and has under 16 bytes",
+    "github": "the secret is a name that anybody knows and has under 16 bytes",
+    "Change-Me": "the secret is a famous one and has under 16 bytes",
+    "It's a Secret to Everybody": "the secret is a famous one",
+    "your_webhook_secret": "the secret is a famous one",
+    "aaaaaaaaaaaaaaaaaaaaaaaa": "the secret repeats a few characters",
+    "15 bytes, no mor": "",
+    "15 bytes, no mo": "the secret has under 16 bytes",
+    "äöüäöüä1": "the secret has under 16 bytes",
+    " short ": "the secret begins or ends with white space and has under 16 bytes",
+    FORGE_SECRET: "",
+    f"{FORGE_SECRET}\r\n": "",
+    "'": "the secret has under 16 bytes",
+}
+
+
+@pytest.mark.parametrize("written", WEAK)
+def test_a_weak_secret_is_warned_of_and_goes_on_counting(folder: Folder, written: str) -> None:
+    folder.put("forge-secret", written)
+    assert folder.load(valid()).hooks["forge"].secrets
+    expected = WEAK[written]
+    told = f"hooks.forge.secrets.0: {expected}: make another one with openssl rand -hex 32"
+    assert warned(folder, "hooks.forge.secrets.0") == ([told] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        ("deployer:a long password", "the password has under 16 bytes"),
+        ("a-very-long-user-of-a-deployer:x", "the password has under 16 bytes"),
+        ("own:own", "the password is a name that anybody knows and has under 16 bytes"),
+        ("deployer:deployer", "the password is a name that anybody knows and has under 16 bytes"),
+        (f"deployer: {FORGE_SECRET}", "the password begins or ends with white space"),
+        (f'deployer:"{FORGE_SECRET}"', "the password stands in quotes"),
+        (f"\ufeffdeployer:{FORGE_SECRET}", "begins with a byte order mark"),
+        (f"deployer:{FORGE_SECRET}:and:more", ""),
+    ],
+)
+def test_of_user_and_password_the_password_counts(folder: Folder, written: str, fault: str) -> None:
+    for scheme in ("basic", "azure-devops"):
+        selecting = {"site": "mysite"} if scheme == "basic" else {"repositories": {"acme/x": "mysite"}}
+        folder.put("own-secret", written)
+        tree = changed("hooks/own", {"scheme": scheme, "secrets": ["file:own-secret"], **selecting})
+        folder.load(tree)
+        (told,) = warned(folder, "hooks.own.secrets.0") or [""]
+        assert fault in told
+        assert bool(told) == bool(fault)
+
+
+def test_a_token_that_anybody_would_try_is_warned_of(folder: Folder) -> None:
+    for text, weak in (("password", True), ("", True), ("ci", True), (FORGE_SECRET, False)):
+        folder.load(changed("tokens/0/sha256", hashlib.sha256(text.encode()).hexdigest()))
+        assert bool(warned(folder, "tokens.0.sha256")) == weak
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o622])
+@pytest.mark.parametrize("name", ["listener.yaml", "known_hosts"])
+def test_a_file_that_is_trusted_and_that_others_may_write_to_is_refused(
+    folder: Folder, name: str, mode: int
+) -> None:
+    folder.load(valid())
+    file = folder.path / name
+    file.chmod(mode)
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder.file, folder.environ)
+    assert f"others than its owner may write to {file}, which" in caught.value.message
+    assert f"run chmod go-w {file}" in caught.value.message
+    file.chmod(0o644)
+    load(folder.file, folder.environ)
+
+
+def test_a_folder_in_which_others_could_put_another_file_is_refused(folder: Folder) -> None:
+    elsewhere, cache = folder.path / "hosts", folder.path / "cache"
+    for each in (elsewhere, cache):
+        each.mkdir()
+    folder.put("hosts/known_hosts", "studio.example.com ssh-ed25519 AAAA\n", 0o644)
+    tree = changed("ssh/known_hosts", "hosts/known_hosts") | {"sync": {"cache": str(cache)}}
+    folder.load(tree)
+    for each, place in (
+        (folder.path, "(the whole file)"),
+        (elsewhere, "ssh.known_hosts"),
+        (cache, "sync.cache"),
+    ):
+        for mode in (0o775, 0o707):
+            each.chmod(mode)
+            told = folder.refused(tree)
+            assert f"{place}: others than its owner may write to {each}, which" in told
+            assert f"run chmod go-w {each}" in told
+        each.chmod(0o755)
+    folder.load(tree)
+    folder.path.chmod(0o1777)
+    elsewhere.chmod(0o1777)
+    folder.load(tree)
+
+
+def test_two_names_of_a_forge_that_differ_in_case_only_are_refused(folder: Folder) -> None:
+    for names in (("acme/x", "Acme/X"), ("acme/{site}", "ACME/{site}")):
+        sites = ["{site}" if "{site}" in name else "mysite" for name in names]
+        told = folder.refused(changed("hooks/forge/repositories", dict(zip(names, sites, strict=True))))
+        assert (
+            f"repositories.{json.dumps(names[1]) if '{' in names[1] else names[1]}: differs in case only"
+            in told
+        )
+    own = {"scheme": "hmac", "secrets": [FORGE_SECRET], "hmac": {"header": "X-S"}}
+    both = {"payload": {"repository": "r"}, "repositories": {"acme/x": "mysite", "Acme/X": "mysite"}}
+    folder.load(changed("hooks/own", {**own, **both}))
+
+
+@pytest.mark.parametrize("name", ["acme/mysite.git", "acme/mysite.GIT", "acme/{site}.git"])
+def test_a_name_that_ends_with_git_is_refused(folder: Folder, name: str) -> None:
+    site = "{site}" if "{site}" in name else "mysite"
+    told = folder.refused(changed("hooks/forge/repositories", {name: site}))
+    assert "ends with .git, which is no part of the name; write owner/name alone" in told
+
+
 def test_what_was_understood_is_told_without_secrets(folder: Folder) -> None:
-    loaded = folder.load(changed("hooks/forge/secrets", ["file:forge-secret", "another one"]))
+    loaded = folder.load(changed("hooks/forge/secrets", ["file:forge-secret", ANOTHER_SECRET]))
     lines = describe(loaded)
     assert "environment mysite/qa: branch quality, policy reset, synced only by a call that names it" in lines
     assert "hook forge: POST /hooks/forge, scheme github, 2 secrets, acme/my.site is mysite" in lines
@@ -533,7 +710,7 @@ def test_what_was_understood_is_told_without_secrets(folder: Folder) -> None:
         "name": "editors", "role": "member", "sites": ["mysite"], "expires": "2030-01-31T00:00:00Z",
     }  # fmt: skip
     everything = f"{lines}{json.dumps(values)}{loaded!r}"
-    for secret in ("Secret to Everybody", "another one", STANDARD_SECRET):
+    for secret in (FORGE_SECRET, ANOTHER_SECRET, STANDARD_SECRET):
         assert secret not in everything
 
 

@@ -72,6 +72,17 @@ def test_nothing_to_see_and_what_can_not_be_listed_is_said() -> None:
     assert "* can&#x27;t" in page(unlisted=[{"pattern": "* can't", "message": "no"}])
 
 
+def test_characters_that_turn_hide_or_control_text_are_shown_on_the_page() -> None:
+    hidden = "a\u202eb\u2066c\u200bd\x1be\x7ff\u061cg\nh"
+    hold = {"reason": hidden, "actor": hidden, "since": "2026-01-31T09:00:00.000+00:00"}
+    drift = {"error": "x", "message": hidden}
+    more = {"unlisted": [{"pattern": hidden, "message": hidden}]}
+    told = page(environment(name=hidden, hold=hold, drift=drift), site=hidden, **more)
+    assert told.count(r"a\u202eb\u2066c\u200bd\x1be\x7ff\u061cg\nh") == 7
+    assert told.replace("\n", "").isprintable()
+    assert "Grüße, 漢字" in page(environment(hold={**hold, "reason": "Grüße, 漢字"}))
+
+
 HOSTILE = st.text(st.sampled_from("<>&\"'/=abc $`{}\\\n\x00\u2028é")) | st.sampled_from(
     ["<script>alert(1)</script>", "</style>", '" onmouseover="x', "$name", "${sites}"]
 )

@@ -25,6 +25,8 @@ FLOORS = (
         "intake",
         "audit",
         "worker",
+        "attempts",
+        "supervision",
         "sync",
         "legs",
         "progress",
@@ -41,6 +43,8 @@ FLOORS = (
     {"cli", "demo", "rehearsal", "__main__"},
 )
 CORE, WORK, ADAPTERS, _, _ = range(len(FLOORS))
+OPENING = {"__init__.py"}
+"""What opens a store by its URL knows both kinds."""
 CORE_THIRD_PARTY = {"cryptography"}
 
 
@@ -51,6 +55,18 @@ def room_of(module: str) -> str:
 
 def floor_of(room: str) -> int:
     return next(floor for floor, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imported(path: Path) -> list[str]:
+    """The dotted names that a module imports."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append(node.module or "")
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def imports() -> list[tuple[str, str]]:
@@ -97,6 +113,18 @@ def test_the_work_uses_no_adapters_technology() -> None:
         top = name.partition(".")[0]
         if floor_of(room) == WORK and top != "listener":
             assert top in sys.stdlib_module_names, f"{room} imports {name}"
+
+
+def test_the_rooms_of_the_store_use_its_rules_and_do_not_know_each_other() -> None:
+    rooms = {"sqlite", "postgres"}
+    for path in (ROOT / "store").rglob("*.py"):
+        room = path.relative_to(ROOT / "store").parts[0]
+        for name in imported(path):
+            _, _, other = name.partition("listener.store.")
+            if room in rooms:
+                assert other.partition(".")[0] not in rooms - {room}, f"{path} imports {name}"
+            elif room not in OPENING:
+                assert other.partition(".")[0] not in rooms, f"{path} imports {name}"
 
 
 def test_asyncpg_is_the_technology_of_the_store_on_postgresql_alone() -> None:

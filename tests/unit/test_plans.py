@@ -60,6 +60,7 @@ class Case:
                 target="refs/heads/other" if self.placed == "symbolic" else "",
                 worktree={"elsewhere": "/srv/elsewhere", "here": HOME}.get(self.placed, ""),
             )
+        locks = {"index.lock", "HEAD.lock"} & {self.mark}
         marked = {"branch": "staging_in_progress", "live": "live_in_progress", "other": "qa_in_progress"}
         return Observation(
             live=LIVE if self.live else None,
@@ -68,10 +69,8 @@ class Case:
             bare=self.bare,
             worktree=HOME,
             now=NOW,
-            touched=NOW - IDLE[self.idle],
+            times=dict.fromkeys(("index", *locks), NOW - IDLE[self.idle]),
             in_progress={marked[self.mark]: "p" * 40} if self.mark in marked else {},
-            index_lock=self.mark == "index.lock",
-            head_lock=self.mark == "HEAD.lock",
             ancestor=self.tip == "ancestor",
         )
 
@@ -100,7 +99,7 @@ def expected(case: Case) -> PlanKind:
     crashed = case.idle in {"beyond patience", "far ahead"}
     if publishing and not crashed:
         return PlanKind.BUSY
-    if not publishing and not case.bare and case.idle in {"just now", "a bit ahead"}:
+    if not publishing and case.idle in {"just now", "a bit ahead"}:
         return PlanKind.BUSY
     if not exists and case.head == "branch" and not case.bare:
         return PlanKind.REFUSE if crashed else PlanKind.BUSY
@@ -158,7 +157,7 @@ def test_going_on_after_a_crash_is_warned_about_with_its_age() -> None:
 @pytest.mark.parametrize(("idle", "again_in"), [(0.0, 2.0), (0.5, 1.5), (-1.0, 3.0)])
 def test_a_repository_just_touched_is_looked_at_again_when_it_is_quiet(idle: float, again_in: float) -> None:
     case = Case(True, "diverged", Policy.FORWARD, False, "just now", "none", "live", "nowhere")
-    observation = replace(case.observation(), touched=NOW - idle)
+    observation = replace(case.observation(), times={"index": NOW - idle})
     plan = decide(case.leg(), observation, quiet=QUIET, patience=PATIENCE)
     assert plan.again_in == pytest.approx(again_in)
 
@@ -195,6 +194,13 @@ TARGET = Branch("7" * 40, "before")
 
 def rolling_back(case: Case, tip: Branch | None) -> Observation:
     return replace(case.observation(), branch=tip, target=TARGET)
+
+
+@pytest.mark.parametrize(("bare", "kind"), [(True, PlanKind.FORWARD_COMMIT), (False, PlanKind.BUSY)])
+def test_a_bare_repository_that_does_not_have_live_is_not_waited_for(bare: bool, kind: PlanKind) -> None:
+    case = Case(True, "diverged", Policy.FORWARD, bare, "just now", "none", "live", "nowhere")
+    leg = replace(case.leg(), source=RepositoryAddress("studio", "/srv/git/other"))
+    assert decide(leg, case.observation(), quiet=QUIET, patience=PATIENCE).kind is kind
 
 
 @pytest.mark.parametrize("policy", Policy)

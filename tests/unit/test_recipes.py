@@ -30,10 +30,10 @@ SENDERS = {
 }
 
 SECRETS = {
-    "azure-secret": "azure:a long password",
-    "deployer-secret": "deployer:a long password",
-    "deployer-signing-secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    "gitlab-signing-token": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "azure-secret": "azure:6b1d0c2f8a4e97d35f60b1c28e7a9d44",
+    "deployer-secret": "deployer:6b1d0c2f8a4e97d35f60b1c28e7a9d44",
+    "deployer-signing-secret": "whsec_5WUXqVJvX2TzJfqVbQ6mC0kz8n3m1bTu",
+    "gitlab-signing-token": "whsec_5WUXqVJvX2TzJfqVbQ6mC0kz8n3m1bTu",
 }
 
 

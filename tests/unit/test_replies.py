@@ -5,7 +5,7 @@ from unittest import mock
 import pytest
 
 from listener.errors import RemoteStepError
-from listener.ssh.repository import object_id, read_observation
+from listener.ssh.replies import object_id, read_observation
 from listener.ssh.shell import REPLY_LIMIT, Reply, _Session, refusal
 from tests.fuzz.hosts import LEG, OBSERVED, TOKEN
 
@@ -15,6 +15,16 @@ def test_a_reply_is_read() -> None:
     assert observation.live is not None
     assert observation.live.commit == "1" * 40
     assert observation.drift.changed.listed == ("site/ü.xml",)
+    assert observation.branch is not None
+    assert observation.branch.worktree == observation.worktree == "/srv/mysite"
+    assert observation.times == {
+        "HEAD": 1699999001.0,
+        "index.lock": 1699999999.25,
+        "live_in_progress": 1699999990.123456789,
+    }
+    assert observation.in_progress == {"live_in_progress": "5" * 40}
+    assert (observation.index_lock, observation.head_lock) == (True, False)
+    assert observation.touched == 1699999999.25
     assert (observation.drift.ahead, observation.drift.behind, observation.drift.blobs) == (1, 2, 3)
 
 
@@ -26,7 +36,9 @@ def test_a_reply_is_read() -> None:
         ("7" * 40, "--exec=x"),
         ("bare no\n", ""),
         ("now 1700000000.5", "now nan"),
-        ("touched 1699999000", "touched 1e999"),
+        ("HEAD 1699999000", "HEAD 1e999"),
+        ("file logs/HEAD", "mtime logs/HEAD"),
+        (":/srv/mysite\nref", "\nref"),
         ("A\tsite", "X\tsite"),
         ("counts 1", "counts \N{ARABIC-INDIC DIGIT ONE}"),
         ("counts 1 1 1 0", "counts 1"),

@@ -3,7 +3,7 @@
 import asyncpg
 
 from listener.errors import ConfigurationError, StoreTooNewError
-from listener.store.database import migrations
+from listener.store.migrations import migrations
 
 MIGRATION_LIMIT = 600.0
 """Seconds for bringing a schema up to date, and for waiting until another listener has."""

@@ -1,7 +1,7 @@
 """The server: how it is connected to, what its errors mean, and the form of a question to it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -10,23 +10,37 @@ import asyncpg
 
 from listener.errors import ConfigurationError, StoreUnavailableError
 from listener.store.rows import Row
+from listener.store.transaction import NOTHING, Values
 
 CONNECT_LIMIT = 5.0
 """Seconds for connecting and logging in."""
 ANSWER_LIMIT = 10.0
 """Seconds for a statement's answer. The server gives up a little earlier, and says why."""
-READERS = 4
-"""Connections for questions; one more writes, and one more listens."""
 
-_SETTINGS = {
-    "application_name": "sync-staging",
-    "statement_timeout": "8s",
-    "lock_timeout": "5s",
-    # A listener that is stopped in the middle of a transaction may not hold the others up for longer.
-    "idle_in_transaction_session_timeout": "3s",
-}
+# Set after connecting, not in the start-up packet: a pooler refuses there what it does not know. What a
+# database or a role has as its default is meant for others: all that the rules rely on stands here. They go
+# by indexes, whatever the planner knows of the tables at the moment: it takes fresh ones for small.
+_SETTINGS = """
+SET application_name = 'sync-staging';
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_deferrable = off;
+SET statement_timeout = '8s';
+SET lock_timeout = '5s';
+SET idle_in_transaction_session_timeout = '3s';
+SET client_min_messages = 'warning';
+SET standard_conforming_strings = on;
+SET bytea_output = 'hex';
+SET jit = off;
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('idle_session_timeout', 'transaction_timeout');
+"""
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_HINT = re.compile(r" INDEXED BY \w+")
+"""What only SQLite is told."""
 _LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"
 
 _REFUSED = (
@@ -61,23 +75,20 @@ class Server:
 
     async def connect(self) -> asyncpg.Connection:
         """Return a connection of the caller's own."""
-        connection = await asyncpg.connect(
-            self._url, timeout=CONNECT_LIMIT, command_timeout=ANSWER_LIMIT, server_settings=_SETTINGS
-        )
+        connection = await asyncpg.connect(self._url, timeout=CONNECT_LIMIT, command_timeout=ANSWER_LIMIT)
         await _prepare(connection)
         return connection
 
-    def pool(self) -> asyncpg.Pool:
-        """Return connections for questions, none of them made yet."""
+    def pool(self, most: int) -> asyncpg.Pool:
+        """Return up to so many connections for questions, none of them made yet."""
         return asyncpg.create_pool(
             self._url,
             min_size=0,
-            max_size=READERS,
+            max_size=most,
             init=_prepare,
             reset=_leave_as_it_is,
             timeout=CONNECT_LIMIT,
             command_timeout=ANSWER_LIMIT,
-            server_settings=_SETTINGS,
         )
 
     def unavailable(self, error: Exception) -> StoreUnavailableError:
@@ -116,21 +127,26 @@ class Questions:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
 
-    async def one(self, sql: str, values: Mapping[str, Any]) -> Row | None:
+    async def one(self, sql: str, values: Values = NOTHING) -> Row | None:
         """Return the statement's first row, or None."""
         rows = await self.all(sql, values)
         return rows[0] if rows else None
 
-    async def all(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
+    async def all(self, sql: str, values: Values = NOTHING) -> list[Row]:
         """Return every row of the statement."""
         text, names = _numbered(sql)
         rows: list[Row] = await self._connection.fetch(text, *(_storable(values[name]) for name in names))
         return rows
 
+    async def many(self, sql: str, rows: Sequence[Values]) -> None:
+        """Run a statement once for each of the rows."""
+        text, names = _numbered(sql)
+        await self._connection.executemany(text, [[_storable(row[name]) for name in names] for row in rows])
+
 
 async def demand_writable(questions: Questions) -> None:
     """Raise what the server says to a write, if it takes none: after a fail-over, say."""
-    row = await questions.one(_LOOK, {})
+    row = await questions.one(_LOOK)
     if row is None or row["read_only"] == "on":
         raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
@@ -141,7 +157,8 @@ def away(error: Exception) -> bool:
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
-    """Keep the promise that what is answered is durable, where the database's default would not."""
+    """Make the session what the rules rely on; what is answered is durable, whatever the default says."""
+    await connection.execute(_SETTINGS)
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
 
@@ -153,6 +170,7 @@ async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
 @cache
 def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
     """Return a statement with the numbered parameters that PostgreSQL has, and their names in that order."""
+    sql = _HINT.sub("", sql)
     names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
     return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
 

@@ -11,7 +11,7 @@ then is safe, and no two batches wait for each other in a circle.
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from listener.store.postgres.schema import LOCK
 from listener.store.postgres.server import Questions, Server, away
 from listener.store.rows import Row
 from listener.store.signals import Signals
+from listener.store.transaction import NOTHING, Values
 
 T = TypeVar("T")
 
@@ -62,16 +63,21 @@ class Transaction(Questions):
         self.wrote = False
         """Whether anything was written, and would have to be taken back."""
 
-    async def write(self, sql: str, values: Mapping[str, Any]) -> None:
+    async def write(self, sql: str, values: Values = NOTHING) -> None:
         """Run a statement that changes something."""
         self.wrote = True
         await self.all(sql, values)
 
-    async def change(self, sql: str, values: Mapping[str, Any]) -> list[Row]:
-        """Run a statement that changes something or nothing; return what it changed."""
+    async def change(self, sql: str, values: Values = NOTHING) -> list[Row]:
+        """Run a statement that may change something; return the rows that it returns."""
         changed = await self.all(sql, values)
         self.wrote |= bool(changed)
         return changed
+
+    async def many(self, sql: str, rows: Sequence[Values]) -> None:
+        """Run a statement that changes something once for each of the rows."""
+        self.wrote = True
+        await super().many(sql, rows)
 
 
 Perform = Callable[[Transaction], Awaitable[T]]

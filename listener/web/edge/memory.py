@@ -20,8 +20,8 @@ _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", N
 async def give_back(ended: Callable[[], int]) -> None:
     """Look for ever how many connections have `ended`, and give back what they have left."""
     before = ended()
-    while _trim is not None:
+    while True:
         await asyncio.sleep(LOOK)
-        if ended() - before >= MANY:
+        if _trim is not None and ended() - before >= MANY:
             before = ended()
             _trim(0)

@@ -19,6 +19,14 @@ PROTO = "X-Forwarded-Proto"
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 """Some proxies add the client's port."""
 
+_NOBODY = re.compile(r"unknown|unix:.*|_[A-Za-z0-9._-]+", re.IGNORECASE)
+"""What proxies write that don't know the client's address, or don't tell it: nginx writes `unix:` for a
+client that came by a socket of the file system; the others are RFC 7239's (6.2, 6.3)."""
+
+UNKNOWN = "unknown"
+"""Stands for the address of such a client. It lies in no network and is not this machine's; all of these
+clients are counted as one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Client:
@@ -35,6 +43,8 @@ def client_of(request: web.Request, trusted: tuple[Network, ...]) -> Client:
     if not within(remote, trusted):
         return Client(remote, scheme)
     for said in reversed(_listed(request, FOR)):
+        if _NOBODY.fullmatch(said):
+            return Client(UNKNOWN, _scheme(request, scheme))
         address = _address(said)
         if address is None:
             raise BadRequestError(f"{FOR} has what is no address where a trusted proxy writes the client's.")

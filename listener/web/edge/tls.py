@@ -1,7 +1,7 @@
 """The certificate that the listener shows: taken up when it is renewed, without a restart.
 
 A new pair makes a whole new context, which connections are given from then on. One that can't be used changes
-nothing.
+nothing, and neither does one that is not good now in the place of one that is.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ SOON = 14 * DAY
 
 Stamp = tuple[tuple[int, int, int], ...]
 
+Span = tuple[datetime, datetime]
+"""From when until when a certificate is good."""
+
 
 class Certificates:
     """The pair of files, and what was last read from them."""
@@ -44,8 +47,10 @@ class Certificates:
         self._told_at = 0.0
         self._refused: Stamp = ()
         """A pair that could not be used: it is told when it is still there at the next look."""
+        self._told: Stamp = ()
+        """A pair that could not be used and was told."""
         self._stamp = self._look()
-        self._context, self._ends = self._read()
+        self._context, self._span = self._read()
         self._tell()
 
     def context(self, seldom: Seldom) -> ssl.SSLContext:
@@ -67,16 +72,16 @@ class Certificates:
     def renew(self) -> None:
         """Take a new pair up, if there is one."""
         stamp = self._look()
+        if self._clock() - self._told_at >= DAY:
+            self._tell()
         if stamp == self._stamp:
-            if self._clock() - self._told_at >= DAY:
-                self._tell()
             return
         try:
-            self._context, self._ends = self._read()
+            self._context, self._span = self._better(*self._read())
         except ConfigurationError as error:
             # Between the writing of the one file and of the other they do not fit: that passes.
-            if stamp == self._refused:
-                self._stamp = stamp
+            if stamp == self._refused != self._told:
+                self._told = stamp
                 self._log.log(
                     40, "certificate", kept="the old one", reason=error.message, remedy=error.remedy
                 )
@@ -85,14 +90,24 @@ class Certificates:
         self._stamp = stamp
         self._tell()
 
-    def _read(self) -> tuple[ssl.SSLContext, datetime]:
-        """Return the pair as it is now, and until when it is good; raise `ConfigurationError`."""
+    def _better(self, context: ssl.SSLContext, span: Span) -> tuple[ssl.SSLContext, Span]:
+        """Return a new pair; raise `ConfigurationError` if it is not good now and the old one is."""
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if not _good(span, now) and _good(self._span, now):
+            fault = "has expired" if span[1] <= now else f"is not good before {span[0].isoformat()}"
+            raise ConfigurationError(
+                f"server.tls: the new certificate {fault}.", remedy="write one that is good now"
+            )
+        return context, span
+
+    def _read(self) -> tuple[ssl.SSLContext, Span]:
+        """Return the pair as it is now, and when it is good; raise `ConfigurationError`."""
         context = self._load(*self._files)
         try:
             certificate = x509.load_pem_x509_certificate(self._files[0].read_bytes())
         except (OSError, ValueError) as error:
             raise ConfigurationError("server.tls: the certificate can't be read any more.") from error
-        return context, certificate.not_valid_after_utc
+        return context, (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
     def _look(self) -> Stamp:
         """Return what changes when a file is written or replaced."""
@@ -108,14 +123,19 @@ class Certificates:
     def _tell(self) -> None:
         """Log how long the certificate is good, as a warning when that is not long."""
         now = self._told_at = self._clock()
-        left = self._ends.timestamp() - now
-        facts = {"expires": self._ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
+        ends = self._span[1]
+        left = ends.timestamp() - now
+        facts = {"expires": ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
         if left > SOON:
             self._log.log(20, "certificate", **facts)
         else:
             remedy = "renew it: a new pair is taken up without a restart"
             reason = "it has expired" if left <= 0 else "it expires soon"
             self._log.log(30, "certificate", reason=reason, remedy=remedy, **facts)
+
+
+def _good(span: Span, now: datetime) -> bool:
+    return span[0] <= now < span[1]
 
 
 def _telling(seldom: Seldom) -> type[ssl.SSLObject]:

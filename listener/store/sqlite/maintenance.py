@@ -9,8 +9,11 @@ from pathlib import Path
 
 from listener.errors import ConfigurationError, StoreError
 from listener.queue import Pruned
-from listener.store import database, pruning
-from listener.store.writer import Transaction, unavailable
+from listener.store import pruning
+from listener.store.migrations import migrations
+from listener.store.sqlite import database
+from listener.store.sqlite.dialect import Transaction, step
+from listener.store.sqlite.writer import unavailable
 
 PAGES_AT_ONCE = 1024
 """How much of the file a backup copies before it lets others go on."""
@@ -92,7 +95,7 @@ def prune(path: Path, before: float, keep: int) -> Pruned:
         connection.execute("PRAGMA foreign_keys = ON")
         while True:
             connection.execute("BEGIN IMMEDIATE")
-            pruned = pruning.prune(Transaction(connection), before, keep, PRUNED_AT_ONCE)
+            pruned = step(pruning.prune(Transaction(connection), before, keep, PRUNED_AT_ONCE))
             connection.execute("COMMIT")
             total = Pruned(total.runs + pruned.runs, total.deliveries + pruned.deliveries)
             if not (pruned.runs or pruned.deliveries):
@@ -110,7 +113,7 @@ def _opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection
             if not writing:
                 connection.execute("PRAGMA query_only = ON")
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
-            newest = max(database.migrations())
+            newest = max(migrations(__package__))
             if writing and schema != newest:
                 raise StoreError(
                     f"The store has schema {schema}, and this program writes {newest}.",

@@ -1,0 +1,208 @@
+"""What the script on a host replies, read strictly: the host may be broken, or somebody may play it."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from listener.errors import RemoteStepError, SyncError
+from listener.observations import Branch, Drift, Observation, Paths
+from listener.plans import Applied
+from listener.sites import Leg
+from listener.ssh.shell import Reply, refusal
+
+
+def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Observation | SyncError]:
+    """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
+    # Split, not searched for what lies between: that would take time by the square of what a host says.
+    *answers, _ = re.split(rf"\n{separator} ([0-9]{{1,3}})\n", text)
+    if len(answers) != 2 * len(legs):
+        raise RemoteStepError("the host's reply is not whole")
+    return [
+        _surveyed(leg, said, int(status))
+        for leg, said, status in zip(legs, answers[::2], answers[1::2], strict=True)
+    ]
+
+
+def _surveyed(leg: Leg, said: str, status: int) -> Observation | SyncError:
+    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
+    if status != 0:
+        return refusal(Reply(status, said, ""))
+    try:
+        return read_observation(leg, said)
+    except RemoteStepError as error:
+        return error
+
+
+def live_in(leg: Leg) -> str:
+    """Return live's branch in the leg's own repository; empty where live lies elsewhere."""
+    return leg.live if leg.own else ""
+
+
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+    """Turn what a host can't have told into `RemoteStepError`: it is broken, or somebody plays it."""
+    try:
+        yield
+    except (ValueError, LookupError) as error:
+        raise RemoteStepError("the host's reply is not whole") from error
+
+
+@dataclass(slots=True)
+class Seen:
+    """The lines that must be the same when the branch is moved; `remote.sh` lists their kinds.
+
+    Each line stands for one member, by its kind and name, so that members can be expected one by one.
+    """
+
+    head: str = ""
+    branches: dict[str, Branch] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+
+    def read(self, line: str) -> None:
+        """Take a line in; raise `ValueError` for one that is none of ours."""
+        kind, _, rest = line.partition(" ")
+        if kind == "head":
+            self.head = rest
+        elif kind == "ref":
+            name, branch = _read_branch(rest)
+            self.branches[name] = branch
+        elif kind == "file":
+            path, moment, _, _ = rest.rsplit(" ", 3)
+            self.times[_NAMES.get(path, path.removeprefix("refs/heads/"))] = _moment(moment)
+        else:
+            raise ValueError(line)
+
+
+_NAMES = {"logs/HEAD": "HEAD"}
+"""Files that stand for another."""
+
+
+def _read_seen(text: str) -> Seen:
+    seen = Seen()
+    for line in text.removesuffix("\n").split("\n"):
+        seen.read(line)
+    return seen
+
+
+_BRANCH = re.compile(
+    r"refs/heads/(?P<name>[^:]+):(?P<object>[^:]*):(?P<commit>[^:]*):(?P<tree>[^:]*):(?P<target>[^:]*)"
+    r":(?:<(?P<email>[^>]*)>)?:(?P<worktree>.*)",
+    re.DOTALL,
+)
+
+
+def _read_branch(text: str) -> tuple[str, Branch]:
+    found = _BRANCH.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    object_id(found["object"])
+    # A branch that names no commit, which git lets pass, has no tree.
+    tree = object_id(found["tree"]) if found["tree"] else ""
+    commit = object_id(found["commit"])
+    return found["name"], Branch(commit, tree, found["target"], found["worktree"], found["email"] or "")
+
+
+@strictly()
+def read_observation(leg: Leg, text: str) -> Observation:
+    """Return what `observe` told; raise `RemoteStepError` for what it can't have told."""
+    facts, found, rest = text.partition("\nhead ")
+    fingerprint, told, findings = rest.partition("\nseen\n")
+    if not found or not told:
+        raise ValueError(text)
+    findings.encode()  # git quotes what is no UTF-8
+    fingerprint = f"head {fingerprint}"
+    seen = _read_seen(fingerprint)
+    target = re.match(r"target (\S+) (\S+)\n", findings)
+    values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
+    return Observation(
+        live=seen.branches.get(live_in(leg)),
+        branch=seen.branches.get(leg.branch),
+        head=seen.head,
+        bare=values["bare"] == "yes",
+        worktree=values["worktree"],
+        now=_seconds(values["now"]),
+        times=seen.times,
+        in_progress={n: b.commit for n, b in seen.branches.items() if n.endswith("_in_progress")},
+        ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
+        target=Branch(*map(object_id, target.groups())) if target else None,
+        drift=_read_drift(findings),
+        fingerprint=fingerprint,
+    )
+
+
+def _moment(text: str) -> float:
+    """Return when a file was touched; told in whole seconds, it may have been up to one later."""
+    return _seconds(text) if "." in text else _seconds(text) + 1
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,12})?", text):
+        raise ValueError(text)
+    return float(text)
+
+
+def object_id(text: str) -> str:
+    """Return the id of an object; raise `ValueError` for other words, which git might take for an option."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text):
+        raise ValueError(text)
+    return text
+
+
+@strictly()
+def read_applied(leg: Leg, text: str, backup: str) -> Applied:
+    """Return what `ss_apply` told."""
+    said, found, rest = text.partition("new ")
+    words = said.split()
+    if not found:
+        busy = words[-1] if "busy" in words else ""
+        return Applied(changed=not busy, busy=busy, detached="detached" in words)
+    _, _, fingerprint = rest.partition("\n")
+    seen = _read_seen(fingerprint)
+    return Applied(
+        changed=False,
+        live=seen.branches.get(live_in(leg)),
+        branch=seen.branches.get(leg.branch),
+        backup=backup,
+        detached="detached" in words,
+    )
+
+
+def _read_drift(findings: str) -> Drift:
+    """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
+    facts, _, differences = findings.partition("differences\n")
+    apart = re.search(r"^apart ([0-9]{1,9})\t([0-9]{1,9})$", facts, re.MULTILINE)
+    pointers = re.search(r"^blobs ([0-9]{1,9})$", facts, re.MULTILINE)
+    *listed, last = differences.rstrip("\n").split("\n")
+    *counts, blobs = [_count(word) for word in last.split()[1:]] or [0, 0, 0, 0]
+    kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
+    for line in listed:
+        kind, _, path = line.partition("\t")
+        kinds[kind].append(unquote(path))
+    added, changed, removed = (
+        Paths(count, tuple(paths)) for count, paths in zip(counts, kinds.values(), strict=True)
+    )
+    ahead, behind = map(int, apart.groups()) if apart else (None, None)
+    return Drift(added, changed, removed, ahead, behind, blobs=int(pointers[1]) if pointers else blobs)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+_ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
+
+
+def unquote(path: str) -> str:
+    """Return a path that git printed, its C-style quotes undone; bytes that are no UTF-8 stay escaped."""
+    if not (path.startswith('"') and path.endswith('"')):
+        return path
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        code = match[1].decode()
+        return bytes([int(code, 8) if code.isdigit() else _ESCAPES[code]])
+
+    raw = re.sub(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])', byte, path[1:-1].encode())
+    return raw.decode("utf-8", "backslashreplace")

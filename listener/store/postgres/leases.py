@@ -1,0 +1,73 @@
+"""Whose a run is, where several listeners share a store: leases, on the server's clock."""
+
+from collections.abc import Collection
+
+from listener.runs import Run
+from listener.store import history
+from listener.store.lifecycle import LEASE, put_back
+from listener.store.transaction import Questions, Transaction
+
+TAKEN_AT_ONCE = 100
+"""Runs that are taken over in one transaction at most."""
+
+# A run that this listener's writer has locked at this moment gets its time at the next beat.
+_BEAT = """
+WITH mine AS (
+    SELECT id FROM runs
+    WHERE state = 'running' AND node = :node
+        AND (id, attempt) IN (SELECT * FROM unnest(:ids::text[], :attempts::integer[]))
+), extended AS (
+    UPDATE runs SET lease_until = statement_timestamp() + make_interval(secs => :lease)
+    WHERE id IN (
+        SELECT id FROM runs
+        WHERE id IN (SELECT id FROM mine) AND state = 'running' AND node = :node FOR UPDATE SKIP LOCKED
+    )
+)
+SELECT id FROM mine
+"""
+_LEFT_OVER = """
+SELECT id, site, environment FROM runs
+WHERE state = 'running' AND (node = :node OR lease_until <= statement_timestamp())
+ORDER BY id LIMIT :most
+"""
+_LEFT_OVER_STILL = """
+SELECT id, node FROM runs
+WHERE id = ANY (:ids::text[]) AND state = 'running'
+    AND (node = :node OR lease_until <= statement_timestamp())
+ORDER BY id FOR UPDATE SKIP LOCKED
+"""
+_LET_GO = "UPDATE runs SET lease_until = statement_timestamp() WHERE state = 'running' AND node = :node"
+
+
+async def beat(questions: Questions, node: str, held: Collection[Run]) -> frozenset[str]:
+    """Extend the leases of the runs that still are this node's in the same attempt; return their ids."""
+    values = {
+        "node": node,
+        "ids": [run.id for run in held],
+        "attempts": [run.attempt for run in held],
+        "lease": LEASE,
+    }
+    return frozenset(str(row["id"]) for row in await questions.all(_BEAT, values))
+
+
+async def left_over(questions: Questions, node: str) -> dict[str, tuple[str, str]]:
+    """Return the runs that nobody is known to carry out, by id, with their environments.
+
+    They are those with a lease that has expired, and those of `node` itself, if one is given.
+    """
+    rows = await questions.all(_LEFT_OVER, {"node": node, "most": TAKEN_AT_ONCE})
+    return {str(row["id"]): (row["site"], row["environment"]) for row in rows}
+
+
+async def take_over(transaction: Transaction, ids: Collection[str], node: str, now: float) -> list[Run]:
+    """Put back those of the runs that still are left over; that was no failure of theirs."""
+    back = []
+    for row in await transaction.all(_LEFT_OVER_STILL, {"ids": sorted(ids), "node": node}):
+        run = await history.run(transaction, row["id"])
+        back.append(await put_back(transaction, run, row["node"], run.outcome, run.not_before, now))
+    return back
+
+
+async def let_go(transaction: Transaction) -> None:
+    """Give up what this node has not finished: others need not wait for its leases."""
+    await transaction.write(_LET_GO, {"node": transaction.node})

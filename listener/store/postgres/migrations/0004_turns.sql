@@ -1,0 +1,41 @@
+-- What is done next, and what somebody looks for, is read off an index: it costs the same however much has ended.
+
+ALTER TABLE runs ADD COLUMN due double precision NOT NULL DEFAULT 0;  -- when its own time and the backoff pass
+ALTER TABLE runs ADD COLUMN turn double precision NOT NULL DEFAULT 0;  -- of those that are ready, the lowest is next
+ALTER TABLE runs ADD COLUMN ready boolean NOT NULL DEFAULT false;  -- true once a claim has found it due
+ALTER TABLE backoffs ADD COLUMN since double precision NOT NULL DEFAULT 0;  -- when it was set
+
+DROP VIEW claimable;
+DROP VIEW current_runs;
+
+UPDATE runs SET
+    turn = CASE WHEN urgent THEN created_at - 10 ELSE created_at END,
+    due = greatest(not_before, coalesce((
+        SELECT b.not_before FROM backoffs AS b
+        WHERE b.site = runs.site AND b.environment = runs.environment
+    ), 0))
+WHERE state = 'queued';
+
+CREATE INDEX turns ON runs (turn, position) WHERE state = 'queued' AND ready;
+CREATE INDEX lane_turns ON runs (lane, turn, position) WHERE state = 'queued' AND ready;
+CREATE INDEX dues ON runs (due) WHERE state = 'queued' AND NOT ready;
+CREATE INDEX states ON runs (state, id);
+CREATE INDEX places ON runs (site, environment, state, id);
+DROP INDEX successes;
+CREATE INDEX successes ON runs (site, environment, finished_at, id) WHERE state = 'succeeded' AND undoes IS NULL;
+-- A copy stores a run before its successor.
+ALTER TABLE runs ALTER CONSTRAINT runs_successor_fkey DEFERRABLE;
+
+CREATE INDEX accepted ON deliveries (id) WHERE ignored = '';
+CREATE INDEX ignored ON deliveries (id) WHERE ignored <> '';
+CREATE INDEX accepted_by ON deliveries (hook, id) WHERE ignored = '';
+CREATE INDEX ignored_by ON deliveries (hook, id) WHERE ignored <> '';
+CREATE INDEX refused_by ON refusals (hook, id);
+CREATE INDEX sessions_of ON sessions (token, expires);
+
+-- A store that was copied elsewhere says so: nobody carries its queue out a second time.
+CREATE TABLE moved (
+    one integer PRIMARY KEY CHECK (one = 1),
+    target text NOT NULL,
+    at double precision NOT NULL
+);

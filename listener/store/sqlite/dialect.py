@@ -1,0 +1,90 @@
+"""How a rule is carried out on SQLite: its statements in SQLite's dialect, its coroutine stepped."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from listener.store.rows import Row
+from listener.store.transaction import NOTHING, Values
+
+T = TypeVar("T")
+
+_TABLE = (
+    (r"::\w+(\[\])?", ""),
+    (r"\bgreatest\(", "max("),
+    (r"\bleast\(", "min("),
+    (r"= ANY \((:\w+)\)", r"IN (SELECT value FROM json_each(\1))"),
+    (r"<> ALL \((:\w+)\)", r"NOT IN (SELECT value FROM json_each(\1))"),
+    (r"\bunnest\((:\w+)\) AS (\w+) \((\w+)\)", r"(SELECT value AS \3 FROM json_each(\1)) AS \2"),
+    # There is one writer: nothing needs to be locked, and no run is leased.
+    (r"\s+FOR UPDATE( OF \w+)?( SKIP LOCKED)?", ""),
+    (r" AND node = :node\b", ""),
+    (r", node = (:node|NULL), lease_until = .*", ""),
+    (r" OVERRIDING SYSTEM VALUE", ""),
+)
+_LIST = re.compile(r"json_each\(:(\w+)\)")
+
+
+@cache
+def translated(sql: str) -> tuple[str, tuple[str, ...]]:
+    """Return a rule's statement as SQLite understands it, and those of its parameters that are lists."""
+    for pattern, replacement in _TABLE:
+        sql = re.sub(pattern, replacement, sql)
+    return sql, tuple(dict.fromkeys(_LIST.findall(sql)))
+
+
+def step(rule: Coroutine[Any, Any, T]) -> T:
+    """Carry a rule out in this thread: on SQLite it never has to wait for anything."""
+    try:
+        rule.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    rule.close()
+    raise RuntimeError("a rule waits for something that is not its transaction")
+
+
+@dataclass(slots=True)
+class Questions:
+    """A connection as rules see it."""
+
+    connection: sqlite3.Connection
+
+    async def all(self, sql: str, values: Values = NOTHING) -> list[Row]:
+        """Return every row of the statement."""
+        text, lists = translated(sql)
+        if lists:
+            values = {**values, **{name: json.dumps(values[name]) for name in lists}}
+        rows: list[Row] = self.connection.execute(text, values).fetchall()
+        return rows
+
+    async def one(self, sql: str, values: Values = NOTHING) -> Row | None:
+        """Return the statement's first row, or None."""
+        rows = await self.all(sql, values)
+        return rows[0] if rows else None
+
+
+@dataclass(slots=True)
+class Transaction(Questions):
+    """One request's part of a batch."""
+
+    changed: set[str] = field(default_factory=set)
+    work: bool = False
+    node: str = ""
+
+    async def write(self, sql: str, values: Values = NOTHING) -> None:
+        """Run a statement that changes something."""
+        await self.all(sql, values)
+
+    async def change(self, sql: str, values: Values = NOTHING) -> list[Row]:
+        """Run a statement that may change something; return the rows that it returns."""
+        return await self.all(sql, values)
+
+    async def many(self, sql: str, rows: Sequence[Values]) -> None:
+        """Run a statement once for each of the rows."""
+        text, _ = translated(sql)
+        self.connection.executemany(text, rows)

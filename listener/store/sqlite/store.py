@@ -1,0 +1,137 @@
+"""The durable store on SQLite: the queue, the deliveries and the history in one file.
+
+Writes go through one thread with group commit (`writer`); reads have threads and connections of their own
+(`readers`). The rules are in `listener.store`, and the two that matter most in the schema itself.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from listener.runs import Run
+from listener.store import history, lifecycle
+from listener.store.acceptance import Key
+from listener.store.ruled import RuledStore
+from listener.store.sqlite import database
+from listener.store.sqlite.health import Health, log_left
+from listener.store.sqlite.readers import Readers
+from listener.store.sqlite.writer import Writer, unavailable
+from listener.store.transaction import Question, Transaction
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READERS = 3
+"""Threads for those who look on; one more answers what the work waits for."""
+
+
+class SqliteStore(RuledStore):
+    """A `RunStore` in one SQLite file, for one listener at a time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    async def open(self) -> None:
+        """Lock the file, make or migrate it, and start the threads.
+
+        Raise `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
+        """
+        self._lock = database.FileLock(self._path)
+        path = self._lock.path
+        self._health = Health(self._lock)
+        try:
+            self._writing = await asyncio.to_thread(_connection, path, self._health)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._readers = Readers(path, self._health, READERS, "store-reader")
+        self._lookout = Readers(path, self._health, 1, "store-lookout")
+        log = path.with_name(path.name + "-wal")
+        self._writer = Writer(self._writing, self._signals, self._health, log)
+
+    async def close(self) -> None:
+        """Carry out what is queued, and leave the file to the next one."""
+        await self._writer.close()
+        for readers in (self._readers, self._lookout):
+            await readers.close()
+        # What can't be moved out of the WAL now is durable there, and is read back at the next start.
+        with suppress(sqlite3.Error):
+            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._writing.close()
+        self._lock.release()
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailableError` unless the store could write, and is whole as far as is known."""
+        await self._write((), _touch if self._writer.failing else _glance)
+
+    async def examine(self) -> None:
+        """Look through the whole file once: `ping` tells what is found."""
+        await self._health.examine()
+
+    async def beat(self, held: Collection[Run]) -> frozenset[str]:
+        """Return the ids of the runs that are still running in the same attempt."""
+        running = {(run.id, run.attempt) for run in await self._look(history.running)}
+        return frozenset(run.id for run in held if (run.id, run.attempt) in running)
+
+    async def take_over(self, now: float) -> list[Run]:
+        """Return nothing: the file is locked, so there is no other listener whose runs could be left over."""
+        return []
+
+    async def recover(self, now: float) -> list[Run]:
+        """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
+        return [] if self._health.damaged else await self._write((), _recover, now)
+
+    def _submit(
+        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
+    ) -> asyncio.Future[T]:
+        return self._writer.submit(perform)
+
+    async def _read(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._readers.ask(lambda questions: question(questions, *args, **kwargs))
+
+    async def _look(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._lookout.ask(lambda questions: question(questions, *args, **kwargs))
+
+
+def _connection(path: Path, health: Health) -> sqlite3.Connection:
+    """Return the connection that writes, with the schema brought up to date and the file looked at."""
+    left = log_left(path)
+    try:
+        connection = database.connect(path)
+        try:
+            database.migrate(connection)
+            health.look(log_left=left)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise unavailable(error) from error
+    return connection
+
+
+async def _recover(transaction: Transaction, now: float) -> list[Run]:
+    """Put back what a dead listener left running; that was no failure of the run's."""
+    await lifecycle.mend_times(transaction, now)
+    orphans = await history.running(transaction)
+    return [
+        await lifecycle.put_back(transaction, run, transaction.node, run.outcome, run.not_before, now)
+        for run in orphans
+    ]
+
+
+async def _glance(transaction: Transaction) -> None:
+    await transaction.one("SELECT 1 FROM runs LIMIT 1")
+
+
+async def _touch(transaction: Transaction) -> None:
+    """Write and take back: whether the disk takes anything again is not known by looking."""
+    for statement in (
+        "CREATE TABLE touched (bytes BLOB)",
+        "INSERT INTO touched VALUES (zeroblob(1048576))",
+        "DROP TABLE touched",
+    ):
+        await transaction.write(statement)

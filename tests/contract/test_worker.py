@@ -1,0 +1,283 @@
+"""The worker over each store, also over one whose replies are lost: slots, entries and owners stay right."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from listener import worker as working
+from listener.errors import HostUnreachableError, StoreUnavailableError
+from listener.journal import Cleaner
+from listener.queue import Acceptance
+from listener.runs import Origin, Outcome, RetryPolicy, Run, State
+from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
+from listener.store import Store
+from listener.worker import Worker
+
+HOME = RepositoryAddress("studio", "/srv/site")
+NAMES = ("staging", "qa", "demo")
+ENVIRONMENTS = {
+    name: Environment.of("site", name, HOME, "live", Policy.FORWARD, [(HOME, name)], follow=True)
+    for name in NAMES
+}
+SITES = Sites.of([Site("site", HOME, "live", ENVIRONMENTS)])
+SLOTS = 2
+
+Ask = Callable[..., Awaitable[Acceptance]]
+
+
+class Kept:
+    """A log that keeps the names of its events."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def log(self, level: int, event: str, **facts: Any) -> None:
+        self.events.append(event)
+
+
+class Lossy:
+    """A store that carries everything out, and loses replies: as many of each method as `lost` says."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.lost: Counter[str] = Counter()
+        self.beats: list[tuple[str, int]] = []
+        """The run and attempt of each sign of life."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def _reply(self, name: str, reply: Any) -> Any:
+        if self.lost[name] > 0:
+            self.lost[name] -= 1
+            raise StoreUnavailableError
+        return reply
+
+    async def requeue(self, *words: Any, **more: Any) -> Any:
+        return await self._reply("requeue", await self.store.requeue(*words, **more))
+
+    async def finish(self, *words: Any) -> Any:
+        await self.store.finish(*words)
+        return await self._reply("finish", None)
+
+    async def keep(self, *words: Any) -> Any:
+        await self.store.keep(*words)
+        return await self._reply("keep", None)
+
+    async def beat(self, held: Collection[Run]) -> Any:
+        self.beats += [(run.id, run.attempt) for run in held]
+        return await self._reply("beat", await self.store.beat(held))
+
+
+class Syncs:
+    """Syncs that last until they are let go; counts those of one environment that go on side by side."""
+
+    def __init__(self) -> None:
+        self.going: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.began: Counter[str] = Counter()
+        self.failing: Counter[str] = Counter()
+        """How many syncs of an environment still fail, because its host is away."""
+        self.let_go = asyncio.Event()
+        self.ended = asyncio.Event()
+        """Set to let what was cancelled come to its end."""
+        self.ended.set()
+
+    async def sync(
+        self,
+        environment: Environment,
+        run: Run,
+        _notes: Any,
+        _progress: Any,
+        keep: Callable[[], Awaitable[None]],
+    ) -> None:
+        name = environment.name
+        self.going[name] += 1
+        self.began[name] += 1
+        self.most[name] = max(self.most[name], self.going[name])
+        try:
+            await keep()
+            if self.failing[name] > 0:
+                self.failing[name] -= 1
+                raise HostUnreachableError
+            await self.let_go.wait()
+        finally:
+            await self.ended.wait()
+            self.going[name] -= 1
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    """Wait until something is true; the test's own time limit ends what never is."""
+    while not holds():
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(working, "BEAT", 0.02)
+    monkeypatch.setattr(working, "POLL", 0.05)
+
+
+class Scene:
+    """A worker at work."""
+
+    def __init__(self, store: Store) -> None:
+        self.store: Any = Lossy(store)
+        self.syncs = Syncs()
+        self.log = Kept()
+        self.worker = Worker(
+            self.store,
+            SITES,
+            self.syncs,  # type: ignore[arg-type]  # a run that is no rollback needs no more
+            concurrency=SLOTS,
+            per_host=SLOTS,
+            policy=RetryPolicy(attempts=99, first=0.001, most=0.001),
+            clock=time.time,
+            log=self.log,
+            clean=Cleaner(),
+        )
+
+    async def state(self, accepted: Acceptance) -> State:
+        run: Run = await self.store.run(accepted.runs[0])
+        return run.state
+
+    async def succeeds(self, accepted: Acceptance) -> None:
+        while await self.state(accepted) is not State.SUCCEEDED:
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def at_work(store: Store) -> AsyncIterator[Scene]:
+    scene = Scene(store)
+    tasks = [asyncio.create_task(scene.worker.work()), asyncio.create_task(scene.worker.beat())]
+    try:
+        yield scene
+    finally:
+        scene.syncs.let_go.set()
+        scene.syncs.ended.set()
+        await scene.worker.drain(60)
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended), "no task died"
+
+
+@pytest.fixture
+async def scene(store: Store) -> AsyncIterator[Scene]:
+    async with at_work(store) as working:
+        yield working
+
+
+async def all_slots_are_free(scene: Scene, call: Ask) -> None:
+    """As many syncs as there are slots go on side by side."""
+    scene.syncs.let_go.clear()
+    asked = [await call(scene.store.store, name, now=time.time()) for name in NAMES[-SLOTS:]]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+    scene.syncs.let_go.set()
+    for accepted in asked:
+        await scene.succeeds(accepted)
+
+
+async def test_a_run_that_is_claimed_again_while_its_old_attempt_still_settles_stays_this_workers(
+    scene: Scene, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "STORE_PAUSE", 0.3)
+    scene.store.lost["requeue"] = 1
+    scene.syncs.failing["staging"] = 1
+    accepted = await call(scene.store.store, "staging")
+    await until(lambda: scene.syncs.began["staging"] == 2)
+    await until(lambda: "fenced" in scene.log.events)
+    scene.store.beats.clear()
+    await until(lambda: (accepted.runs[0], 2) in scene.store.beats)
+    scene.syncs.let_go.set()
+    await scene.succeeds(accepted)
+    assert scene.syncs.most["staging"] == 1
+    await all_slots_are_free(scene, call)
+
+
+async def test_a_drain_waits_for_an_attempt_whose_older_one_has_gone(
+    scene: Scene, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "STORE_PAUSE", 0.1)
+    scene.store.lost["requeue"] = 1
+    scene.syncs.failing["staging"] = 1
+    accepted = await call(scene.store.store, "staging")
+    await until(lambda: "fenced" in scene.log.events)
+    draining = asyncio.create_task(scene.worker.drain(60))
+    scene.store.beats.clear()
+    await until(lambda: scene.store.beats)
+    assert not draining.done()
+    scene.syncs.let_go.set()
+    assert await draining == 0
+    assert await scene.state(accepted) is State.SUCCEEDED
+
+
+async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_side_with_its_old_attempt(
+    scene: Scene, call: Ask
+) -> None:
+    accepted = await call(scene.store.store, "staging")
+    await until(lambda: scene.syncs.going["staging"] == 1)
+    scene.syncs.ended.clear()
+    now = time.time()
+    run = await scene.store.run(accepted.runs[0])
+    await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
+    while (await scene.store.run(run.id)).attempt == run.attempt:
+        await asyncio.sleep(0.005)
+    scene.store.beats.clear()
+    await until(lambda: scene.store.beats.count((run.id, run.attempt + 1)) > 2)
+    assert scene.syncs.going["staging"] == 1, "the new attempt is held, and waits for the old one's end"
+    scene.syncs.ended.set()
+    scene.syncs.let_go.set()
+    await scene.succeeds(accepted)
+    assert scene.syncs.most["staging"] == 1
+    await all_slots_are_free(scene, call)
+
+
+async def test_a_successor_waits_for_the_end_of_a_run_that_was_lost(scene: Scene, call: Ask) -> None:
+    first = await call(scene.store.store, "staging")
+    await until(lambda: scene.syncs.going["staging"] == 1)
+    scene.syncs.ended.clear()
+    successor = await call(scene.store.store, "staging", origin=Origin.HOOK)
+    now = time.time()
+    await scene.store.store.finish(await scene.store.run(first.runs[0]), State.FAILED, Outcome(), now)
+    await until(lambda: (successor.runs[0], 1) in scene.store.beats)
+    assert scene.syncs.going["staging"] == 1
+    scene.syncs.ended.set()
+    scene.syncs.let_go.set()
+    await scene.succeeds(successor)
+    assert scene.syncs.most["staging"] == 1
+
+
+@pytest.mark.parametrize("method", ["requeue", "finish", "keep", "beat"])
+async def test_whichever_reply_is_lost_the_run_ends_and_the_slots_are_free(
+    scene: Scene, call: Ask, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(working, "STORE_PAUSE", 0.02)
+    scene.store.lost[method] = 3
+    scene.syncs.failing["staging"] = 2
+    scene.syncs.let_go.set()
+    for _ in range(3):
+        accepted = await call(scene.store.store, "staging", now=time.time())
+        await scene.succeeds(accepted)
+    assert scene.syncs.most["staging"] == 1
+    await all_slots_are_free(scene, call)
+
+
+async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(scene: Scene, call: Ask) -> None:
+    accepted = await call(scene.store.store, "staging")
+    await until(lambda: scene.syncs.going["staging"] == 1)
+    scene.syncs.ended.clear()
+    now = time.time()
+    run = await scene.store.run(accepted.runs[0])
+    await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
+    await until(lambda: (run.id, run.attempt + 1) in scene.store.beats)
+    cancelling = asyncio.create_task(scene.worker.cancel(run.id))
+    await asyncio.sleep(0)
+    scene.syncs.ended.set()
+    assert (await cancelling).state is State.CANCELLED
+    assert scene.syncs.began["staging"] == 1

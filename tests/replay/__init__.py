@@ -1,0 +1,1 @@
+"""Studio's real library, JGit, publishing beside the running listener."""
