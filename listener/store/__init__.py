@@ -20,6 +20,9 @@ class Store(RunStore, Records, SessionStore, Protocol):
     async def close(self) -> None:
         """Finish what was asked for and let go of it."""
 
+    async def examine(self) -> None:
+        """Look once through all that is stored, in the background: `ping` tells what is found."""
+
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless it can take a delivery."""
 

@@ -1,11 +1,16 @@
 """What the store on PostgreSQL promises beyond the port: many listeners, leases, a server that goes away."""
 
 import asyncio
+import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -19,13 +24,15 @@ from listener.errors import (
     StoreUnavailableError,
 )
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
+from listener.rehearsal.sshd import free_port
 from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.postgres import PostgresStore, server
 from listener.store.postgres import store as postgres_store
 from listener.store.postgres.writer import Transaction
-from tests.cluster import PASSWORD, QUOTED, Cluster
+from listener.store.transaction import Questions
+from tests.cluster import PASSWORD, QUOTED, USER, Cluster
 from tests.contract.test_store_sqlite import killed_while_accepting
 from tests.proxy import Proxy
 
@@ -71,14 +78,14 @@ async def claimed(store: PostgresStore, now: float = NOW) -> Run:
 
 
 async def wakes(waited_for: Signal) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await waited_for.wait()
     waited_for.clear()
 
 
 async def until_it_answers(asked: Callable[[], Awaitable[object]]) -> None:
     """Asks again and again, as a sender would, until the store is there again."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             try:
                 await asked()
@@ -137,6 +144,90 @@ async def test_an_answer_is_durable_whatever_the_database_has_as_its_default(
     assert row["synchronous_commit"] == "on"
 
 
+HOSTILE = {
+    "default_transaction_isolation": "'serializable'",
+    "default_transaction_deferrable": "on",
+    "statement_timeout": "'3s'",
+    "lock_timeout": "'1s'",
+    "idle_in_transaction_session_timeout": "'1s'",
+    "idle_session_timeout": "'2s'",
+}
+
+
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable read", "read uncommitted"])
+async def test_a_session_does_not_rely_on_the_databases_defaults(
+    cluster: Cluster, database: str, opened: Open, deliver: Ask, isolation: str
+) -> None:
+    hostile = HOSTILE | {"default_transaction_isolation": f"'{isolation}'"}
+    for name, value in hostile.items():
+        cluster.sql(f"ALTER DATABASE {database} SET {name} = {value}", "postgres")
+    one, other = await opened(), await opened()
+    hammering = Hammering(deliver)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for store in (one, other):
+            tasks.create_task(hammering.deliver_many(store, 30))
+            tasks.create_task(hammering.work(store))
+    assert {len(answers) for answers in hammering.deliveries.values()} == {1}
+
+    ours = ["read committed", "off", "8s", "5s", "3s", "0"]
+
+    async def told(questions: Questions) -> list[str]:
+        rows = [
+            await questions.one("SELECT current_setting(:name) AS it", {"name": name}) for name in HOSTILE
+        ]
+        return [str(row and row["it"]) for row in rows]
+
+    for asked in (one._read(told), one._look(told), one._write((), told)):
+        assert await asked == ours
+
+
+@pytest.fixture
+def pooler(cluster: Cluster, tmp_path: Path) -> Iterator[int]:
+    """PgBouncer in session mode, which refuses a start-up packet that sets what it does not know."""
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("PgBouncer is not installed")
+    folder = tmp_path / "pooler"
+    folder.mkdir(mode=0o755)
+    port = free_port()
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n* = host=127.0.0.1 port={cluster.port} user={USER} password={PASSWORD}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
+        "pool_mode = session\nunix_socket_dir =\n"
+    )
+    user = ["-u", "postgres"] if os.geteuid() == 0 else []
+    with subprocess.Popen([program, "-q", *user, str(settings)], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for_port(port)
+            yield port
+        finally:
+            process.terminate()
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    pytest.fail("nothing listens there")
+
+
+async def test_a_pooler_in_session_mode_stands_between(
+    cluster: Cluster, database: str, pooler: int, deliver: Ask
+) -> None:
+    cluster.sql(f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'", "postgres")
+    async with another(cluster.tcp_url(database, pooler)) as store:
+        answers = await asyncio.gather(*(deliver(store, str(n), f"e{n}") for n in range(20)))
+        assert len({answer.runs for answer in answers}) == 20
+        run = await claimed(store)
+        assert await store.beat([run]) == {run.id}
+        await store.finish(run, State.SUCCEEDED, Outcome(), NOW)
+        row = await store._writer.submit(lambda transaction: transaction.one("SHOW lock_timeout"))
+        assert row is not None
+        assert row["lock_timeout"] == "5s"
+
+
 async def test_text_may_hold_any_character(store: PostgresStore, call: Ask) -> None:
     await store.hold(Hold("site", "staging", "a\0b\u2028\U0001f680", "ada", NOW))
     assert [hold.reason for hold in await store.holds()] == ["a\ufffdb\u2028\U0001f680"]
@@ -193,7 +284,7 @@ async def test_two_listeners_on_the_same_environments_never_run_one_twice_at_a_t
 ) -> None:
     one, other = await opened(), await opened()
     hammering = Hammering(deliver)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as tasks:
         for store in (one, other):
             for _ in range(4):
                 tasks.create_task(hammering.deliver_many(store, 60))
@@ -359,7 +450,7 @@ async def test_the_runs_of_a_dead_and_of_a_stopped_listener_are_taken_over_and_s
     try:
         assert await store.take_over(NOW) == [], "their leases have not expired"
         taken: list[Run] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(taken) < 2:
                 taken += await store.take_over(NOW)
                 await asyncio.sleep(0.1)
@@ -460,7 +551,7 @@ async def test_a_server_restarted_under_load_loses_nothing_that_was_accepted(
 
 
 async def wait_for(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not reached():
             await asyncio.sleep(0.01)
 

@@ -27,7 +27,6 @@ SET default_transaction_deferrable = off;
 SET statement_timeout = '8s';
 SET lock_timeout = '5s';
 SET idle_in_transaction_session_timeout = '3s';
-SET idle_session_timeout = 0;
 SET client_min_messages = 'warning';
 SET standard_conforming_strings = on;
 SET bytea_output = 'hex';
@@ -35,6 +34,8 @@ SET jit = off;
 SET enable_seqscan = off;
 SET enable_hashjoin = off;
 SET enable_mergejoin = off;
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")

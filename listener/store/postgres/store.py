@@ -76,6 +76,9 @@ class PostgresStore(RuledStore):
             pool.terminate()
         await asyncio.sleep(0)
 
+    async def examine(self) -> None:
+        """Look at nothing: the server looks after its files itself."""
+
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write."""
         await self._writer.submit(demand_writable)

@@ -9,10 +9,10 @@ from pathlib import Path
 from listener.errors import ConfigurationError, StoreLockedError, StoreTooNewError
 from listener.store.migrations import migrations
 
-_LOCK_WAIT = 5.0
-"""Seconds to wait for a foreign reader, such as a backup, that holds the database for a moment."""
-LOG_LIMIT = 64 * 1024 * 1024
-"""Bytes of the write-ahead log's file that are kept once its content is in the database."""
+LOCK_WAIT_MS = 5000
+"""Milliseconds to wait for a foreign reader, such as a backup, that holds the database for a moment."""
+LOG_LIMIT = 32 * 1024 * 1024
+"""Bytes of the write-ahead log from which on it is begun anew, and of its file that are kept."""
 
 
 class FileLock:
@@ -86,7 +86,9 @@ def _create(path: Path) -> int:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Return a connection that any one thread at a time may use, and that begins no transaction by itself."""
-    connection = sqlite3.connect(path, timeout=_LOCK_WAIT, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=LOCK_WAIT_MS / 1000, isolation_level=None, check_same_thread=False
+    )
     connection.row_factory = sqlite3.Row
     # Each transaction is on the disk before anybody is answered; WAL lets readers go on meanwhile.
     connection.execute("PRAGMA journal_mode = WAL")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from listener.errors import StoreUnavailableError
 from listener.store.sqlite import database
 from listener.store.sqlite.dialect import Questions, step
+from listener.store.sqlite.health import Health
 from listener.store.sqlite.writer import translated
 
 T = TypeVar("T")
@@ -26,8 +27,9 @@ _LOOK_EVERY = 10_000
 class Readers:
     """So many threads that answer questions."""
 
-    def __init__(self, path: Path, threads: int, name: str) -> None:
+    def __init__(self, path: Path, health: Health, threads: int, name: str) -> None:
         self._path = path
+        self._health = health
         self._here = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -45,6 +47,7 @@ class Readers:
         except TimeoutError:
             raise StoreUnavailableError(f"The store did not answer in {READ_LIMIT:.0f} s.") from None
         except sqlite3.Error as error:
+            self._health.note(error)
             raise translated(error) from error
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from listener.store import history, lifecycle
 from listener.store.acceptance import Key
 from listener.store.ruled import RuledStore
 from listener.store.sqlite import database
+from listener.store.sqlite.health import Health, log_left
 from listener.store.sqlite.readers import Readers
 from listener.store.sqlite.writer import Writer, unavailable
 from listener.store.transaction import Question, Transaction
@@ -40,14 +41,17 @@ class SqliteStore(RuledStore):
         Raise `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
         self._lock = database.FileLock(self._path)
+        path = self._lock.path
+        self._health = Health(self._lock)
         try:
-            self._writing = await asyncio.to_thread(_connection, self._lock.path)
+            self._writing = await asyncio.to_thread(_connection, path, self._health)
         except BaseException:
             self._lock.release()
             raise
-        self._readers = Readers(self._lock.path, READERS, "store-reader")
-        self._lookout = Readers(self._lock.path, 1, "store-lookout")
-        self._writer = Writer(self._writing, self._signals)
+        self._readers = Readers(path, self._health, READERS, "store-reader")
+        self._lookout = Readers(path, self._health, 1, "store-lookout")
+        log = path.with_name(path.name + "-wal")
+        self._writer = Writer(self._writing, self._signals, self._health, log)
 
     async def close(self) -> None:
         """Carry out what is queued, and leave the file to the next one."""
@@ -61,8 +65,12 @@ class SqliteStore(RuledStore):
         self._lock.release()
 
     async def ping(self) -> None:
-        """Raise `StoreUnavailableError` unless the store could write."""
+        """Raise `StoreUnavailableError` unless the store could write, and is whole as far as is known."""
         await self._write((), _touch if self._writer.failing else _glance)
+
+    async def examine(self) -> None:
+        """Look through the whole file once: `ping` tells what is found."""
+        await self._health.examine()
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:
         """Return the ids of the runs that are still running in the same attempt."""
@@ -75,7 +83,7 @@ class SqliteStore(RuledStore):
 
     async def recover(self, now: float) -> list[Run]:
         """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
-        return await self._write((), _recover, now)
+        return [] if self._health.damaged else await self._write((), _recover, now)
 
     def _submit(
         self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
@@ -89,12 +97,14 @@ class SqliteStore(RuledStore):
         return await self._lookout.ask(lambda questions: question(questions, *args, **kwargs))
 
 
-def _connection(path: Path) -> sqlite3.Connection:
-    """Return the connection that writes, with the schema brought up to date."""
+def _connection(path: Path, health: Health) -> sqlite3.Connection:
+    """Return the connection that writes, with the schema brought up to date and the file looked at."""
+    left = log_left(path)
     try:
         connection = database.connect(path)
         try:
             database.migrate(connection)
+            health.look(log_left=left)
         except BaseException:
             connection.close()
             raise

@@ -11,14 +11,20 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from listener.errors import StoreUnavailableError
 from listener.store.signals import Signals
+from listener.store.sqlite.database import LOCK_WAIT_MS, LOG_LIMIT
 from listener.store.sqlite.dialect import Transaction, step
+from listener.store.sqlite.health import CORRUPT, REMEDY, Health
 
 T = TypeVar("T")
+
+SHORTEN_WAIT_MS = 100
+"""Milliseconds that the writer waits for readers, to begin its log anew."""
 
 Perform = Callable[[Transaction], Coroutine[Any, Any, T]]
 
@@ -35,8 +41,11 @@ class _Request:
 class Writer:
     """Carries out requests in their order, as many in one transaction as are waiting."""
 
-    def __init__(self, connection: sqlite3.Connection, signals: Signals) -> None:
+    def __init__(self, connection: sqlite3.Connection, signals: Signals, health: Health, log: Path) -> None:
         self._connection = connection
+        self._health = health
+        self._log = log
+        self._log_most = LOG_LIMIT
         self._signals = signals
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
@@ -74,6 +83,7 @@ class Writer:
                 # A closed loop means that nobody is left to be answered.
                 with suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._answer, batch)
+                self._shorten_log()
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
         """Return a request with all that wait behind it, and whether this is the last batch."""
@@ -87,16 +97,18 @@ class Writer:
 
     def _commit(self, batch: list[_Request]) -> None:
         try:
+            self._health.demand()
             self._connection.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._perform(request)
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreUnavailableError) as error:
             self.failing = True
+            self._health.note(error)
             self._roll_back()
             for request in batch:
-                request.error = unavailable(error)
+                request.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
 
     def _perform(self, request: _Request) -> None:
         """Carry out one request; what goes wrong in it is undone and is its own affair.
@@ -111,6 +123,7 @@ class Writer:
             if not self._connection.in_transaction:
                 raise
             self._connection.execute("ROLLBACK TO request")
+            self._health.note(error)
             request.error = translated(error)
         self._connection.execute("RELEASE request")
 
@@ -119,6 +132,20 @@ class Writer:
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+
+    def _shorten_log(self) -> None:
+        """Begin the write-ahead log anew once it is long: one reader after another keeps it growing.
+
+        Who reads for long, such as a backup, is not waited for, but tried again after as much more.
+        """
+        with suppress(sqlite3.Error, OSError):
+            length = self._log.stat().st_size
+            if length < self._log_most:
+                return
+            self._connection.execute(f"PRAGMA busy_timeout = {SHORTEN_WAIT_MS}")
+            (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_most = length + LOG_LIMIT if busy else LOG_LIMIT
+            self._connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
 
     def _answer(self, batch: Iterable[_Request]) -> None:
         """Answer a whole batch, in the event loop's thread."""
@@ -135,9 +162,10 @@ class Writer:
 
 def unavailable(error: sqlite3.Error) -> StoreUnavailableError:
     """Return the error that tells what SQLite said."""
+    whole = getattr(error, "sqlite_errorcode", 0) & 0xFF not in CORRUPT
     raised = StoreUnavailableError(
         f"The store does not answer: {error}",
-        remedy="check that the disk of the store is neither full nor read-only",
+        remedy="check that the disk of the store is neither full nor read-only" if whole else REMEDY,
     )
     raised.__cause__ = error
     return raised

@@ -1,0 +1,50 @@
+"""Whoever looks on, however many and however slow, delays neither the beat nor a claim nor an acceptance."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from listener.errors import StoreUnavailableError
+from listener.queue import Acceptance, RunFilter
+from listener.store import Store
+from listener.store.postgres import store as postgres_store
+from listener.store.ruled import RuledStore
+from listener.store.sqlite import readers
+from listener.store.transaction import Questions
+
+NOW = 1_700_000_000.0
+COUNTING = """
+WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) SELECT count(*) FROM n
+"""
+
+Ask = Callable[..., Awaitable[Acceptance]]
+
+
+async def count(questions: Questions) -> Any:
+    return await questions.all(COUNTING)
+
+
+async def test_slow_readers_are_cut_off_and_hold_up_nobody_who_works(
+    store: Store, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(store, RuledStore)
+    await call(store, "staging")
+    run = await store.claim(NOW)
+    assert run is not None
+    monkeypatch.setattr(readers, "READ_LIMIT", 3.0)
+    monkeypatch.setattr(postgres_store, "ANSWER_LIMIT", 3.0)
+    slow = [asyncio.ensure_future(store._read(count)) for _ in range(8)]
+    looking = [asyncio.ensure_future(store.runs(RunFilter())) for _ in range(130)]
+    await asyncio.sleep(0)
+    for number in range(20):
+        assert await store.beat([run]) == {run.id}
+        await call(store, f"e-{number}")
+        assert await store.claim(NOW) is not None
+        assert await store.next_due() is None
+    assert not all(each.done() for each in slow), "all of that happened while they were at it"
+    told = await asyncio.gather(*slow, *looking, return_exceptions=True)
+    assert {type(each) for each in told[:8]} == {StoreUnavailableError}
+    assert {type(each) for each in told[8:]} <= {StoreUnavailableError, list}
+    assert len(await store.runs(RunFilter())) == 21
