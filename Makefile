@@ -13,7 +13,7 @@ LONG ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz clean
+.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -54,8 +54,17 @@ attack: $(VENV)/test.stamp ## The attacks, and all that the API's description pr
 
 fuzz: $(VENV)/test.stamp ## Fuzz verifiers, parsers and HTTP, led by coverage (SECONDS=60 for each; TARGETS=http)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || \
-		$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary atheris -c constraints.txt -e '.[fuzz]' || true
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary atheris --require-hashes -r requirements/fuzz.txt || true
 	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+audit: $(VENV)/audit/bin/pip-audit ## Ask the internet which pinned releases have known weaknesses
+	@for each in run postgres build test; do \
+		$< --progress-spinner off --require-hashes --disable-pip -r requirements/$$each.txt || exit; done
+
+$(VENV)/audit/bin/pip-audit: requirements/audit.txt
+	@python3 -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -65,8 +74,8 @@ ifneq ($(shell test -x $(PYTHON) && echo there),there)
 .PHONY: $(VENV)/run.stamp $(VENV)/test.stamp
 endif
 
-$(VENV)/run.stamp: pyproject.toml constraints.txt .ci/setup
+$(VENV)/run.stamp: pyproject.toml $(wildcard requirements/*.txt) .ci/setup
 	@.ci/setup run
 
-$(VENV)/test.stamp: pyproject.toml constraints.txt .ci/setup
+$(VENV)/test.stamp: pyproject.toml $(wildcard requirements/*.txt) .ci/setup
 	@.ci/setup test
