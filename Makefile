@@ -5,13 +5,15 @@ PYTHON := $(VENV)/bin/python
 ARGS ?=
 SECONDS ?= 60
 TARGETS ?=
+# Seconds for which everything happens to listeners under load, on each database.
+CHAOS ?= 120
 JGIT ?=
 LONG ?=
 # Tests wait more than they work: three at a time keep two cores busy.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz clean
+.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -41,17 +43,28 @@ replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the list
 	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \
 		$(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
 
-soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, kills under load, histories
-	@SYNC_STAGING_SOAK=60 SYNC_STAGING_HISTORIES=300 $(PYTHON) -m pytest --timeout 900 \
-		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py
+soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, everything under load, histories
+	@SYNC_STAGING_SOAK=60 SYNC_STAGING_CHAOS=$(CHAOS) SYNC_STAGING_HISTORIES=300 SYNC_STAGING_ORDERS=100 \
+		$(PYTHON) -m pytest --timeout $$((900 + 10 * $(CHAOS))) \
+		tests/e2e/test_side_by_side.py tests/e2e/test_kill_rounds.py tests/contract/test_histories.py \
+		tests/contract/test_store_model.py
 
 attack: $(VENV)/test.stamp ## The attacks, and all that the API's description promises: some thousand requests a caller
 	@SYNC_STAGING_ATTACK=150 $(PYTHON) -m pytest -n $(WORKERS) --timeout 3600 tests/attack tests/e2e/test_schemathesis.py
 
 fuzz: $(VENV)/test.stamp ## Fuzz verifiers, parsers and HTTP, led by coverage (SECONDS=60 for each; TARGETS=http)
 	@$(PYTHON) -c 'import atheris' 2>/dev/null || \
-		$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary atheris -c constraints.txt -e '.[fuzz]' || true
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --only-binary atheris --require-hashes -r requirements/fuzz.txt || true
 	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
+audit: $(VENV)/audit/bin/pip-audit ## Ask the internet which pinned releases have known weaknesses
+	@for each in run postgres build test; do \
+		$< --progress-spinner off --require-hashes --disable-pip -r requirements/$$each.txt || exit; done
+
+$(VENV)/audit/bin/pip-audit: requirements/audit.txt
+	@python3 -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -61,8 +74,8 @@ ifneq ($(shell test -x $(PYTHON) && echo there),there)
 .PHONY: $(VENV)/run.stamp $(VENV)/test.stamp
 endif
 
-$(VENV)/run.stamp: pyproject.toml constraints.txt .ci/setup
+$(VENV)/run.stamp: pyproject.toml $(wildcard requirements/*.txt) .ci/setup
 	@.ci/setup run
 
-$(VENV)/test.stamp: pyproject.toml constraints.txt .ci/setup
+$(VENV)/test.stamp: pyproject.toml $(wildcard requirements/*.txt) .ci/setup
 	@.ci/setup test

@@ -60,6 +60,7 @@ class System:
             patience=settings.sync.patience,
             studio=self.studio,
         )
+        self.metrics.watch(self.synchronizer.waits.overdue)
         self.directory = Directory(settings.sites, self.pool, time.time, self.log)
         self.worker = Worker(
             self.store,

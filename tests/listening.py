@@ -224,5 +224,5 @@ async def daemon(configuration: Path) -> AsyncIterator[Daemon]:
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[Client]:
     """A client of a listener."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         yield Client(session, url)

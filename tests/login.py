@@ -57,7 +57,7 @@ async def agent_with(folder: Path, *keys: str | Path) -> AsyncIterator[str]:
         "ssh-agent", "-D", "-a", str(path), stdout=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while not await _answers(path):
                 await asyncio.sleep(0.01)
         for key in keys:

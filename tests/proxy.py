@@ -9,7 +9,7 @@ Parcel = tuple[float, bytes]
 
 
 class Proxy:
-    """Stands between a client and a port of loopback; can cut, freeze, thaw and delay what passes."""
+    """Stands between a client and a port of loopback; can cut, freeze, thaw, lose and delay what passes."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -27,6 +27,8 @@ class Proxy:
         self.passed = 0
         """Bytes, both directions together."""
         self._cut_at: int | None = None
+        self.losing: bytes | None = None
+        """What the next reply holds that is lost; None when there is none to come."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -55,6 +57,10 @@ class Proxy:
     def waiting(self) -> bool:
         """Whether there is a cut to come."""
         return self._cut_at is not None
+
+    def lose(self, reply: bytes) -> None:
+        """Cut, once, in place of passing on what the target replies with these bytes in it."""
+        self.losing = reply
 
     def freeze(self) -> None:
         """Pass nothing on, and keep every connection open."""
@@ -85,19 +91,25 @@ class Proxy:
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pass(reader, far_writer))
-                both.create_task(self._pass(far_reader, writer))
+                both.create_task(self._pass(far_reader, writer, replies=True))
         finally:
             self._links -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool = False
+    ) -> None:
         """Pass one direction on, as late as it is to be; its end, or the loss of the other end, too."""
         parcels: asyncio.Queue[Parcel] = asyncio.Queue()
         receiving = asyncio.ensure_future(self._receive(reader, parcels))
         try:
             with contextlib.suppress(OSError):
                 while data := await self._due(parcels):
+                    if replies and self.losing is not None and self.losing in data:
+                        self.losing = None
+                        self.cut()
+                        return
                     writer.write(data)
                     await writer.drain()
                     self._count(len(data))

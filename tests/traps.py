@@ -145,7 +145,7 @@ class Traps:
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for what another process does."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while not true():
             await asyncio.sleep(0.01)
 

@@ -61,7 +61,7 @@ class Siege:
         try:
             writer.write(octets)
             await writer.drain()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(300):
                 told = await reader.read()
         except ConnectionError:  # it was refused before all of it was sent
             told = b""
@@ -90,6 +90,11 @@ class Siege:
         """What runs there are."""
         found: list[dict[str, Any]] = (await self.listener.call("GET", "/api/v1/runs?limit=200"))[1]["runs"]
         return found
+
+    async def synced(self) -> None:
+        """Wait until the good site is synced when asked: a busy machine needs some tries for it."""
+        while (await self.listener.sync())[0] != 200:
+            pass
 
     async def quiet(self) -> list[dict[str, Any]]:
         """The runs, once all of them have ended."""

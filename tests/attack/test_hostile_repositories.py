@@ -68,17 +68,20 @@ async def test_trees_that_hold_each_other_fill_no_memory_and_stop_no_other_site(
 ) -> None:
     evil = hostile(published, tmp_path)
     bomb(evil)
-    limits = {"step_timeout": 2, "transfer_timeout": 10}
+    limits = {"step_timeout": 2, "transfer_timeout": 600}
     async with besiege(**surroundings(tmp_path, sshd, published, evil, **limits)) as siege:
         for environment, errors in (
             ("staging", {"step-timed-out", "remote-step"}),
             ("far", {"unsupported-repository", "cache"}),
         ):
             siege.tried += 1
-            _, _, headers = await siege.listener.sync(environment, site="evil")
-            run = await siege.listener.ended(headers["X-Run-Id"])
-            assert run["outcome"]["error"] in errors
-        assert (await siege.listener.sync())[0] == 200
+            error = ""
+            while error in {"", "step-timed-out", "host-unreachable"} - errors:
+                # On its way to the bomb it may meet a host that is slow, and not wait for it.
+                _, _, headers = await siege.listener.sync(environment, site="evil")
+                error = (await siege.listener.ended(headers["X-Run-Id"]))["outcome"]["error"]
+            assert error in errors
+        await siege.synced()
 
 
 async def test_a_file_that_swells_is_passed_on_in_little_memory(

@@ -125,7 +125,7 @@ async def test_what_the_file_says_of_sessions_does_not_count(aliased: Aliased) -
     text = (
         f"{STUDIO}  RemoteCommand /bin/false\n  RequestTTY force\n  SetEnv LEFT=behind\n  ForwardAgent yes\n"
     )
-    connection = HostConnection(aliased(text), connect_timeout=5)
+    connection = HostConnection(aliased(text), connect_timeout=60)
     said = await say(connection, "[ -t 0 ] || echo $LEFT$SSH_AUTH_SOCK.")
     await connection.close()
     assert said == ".\n"
@@ -269,8 +269,8 @@ async def test_via_wins_over_the_file(
 ) -> None:
     text = f"{STUDIO}  ProxyJump nowhere.invalid\n"
     both = both_known(sshd, gate, tmp_path / "known")
-    near = HostConnection(replace(host_of(gate), name="near"), connect_timeout=5)
-    far = HostConnection(aliased(text, via="near", **both), connect_timeout=5, via=near)
+    near = HostConnection(replace(host_of(gate), name="near"), connect_timeout=60)
+    far = HostConnection(aliased(text, via="near", **both), connect_timeout=60, via=near)
     await far.warm(Notes())
     assert "Accepted publickey" in gate.log()
     await asyncio.gather(far.close(), near.close())

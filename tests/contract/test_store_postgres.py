@@ -78,14 +78,14 @@ async def claimed(store: PostgresStore, now: float = NOW) -> Run:
 
 
 async def wakes(waited_for: Signal) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await waited_for.wait()
     waited_for.clear()
 
 
 async def until_it_answers(asked: Callable[[], Awaitable[object]]) -> None:
     """Asks again and again, as a sender would, until the store is there again."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while True:
             try:
                 await asked()
@@ -284,7 +284,7 @@ async def test_two_listeners_on_the_same_environments_never_run_one_twice_at_a_t
 ) -> None:
     one, other = await opened(), await opened()
     hammering = Hammering(deliver)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as tasks:
         for store in (one, other):
             for _ in range(4):
                 tasks.create_task(hammering.deliver_many(store, 60))
@@ -450,7 +450,7 @@ async def test_the_runs_of_a_dead_and_of_a_stopped_listener_are_taken_over_and_s
     try:
         assert await store.take_over(NOW) == [], "their leases have not expired"
         taken: list[Run] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(taken) < 2:
                 taken += await store.take_over(NOW)
                 await asyncio.sleep(0.1)
@@ -551,7 +551,7 @@ async def test_a_server_restarted_under_load_loses_nothing_that_was_accepted(
 
 
 async def wait_for(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not reached():
             await asyncio.sleep(0.01)
 

@@ -40,7 +40,7 @@ def written(*sequences: int) -> list[LogLine]:
 
 
 async def wakes(signal: Signal) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await signal.wait()
     signal.clear()
 

@@ -63,7 +63,7 @@ async def test_a_transfer_that_outlasts_its_limit_is_ended_with_all_its_processe
     place: Place, monkeypatch: pytest.MonkeyPatch, kind: str, step: Step, interrupt: Interruption
 ) -> None:
     monkeypatch.setattr(service, "ENDING", 0.5)
-    scene, run = place(kind, transfer_timeout=1), a_run()
+    scene, run = place(kind, transfer_timeout=3), a_run()
     old = scene.carrier.commit("staging")
     ended = await scene.interrupted(run, step, interrupt)
     assert isinstance(ended[1], StepTimedOutError)
@@ -95,7 +95,7 @@ async def test_git_ends_with_the_connection_even_where_its_words_were_not_read_y
 ) -> None:
     monkeypatch.setattr(Deaf, "first", None)
     monkeypatch.setattr(service, "_Near", Deaf)
-    scene, run = place("live", transfer_timeout=15), a_run()
+    scene, run = place("live", transfer_timeout=60), a_run()
     old = scene.carrier.commit("staging")
     attempt = asyncio.create_task(scene.attempt(run))
     await until(lambda: Deaf.first is not None and Deaf.first.unheard())

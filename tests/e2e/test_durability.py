@@ -24,14 +24,14 @@ Configured = Callable[..., Path]
 
 async def equal(published: Published) -> None:
     """Wait until both trees are equal."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while published.tree("staging") != published.tree("live"):
             await asyncio.sleep(0.02)
 
 
 async def all_ended(listener: Client) -> list[dict[str, Any]]:
     """Every run, once all have ended."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         while True:
             _, page, _ = await listener.call("GET", "/api/v1/runs?limit=200")
             if not any(run["state"] in {"queued", "running"} for run in page["runs"]):
@@ -86,7 +86,7 @@ async def test_a_host_that_is_down_is_tried_again_until_it_is_back(
         status, answer, _ = await listener.deliver("d-1")
         assert status == 202
         run = answer["runs"][0]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(300):
             while (await listener.call("GET", f"/api/v1/runs/{run}"))[1]["failures"] < 2:
                 await asyncio.sleep(0.02)
         waiting = (await listener.call("GET", f"/api/v1/runs/{run}"))[1]
@@ -177,12 +177,12 @@ async def test_a_running_sync_is_cancelled_on_the_host_too(listening: Start, pub
         run = answer["runs"][0]
         while (await listener.call("GET", f"/api/v1/runs/{run}"))[1]["state"] != "running":
             await asyncio.sleep(0.01)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while not waits_for_ref(published):
                 await asyncio.sleep(0.02)
         status, view, _ = await listener.call("POST", f"/api/v1/runs/{run}/cancel")
         assert (status, view["state"]) == (200, "cancelled")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(300):
             while waits_for_ref(published):
                 await asyncio.sleep(0.02)
     slow.unlink()
@@ -229,7 +229,7 @@ async def test_a_log_that_nobody_takes_stops_no_sync(configured: Configured, pub
     os.close(writing)
     os.close(reading)
     url = f"http://127.0.0.1:{yaml.safe_load(path.read_text())['server']['port']}"
-    async with client(url) as listener, asyncio.timeout(30):
+    async with client(url) as listener, asyncio.timeout(300):
         while True:
             try:
                 status, answer, _ = await listener.deliver("d-1")
@@ -250,7 +250,7 @@ async def test_sigterm_is_heeded_while_the_store_is_held_by_somebody_else(config
         with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             await asyncio.sleep(0.5)
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(300):
                 assert await running.terminate() == 0
 
 

@@ -1,63 +1,35 @@
-"""Listeners that are killed again and again under a load of deliveries: what they acknowledged is done.
+"""Listeners to which everything happens under a load of deliveries: what they acknowledged is done.
 
-Three rounds in the suite; thirty with `make soak`.
+In the suite each thing happens once; with `SYNC_STAGING_CHAOS` (seconds), as in `make soak`, one after the
+other for so long, and what takes long as well.
 """
 
 import asyncio
-import itertools
 import os
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from tests import figures
+from tests import chaos, figures
+from tests.chaos import Chaos, Forge, Server
 from tests.conftest import age
+from tests.e2e.cli.shell import behind
 from tests.listening import GITHUB_SECRET, Client, Daemon, client, configuration, daemon, push, written
+from tests.proxy import Proxy
 
-ROUNDS = 30 if "SYNC_STAGING_SOAK" in os.environ else 3
+SECONDS = float(os.environ.get("SYNC_STAGING_CHAOS", "0"))
 SENDERS = 8
 SITES = ("one", "two", "three")
-
-
-@dataclass
-class Forge:
-    """Sends deliveries without end, to whichever listener, and counts those that were acknowledged."""
-
-    listeners: list[Client]
-    acknowledged: dict[str, str] = field(default_factory=dict)
-    """The deliveries' ids, each with its site."""
-    refused: int = 0
-    stopped: bool = False
-
-    async def send(self, sender: int) -> None:
-        number = 0
-        while not self.stopped:
-            number += 1
-            await self._deliver(f"{sender}-{number}", random.choice(SITES))
-
-    async def _deliver(self, key: str, site: str) -> None:
-        listener = random.choice(self.listeners)
-        try:
-            status, _, _ = await listener.deliver(key, push(repository=f"acme/{site}"))
-        except aiohttp.ClientError:
-            self.refused += 1
-            await asyncio.sleep(0.02)
-            return
-        assert status in {202, 503}
-        if status == 202:
-            self.acknowledged[key] = site
-        else:
-            self.refused += 1
 
 
 @pytest.fixture
@@ -70,28 +42,40 @@ def sites(published: Published, tmp_path: Path) -> dict[str, Published]:
     return copies
 
 
+@dataclass
+class Scene:
+    """Listeners with a store of their own or a shared one, and the ways to what they need."""
+
+    running: list[Daemon]
+    hosts: Proxy
+    server: Server | None
+
+
 @pytest.fixture(params=["SQLite", "PostgreSQL, two listeners"])
-async def running(
+async def scene(
     request: pytest.FixtureRequest, tmp_path: Path, sshd: Sshd, sites: dict[str, Published]
-) -> AsyncIterator[list[Daemon]]:
-    """One listener with a store of its own, or two that share one."""
-    stores = [f"sqlite:///{tmp_path}/listener.db"]
-    if request.param != "SQLite":
-        cluster = request.getfixturevalue("cluster")
-        stores = [cluster.tcp_url(cluster.database())] * 2
-    async with AsyncExitStack() as daemons:
-        started = []
+) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as parts:
+        hosts = await parts.enter_async_context(Proxy(sshd.port))
+        server, stores = None, [f"sqlite:///{tmp_path}/listener.db"]
+        if request.param != "SQLite":
+            cluster = request.getfixturevalue("cluster")
+            way = await parts.enter_async_context(Proxy(cluster.port))
+            server = Server(cluster, cluster.database(), way)
+            stores = [cluster.tcp_url(server.database, way.port)] * 2
+        running = []
         for number, store in enumerate(stores):
             folder = tmp_path / f"listener-{number}"
             folder.mkdir()
-            path = written(folder, whole(folder, sshd, sites) | {"store": store})
-            started.append(await daemons.enter_async_context(daemon(path)))
-        yield started
+            path = written(folder, behind(hosts, whole(folder, sshd, sites, store), folder))
+            running.append(await parts.enter_async_context(daemon(path)))
+        yield Scene(running, hosts, server)
 
 
-def whole(folder: Path, sshd: Sshd, sites: dict[str, Published]) -> dict[str, Any]:
-    """The configuration of a listener for all sites."""
-    found = configuration(folder, sshd, folder)
+def whole(folder: Path, sshd: Sshd, sites: dict[str, Published], store: str) -> dict[str, Any]:
+    """The configuration of a listener for all sites, with a slot for each."""
+    found = configuration(folder, sshd, folder, store=store)
+    found["sync"] |= {"concurrency": len(SITES), "per_host": len(SITES)}
     found["sites"] = {
         name: {
             "repository": {"host": "studio", "path": str(site.path)},
@@ -109,22 +93,23 @@ def whole(folder: Path, sshd: Sshd, sites: dict[str, Published]) -> dict[str, An
     return found
 
 
-def publish(site: Published, number: int) -> None:
-    """Let live move on by a commit, as an editor would see it."""
-    blob = site.git("hash-object", "-w", "--stdin", stdin=f"{number}\n".encode())
-    tree = site.git("mktree", stdin=f"100644 blob {blob}\tnews.xml\n".encode())
-    site.git("update-ref", "refs/heads/live", site.git("commit-tree", tree, "-p", "live", "-m", str(number)))
+def events(happening: Chaos) -> Iterator[Callable[[], Any]]:
+    """Everything once, in any order; in the long form again and again, until the time is over."""
+    end = time.monotonic() + SECONDS
+    kinds = happening.kinds(patient=SECONDS > 0)
+    while True:
+        yield from random.sample(kinds, len(kinds))
+        if time.monotonic() >= end:
+            return
 
 
-async def killed(running: list[Daemon], sites: dict[str, Published]) -> None:
-    """Publish, let them work for a moment, and kill one in the middle of that, one after the other."""
-    for number in range(ROUNDS):
-        for site in sites.values():
-            publish(site, number)
+async def let_happen(happening: Chaos, sites: Iterable[Published]) -> None:
+    """Publish, let the listeners work for a moment, and let something happen in the middle of that."""
+    for number, event in enumerate(events(happening)):
+        for site in sites:
+            await asyncio.to_thread(chaos.publish, site, number)
         await asyncio.sleep(random.uniform(0.05, 0.7))
-        victim = running[number % len(running)]
-        await victim.kill()
-        await victim.start()
+        await event()
 
 
 async def served(listener: Client, key: str, site: str) -> list[dict[str, Any]]:
@@ -134,51 +119,69 @@ async def served(listener: Client, key: str, site: str) -> list[dict[str, Any]]:
     return [await listener.ended(run) for run in answer["runs"]]
 
 
-async def span(listener: Client, run: str) -> tuple[float, float]:
-    """When the last attempt of a run was under way for certain: from its first log line to its last one."""
-    events = await listener.events(run)
-    began = [event["at"] for event in events if event["event"] == "start"][-1]
-    return datetime.fromisoformat(began).timestamp(), datetime.fromisoformat(events[-1]["at"]).timestamp()
+async def uncovered(listeners: list[Client], acknowledged: dict[str, str]) -> list[str]:
+    """The deliveries that no run has served."""
+    found = []
+    for key, site in acknowledged.items():
+        serving = await served(random.choice(listeners), key, site)
+        if len(serving) != 1 or serving[0]["state"] != "succeeded":
+            found.append(key)
+    return found
 
 
-def overlapping(spans: Iterable[tuple[float, float]]) -> int:
-    """How many spans begin before the one before has ended."""
-    return sum(later < earlier for (_, earlier), (later, _) in itertools.pairwise(sorted(spans)))
+async def free_slots(scene: Scene, listener: Client) -> int:
+    """How many syncs a listener begins side by side, while nothing that its hosts say arrives."""
+    scene.hosts.freeze()
+    for site in SITES:
+        await listener.sync(site=site, headers={"Prefer": "respond-async"})
+    running = 0
+    while running < len(SITES):
+        _, page, _ = await listener.call("GET", "/api/v1/runs?state=running")
+        running = len(page["runs"])
+    scene.hosts.thaw()
+    for run in page["runs"]:
+        assert (await listener.ended(run["id"]))["state"] == "succeeded"
+    return running
 
 
-async def test_what_was_acknowledged_is_done_however_often_listeners_are_killed(
-    request: pytest.FixtureRequest, running: list[Daemon], sites: dict[str, Published]
+async def test_what_was_acknowledged_is_done_whatever_happens_to_the_listeners(
+    request: pytest.FixtureRequest, scene: Scene, sites: dict[str, Published]
 ) -> None:
+    happening = Chaos(scene.running, scene.server)
     async with AsyncExitStack() as clients:
-        listeners = [await clients.enter_async_context(client(each.url)) for each in running]
-        forge = Forge(listeners)
+        listeners = [await clients.enter_async_context(client(each.url)) for each in scene.running]
+        forge = Forge(listeners, SITES)
         async with asyncio.TaskGroup() as senders:
             for sender in range(SENDERS):
                 senders.create_task(forge.send(sender))
-            await killed(running, sites)
+            await let_happen(happening, sites.values())
             forge.stopped = True
-        uncovered: list[str] = []
-        runs: dict[str, dict[str, Any]] = {}
-        for key, name in forge.acknowledged.items():
-            serving = await served(random.choice(listeners), key, name)
-            runs |= {run["id"]: run for run in serving}
-            if len(serving) != 1 or serving[0]["state"] != "succeeded":
-                uncovered.append(key)
-        spans: dict[str, list[tuple[float, float]]] = {site: [] for site in SITES}
-        for run in runs.values():
-            spans[run["site"]].append(await span(listeners[0], run["id"]))
-    overlaps = sum(map(overlapping, spans.values()))
+        lost = await uncovered(listeners, forge.acknowledged)
+        found = [span for each in scene.running for span in chaos.spans(each)]
+        slots = []
+        for each, listener in zip(scene.running, listeners, strict=True):
+            others = [other for other in scene.running if other is not each]
+            for other in others:
+                assert await other.terminate() == 0
+            slots.append(await free_slots(scene, listener))
+            for other in others:
+                await other.start()
+    pairs = chaos.overlapping(found)
+    overlaps = [pair for pair in pairs if not chaos.excused(pair, happening.stopped)]
     figures.tell(
-        f"kill -9 under load, {request.node.callspec.params['running']}",
-        rounds=ROUNDS,
+        f"everything happens under load, {request.node.callspec.params['scene']}",
+        **dict(sorted(Counter(happening.done).items())),
         acknowledged=len(forge.acknowledged),
         refused=forge.refused,
-        runs=len(runs),
-        uncovered=len(uncovered),
-        overlapping=overlaps,
+        attempts=len(found),
+        lost=len(lost),
+        overlapping=len(overlaps),
+        overlapping_past_the_lease=len(pairs) - len(overlaps),
+        free_slots=slots,
     )
-    assert (uncovered, overlaps) == ([], 0)
-    assert len(forge.acknowledged) > ROUNDS
+    assert (lost, overlaps) == ([], [])
+    assert slots == [len(SITES)] * len(slots)
+    assert len(forge.acknowledged) > len(happening.done)
     for site in sites.values():
         assert site.tree("staging") == site.tree("live")
         assert site.is_clean()

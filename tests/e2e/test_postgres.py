@@ -20,7 +20,7 @@ def store_url(cluster: Cluster) -> str:
 
 
 async def ready(listener: Client) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while (await listener.call("GET", "/readyz"))[0] != 200:
             await asyncio.sleep(0.05)
 
@@ -68,7 +68,7 @@ async def test_the_run_of_a_listener_that_died_is_taken_over_by_another(
         async with listening(store=store_url) as living:
             await dying.kill()
             slow.unlink()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(300):
                 run = await living.ended(answer["runs"][0])
             assert (run["state"], run["attempt"]) == ("succeeded", 2)
             events = [event["event"] for event in await living.events(run["id"])]
@@ -91,7 +91,7 @@ async def test_a_listener_that_slept_past_its_lease_does_no_harm_when_it_wakes(
             run = await living.ended(answer["runs"][0])
             lines = await living.events(run["id"])
             sleeping.process.send_signal(signal.SIGCONT)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(300):
                 while not {"lost", "fenced"} & {event["event"] for event in sleeping.events()}:
                     await asyncio.sleep(0.05)
             assert await living.events(run["id"]) == lines

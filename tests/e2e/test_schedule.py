@@ -50,7 +50,7 @@ async def going(configured: Callable[..., Path]) -> Any:
 
 
 async def equal(published: Published) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(300):
         while published.tree("staging") != published.tree("live"):
             await asyncio.sleep(0.02)
 
@@ -92,11 +92,10 @@ async def test_every_site_has_one_moment_in_an_interval(going: Round) -> None:
 
 
 async def test_many_publishes_that_settle_are_one_sync(listening: Start, published: Published) -> None:
-    async with listening(sync={**QUICK, "settle": 0.6, "settle_most": 30}) as listener:
+    async with listening(sync={**QUICK, "settle": 3, "settle_most": 300}) as listener:
         runs = set()
         for number in range(5):
             runs.update((await listener.deliver(f"d-{number}"))[1]["runs"])
-            await asyncio.sleep(0.1)
         (run,) = runs
         assert (await listener.call("GET", f"/api/v1/runs/{run}"))[1]["queue"]["ahead"] == 0
         assert (await listener.ended(run))["state"] == "succeeded"

@@ -20,7 +20,6 @@ from tests.listening import Client
 from tests.publisher import PublishError, StudioPublisher
 
 SECONDS = float(os.environ.get("SYNC_STAGING_SOAK", "6"))
-MOST = SECONDS + 40
 QUIET = 0.3
 
 
@@ -58,18 +57,20 @@ class Editor:
             self.failures.append(str(error))
 
 
-async def sync_beside(editor: Editor, listener: Client, wanted: int) -> int:
-    """Deliver webhooks for a while, and until so many runs have succeeded; how many have."""
-    began, synced = time.monotonic(), 0
+async def sync_beside(editor: Editor, listener: Client, wanted: int) -> None:
+    """Deliver webhooks for a while, and until there were some publishes and so many runs have succeeded."""
+    until, synced = time.monotonic() + SECONDS, 0
     try:
-        while time.monotonic() < began + (SECONDS if synced >= wanted else MOST):
+        while time.monotonic() < until or synced < wanted or editor.publishes <= wanted:
             await listener.deliver(secrets.token_hex(8))
             await asyncio.sleep(0.05)
             _, page, _ = await listener.call("GET", "/api/v1/runs?limit=200&state=succeeded")
             synced = len(page["runs"])
+            if time.monotonic() > until:
+                # A sync must fit into a pause, however slow the machine is.
+                editor.pause += 0.02
     finally:
         editor.done.set()
-    return synced
 
 
 def content(published: Published, branch: str, names: set[str]) -> Iterator[tuple[str, str]]:
@@ -88,7 +89,7 @@ async def test_nothing_is_lost_or_leaks_however_publishes_and_syncs_meet(
     async with listening(sync=sync) as listener:
         editor = Editor(publisher, pause)
         working = asyncio.create_task(asyncio.to_thread(editor.work))
-        synced = await sync_beside(editor, listener, wanted)
+        await sync_beside(editor, listener, wanted)
         await working
         assert (await listener.sync())[0] == 200
     files = published.files("live")
@@ -98,5 +99,3 @@ async def test_nothing_is_lost_or_leaks_however_publishes_and_syncs_meet(
     assert not editor.staged & set(files)
     assert published.tree("staging") == published.tree("live")
     assert published.is_clean()
-    assert editor.publishes > 3
-    assert synced >= wanted, "syncs ran between the publishes"

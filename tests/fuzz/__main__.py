@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
-        print("atheris is not installed: pip install -c constraints.txt -e '.[fuzz]' (CPython 3.11 to 3.13)")  # noqa: T201 (says why nothing is done)
+        print("atheris is not installed: make fuzz installs it, for CPython 3.11 to 3.13")  # noqa: T201 (says why nothing is done)
         return 0
     if options.here:
         fuzz(options.targets[0], options.seconds)
