@@ -587,11 +587,11 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     connection = pool._connections["studio"]
     call = connection.call
 
-    async def counted(*arguments: Any) -> str:
+    async def counted(*arguments: Any, **more: Any) -> str:
         calls.append(arguments[2])
-        return await call(*arguments)
+        return await call(*arguments, **more)
 
-    connection.call = counted  # type: ignore[method-assign, assignment]
+    connection.call = counted  # type: ignore[method-assign]
     synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
     looks = await synchronizer.survey(asked, Notes())
     assert calls == ["survey"] * 2
