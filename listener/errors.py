@@ -25,6 +25,8 @@ class ListenerError(Exception):
         """Why, for the log and for an admin, where whoever asked is told less."""
         self.credential = ""
         """The kind and name of the credential that it was asked with, once that is known."""
+        self.guess = False
+        """Whether a secret was tried that is none, which whoever guesses does many times."""
         super().__init__(self.message)
 
 

@@ -5,6 +5,7 @@ connection   one of them: how long its head may take, and a reader that does not
 tls          the certificate, and its renewal
 proxies      who the client is, behind proxies that are trusted
 refusals     how often a client may be refused
+guesses      how fast wrong secrets are answered
 room         how much memory bodies may take before they are verified
 middlewares  the same, around every request
 """
