@@ -262,6 +262,20 @@ class ConnectionLostError(SyncError):
     code = "connection-lost"
 
 
+class SessionRefusedError(ConnectionLostError):
+    """The host opens no further session; nothing has started."""
+
+    default_remedy = "allow more in the host's sshd_config (MaxSessions; 10 unless changed)"
+
+
+class HostStalledError(SyncError):
+    """A process of ours on the host does not go on, and nothing else may be started beside it."""
+
+    code = "host-stalled"
+    default_remedy = "see what the process waits for: most often a disk or a network file system that hangs"
+    again_in = 2.0
+
+
 class StepTimedOutError(SyncError):
     """A step on the host took longer than its limit and was ended."""
 

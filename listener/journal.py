@@ -7,6 +7,7 @@ terminal's cursor, hide text or break a line are escaped.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from listener.queue import LogLine
@@ -78,10 +79,27 @@ class Journal:
         self._log = log
         self._clean = clean
         self._clock = clock
+        self._repeated: list[Callable[[], None]] = []
+        self.silent = True
+        """Whether nothing was taken down but what repeats the last attempt."""
 
-    def note(self, event: str, level: str = "info", **facts: Any) -> None:
-        """Take down one event: numbered and stored with the run, and written to the process's log."""
-        at = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+    def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
+        """Take down one event: numbered and stored with the run, and written to the process's log.
+
+        What is `repeated` says nothing that the last attempt did not say: it is written as soon as something
+        else follows, and not at all if nothing does.
+        """
+        write: Callable[[], None] = partial(self._write, self._clock(), event, level, facts)
+        if repeated and self.silent:
+            self._repeated.append(write)
+            return
+        self.silent = False
+        for each in (*self._repeated, write):
+            each()
+        self._repeated.clear()
+
+    def _write(self, now: float, event: str, level: str, facts: Mapping[str, Any]) -> None:
+        at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
         self._sequence += 1
         self._lines.append(self._run, [LogLine(self._sequence, json.dumps(line, ensure_ascii=False))])
@@ -95,6 +113,8 @@ class Remarks:
         self._log = log
         self._who = who
 
-    def note(self, event: str, level: str = "info", **facts: Any) -> None:
-        """Write one event to the process's log."""
+    def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
+        """Write one event to the process's log, unless it says nothing new."""
+        if repeated:
+            return
         self._log.log(LEVELS[level], event, **self._who, **facts)

@@ -6,8 +6,8 @@ again.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Protocol
 
 from listener.errors import (
     BranchMovedError,
@@ -26,14 +26,17 @@ from listener.plans import (
     PlanKind,
     Repository,
     Signing,
+    busy_since,
     decide,
     equal,
+    overdue,
     undo,
     undone,
 )
 from listener.progress import Progress, applied, commit_of, looked, sent
 from listener.runs import LegEvent, LegOutcome
 from listener.sites import Leg
+from listener.waits import Waits
 
 ROUNDS = 3
 """How often a run looks and applies before it gives up to a branch that keeps moving."""
@@ -64,11 +67,20 @@ class Rules:
     patience: float
     studio: Studio | None = None
 
-    def decide(self, leg: Leg, observation: Observation, back: LegOutcome | None = None) -> Plan:
-        """Return the plan for a leg: of a sync, or of the rollback of what `back` tells."""
+    def decide(
+        self, leg: Leg, observation: Observation, back: LegOutcome | None = None, *, since: float
+    ) -> tuple[Plan, float]:
+        """Return the plan for a leg: of a sync, or of the rollback of what `back` tells.
+
+        And since when it has been found busy without a mark of a publish, where `since` is what was known of
+        that before (`listener.plans.busy_since`).
+        """
         if back is not None:
-            return undo(leg, observation, back.new, quiet=self.quiet, patience=self.patience)
-        return decide(leg, observation, quiet=self.quiet, patience=self.patience)
+            plan = undo(leg, observation, back.new, quiet=self.quiet, patience=self.patience)
+        else:
+            plan = decide(leg, observation, quiet=self.quiet, patience=self.patience)
+        since = busy_since(plan, observation.now, since)
+        return overdue(plan, observation, since, self.patience), since
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,7 @@ class LegSync:
     """The run's, of which the leg's is a part."""
     notes: Notes
     keep: Keep
+    waits: Waits
     held_live: str = ""
     """The commit of live at which an earlier rollback holds the environment; empty if none does."""
     back: LegOutcome | None = None
@@ -114,11 +127,8 @@ class LegSync:
         """Look once and act once; return whether the leg is where it should be now."""
         with self.progress.timed("observe"):
             observation = await self.repository.observe(target=self.back.old if self.back else "")
-        plan = self.rules.decide(self.leg, observation, self.back)
-        self.progress[self.leg] = looked(self.outcome, observation, plan)
+        plan = self._decided(observation)
         self.progress.warn(*plan.warnings)
-        self.notes.note("observe", **_observed(observation))
-        self.notes.note("plan", **_planned(plan, observation))
         if self.held_live and self.held_live == commit_of(observation.live):
             raise OnHoldError("A rollback holds the environment until live moves or somebody syncs it.")
         _proceed(plan)
@@ -128,7 +138,7 @@ class LegSync:
         done = await self._move(plan, observation)
         self.notes.note("apply", **_done(done))
         if done.busy:
-            raise BusyError(f"Studio holds {done.busy}.", again_in=max(self.rules.quiet, 0.5))
+            self._wait_for(f"Studio holds {done.busy}.", again_in=max(self.rules.quiet, 0.5))
         return not done.changed and self._confirmed(observation, done)
 
     async def _ask_studio(self, observation: Observation) -> None:
@@ -144,8 +154,20 @@ class LegSync:
         if not reason:
             return
         if not observation.touched or observation.idle < self.rules.patience:
-            raise BusyError(reason, again_in=STUDIO_AGAIN)
+            self._wait_for(reason, again_in=STUDIO_AGAIN)
         self.progress.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
+
+    def _decided(self, observation: Observation) -> Plan:
+        """Decide what is to be done, and take it down; what the last look found is not said again."""
+        known = self.outcome.wait.since or self.waits.since(self.leg)
+        plan, since = self.rules.decide(self.leg, observation, self.back, since=known)
+        self.waits.found(self.leg, since, overdue=plan.overdue)
+        before = self.outcome.wait
+        self.progress[self.leg] = looked(self.outcome, observation, plan, since)
+        repeated = before.seen == self.outcome.wait.seen
+        self.notes.note("observe", repeated=repeated, **_observed(observation))
+        self.notes.note("plan", repeated=repeated, **_planned(plan, observation))
+        return plan
 
     async def _about_to_move(self, plan: Plan, observation: Observation) -> None:
         """Make durable what is about to move, and then ask Studio: nothing lies between that and the move.
@@ -161,6 +183,11 @@ class LegSync:
         except BaseException:
             self.happened(LegEvent.NOT_CARRIED_OUT)
             raise
+
+    def _wait_for(self, reason: str, again_in: float) -> NoReturn:
+        """Raise `BusyError`, for a reason that is not to be seen in the repository."""
+        self.progress[self.leg] = replace(self.outcome, wait=replace(self.outcome.wait, reason=reason))
+        raise BusyError(reason, again_in=again_in)
 
     async def _move(self, plan: Plan, observation: Observation) -> Applied:
         """Apply a plan."""

@@ -7,7 +7,7 @@ Every label is one of few: a configured hook or site (those by pattern are count
 code of the error tree, a route. Nothing that a request says becomes one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 WAITS = (0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 Facts = Mapping[str, Any]
+
+Overdue = Callable[[], Collection[tuple[str, str]]]
+"""Returns sites and environments (`listener.waits.Waits.overdue`)."""
 
 
 class Counted:
@@ -100,6 +103,10 @@ class Metrics:
 
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"sync_staging_{name}", what, labels, buckets=buckets, registry=self._registry)
+
+    def watch(self, overdue: Overdue) -> None:
+        """Tell which environments have waited for too long, whenever somebody asks."""
+        self._standing.overdue = overdue
 
     def counting(self, log: Log) -> Counted:
         """Return a log that counts, and tells `log` everything."""
@@ -221,6 +228,7 @@ class _Standing(Collector):
 
     def __init__(self, label: Callable[[str], str]) -> None:
         self._label = label
+        self.overdue: Overdue = frozenset
         self.reading: _Reading | None = None
         self.drifted: dict[tuple[str, str], bool] = {}
         """What was looked at: these sites are there, however many a pattern might stand for."""
@@ -235,6 +243,8 @@ class _Standing(Collector):
         yield self._by_site(
             "drifted_environments", "Environments that differed from live when last looked at.", self.drifted
         )
+        what = "Environments whose run has long waited for a repository that is never at rest."
+        yield self._by_site("restless_environments", what, dict.fromkeys(self.overdue(), True))
         if self.reading is not None:
             yield from self._stored(self.reading)
 

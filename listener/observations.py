@@ -1,5 +1,6 @@
 """What was read from repositories: branches, how they differ, and all else that a decision needs."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -100,6 +101,26 @@ class Observation:
         return "HEAD.lock" in self.times
 
     @property
+    def newest(self) -> str:
+        """The name of what was written last; empty where nobody can tell."""
+        return max(self.times, key=lambda name: self.times[name], default="")
+
+    @property
     def idle(self) -> float:
         """Seconds since the repository was last touched; negative where a clock or a file's time is off."""
         return self.now - self.touched
+
+    def idle_within(self, patience: float) -> float:
+        """Return the same, as far as the times can be believed (`age`); infinite where there is none."""
+        return min((self.age(name, patience) for name in self.times), default=math.inf)
+
+    def age(self, name: str, patience: float) -> float:
+        """Return for how many seconds a file has not changed.
+
+        What has no time of its own (a ref that was packed) is as old as the last touch of all. A time
+        somewhat in the future is a clock that is off, and may hide a publish: its age is negative, as good as
+        none. One that is further off than `patience` was written before the clock was set back, and must not
+        hold the site up: its age is infinite.
+        """
+        age = self.now - self.times.get(name, self.touched)
+        return age if age >= -patience else math.inf

@@ -6,8 +6,10 @@ of the program; each row stands because leaving it out lost content, put unappro
 Studio's next publish fail.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -53,6 +55,10 @@ class Plan:
     """What a refusing plan raises when it is carried out."""
     again_in: float = 0.0
     """Seconds until a busy repository may be at rest."""
+    unmarked: bool = False
+    """Whether a busy repository bears no mark of a publish: only times tell that somebody is at work."""
+    overdue: bool = False
+    """Whether it has kept a run waiting like that for longer than `patience`."""
     stale: Mapping[str, str] = field(default_factory=dict)
     """The `_in_progress` branches that a crashed publish left, with the commits they must still have."""
     warnings: tuple[str, ...] = ()
@@ -93,8 +99,8 @@ class Applied:
 class Notes(Protocol):
     """Takes down what happens on the way."""
 
-    def note(self, event: str, level: str = "info", **facts: Any) -> None:
-        """Take down one event and its facts."""
+    def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
+        """Take down one event and its facts; `repeated` if the run's last attempt found the same."""
 
 
 class Repository(Protocol):
@@ -135,8 +141,8 @@ def decide(leg: Leg, observation: Observation, *, quiet: float, patience: float)
     """Return what to do about `leg`, whose repository is as `observation` says.
 
     `quiet` is how many seconds a repository must have been left alone: Studio marks not every moment of a
-    publish. A bare repository that does not have live is not waited for. After `patience` seconds without a
-    touch, the marks of a publish are taken for a crash's.
+    publish. A bare repository that does not have live is not waited for. Marks of a publish that have not
+    changed for `patience` seconds are taken for a crash's.
     """
     refusal = LiveMissingError() if observation.live is None else _immovable(leg, observation)
     if refusal is not None:
@@ -166,6 +172,34 @@ def undo(leg: Leg, observation: Observation, left: str, *, quiet: float, patienc
         return busy
     kind = PlanKind.FORWARD_COMMIT if leg.policy is Policy.FORWARD else PlanKind.RESET
     return _go(kind, leg, observation, stale)
+
+
+def busy_since(plan: Plan, now: float, before: float) -> float:
+    """Return when a leg was first found busy without a mark of a publish; 0 if it is at rest now.
+
+    `now` is the time of the look, and `before` what this returned for the last one, both by the host's clock.
+    A look that finds a mark leaves that open: Studio may publish beside whatever else is at work there.
+    """
+    if plan.kind is not PlanKind.BUSY:
+        return 0.0
+    before = before if before <= now else 0.0
+    return before or (now if plan.unmarked else 0.0)
+
+
+def overdue(plan: Plan, observation: Observation, since: float, patience: float) -> Plan:
+    """Return a plan with a warning if it has waited too long for a repository without a mark of a publish.
+
+    `since` is what `busy_since` returns for it.
+    """
+    if not plan.unmarked or not since or observation.now - since <= patience:
+        return plan
+    at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
+    warning = (
+        f"the repository has not been at rest since {at}, and that is not a marked publish: see what keeps "
+        f"writing {observation.newest} there; a monitor or a prompt that runs git status needs "
+        "GIT_OPTIONAL_LOCKS=0"
+    )
+    return replace(plan, overdue=True, warnings=(*plan.warnings, warning))
 
 
 def _refuse(refusal: RefusedError) -> Plan:
@@ -209,21 +243,21 @@ def _immovable(leg: Leg, observation: Observation) -> RefusedError | None:
 def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -> tuple[Plan | None, str]:
     """Return the plan that Studio's presence dictates, or the warning about what a crashed publish left.
 
-    A time somewhat in the future is a clock that is off, and may hide a publish: it counts as now. One that
-    is further off than `patience` was written before the clock was set back: it must not hold the site up.
+    A mark is as old as itself: what else is written in the repository does not keep a crashed publish alive.
+    But while anything there is young, nothing moves.
     """
-    marks = _marks(leg, observation)
-    idle = observation.idle if observation.idle >= -patience else float("inf")
-    if marks and idle < patience:
+    marks, idle = _marks(leg, observation), observation.idle_within(patience)
+    unchanged = min((observation.age(mark, patience) for mark in marks), default=math.inf)
+    if unchanged < patience:
         reason = f"Studio is publishing: {', '.join(marks)}"
-        return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - idle)), ""
-    if not marks and _published_into(leg, observation) and idle < quiet:
-        return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle), ""
+        return Plan(PlanKind.BUSY, reason, again_in=min(max(quiet - idle, 0.5), patience - unchanged)), ""
+    if _published_into(leg, observation) and idle < quiet:
+        return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle, unmarked=True), ""
     if not observation.bare and _unborn(leg, observation):
         return _about_to_be_born(idle, quiet, patience), ""
     if not marks:
         return None, ""
-    age = "at a time in the future" if idle == float("inf") else f"{idle:.0f} s ago"
+    age = "at a time in the future" if unchanged == math.inf else f"{unchanged:.0f} s ago"
     return None, f"a publish seems to have crashed: {', '.join(marks)} left behind, last touched {age}"
 
 
@@ -241,9 +275,8 @@ def _touched(idle: float) -> str:
 def _about_to_be_born(idle: float, quiet: float, patience: float) -> Plan:
     """Return the plan for a missing branch that HEAD names: a publish makes it, or nobody does."""
     if idle < patience:
-        return Plan(
-            PlanKind.BUSY, "HEAD is the unborn branch: it is about to be made", again_in=max(quiet, 0.5)
-        )
+        reason = "HEAD is the unborn branch: it is about to be made"
+        return Plan(PlanKind.BUSY, reason, again_in=max(quiet, 0.5), unmarked=True)
     return Plan(PlanKind.REFUSE, reason=UnbornBranchError().message, refusal=UnbornBranchError())
 
 

@@ -1,6 +1,7 @@
 """What a run has done so far, leg by leg: its outcome is made of it, whenever it ends."""
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from listener.errors import ListenerError
 from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
 from listener.plans import MOVING, Applied, Plan, PlanKind
-from listener.runs import LegEvent, LegOutcome, LegState, Outcome, Run
+from listener.runs import LegEvent, LegOutcome, LegState, Outcome, Run, Wait
 from listener.sites import Leg
 
 
@@ -16,13 +17,17 @@ def resumed(before: LegOutcome) -> LegOutcome:
     """Return where a leg stands after an earlier attempt, which may have moved the branch already."""
     if before.moved or before.done:
         return before.failed(None)
-    return LegOutcome(before.repository, before.branch)
+    return LegOutcome(before.repository, before.branch, wait=before.wait)
 
 
-def looked(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
-    """Return a leg after a look at it, and what was decided."""
+def looked(leg: LegOutcome, observation: Observation, plan: Plan, since: float = 0.0) -> LegOutcome:
+    """Return a leg after a look at it, and what was decided.
+
+    `since` is when it was first found busy without a mark (`listener.plans.busy_since`).
+    """
     tip = commit_of(observation.branch)
-    leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip)
+    wait = Wait(_digest(observation, plan), since=since)
+    leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip, wait=wait)
     if leg.state is LegState.WAITING:
         return _planned(replace(leg, old=tip, sent_for=()), observation, plan)
     # What was sent, and where the branch started from, stay: the plan was carried out, or may yet be.
@@ -54,6 +59,23 @@ def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
     return LegEvent.SEEN_WHERE_SENT if ours else LegEvent.SEEN_SETTLED
 
 
+def _digest(observation: Observation, plan: Plan) -> str:
+    """Return what two looks have in common that find the same: no time, and nothing that tells one."""
+    found = (
+        plan.kind.value,
+        plan.unmarked,
+        len(plan.warnings),
+        commit_of(observation.live),
+        commit_of(observation.branch),
+        commit_of(observation.target),
+        observation.head,
+        sorted(observation.in_progress.items()),
+        observation.index_lock,
+        observation.head_lock,
+    )
+    return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
+
+
 def _planned(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
     removed = observation.drift.removed if plan.kind in MOVING else Paths()
     return replace(leg, plan=plan.kind.value, removed_count=removed.count, removed=removed.listed)
@@ -80,7 +102,7 @@ class Progress:
             return cls()
         legs = [resumed(leg) for leg in before.legs]
         kept = before.warnings if before.moved else ()
-        return cls({leg.key: leg for leg in legs if leg.state is not LegState.WAITING}, [*kept])
+        return cls({leg.key: leg for leg in legs if leg != LegOutcome(*leg.key)}, [*kept])
 
     def __getitem__(self, leg: Leg) -> LegOutcome:
         """Return what was done to a leg, begun now if it was not before.
@@ -114,6 +136,7 @@ class Progress:
             message=error.message if error else "",
             remedy=error.remedy if error else "",
             durations={step: round(seconds, 4) for step, seconds in self.durations.items()},
+            waits=error is not None and error.again_in is not None,
         )
 
     @contextlib.contextmanager

@@ -187,6 +187,19 @@ LEG_TRANSITIONS: Mapping[LegState, Mapping[LegEvent, LegState]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """What a leg waits for, as far as the next attempt has to know it."""
+
+    seen: str = ""
+    """A digest of what the last look found and decided, without what changes by itself (times)."""
+    reason: str = ""
+    """What it waits for although its plan could move; empty if the look itself says what."""
+    since: float = 0.0
+    """When it was first found busy without a mark of a publish, in Unix seconds of its host's clock; 0 if it
+    was found at rest since."""
+
+
+@dataclass(frozen=True, slots=True)
 class LegOutcome:
     """What a run has done to one leg of its environment so far, or why it has not."""
 
@@ -209,6 +222,7 @@ class LegOutcome:
     remedy: str = ""
     sent_for: tuple[str, ...] = ()
     """The commits that plans of an unknown result were to make it equal to."""
+    wait: Wait = Wait()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -257,6 +271,10 @@ class Outcome:
     remedy: str = ""
     durations: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step."""
+    waits: bool = False
+    """Whether nothing failed and only the moment was wrong: it is looked at again soon."""
+    equal_looks: int = 0
+    """How many attempts in a row, up to this one, have found what the one before them found."""
 
     @property
     def moved(self) -> bool:
@@ -267,6 +285,16 @@ class Outcome:
     def undoable(self) -> tuple[LegOutcome, ...]:
         """The legs that can be rolled back: the branch was there before, and moved."""
         return tuple(leg for leg in self.legs if leg.moved and leg.old and leg.new != leg.old)
+
+
+def alike(before: Outcome | None, now: Outcome) -> bool:
+    """Return whether two attempts one after the other wait for the same."""
+
+    def told(outcome: Outcome) -> tuple[str, list[tuple[tuple[str, str], str, str, str]]]:
+        legs = [(leg.key, leg.error, leg.wait.seen, leg.wait.reason) for leg in outcome.legs]
+        return outcome.error, legs
+
+    return before is not None and told(before) == told(now)
 
 
 @dataclass(frozen=True, slots=True)

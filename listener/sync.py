@@ -24,6 +24,7 @@ from listener.plans import Notes, Plan, Repositories, Signing
 from listener.progress import Progress, commit_of
 from listener.runs import LegEvent, LegOutcome, Run
 from listener.sites import Environment, Leg
+from listener.waits import Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Synchronizer:
     ) -> None:
         self._repositories = repositories
         self._rules = Rules(quiet, patience, studio)
+        self.waits = Waits()
 
     async def look(self, environment: Environment, notes: Notes) -> list[Look]:
         """Return how each leg stands and what a run would do now; move nothing and raise nothing."""
@@ -121,6 +123,7 @@ class Synchronizer:
             progress,
             notes,
             keep,
+            self.waits,
             held_live=run.held_live if back is None else "",
             back=back,
         )
@@ -138,7 +141,8 @@ class Synchronizer:
     def _told(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
-        return Look(leg, seen, self._rules.decide(leg, seen, back))
+        plan, _ = self._rules.decide(leg, seen, back, since=self.waits.since(leg))
+        return Look(leg, seen, plan)
 
 
 async def _run(legs: Sequence[LegSync], progress: Progress) -> None:
@@ -173,8 +177,8 @@ class _OfLeg:
         self._notes = notes
         self._leg = leg
 
-    def note(self, event: str, level: str = "info", **facts: Any) -> None:
-        self._notes.note(event, level, repository=str(self._leg), **facts)
+    def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
+        self._notes.note(event, level, repeated=repeated, repository=str(self._leg), **facts)
 
 
 async def _all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[SyncError | None]:

@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Collection, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from listener.attempts import Attempt, Attempts
@@ -26,7 +27,7 @@ from listener.journal import Cleaner, Journal, Log
 from listener.lanes import Lanes
 from listener.progress import Progress
 from listener.queue import RunStore
-from listener.runs import Outcome, Retry, RetryPolicy, Run, State, retry
+from listener.runs import Outcome, Retry, RetryPolicy, Run, State, alike, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
@@ -206,7 +207,7 @@ class Worker:
             await self._alone(active)
             host = ",".join(active.environment.hosts) if active.environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
-            journal.note("start", attempt=run.attempt, waited=round(self._clock() - run.created_at, 3))
+            _begin(journal, run, self._clock())
             error = await self._synced(active, journal)
             # Before the run is put down: whoever that wakes must find the hosts free.
             self._leave(active)
@@ -304,7 +305,11 @@ class Worker:
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
-        _conclude(journal, active.run, outcome, error, again.delay if again else None)
+        if again is not None and not again.failed and journal.silent and alike(active.run.outcome, outcome):
+            # A busy repository is looked at many times a minute: what it repeats is only counted.
+            outcome = replace(outcome, equal_looks=_equal_looks(active.run) + 1)
+        else:
+            _conclude(journal, active.run, outcome, error, again.delay if again else None)
         await self._written(active, lambda: self._ending(active.run, outcome, error, again))
 
     async def _ending(
@@ -361,6 +366,18 @@ def _told(outcome: Outcome) -> dict[str, Any]:
         return legs[0]
     named = zip(outcome.legs, legs, strict=True)
     return {"legs": [{"repository": leg.repository, "error": leg.error, **facts} for leg, facts in named]}
+
+
+def _equal_looks(run: Run) -> int:
+    return run.outcome.equal_looks if run.outcome else 0
+
+
+def _begin(journal: Journal, run: Run, now: float) -> None:
+    """Write the line of an attempt that starts; after one that had to wait, only if it finds anything new."""
+    facts: dict[str, Any] = {"attempt": run.attempt, "waited": round(now - run.created_at, 3)}
+    if looks := _equal_looks(run):
+        facts["equal_looks"] = looks
+    journal.note("start", repeated=run.outcome is not None and run.outcome.waits, **facts)
 
 
 def _conclude(

@@ -2,36 +2,13 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from listener.errors import RemoteStepError, SyncError
+from listener.errors import RemoteStepError
 from listener.observations import Branch, Drift, Observation, Paths
 from listener.plans import Applied
 from listener.sites import Leg
-from listener.ssh.shell import Reply, refusal
-
-
-def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Observation | SyncError]:
-    """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
-    # Split, not searched for what lies between: that would take time by the square of what a host says.
-    *answers, _ = re.split(rf"\n{separator} ([0-9]{{1,3}})\n", text)
-    if len(answers) != 2 * len(legs):
-        raise RemoteStepError("the host's reply is not whole")
-    return [
-        _surveyed(leg, said, int(status))
-        for leg, said, status in zip(legs, answers[::2], answers[1::2], strict=True)
-    ]
-
-
-def _surveyed(leg: Leg, said: str, status: int) -> Observation | SyncError:
-    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
-    if status != 0:
-        return refusal(Reply(status, said, ""))
-    try:
-        return read_observation(leg, said)
-    except RemoteStepError as error:
-        return error
 
 
 def live_in(leg: Leg) -> str:

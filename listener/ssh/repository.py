@@ -1,15 +1,11 @@
 """A repository on a host: what the port asks for, as requests of the dialogue."""
 
-import secrets
-from collections.abc import Sequence
-
-from listener.errors import SyncError
 from listener.observations import PATHS_LISTED, Observation
 from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostConnection
 from listener.ssh.dialogue import Fields
-from listener.ssh.replies import live_in, read_applied, read_observation, read_survey
+from listener.ssh.replies import live_in, read_applied, read_observation
 
 BACKUPS = "refs/sync-staging/backup"
 
@@ -81,15 +77,6 @@ class SshRepository:
 def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
     """Return the ref under which a run keeps a commit that it takes away from the branch."""
     return f"{BACKUPS}/{leg.branch}/{signing.run}-{commit[:12]}"
-
-
-async def survey(
-    connection: HostConnection, legs: Sequence[Leg], notes: Notes, limit: float
-) -> list[Observation | SyncError]:
-    """Observe legs on one host in one round trip."""
-    separator = secrets.token_hex(16)
-    questions = [{"separator": separator, **asked(each, SURVEY_LISTED, counting=True)} for each in legs]
-    return read_survey(legs, separator, await connection.call(notes, limit, "survey", *questions))
 
 
 def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> Fields:

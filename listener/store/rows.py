@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from listener.access import Session
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
-from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger
+from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger, Wait
 
 
 class Row(Protocol):
@@ -100,6 +100,7 @@ def _leg_of(values: dict[str, Any]) -> LegOutcome:
     values = {**values, "removed": tuple(values["removed"])}
     if "state" in values:
         state, sent_for = LegState(values["state"]), values["sent_for"]
+        values["wait"] = Wait(**values["wait"])
     else:
         state = _state(values.pop("done"), values.pop("moved"), values["old"] != values["new"])
         sent_for = [values["live"]] if state is LegState.SENT else []

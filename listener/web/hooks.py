@@ -10,6 +10,7 @@ from listener.intake import Intake
 from listener.queue import Acceptance
 from listener.signatures import PATH
 from listener.web import bodies
+from listener.web.edge.connection import vouch
 from listener.web.edge.refusals import OVER
 from listener.web.trace import trace
 
@@ -43,13 +44,15 @@ class Hooks:
         trace().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
-            return answer(await self._intake.receive(hook, delivery, request.remote or ""))
+            signed_with = self._intake.verify(hook, delivery)
         except SignatureRejectedError as error:
             if hook.scheme == PATH:  # it is hidden from who does not know its secret
                 hidden = HookNotFoundError(reason=error.message)
                 hidden.guess = error.guess
                 raise hidden from error
             raise
+        vouch(request)
+        return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
     def _hook(self, name: str, client: str, secret: str | None) -> Hook:
         hook = self._intake.hook(name, client)

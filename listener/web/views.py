@@ -68,7 +68,7 @@ def _leg_outcome(leg: LegOutcome) -> dict[str, Any]:
     return {name: value for name, value in view.items() if name not in _OURS_ALONE}
 
 
-_OURS_ALONE = frozenset({"state", "sent_for"})
+_OURS_ALONE = frozenset({"state", "sent_for", "wait"})
 """What of a leg is for the run's next attempt."""
 
 

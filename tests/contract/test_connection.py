@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import signal
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -134,17 +133,14 @@ async def test_more_calls_than_shells_wait_for_their_turn(sshd: Sshd, connected:
     assert len(shells) <= SHELLS
 
 
-async def test_a_shell_that_is_killed_alone_is_not_waited_for_while_what_it_started_goes_on(
+async def test_a_shell_that_is_killed_alone_is_not_waited_for_and_what_it_started_is_ended(
     sshd: Sshd, connected: Connect
 ) -> None:
     """As where a host that is out of memory ends the shell, and a hook of git's still holds its streams."""
     connection = connected(host_of(sshd))
     with pytest.raises(ConnectionLostError):
         await say(connection, f"kill -9 $$; {SLOW}6666", limit=30)
-    left = await processes_of(f"{SLOW}6666".replace(" ", "\0"))
-    assert left
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
+    await until(lambda: gone(f"{SLOW}6666".replace(" ", "\0")))
     assert await say(connection, "echo anew") == "anew\n"
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from listener.errors import RefLockedError
+from listener.errors import HostStalledError, RefLockedError
 from listener.plans import PlanKind
 from listener.progress import Progress
 from listener.runs import LegOutcome, Run
@@ -66,7 +66,7 @@ def cases(steps: dict[str, list[Step]], *interruptions: Interruption) -> pytest.
 async def made_good(scene: Scene, run: Run, ended: tuple[Progress, Exception | None]) -> LegOutcome:
     """Go on with a run that was interrupted, as the queue does; return what it has done in the end."""
     progress, error = ended
-    if error is not None:
+    while error is not None and (error is ended[1] or isinstance(error, HostStalledError)):
         progress, error = await scene.attempt(continued(run, progress))
     assert error is None
     scene.check_whole()

@@ -30,6 +30,7 @@ FLOORS = (
         "sync",
         "legs",
         "progress",
+        "waits",
         "rollback",
         "directory",
         "upkeep",

@@ -134,6 +134,15 @@ async def test_an_environment_that_drifted_has_not_any_more_once_it_was_synced(m
     assert found == {("staging", "mysite"): 1, ("staging", "by-*"): 1}
 
 
+async def test_what_is_never_at_rest_is_told_as_it_stands_now(metrics: Metrics) -> None:
+    waiting = {("by-one", "staging"), ("mysite", "staging")}
+    metrics.watch(lambda: waiting)
+    found = (await figures(metrics))["sync_staging_restless_environments"]
+    assert found == {("staging", "by-*"): 1, ("staging", "mysite"): 1}
+    waiting.clear()
+    assert "sync_staging_restless_environments" not in await figures(metrics)
+
+
 async def test_the_queue_is_told_as_the_store_has_it_now(metrics: Metrics) -> None:
     store = Stored()
     found = await figures(metrics, store)
