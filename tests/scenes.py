@@ -133,7 +133,7 @@ class Scene:
         return inside if inside.is_dir() else self.carrier.path
 
     def locks(self) -> list[Path]:
-        return [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-*")]
+        return [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-own*")]
 
     def own_git(self) -> list[int]:
         """The listener's git processes that work in its cache."""

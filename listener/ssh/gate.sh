@@ -126,6 +126,7 @@ key_check_observe() {
 	key_is_branch "$branch" || key_refuse "the branch is none"
 	case $compare/$counting in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
 	key_is_number "$listed" || key_malformed
+	key_is_number "$room" || key_malformed
 	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is no commit"
 }
 

@@ -379,7 +379,7 @@ async def test_the_script_runs_in_every_posix_shell(
     with Sshd(tmp_path, f"SetEnv PATH={tools}:/usr/bin:/bin\n") as own:
         connection = connected(host_of(own))
         question = {"path": str(published.path), "live": "live", "branch": "staging"}
-        question |= {"compare": "tree", "listed": "10", "counting": "yes"}
+        question |= {"compare": "tree", "listed": "10", "room": "9999", "counting": "yes"}
         said = await connection.call(Notes(), 10, "observe", question)
         assert published.commit("staging") in said
         assert re.search(r"^apart \d+\t\d+\ndifferences\n", said, re.MULTILINE)

@@ -190,9 +190,20 @@ async def test_a_git_process_that_is_killed_alone_fails_its_step_for_now_at_most
     check_forward(scene, await made_good(scene, run, ended), old)
 
 
+@pytest.mark.parametrize("killing", [killed, killed_alone])
+async def test_the_locks_of_our_git_that_somebody_kills_in_its_transaction_are_taken_away_by_the_next_look(
+    place: Place, killing: Interruption
+) -> None:
+    scene, run = place("own"), a_run()
+    old = scene.carrier.commit("staging")
+    ended = await scene.interrupted(run, ("prepared", 0), killing)
+    assert ended[1] is None or not ended[1].permanent
+    check_forward(scene, await made_good(scene, run, ended), old)
+
+
 @pytest.mark.parametrize(
     ("kind", "phase"),
-    [("own", "prepared"), ("another", "incoming prepared"), ("another", "prepared"), ("forge", "prepared")],
+    [("another", "incoming prepared"), ("another", "prepared"), ("forge", "prepared")],
 )
 async def test_the_locks_of_a_git_that_was_killed_in_its_transaction_are_told_by_name_until_they_are_gone(
     place: Place, kind: str, phase: str
