@@ -299,7 +299,10 @@ ss_tidy() {
 	for found in sync-staging-own.*; do
 		case $found in *.HEAD | *'.*') continue ;; esac
 		ss_marked "$found" 2>/dev/null
-		! ss_at_work "$found" || return 0
+		if ss_at_work "$found"; then
+			ss_check_stalled
+			return 0
+		fi
 	done
 	for found in sync-staging-own.*; do
 		case $found in *.HEAD | *'.*') continue ;; esac
@@ -311,6 +314,13 @@ ss_tidy() {
 		ss_unlock_refs
 		ss_release
 	done
+}
+
+# Refuse a run whose branch a process of ours is still moving, which the mark that was read tells: another listener has
+# started it, or this one before it was started anew. A second git would wait as it does. A mere look goes on.
+ss_check_stalled() {
+	[ "$counting" != yes ] && [ "$marked_branch" = "$branch" ] && [ -e "refs/heads/$branch.lock" ] || return 0
+	ss_refuse host-stalled "in $path, git update-ref (process ${marked_process%% *}) of an earlier step does not end"
 }
 
 # Take away the locks of a git of ours that was killed in its transaction. It takes the branch's lock last: where that

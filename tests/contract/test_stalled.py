@@ -149,7 +149,7 @@ async def test_it_is_left_to_itself_and_named_until_it_has_ended(
     assert progress.moved
     assert frozen.repository.tree("staging") == frozen.repository.tree("live")
     assert frozen.repository.is_clean()
-    assert not list(frozen.metadata.glob("sync-staging*"))
+    assert not list(frozen.metadata.glob("sync-staging-own*"))
 
 
 async def test_no_second_git_goes_into_its_repository_and_the_others_are_served(
@@ -255,6 +255,19 @@ async def test_it_is_known_after_the_connection_was_lost(
         await frozen.thaw()
         await _synced(pool, frozen)
         await pool.close()
+
+
+async def test_another_listener_knows_of_it_too(sshd: Sshd, opened: Open, repositories: Repositories) -> None:
+    """As does the same one after it was started anew."""
+    (frozen,) = repositories(1)
+    frozen.lay()
+    await stalled(opened(sshd), frozen)
+    other = opened(sshd)
+    error = await stalled(other, frozen)
+    assert f"process {frozen.process}" in error.message
+    assert error.again_in is not None
+    await frozen.thaw()
+    await _synced(other, frozen)
 
 
 async def test_a_push_that_hangs_in_its_transaction_is_left_to_itself_too(
