@@ -65,13 +65,12 @@ class Intake:
         if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
             raise SignatureRejectedError
 
-    async def receive(self, hook: Hook, delivery: Delivery, client: str = "") -> Acceptance:
-        """Take one delivery in, which comes from this address; return its answer once everything is durable.
+    async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
+        """Take a verified delivery in; return its answer once everything is durable.
 
-        Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
-        `StoreUnavailableError`.
+        It was signed with the secret of that index, and comes from the address `client`. Raises
+        `MalformedDeliveryError`, `UnsupportedMediaError`, `StoreUnavailableError`.
         """
-        secret = self._verify(hook, delivery)
         self._audit.used_secret(hook, secret, delivery.received_at)
         name = hook.secret_name(secret)
         asker = Asker(hook.name, f"hook {hook.name}, {_spoken(name)}", client)
@@ -94,8 +93,8 @@ class Intake:
         )
         return acceptance
 
-    def _verify(self, hook: Hook, delivery: Delivery) -> int:
-        """Return the index of the secret that the delivery was signed with."""
+    def verify(self, hook: Hook, delivery: Delivery) -> int:
+        """Return the index of the secret that a delivery was signed with; raise `SignatureRejectedError`."""
         verdict = signatures.verify(
             hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
         )

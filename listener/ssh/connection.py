@@ -396,6 +396,7 @@ class HostConnection:
         """Close the connection, without waiting for a peer that does not answer."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

@@ -24,6 +24,7 @@ from listener.audit import Audit
 from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
 from listener.runs import Asker
 from listener.web.cookies import cookie, of_own_page, session_id
+from listener.web.edge.connection import vouch
 from listener.web.trace import trace
 from listener.web.views import moment
 
@@ -60,6 +61,11 @@ class Gate:
         What stands in `Authorization` counts and no cookie beside it. A request that changes something and
         comes by the page's session must come from the page: else `ForbiddenError`.
         """
+        caller = await self._caller(request)
+        vouch(request)
+        return caller
+
+    async def _caller(self, request: web.Request) -> Caller:
         if "Authorization" in request.headers:
             return await self._by_header(request)
         token = await self._by_session(request)
@@ -88,6 +94,7 @@ class Gate:
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise UnauthorizedError("the token is unknown")
+        vouch(request)
         now = self._clock()
         await self.sign_out(request)
         made = secrets.token_urlsafe(RANDOM_BYTES)

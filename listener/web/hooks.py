@@ -10,6 +10,7 @@ from listener.intake import Intake
 from listener.queue import Acceptance
 from listener.signatures import PATH
 from listener.web import bodies
+from listener.web.edge.connection import vouch
 from listener.web.edge.refusals import OVER
 from listener.web.trace import trace
 
@@ -40,11 +41,13 @@ class Hooks:
         trace().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
-            return answer(await self._intake.receive(hook, delivery, request.remote or ""))
+            signed_with = self._intake.verify(hook, delivery)
         except SignatureRejectedError as error:
             if hook.scheme == PATH:  # it is hidden from who does not know its secret
                 raise HookNotFoundError(reason=error.message) from error
             raise
+        vouch(request)
+        return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
 
 def answer(acceptance: Acceptance) -> web.Response:

@@ -18,10 +18,11 @@ from listener.errors import (
     UnauthorizedError,
 )
 from listener.journal import Log
-from listener.web.edge.connection import House
+from listener.web.edge.connection import House, connection_of
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.door import Door
 from listener.web.edge.limits import Limits, Seldom
+from listener.web.edge.memory import give_back
 from listener.web.edge.proxies import client_of
 from listener.web.edge.refusals import OVER, QUIET, Refusals
 from listener.web.edge.room import LEASE, Lease, Room
@@ -52,13 +53,24 @@ class Edge:
         self.limits = limits
         self.seldom = Seldom(log, clock)
         self.refusals = Refusals(limits.refusals, clock)
-        self.room = Room(limits.unverified_bytes)
-        self.crowd = Crowd(limits.connections)
+        self.room = Room(limits.unverified_bytes, clock)
+        self.crowd = Crowd(limits.connections, clock)
+        self.scrapers = Crowd(limits.scrapers, clock)
 
     def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Door:
         """Return the door of a server, which answers whoever passes it."""
-        house = House(server, self.crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
-        return Door(house, self.limits, tls)
+        return Door(self._house(server, self.crowd), self.limits, tls)
+
+    def metrics_door(self, server: web.Server) -> Door:
+        """Return the door of the figures' server: nobody is verified there, so it has places of its own."""
+        return Door(self._house(server, self.scrapers), self.limits, None)
+
+    async def give_memory_back(self) -> None:
+        """Give back to the system what connections have left behind, for ever."""
+        await give_back(lambda: self.crowd.ended + self.scrapers.ended)
+
+    def _house(self, server: web.Server, crowd: Crowd) -> House:
+        return House(server, crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
 
     def outer(self) -> Middleware:
         """Return what goes before everything: who the client is, and the room for its body."""
@@ -72,7 +84,9 @@ class Edge:
             else:
                 if (client.remote, client.scheme) != (request.remote, request.scheme):
                     request = request.clone(remote=client.remote, scheme=client.scheme)
-            lease = request[LEASE] = Lease(self.room, request.remote)
+            connection = connection_of(request)
+            connection.begins(request.remote or "")
+            lease = request[LEASE] = Lease(self.room, connection)
             request[OVER] = self.refusals.over(request.remote)
             try:
                 response = await handler(request)
