@@ -327,13 +327,15 @@ async def test_the_head_lock_of_a_killed_predecessor_is_taken_away(
 ) -> None:
     process = await asyncio.create_subprocess_exec("true")
     await process.wait()
-    own = published.path / ".git" / f"sync-staging-HEAD.{process.pid}"
-    own.write_text(published.commit("staging") + "\n")
-    os.link(own, published.path / ".git" / "HEAD.lock")
+    inside = published.path / ".git"
+    own = inside / f"sync-staging-own.{process.pid}.1"
+    own.write_text(f"branch staging\nbody {own.name}.HEAD\n")
+    (inside / f"{own.name}.HEAD").write_text(published.commit("staging") + "\n")
+    os.link(inside / f"{own.name}.HEAD", inside / "HEAD.lock")
     age(published, 60)
     await sync(pool, environment)
     assert published.is_clean()
-    assert not list((published.path / ".git").glob("*HEAD.*"))
+    assert not [*inside.glob("*HEAD.*"), *inside.glob("sync-staging-own*")]
 
 
 async def test_a_repository_of_another_owner_is_refused(
