@@ -63,15 +63,14 @@ class Intake:
     def doubt(self, hook: Hook, delivery: Delivery) -> None:
         """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
         if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
-            raise SignatureRejectedError
+            raise SignatureRejectedError(challenge=signatures.scheme_of(hook.scheme, hook.form).challenge)
 
-    async def receive(self, hook: Hook, delivery: Delivery, client: str = "") -> Acceptance:
-        """Take one delivery in, which comes from this address; return its answer once everything is durable.
+    async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
+        """Take a verified delivery in; return its answer once everything is durable.
 
-        Raises `SignatureRejectedError`, `MalformedDeliveryError`, `UnsupportedMediaError`,
-        `StoreUnavailableError`.
+        It was signed with the secret of that index, and comes from the address `client`. Raises
+        `MalformedDeliveryError`, `UnsupportedMediaError`, `StoreUnavailableError`.
         """
-        secret = self._verify(hook, delivery)
         self._audit.used_secret(hook, secret, delivery.received_at)
         name = hook.secret_name(secret)
         asker = Asker(hook.name, f"hook {hook.name}, {_spoken(name)}", client)
@@ -94,14 +93,16 @@ class Intake:
         )
         return acceptance
 
-    def _verify(self, hook: Hook, delivery: Delivery) -> int:
-        """Return the index of the secret that the delivery was signed with."""
+    def verify(self, hook: Hook, delivery: Delivery) -> int:
+        """Return the index of the secret that a delivery was signed with; raise `SignatureRejectedError`."""
         verdict = signatures.verify(
             hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
         )
         if isinstance(verdict, signatures.Rejected):
             challenge = signatures.scheme_of(hook.scheme, hook.form).challenge
-            raise SignatureRejectedError(verdict.reason, challenge=challenge)
+            error = SignatureRejectedError(verdict.reason, challenge=challenge)
+            error.guess = signatures.guessed(hook.scheme, verdict)
+            raise error
         return verdict.secret
 
     async def _receive(self, hook: Hook, delivery: Delivery, asker: Asker) -> Acceptance:

@@ -251,11 +251,7 @@ def _observed(observation: Observation) -> dict[str, Any]:
         "head": observation.head,
         "idle": round(observation.idle, 3),
         "in_progress": dict(observation.in_progress),
-        "locks": [
-            name
-            for name, held in (("index.lock", observation.index_lock), ("HEAD.lock", observation.head_lock))
-            if held
-        ],
+        "locks": list(observation.locks),
     }
 
 

@@ -31,6 +31,21 @@ def within(text: str | None, networks: Iterable[Network]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
+NETWORK_BITS = {4: (16, 24, 32), 6: (32, 48, HOUSEHOLD_BITS)}
+"""The networks that an address is counted in, the widest first: what one owner may have many addresses of."""
+
+NetworkKey = tuple[int, int, int]
+
+
+def networks_around(text: str | None) -> tuple[NetworkKey, ...]:
+    """Return keys of the networks around an address, the widest first; other text is in one of its own."""
+    address = address_of(text or "")
+    if address is None:
+        return ((0, 0, 0),) * 3
+    number, bits = int(address), address.max_prefixlen
+    return tuple((address.version, wide, number >> bits - wide) for wide in NETWORK_BITS[address.version])
+
+
 def household(text: str | None) -> str:
     """Return what is counted as one client: an IPv4 address, or the /64 around one of IPv6."""
     address = address_of(text or "")

@@ -1,6 +1,7 @@
 """Builds the whole of it and starts it: daemon, `sync --local` and end-to-end tests start the same object."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,7 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import Certificates, Door, Edge, Limits, Ports, application, server_log
+from listener.web import Certificates, Door, Edge, Limits, Places, Ports, application, places
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -82,8 +83,9 @@ class System:
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
-        self._door: Door | None = None
-        self.edge = Edge(_limits(settings), time.monotonic, self.log)
+        self._doors: list[Door] = []
+        self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
+        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
         self.metrics_port: int | None = None
@@ -106,10 +108,8 @@ class System:
         self.log.log(20, "stopping", limit=self.settings.server.drain)
         # The runs that are drained are this listener's for as long as it says so.
         await self.tasks.stop(but={"beat"})
-        if self._door is not None:
-            self._door.close()
-        for site in [site for runner in self._runners for site in runner.sites]:
-            await site.stop()
+        for door in self._doors:
+            door.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         await self.tasks.stop()
         self._stopping.set()
@@ -131,6 +131,7 @@ class System:
     async def listen(self) -> None:
         """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
         server = self.settings.server
+        self._tell_places()
         self.port = await self._open(server.host, server.port)
         address = self.settings.metrics.address
         if address is not None:
@@ -141,6 +142,7 @@ class System:
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.go_on)
         self.tasks.start("store", self.store.examine)
+        self.tasks.start("memory", self.edge.give_memory_back)
         schedule = Schedule(
             self.directory,
             self.synchronizer,
@@ -168,33 +170,47 @@ class System:
 
     async def _open(self, host: str, port: int) -> int:
         """Open the door of the HTTP server; return the port, which may be configured as 0."""
-        runner = web.AppRunner(self._application(), shutdown_timeout=5.0)
-        await runner.setup()
-        self._runners.append(runner)
-        self._door = self._opened_door(runner)
+        server = await self._served(self._application())
+        self._doors.append(self.edge.door(server, self._tls()))
         with _bound("server.port", host, port):
-            return await self._door.open(host, port)
+            return await self._doors[-1].open(host, port)
 
     async def _tell(self, application: web.Application, host: str, port: int) -> int:
-        """Answer on the address of the figures; return the port."""
-        runner = web.AppRunner(application, access_log=None, logger=server_log(), shutdown_timeout=5.0)
+        """Open the door to the figures; return the port."""
+        self._doors.append(self.edge.metrics_door(await self._served(application)))
+        with _bound("metrics.listen", host, port):
+            return await self._doors[-1].open(host, port)
+
+    async def _served(self, application: web.Application) -> web.Server:
+        """Return what answers for an application whoever passes a door."""
+        runner = web.AppRunner(application, shutdown_timeout=5.0)
         await runner.setup()
         self._runners.append(runner)
-        with _bound("metrics.listen", host, port):
-            await web.TCPSite(runner, host, port, reuse_address=True).start()
-        bound: int = runner.addresses[0][1]
-        return bound
-
-    def _opened_door(self, runner: web.AppRunner) -> Door:
-        """Return the door of the HTTP server, with TLS where that is configured."""
         if runner.server is None:
             raise ConfigurationError("The HTTP server has not been set up.")
+        return runner.server
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """Return the listener's own TLS, whose certificate is watched, if it is configured."""
         tls = self.settings.server.tls
         if tls is None:
-            return self.edge.door(runner.server, None)
+            return None
         certificates = Certificates(Path(tls.certificate), Path(tls.key), tls_context, time.time, self.log)
         self.tasks.start("certificates", certificates.watch)
-        return self.edge.door(runner.server, certificates.context(self.edge.seldom))
+        return certificates.context(self.edge.seldom)
+
+    def _tell_places(self) -> None:
+        """Warn where the system lets the process have fewer connections than are configured."""
+        wanted, places = self.settings.server.connections, self._places
+        if places.most < wanted:
+            self.log.log(
+                30,
+                "connections",
+                configured=wanted,
+                allowed=places.most,
+                reason=f"the process may open {places.files} files, and syncs need some of them",
+                remedy="raise LimitNOFILE= of the unit (ulimit -n), or lower server.connections",
+            )
 
     def _application(self) -> web.Application:
         return application(
@@ -281,11 +297,12 @@ def _bound(setting: str, host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-def _limits(settings: Settings) -> Limits:
+def _limits(settings: Settings, places: Places) -> Limits:
     server = settings.server
     return Limits(
         head_timeout=server.head_timeout,
-        connections=server.connections,
+        connections=places.most,
+        scrapers=places.scrapers,
         refusals=server.refusals,
         unverified_bytes=server.unverified_bytes,
         trusted=server.trusted_proxies,

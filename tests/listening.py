@@ -166,7 +166,8 @@ class Daemon:
     def __init__(self, configuration: Path) -> None:
         self.configuration = configuration
         whole = yaml.safe_load(configuration.read_text())
-        self.url = f"http://127.0.0.1:{whole['server']['port']}"
+        scheme = "https" if "tls" in whole["server"] else "http"
+        self.url = f"{scheme}://127.0.0.1:{whole['server']['port']}"
         self.log = configuration.with_suffix(".log")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -184,7 +185,7 @@ class Daemon:
 
     async def ready(self, session: aiohttp.ClientSession) -> bool:
         try:
-            async with session.get(f"{self.url}/readyz") as response:
+            async with session.get(f"{self.url}/readyz", ssl=False) as response:
                 return response.status == 200
         except aiohttp.ClientError:
             return False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from listener.ssh.connection import HostConnection
-from listener.ssh.dialogue import REMOTE, Dialogue, dialogue_of
+from listener.ssh.dialogue import Dialogue, dialogue_of
 from tests.contract.test_repository import Notes
 
 _SAID = """
@@ -12,7 +12,6 @@ ss_answer() {
 	exec </dev/null
 	eval "$body"
 }
-ss_dialogue "$1"
 """
 
 
@@ -22,7 +21,9 @@ class _Saying:
 
     sent: Dialogue
 
-    preamble = (REMOTE + _SAID).encode()
+    def preamble(self, name: str) -> bytes:
+        start = f"ss_dialogue {name}\n".encode()
+        return self.sent.preamble(name).removesuffix(start) + _SAID.encode() + start
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.sent, name)

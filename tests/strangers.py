@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,14 @@ from cryptography.x509.oid import NameOID
 from tests.listening import push, signed
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Tls = ssl.SSLContext | None
+
+
+def trusting() -> ssl.SSLContext:
+    """TLS of a client that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def loopback(number: int) -> str:
@@ -22,17 +32,17 @@ def loopback(number: int) -> str:
     return f"127.1.{number // 250}.{1 + number % 250}"
 
 
-async def connect(port: int, source: str = "127.0.0.1") -> Ends:
+async def connect(port: int, source: str = "127.0.0.1", tls: Tls = None) -> Ends:
     """A connection from an address."""
-    return await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    return await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0), ssl=tls)
 
 
 @asynccontextmanager
-async def connections(port: int, sources: Sequence[str]) -> AsyncIterator[list[Ends]]:
+async def connections(port: int, sources: Sequence[str], tls: Tls = None) -> AsyncIterator[list[Ends]]:
     """A connection from each of these addresses, all closed at last."""
     opened: list[Ends] = []
     try:
-        opened += [await connect(port, source) for source in sources]
+        opened += [await connect(port, source, tls) for source in sources]
         yield opened
     finally:
         for _, writer in opened:
@@ -42,9 +52,9 @@ async def connections(port: int, sources: Sequence[str]) -> AsyncIterator[list[E
                 await writer.wait_closed()
 
 
-async def answers(port: int, sent: bytes, source: str = "127.0.0.1") -> bytes:
+async def answers(port: int, sent: bytes, source: str = "127.0.0.1", tls: Tls = None) -> bytes:
     """Everything that is answered to these bytes, until the connection ends."""
-    async with connections(port, [source]) as [(reader, writer)]:
+    async with connections(port, [source], tls) as [(reader, writer)]:
         writer.write(sent)
         said = b""
         with contextlib.suppress(ConnectionError):
@@ -76,6 +86,12 @@ def resident(pid: int) -> float:
     """The memory of a process, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def worked(pid: int) -> float:
+    """The seconds of processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors(pid: int) -> int:

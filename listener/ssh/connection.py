@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import asyncssh
 
@@ -12,26 +14,35 @@ from listener.errors import (
     BeyondKeyError,
     ConnectionLostError,
     GitUnavailableError,
+    HostStalledError,
     HostUnreachableError,
+    SessionRefusedError,
     StepTimedOutError,
     SyncError,
 )
 from listener.plans import Notes
 from listener.sites import Access, Host
-from listener.ssh import failures
+from listener.ssh import failures, keys
 from listener.ssh.circuit import Circuit
 from listener.ssh.dialogue import Fields, dialogue_of
+from listener.ssh.leftovers import Leftover, Leftovers
 from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
-from listener.ssh.shell import Shell, refusal
+from listener.ssh.sessions import Sessions
+from listener.ssh.shell import Shell, Tour, refusal, told
+
+T = TypeVar("T")
 
 SHELLS = 3
-"""Loaded shells a host. sshd's MaxSessions is 10 and it frees slots late: 8 in flight already fail."""
+"""Loaded shells a host. sshd's MaxSessions is 10 and it frees places late: 8 in flight already fail."""
 
 SERVICES = 2
 """Sessions a host for git's own services, beside the shells."""
 
 GIT_LEAST = (2, 25)
+
+PROCESSES_MOST, PROCESS_MOST = 3, 100
+"""Processes that an error names, and characters of each one's command line."""
 
 REMARKS_MOST, REMARK_MOST = 20, 500
 """Lines of a host's standard error that a reply's log gets, and characters of each."""
@@ -39,8 +50,18 @@ REMARKS_MOST, REMARK_MOST = 20, 500
 KILL_LIMIT = 5.0
 """Seconds within which a remote process group must have been ended, or its connection is given up."""
 
-SLOT_PAUSE = 0.1
-"""Seconds before a session that could not be opened is tried once more."""
+PAUSES = (0.1, 0.1, 0.2, 0.4)
+"""Seconds before each further attempt to open a session."""
+
+
+class _Silent:
+    """Notes that nobody reads."""
+
+    def note(self, event: str, level: str = "info", **facts: object) -> None:
+        pass
+
+
+_SILENT = _Silent()
 
 
 class HostConnection:
@@ -66,28 +87,40 @@ class HostConnection:
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
         self._circuit = Circuit()
-        self._slots = asyncio.Semaphore(SHELLS)
+        self._sessions = Sessions(SHELLS + SERVICES)
+        self._shells = asyncio.Semaphore(SHELLS)
         self._services = asyncio.Semaphore(SERVICES)
-        self._idle: list[Shell] = []
+        self._left = Leftovers(host.name)
+        self._looking: asyncio.Task[None] | None = None
+        self._greeted = False
+        """Whether a shell has answered here before: one that is silent now is only slow."""
         self._working = 0
         """How many use the connection, or are about to."""
-        self._leftovers: set[tuple[int, str]] = set()
 
-    async def call(self, notes: Notes, limit: float, verb: str, *parts: Fields) -> str:
+    async def call(
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, tour: Tour | None = None
+    ) -> str:
         """Ask the script for something and return its output; raise `SyncError`.
 
-        After `limit` seconds, or when the caller is cancelled, the remote process is ended.
+        After `limit` seconds in one of the repositories, or when the caller is cancelled, the remote
+        process is asked to end. `HostStalledError` tells that it, or an earlier one there, does not.
         """
+        tour = tour or Tour.of(parts)
+        await self._check(tour.paths)
         async with self._shell(notes) as shell:
+            self._refuse_stalled(tour.paths)
             try:
-                async with asyncio.timeout(limit):
-                    reply = await shell.call(verb, *parts)
+                async with asyncio.timeout(limit) as remaining:
+                    tour.on_pass = lambda: _extend(remaining, limit)
+                    reply = await shell.call(verb, *parts, tour=tour)
             except TimeoutError as error:
-                await self._end(shell)
-                raise StepTimedOutError(f"{verb} took over {limit:g} s on {self.host.name}") from error
-            except asyncio.CancelledError:
-                shell.abandon()
-                await asyncio.shield(self._end(shell))
+                await self._end(shell, tour.at)
+                self._refuse_stalled([tour.at])
+                where = f"{self.host.name}, in {tour.at}" if tour.at else self.host.name
+                raise StepTimedOutError(f"{verb} took over {limit:g} s on {where}") from error
+            except (asyncio.CancelledError, ConnectionLostError):
+                # What it has started may go on without it.
+                await asyncio.shield(self._end(shell, tour.at))
                 raise
         _pass_on(reply.err, notes)
         if reply.status != 0:
@@ -103,7 +136,6 @@ class HostConnection:
         Not while others are at work on this connection.
         """
         if self._connection is not None and not self._working:
-            self._idle.clear()
             self._give_up(self._connection)
 
     @contextlib.asynccontextmanager
@@ -117,51 +149,92 @@ class HostConnection:
     @contextlib.asynccontextmanager
     async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
-        async with self._services, self._at_work(), contextlib.AsyncExitStack() as stack:
-            connection = await self._connected(notes)
-            with failures.of_sessions(self.host):
-                async with asyncio.timeout(self._limit):
-                    lent = await stack.enter_async_context(opened(connection, name, path))
-            yield lent
+        await self._check([path])
+        async with self._services, self._at_work():
+            stack = AsyncExitStack()
+            lent = await self._begun(
+                notes, lambda connection: stack.enter_async_context(opened(connection, name, path))
+            )
+            try:
+                async with stack:
+                    yield lent
+            finally:
+                self._leave(lent, path)
+
+    def _leave(self, lent: Service, path: str) -> None:
+        """Count a service as ended, or as left behind until it has."""
+        if not lent.goes_on:
+            self._sessions.leave()
+            return
+        left = Leftover(path, time.monotonic(), service=lent, told=lent.name, here=True)
+        self._left.add(left)
+        self._sessions.leave_behind()
+        lent.when_ended(lambda: self._gone(left))
 
     @contextlib.asynccontextmanager
     async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
         """Lend a loaded shell, opening one where none is idle."""
-        async with self._slots, self._at_work():
-            while self._idle and not self._idle[-1].usable:
-                self._idle.pop()
-            shell = self._idle.pop() if self._idle else await self._open(notes)
+        async with self._shells, self._at_work():
+            idle = self._sessions.take()
+            shell = await self._begun(notes, self._load) if idle is None else idle
             try:
                 yield shell
-            except ConnectionLostError:
-                shell.abandon()
-                raise
             finally:
                 if shell.usable:
-                    self._idle.append(shell)
+                    self._sessions.rest(shell)
+                elif not shell.left_behind:
+                    self._sessions.leave()
 
-    async def _open(self, notes: Notes) -> Shell:
+    async def _begun(
+        self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]
+    ) -> T:
+        """Open a session, once there is room for one; raise `SyncError`.
+
+        It is tried again where no command has started: the connection had died unseen, or sshd had not freed
+        the place of an ended session yet, or gives no more places than there are.
+        """
+        for attempt, pause in enumerate(PAUSES):
+            try:
+                return await self._attempt(notes, opening)
+            except ConnectionLostError as error:
+                if isinstance(error, SessionRefusedError):
+                    # The first refusal may only mean that the place is not free yet.
+                    self._sessions.refused() if attempt else None
+                elif attempt:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._attempt(notes, opening)
+
+    async def _attempt(
+        self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]
+    ) -> T:
+        connection = await self._connected(notes)
+        while not await self._sessions.enter():
+            # All of its places are taken by what does not end: another connection has places of its own.
+            self._give_up(connection)
+            connection = await self._connected(notes)
         try:
-            shell = await self._load(await self._connected(notes))
-        except ConnectionLostError:
-            # No command has started: the connection had died unseen, or sshd had not freed
-            # the slot of an ended session yet.
-            await asyncio.sleep(SLOT_PAUSE)
-            shell = await self._load(await self._connected(notes))
+            with failures.of_sessions(self.host):
+                try:
+                    async with asyncio.timeout(self._limit):
+                        return await opening(connection)
+                except TimeoutError:
+                    self._give_up(connection)
+                    raise
+        except BaseException:
+            self._sessions.leave()
+            raise
+
+    async def _load(self, connection: asyncssh.SSHClientConnection) -> Shell:
+        shell = await Shell.open(connection, self._dialogue, patient=self._greeted)
+        self._greeted = True
         found = re.search(r"(\d+)\.(\d+)", shell.git)
         if found is None or tuple(map(int, found.groups())) < GIT_LEAST:
             shell.abandon()
             raise GitUnavailableError(f"{self.host.name} has {shell.git or 'no git'}, which is too old")
+        if not shell.usable:
+            raise ConnectionLostError(f"The shell on {self.host.name} was slow to start, and has ended.")
         return shell
-
-    async def _load(self, connection: asyncssh.SSHClientConnection) -> Shell:
-        with failures.of_sessions(self.host):
-            try:
-                async with asyncio.timeout(self._limit):
-                    return await Shell.open(connection, self._dialogue)
-            except TimeoutError:
-                self._give_up(connection)
-                raise
 
     def _give_up(self, connection: asyncssh.SSHClientConnection) -> None:
         """Leave a connection whose other end does not answer, without a word to it."""
@@ -184,18 +257,32 @@ class HostConnection:
         return connection
 
     async def _reconnect(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        tunnel = await self._tunnel(notes)
-        gate = self._via.host.name if self._via is not None else ""
         try:
-            async with self._connects:
-                connection = await log_in(self.host, self._limit, tunnel, gate)
+            connection = await self._log_in(notes)
         except HostUnreachableError as error:
             self._circuit.failed(error, time.monotonic())
             raise
         self._circuit.succeeded()
+        self._tell_skipped(notes)
         self._connection = connection
+        self._sessions.begin_anew()
+        self._left.leave_connection()
         await self._end_leftovers(connection)
         return connection
+
+    def _tell_skipped(self, notes: Notes) -> None:
+        """Tell which lines of known_hosts were passed over: one of them may be meant to forbid a key."""
+        lines = keys.skipped(self.host.known_hosts)
+        if lines:
+            told = ", ".join(map(str, lines[: keys.ODD_MOST]))
+            reason = f"{self.host.known_hosts} has lines that can't be understood, and are skipped: {told}"
+            notes.note("known hosts", level="warning", reason=reason)
+
+    async def _log_in(self, notes: Notes) -> asyncssh.SSHClientConnection:
+        tunnel = await self._tunnel(notes)
+        gate = self._via.host.name if self._via is not None else ""
+        async with self._connects:
+            return await log_in(self.host, self._limit, tunnel, gate)
 
     async def _tunnel(self, notes: Notes) -> asyncssh.SSHClientConnection | None:
         """Return the warm connection to the host through which this one is reached."""
@@ -206,25 +293,96 @@ class HostConnection:
         except SyncError as error:
             raise failures.behind(self.host, self._via.host, error) from error
 
-    async def _end(self, shell: Shell) -> None:
+    async def _check(self, paths: Sequence[str]) -> None:
+        """Raise `HostStalledError` for what does not end in the repositories, or for too much of it at all.
+
+        It is looked at again before that: this is how a stalled host recovers.
+        """
+        self._circuit.check(time.monotonic())
+        if self._left.stalled(paths) or self._left.too_many():
+            await self._look_again()
+        too_many = self._left.too_many()
+        if too_many:
+            self._circuit.stalled(too_many, time.monotonic())
+            raise too_many
+        self._refuse_stalled(paths)
+
+    def _refuse_stalled(self, paths: Sequence[str]) -> None:
+        """Raise `HostStalledError` where something of ours in one of the repositories does not end.
+
+        A second git there would wait for the first one's locks, or hang as it does.
+        """
+        error = self.stalled(paths)
+        if error is not None:
+            raise error
+
+    def stalled(self, paths: Sequence[str]) -> HostStalledError | None:
+        """Return the error that keeps everybody out of these repositories now, if there is one."""
+        return self._left.stalled(paths)
+
+    async def _look_again(self) -> None:
+        """See whether what was left behind has ended; those who come meanwhile share the answer."""
+        if self._looking is None or self._looking.done():
+            connection = self._connection
+            if connection is None or connection.is_closed():
+                return  # Connecting looks.
+            self._looking = asyncio.create_task(
+                self._end_leftovers(connection), name=f"end on {self.host.name}"
+            )
+        await asyncio.shield(self._looking)
+
+    async def _end(self, shell: Shell, path: str) -> None:
         """End a shell's remote processes for sure: now, or as soon as the host is reached again."""
         shell.abandon()
-        self._leftovers.add((shell.group, shell.name))
+        left = Leftover(path, time.monotonic(), shell.group, shell.name)
+        self._left.add(left)
         connection = self._connection
-        if connection is not None and not connection.is_closed():
-            try:
-                await self._end_leftovers(connection)
-            except ConnectionLostError:
-                self._give_up(connection)
+        if connection is None or connection.is_closed():
+            return
+        try:
+            await self._ask_to_end(connection, left)
+        except (ConnectionLostError, HostUnreachableError):
+            self._give_up(connection)
+        if left.stalled and shell.connection is self._connection:
+            left.here = shell.left_behind = True
+            self._sessions.leave_behind()
 
     async def _end_leftovers(self, connection: asyncssh.SSHClientConnection) -> None:
-        for group, name in tuple(self._leftovers):
-            command = self._dialogue.ending(group, name)
-            with failures.of_sessions(self.host):
-                async with asyncio.timeout(KILL_LIMIT):
-                    ended = await connection.run(command, encoding=None)
-            if ended.exit_status == 0:
-                self._leftovers.discard((group, name))
+        for left in self._left.groups:
+            try:
+                await self._ask_to_end(connection, left)
+            except SyncError:
+                # The others go on without it: only its own repository waits.
+                left.told = left.told or f"process group {left.group}"
+
+    async def _ask_to_end(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> None:
+        command, given = self._dialogue.ending(left.group, left.name)
+        try:
+            status, said = await self._told(connection, command, given)
+        except SessionRefusedError:
+            # What hangs may have the host's last session: a connection of its own has others.
+            own = await self._log_in(_SILENT)
+            try:
+                status, said = await self._told(own, command, given)
+            finally:
+                own.abort()
+        if status == 0:
+            self._gone(left)
+        elif found := re.findall(r"^left ([0-9]+) (.*)$", said, re.MULTILINE):
+            left.told = _named(found)
+
+    async def _told(
+        self, connection: asyncssh.SSHClientConnection, command: str, given: bytes
+    ) -> tuple[int | None, str]:
+        with failures.of_sessions(self.host):
+            async with asyncio.timeout(KILL_LIMIT):
+                return await told(connection, command, given)
+
+    def _gone(self, left: Leftover) -> None:
+        self._left.gone(left)
+        if left.here:
+            left.here = False
+            self._sessions.leave_left()
 
     async def warm(self, notes: Notes) -> None:
         """Connect and load a shell, where there is one, ahead of the first run; raise `SyncError`."""
@@ -238,6 +396,7 @@ class HostConnection:
         """Close the connection, without waiting for a peer that does not answer."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -245,6 +404,20 @@ class HostConnection:
                 async with asyncio.timeout(1):
                     await connection.wait_closed()
             connection.abort()
+
+
+def _extend(remaining: asyncio.Timeout, limit: float) -> None:
+    """Give a tour its whole time again: it has come to the next repository."""
+    if not remaining.expired():
+        remaining.reschedule(asyncio.get_running_loop().time() + limit)
+
+
+def _named(found: Sequence[tuple[str, str]]) -> str:
+    """Return how an error names the processes that a host told: git alone where it is among them."""
+    chosen = [each for each in found if "git" in each[1]] or found
+    return ", ".join(
+        f"{args[:PROCESS_MOST]} (process {process})" for process, args in chosen[:PROCESSES_MOST]
+    )
 
 
 def _pass_on(said: str, notes: Notes) -> None:

@@ -5,7 +5,6 @@ verb and its fields, by name, and all of it is text that the script reads and ne
 """
 
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Protocol
@@ -57,47 +56,68 @@ def _field(name: str, text: str) -> str:
 class Dialogue(Protocol):
     """How a shell on a host is opened and ended. It greets by the name that it is given."""
 
-    @property
-    def preamble(self) -> bytes:
-        """What it is sent before it greets."""
+    def preamble(self, name: str) -> bytes:
+        """Return what it is sent before it greets."""
 
     def opening(self, name: str) -> str:
         """Return the command that starts it; the name tells its process group from a stranger's."""
 
-    def ending(self, group: int, name: str) -> str:
-        """Return the command that ends a shell's process group from another session."""
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        """Return the command that ends a shell's process group from another session, and what it reads."""
 
-    def unopened(self, said: str) -> SyncError:
-        """Return the error of an account that does not run it, by its last words."""
+    def unopened(self, said: str, status: int | None) -> SyncError:
+        """Return the error of an account that does not run it, by its last words and how it ended."""
+
+
+IN_ITS_PLACE = {97: "csh or tcsh", 98: "zsh"}
+"""The status with which another shell that was started in sh's place ends, and what it is."""
+
+WHO_ANSWERS = """\
+test "$?shell" = 1 && exit 97
+ss_words='1 2'; set -- $ss_words; test $# = 2 || exit 98
+"""
+"""Ends a shell that is not like sh: csh tells of each variable whether it is set, zsh splits no words."""
 
 
 class _Sent:
-    """The script is sent to `sh`."""
+    """The script is sent to `sh` on its standard input: tcsh takes no new lines within a command's quotes."""
 
-    preamble = f'{REMOTE}\nss_dialogue "$1"\n'.encode()
+    def preamble(self, name: str) -> bytes:
+        # What it starts bears the name too, and is known by it when the shell itself has ended already.
+        named = f"SYNC_STAGING_SHELL={name}; export SYNC_STAGING_SHELL"
+        return f"{WHO_ANSWERS}{named}\n{REMOTE}\nss_dialogue {name}\n".encode()
 
     def opening(self, name: str) -> str:
         return f"exec sh -s {name}"
 
-    def ending(self, group: int, name: str) -> str:
-        return shlex.join(("exec", "sh", "-c", f'{END}ss_end "$@"', "sh", str(group), name))
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        # Its own name must not be the one that it looks for.
+        return "exec sh -s", f"{END}ss_end {group} {name} </dev/null; exit\n".encode()
 
-    def unopened(self, said: str) -> SyncError:
-        return ShellUnavailableError(f"The account does not run sh: {said}")
+    def unopened(self, said: str, status: int | None) -> SyncError:
+        other = "fish" if "In fish, please use" in said else IN_ITS_PLACE.get(status or 0, "")
+        if not other:
+            return ShellUnavailableError(f"The account does not run sh: {said or f'exit status {status}'}")
+        return ShellUnavailableError(
+            f"{other} answers in place of sh: a start-up file of the account, such as .bashrc, starts it",
+            remedy="let the start-up file do that only for a person at a terminal: put the line behind "
+            "case $- in *i*) … esac",
+        )
 
 
 class _Gated:
     """The script is installed on the host, behind its gate."""
 
-    preamble = b""
+    def preamble(self, name: str) -> bytes:
+        return b""
 
     def opening(self, name: str) -> str:
         return f"sync-staging-dialogue {DIGEST} {name}"
 
-    def ending(self, group: int, name: str) -> str:
-        return f"sync-staging-end {group} {name}"
+    def ending(self, group: int, name: str) -> tuple[str, bytes]:
+        return f"sync-staging-end {group} {name}", b""
 
-    def unopened(self, said: str) -> SyncError:
+    def unopened(self, said: str, status: int | None) -> SyncError:
         return ShellUnavailableError(
             f"The key is not bound to {INSTALLED_NAME}: {said}",
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "

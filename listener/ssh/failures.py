@@ -19,6 +19,7 @@ from listener.errors import (
     HostKeyRejectedError,
     HostUnreachableError,
     LoginRefusedError,
+    SessionRefusedError,
     SyncError,
 )
 from listener.sites import Host
@@ -247,13 +248,7 @@ def of_sessions(host: Host) -> Iterator[None]:
     except TimeoutError as error:
         raise ConnectionLostError(f"{_where(host)} opens no session") from error
     except asyncssh.ChannelOpenError as error:
-        full = error.reason == "open failed"
-        raise ConnectionLostError(
-            f"{_where(host)} opens no {'further ' if full else ''}session: {error.reason}",
-            remedy="allow at least 5 in the host's sshd_config (MaxSessions; 10 unless changed)"
-            if full
-            else "",
-        ) from error
+        raise SessionRefusedError(f"{_where(host)} opens no session: {error.reason}") from error
     except (OSError, asyncssh.Error) as error:
         raise ConnectionLostError(f"{_where(host)} opens no session: {error}") from error
 

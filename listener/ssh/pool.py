@@ -13,10 +13,8 @@ from listener.ssh.cache import Cache
 from listener.ssh.carrier import Carrier, Sightings
 from listener.ssh.connection import HostConnection
 from listener.ssh.relayed import RelayedRepository
-from listener.ssh.repository import SURVEY_LISTED, SshRepository, survey
-
-SURVEYED_AT_ONCE = 32
-"""Legs on one host that a round trip asks about."""
+from listener.ssh.repository import SURVEY_LISTED, SshRepository
+from listener.ssh.survey import Surveyor
 
 CONNECTS_AT_ONCE = 20
 """Hosts that are being connected to at the same time; of one host there is never more than one attempt."""
@@ -54,6 +52,9 @@ class HostPool:
 
         for name in hosts:
             connection_to(name)
+        self._surveyors = {
+            name: Surveyor(connection, step_timeout) for name, connection in self._connections.items()
+        }
 
     def of(self, leg: Leg, notes: Notes) -> SshRepository | RelayedRepository:
         """Return the leg's repository: itself where live lies in it too, else by way of the cache."""
@@ -69,24 +70,15 @@ class HostPool:
         )
 
     async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
-        """Observe many legs, `SURVEYED_AT_ONCE` of a host in each round trip where they need no cache."""
-        groups: dict[str, list[Leg]] = {}
+        """Observe many legs, those of a host together where they need no cache."""
+        at_home: dict[str, list[Leg]] = {}
         relayed = []
         for leg in dict.fromkeys(legs):
             if self._at_home(leg):
-                groups.setdefault(leg.repository.host, []).append(leg)
+                at_home.setdefault(leg.repository.host, []).append(leg)
             else:
                 relayed.append(leg)
         found: dict[Leg, Observation | SyncError] = {}
-
-        async def ask(chosen: Sequence[Leg]) -> None:
-            answers: Sequence[Observation | SyncError]
-            connection = self._connections[chosen[0].repository.host]
-            try:
-                answers = await survey(connection, chosen, notes, self._step_timeout)
-            except SyncError as error:
-                answers = [error] * len(chosen)
-            found.update(zip(chosen, answers, strict=True))
 
         async def look(leg: Leg) -> None:
             try:
@@ -95,14 +87,10 @@ class HostPool:
             except SyncError as error:
                 found[leg] = error
 
-        await asyncio.gather(
-            *(
-                ask(group[start : start + SURVEYED_AT_ONCE])
-                for group in groups.values()
-                for start in range(0, len(group), SURVEYED_AT_ONCE)
-            ),
-            *map(look, relayed),
-        )
+        async def survey(host: str, chosen: Sequence[Leg]) -> None:
+            found.update(await self._surveyors[host].look(chosen, notes))
+
+        await asyncio.gather(*(survey(*each) for each in at_home.items()), *map(look, relayed))
         return [found[leg] for leg in legs]
 
     async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:

@@ -1,17 +1,16 @@
 """A repository on a host: what the port asks for, as requests of the dialogue."""
 
-import secrets
-from collections.abc import Sequence
-
-from listener.errors import SyncError
 from listener.observations import PATHS_LISTED, Observation
 from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostConnection
 from listener.ssh.dialogue import Fields
-from listener.ssh.replies import live_in, read_applied, read_observation, read_survey
+from listener.ssh.replies import live_in, read_applied, read_observation
 
 BACKUPS = "refs/sync-staging/backup"
+
+LISTED_BYTES = 1 << 20
+"""How many bytes of paths a reply lists: no list outgrows what a reply may hold."""
 
 SURVEY_LISTED = 20
 """How many paths of each kind a survey lists."""
@@ -83,21 +82,13 @@ def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
     return f"{BACKUPS}/{leg.branch}/{signing.run}-{commit[:12]}"
 
 
-async def survey(
-    connection: HostConnection, legs: Sequence[Leg], notes: Notes, limit: float
-) -> list[Observation | SyncError]:
-    """Observe legs on one host in one round trip."""
-    separator = secrets.token_hex(16)
-    questions = [{"separator": separator, **asked(each, SURVEY_LISTED, counting=True)} for each in legs]
-    return read_survey(legs, separator, await connection.call(notes, limit, "survey", *questions))
-
-
-def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> Fields:
+def asked(leg: Leg, listed: int, *, room: int = LISTED_BYTES, counting: bool, target: str = "") -> Fields:
     """Return the fields of the request `observe`."""
     return {
         **_place(leg),
         "compare": "commit" if leg.policy is Policy.RESET else "tree",
         "listed": str(listed),
+        "room": str(room),
         "counting": "yes" if counting else "no",
         "target": target,
     }

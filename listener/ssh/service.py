@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -42,6 +42,7 @@ class _Far(asyncssh.SSHClientSession[bytes]):
         self.status: int | None = None
         self.said = bytearray()
         self.ended = asyncio.Event()
+        self.on_ended: Callable[[], object] = lambda: None
 
     def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
         self.channel = chan
@@ -73,6 +74,7 @@ class _Far(asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
+        self.on_ended()
         if self.near is not None and not self.near.is_closing():
             # Git learns of it as of any other end, and what it still says goes nowhere. Were the socket
             # closed over words that are not read yet, git's helper would fail on one side and wait for
@@ -150,29 +152,53 @@ class Service:
             return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
         return _told(self.name, self._far.status, said)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is a push that the host has not ended yet."""
+        return self.name == PUSH and not self._far.ended.is_set()
+
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Call once it has ended."""
+        self._far.on_ended = call
+
     async def close(self) -> None:
-        """Let the service end, and close its channel if it does not."""
+        """Let the service end, and leave it behind if it does not."""
         self.handed_over()
         try:
             async with asyncio.timeout(ENDING):
                 await self._far.ended.wait()
         except TimeoutError:
-            self.abandon()
+            if self.name != PUSH:
+                self.abandon()
         finally:
-            if self._far.near is not None:
-                self._far.near.close()
+            near, self._far.near = self._far.near, None
+            if near is not None:
+                near.close()
 
     def abandon(self) -> None:
-        """Close the channel without waiting for the other end."""
-        if self._far.channel is not None:
-            self._far.channel.abort()
+        """Let the service know that nobody listens any more, without waiting for the other end.
+
+        The channel of a push stays open for as long as the host holds it: it is the only sign that git is
+        still there, in the middle of its ref transaction perhaps. Its answers are few, and are dropped.
+        """
         if self._far.near is not None:
             self._far.near.abort()
+        if self._far.channel is None:
+            return
+        if self.name == PUSH and not self._far.channel.is_closing():
+            self._far.near = None
+            self._far.channel.resume_reading()
+            self._far.channel.write_eof()
+        else:
+            self._far.channel.abort()
 
 
 def command_of(name: str, path: str) -> str:
-    """Return the command that starts a service; git-shell wants the path in quotes, whatever is in it."""
-    return f"{name} '" + path.replace("'", "'\\''") + "'"
+    """Return the command that starts a service, quoted as git does: git-shell reads nothing else.
+
+    A login shell that is tcsh would take an exclamation mark within quotes for an old command.
+    """
+    return f"{name} '" + re.sub(r"(['!])", r"'\\\1'", path) + "'"
 
 
 @contextlib.asynccontextmanager

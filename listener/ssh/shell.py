@@ -6,9 +6,11 @@ a window's edge, and a lost connection is an error instead of an empty reply.
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncssh
@@ -38,6 +40,12 @@ MESSAGE_MOST = 500
 LINGERING = 1.0
 """Seconds for which the streams of a shell that has ended are still read."""
 
+SILENCE = 1.5
+"""Seconds of a new shell's silence after which it is told that no more input comes."""
+
+CLOSING = 1.0
+"""Seconds that an idle shell may take to end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -48,6 +56,42 @@ class Reply:
     err: str
 
 
+@dataclass(slots=True)
+class Tour:
+    """The repositories that a request goes into, one after the other, and how far it has come."""
+
+    paths: Sequence[str]
+    mark: str = ""
+    """What the line begins with that closes each one's part of the reply; empty where there is but one."""
+    heard: str | None = None
+    """What was told until the request failed; None if it was never sent."""
+    passed: int = 0
+    on_pass: Callable[[], object] = field(default=lambda: None, repr=False)
+
+    @classmethod
+    def of(cls, parts: Sequence[Fields]) -> "Tour":
+        """Return the tour that a request's parts ask for."""
+        paths = [part.get("path") or part.get("root", "") for part in parts]
+        return cls([path for path in paths if path], parts[0].get("separator", "") if parts else "")
+
+    @property
+    def at(self) -> str:
+        """The repository that it is in."""
+        return self.paths[min(self.passed, len(self.paths) - 1)] if self.paths else ""
+
+    def look(self, said: bytearray, known: int) -> None:
+        """Take note of the parts that are whole now; the first `known` bytes were looked at before."""
+        end = b"\n" + self.mark.encode() + b" "
+        passed = said.count(end, max(0, known - len(end) + 1))
+        # More parts than were asked for earn no more time.
+        if passed and self.passed < len(self.paths):
+            self.passed += passed
+            self.on_pass()
+
+
+NOWHERE = Tour(())
+
+
 class _Session(asyncssh.SSHClientSession[bytes]):
     """Collects both streams until each has shown the token."""
 
@@ -55,9 +99,13 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self.out = bytearray()
         self.err = bytearray()
         self.ended = False
+        self.over = asyncio.Event()
+        """Set when the channel is closed on both sides."""
+        self.status: int | None = None
         self.cut = False
         """Whether it was ended from outside: by the loss of the connection, or by a signal."""
         self._token = b""
+        self._tour = NOWHERE
         self._closed: set[int] = set()
         self._reply: asyncio.Future[Reply] | None = None
         self._channel: asyncssh.SSHClientChannel[bytes] | None = None
@@ -65,8 +113,9 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def connection_made(self, chan: "asyncssh.SSHClientChannel[bytes]") -> None:
         self._channel = chan
 
-    def expect(self, token: str) -> "asyncio.Future[Reply]":
+    def expect(self, token: str, tour: Tour = NOWHERE) -> "asyncio.Future[Reply]":
         """Return the future reply to the request that carries this token."""
+        self._tour = tour
         self.out.clear()
         self.err.clear()
         self._closed.clear()
@@ -79,7 +128,10 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         stream = self.err if datatype == asyncssh.EXTENDED_DATA_STDERR else self.out
         searched = max(0, len(stream) - len(self._token))
+        known = len(stream)
         stream += data
+        if stream is self.out and self._tour.mark:
+            self._tour.look(stream, known)
         # What comes while nothing is asked is as bounded: a host that goes on talking fills no memory.
         if len(self.out) + len(self.err) > REPLY_LIMIT:
             self._refuse(f"the host's reply is over {REPLY_LIMIT >> 20} MiB")
@@ -100,18 +152,24 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def _refuse(self, why: str) -> None:
         """Read no further: the shell is none of ours, or no longer."""
         self.ended = True
-        self.out.clear()
-        self.err.clear()
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(RemoteStepError(why))
+        else:
+            self.forget()
         if self._channel is not None:
             self._channel.abort()
+
+    def forget(self) -> None:
+        """Drop what was said: nobody asked, or has been told."""
+        self.out.clear()
+        self.err.clear()
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
         self.cut = True
         self._close_soon()
 
     def exit_status_received(self, status: int) -> None:
+        self.status = status
         self._close_soon()
 
     def _close_soon(self) -> None:
@@ -127,6 +185,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended = True
         self.cut = self.cut or exc is not None
+        self.over.set()
         self._fail()
 
     def _fail(self) -> None:
@@ -142,8 +201,14 @@ class Shell:
     """One loaded shell. It answers one request at a time."""
 
     def __init__(
-        self, channel: "asyncssh.SSHClientChannel[bytes]", session: _Session, name: str, dialogue: Dialogue
+        self,
+        connection: asyncssh.SSHClientConnection,
+        channel: "asyncssh.SSHClientChannel[bytes]",
+        session: _Session,
+        name: str,
+        dialogue: Dialogue,
     ) -> None:
+        self.connection = connection
         self._channel = channel
         self._session = session
         self._dialogue = dialogue
@@ -153,10 +218,20 @@ class Shell:
         """The remote process group."""
         self.git = ""
         """What `git --version` says there."""
+        self._last = False
+        """Whether it was told that no more input comes."""
+        self.left_behind = False
+        """Whether its processes go on, though they were asked to end."""
 
     @classmethod
-    async def open(cls, connection: asyncssh.SSHClientConnection, dialogue: Dialogue) -> "Shell":
-        """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`."""
+    async def open(
+        cls, connection: asyncssh.SSHClientConnection, dialogue: Dialogue, *, patient: bool = False
+    ) -> "Shell":
+        """Open a channel and load the script; raise `ShellUnavailableError`, `GitUnavailableError`.
+
+        Unless `patient`, what says nothing for `SILENCE` is told that no more input comes. A shell that has
+        only been slow (its start-up files are) answers then, but is not usable any more.
+        """
         name = f"sync-staging-{secrets.token_hex(8)}"
         session = _Session()
         # A gate greets at once.
@@ -166,39 +241,55 @@ class Shell:
         except BaseException:
             greeting.cancel()
             raise
-        shell = cls(channel, session, name, dialogue)
+        shell = cls(connection, channel, session, name, dialogue)
         try:
-            await shell._greet(greeting)
+            await shell._greet(greeting, SILENCE if not patient else None)
         except BaseException:
+            greeting.cancel()
             channel.abort()
             raise
         return shell
 
-    async def _greet(self, greeting: "asyncio.Future[Reply]") -> None:
+    async def _greet(self, greeting: "asyncio.Future[Reply]", silence: float | None) -> None:
         # Nothing more is sent before it greets: some shells would read that as a part of the script.
         try:
-            self._write(self._dialogue.preamble)
+            self._write(self._dialogue.preamble(self.name))
+            # A fish that a start-up file runs in sh's place reads to the end before it does anything.
+            if not (await asyncio.wait([greeting], timeout=silence))[0]:
+                self._channel.write_eof()
+                self._last = True
             reply = await greeting
         except ConnectionLostError as error:
             if self._session.cut:
                 raise
-            raise refused_by_gate(error.message) or self._dialogue.unopened(error.message) from error
+            raise refused_by_gate(error.message) or self._unopened(error.message) from error
         hello = reply.out.rpartition("hello ")[2].split(maxsplit=1)
-        if reply.status != 0 or len(hello) != 2 or not _GROUP.fullmatch(hello[0]):  # noqa: PLR2004 (it and git's version)
+        if reply.status != 0:
             raise refusal(reply)
+        if len(hello) != 2 or not _GROUP.fullmatch(hello[0]):  # noqa: PLR2004 (it and git's version)
+            raise self._unopened(_shown(reply.out or reply.err).strip()[-LAST_WORDS:])
         self.group, self.git = int(hello[0]), _shown(hello[1].strip())[:MESSAGE_MOST]
+
+    def _unopened(self, said: str) -> SyncError:
+        return self._dialogue.unopened(said, self._session.status)
 
     @property
     def usable(self) -> bool:
         """Whether another request may be sent."""
-        return not self._session.ended and not self._channel.is_closing()
+        return not self._last and not self._session.ended and not self._channel.is_closing()
 
-    async def call(self, verb: str, *parts: Fields) -> Reply:
+    async def call(self, verb: str, *parts: Fields, tour: Tour = NOWHERE) -> Reply:
         """Send one request and return its reply; raise `ConnectionLostError` if none came back whole."""
         token = secrets.token_hex(16)
-        reply = self._session.expect(token)
-        self._write(request(token, verb, parts))
-        return await reply
+        reply = self._session.expect(token, tour)
+        try:
+            self._write(request(token, verb, parts))
+            return await reply
+        except BaseException:
+            tour.heard = _text(self._session.out)
+            raise
+        finally:
+            self._session.forget()
 
     def _write(self, data: bytes) -> None:
         try:
@@ -206,9 +297,35 @@ class Shell:
         except (OSError, asyncssh.Error) as error:
             raise ConnectionLostError(str(error)) from error
 
+    async def close(self) -> None:
+        """Let an idle shell end, and wait until its session is the host's again."""
+        with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
+            async with asyncio.timeout(CLOSING):
+                self._channel.write_eof()
+                await self._session.over.wait()
+        self._channel.abort()
+
     def abandon(self) -> None:
         """Close the channel without waiting for the other end."""
         self._channel.abort()
+
+
+async def told(
+    connection: asyncssh.SSHClientConnection, command: str, given: bytes
+) -> tuple[int | None, str]:
+    """Run a command that reads what it is given; return its status and its output.
+
+    Raises what asyncssh raises.
+    """
+    session = _Session()
+    channel = await begun(connection, session, command, window=REPLY_LIMIT)
+    try:
+        channel.write(given)
+        channel.write_eof()
+        await session.over.wait()
+    finally:
+        channel.abort()
+    return session.status, _shown(_text(session.out))
 
 
 async def begun(

@@ -17,7 +17,7 @@ from listener.errors import (
     NoRoomError,
 )
 from listener.web.edge.middlewares import INVITED
-from listener.web.edge.room import LEASE
+from listener.web.edge.room import LEASE, Lease
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -26,22 +26,19 @@ API_LIMIT = 64 << 10
 async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     """Return the raw body; raise when it is over `limit` bytes, slower than `seconds`, or compressed.
 
-    Raises `ConnectionResetError` when the client has gone, and `NoRoomError` when others' bodies have left
-    no room for it so long.
+    Raises `ConnectionResetError` when the client has gone, `NoRoomError` when its own other bodies have left
+    no room for it so long, and `BadRequestError` when its pieces are not HTTP.
     """
     _check_encoding(request)
-    if (request.content_length or 0) > limit:
-        raise BodyTooLargeError(f"The body is over {limit} bytes.")
+    _demand(request.content_length or 0, limit)
     await _invite(request)
     lease = request[LEASE]
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise BodyTooLargeError(f"The body is over {limit} bytes.")
-                await lease.hold(len(body))
+            await _collect(request, body, lease, limit)
+    except web.RequestPayloadError:
+        raise BadRequestError("The body is not HTTP as this server reads it.") from None
     except RuntimeError as error:
         if request.transport is not None:
             raise
@@ -52,6 +49,25 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
             raise NoRoomError from error
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)
+
+
+async def _collect(request: web.Request, body: bytearray, lease: Lease, limit: int) -> None:
+    """Read the body to its end; raise `BodyTooLargeError` for one of more than `limit` bytes."""
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            _demand(len(body), limit)
+            await lease.hold(len(body))
+    except BaseException:
+        # The error's traceback keeps this frame, and aiohttp keeps the error of a client that has gone: what
+        # was read would be held until the garbage collector comes by, and is not counted any more.
+        body.clear()
+        raise
+
+
+def _demand(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLargeError(f"The body is over {limit} bytes.")
 
 
 _COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd", "dcb", "dcz"}

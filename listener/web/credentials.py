@@ -24,6 +24,7 @@ from listener.audit import Audit
 from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
 from listener.runs import Asker
 from listener.web.cookies import cookie, of_own_page, session_id
+from listener.web.edge.connection import vouch
 from listener.web.trace import trace
 from listener.web.views import moment
 
@@ -60,6 +61,11 @@ class Gate:
         What stands in `Authorization` counts and no cookie beside it. A request that changes something and
         comes by the page's session must come from the page: else `ForbiddenError`.
         """
+        caller = await self._caller(request)
+        vouch(request)
+        return caller
+
+    async def _caller(self, request: web.Request) -> Caller:
         if "Authorization" in request.headers:
             return await self._by_header(request)
         token = await self._by_session(request)
@@ -87,7 +93,8 @@ class Gate:
         """Begin a session for a token's text; return its id. The session that was there before ends."""
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
-            raise UnauthorizedError("the token is unknown")
+            raise _guessed("the token is unknown")
+        vouch(request)
         now = self._clock()
         await self.sign_out(request)
         made = secrets.token_urlsafe(RANDOM_BYTES)
@@ -135,13 +142,13 @@ class Gate:
     ) -> Caller:
         """Return who Studio says it is. Why it says nothing is put on record, and is no stranger's affair."""
         if credential is None or self._delegation is None:
-            raise UnauthorizedError(otherwise)
+            raise _guessed(otherwise) if "Authorization" in request.headers else UnauthorizedError(otherwise)
         try:
             caller = await self._delegation.caller(credential, request.remote or "")
         except SyncError as error:
             raise UnauthorizedError(error.message) from None
         if caller is None:
-            raise UnauthorizedError("Studio does not know the credential")
+            raise _guessed("Studio does not know the credential")
         trace().credential = caller.credential
         return caller
 
@@ -151,6 +158,12 @@ class Gate:
         trace().credential = caller.credential
         self._audit.used_token(token.name, self._clock())
         return caller
+
+
+def _guessed(reason: str) -> UnauthorizedError:
+    error = UnauthorizedError(reason)
+    error.guess = True
+    return error
 
 
 def asker(request: web.Request, caller: Caller) -> Asker:

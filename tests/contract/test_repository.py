@@ -327,13 +327,15 @@ async def test_the_head_lock_of_a_killed_predecessor_is_taken_away(
 ) -> None:
     process = await asyncio.create_subprocess_exec("true")
     await process.wait()
-    own = published.path / ".git" / f"sync-staging-HEAD.{process.pid}"
-    own.write_text(published.commit("staging") + "\n")
-    os.link(own, published.path / ".git" / "HEAD.lock")
+    inside = published.path / ".git"
+    own = inside / f"sync-staging-own.{process.pid}.1"
+    own.write_text(f"branch staging\nbody {own.name}.HEAD\n")
+    (inside / f"{own.name}.HEAD").write_text(published.commit("staging") + "\n")
+    os.link(inside / f"{own.name}.HEAD", inside / "HEAD.lock")
     age(published, 60)
     await sync(pool, environment)
     assert published.is_clean()
-    assert not list((published.path / ".git").glob("*HEAD.*"))
+    assert not [*inside.glob("*HEAD.*"), *inside.glob("sync-staging-own*")]
 
 
 async def test_a_repository_of_another_owner_is_refused(
@@ -587,11 +589,11 @@ async def test_a_survey_tells_many_environments_in_few_round_trips_and_each_ones
     connection = pool._connections["studio"]
     call = connection.call
 
-    async def counted(*arguments: Any) -> str:
+    async def counted(*arguments: Any, **more: Any) -> str:
         calls.append(arguments[2])
-        return await call(*arguments)
+        return await call(*arguments, **more)
 
-    connection.call = counted  # type: ignore[method-assign, assignment]
+    connection.call = counted  # type: ignore[method-assign]
     synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
     looks = await synchronizer.survey(asked, Notes())
     assert calls == ["survey"] * 2

@@ -12,8 +12,9 @@ from listener.observations import Observation
 from listener.plans import decide
 from listener.sites import Environment, Policy, RepositoryAddress
 from listener.ssh.carrier import Sightings, read_advertised
-from listener.ssh.replies import read_applied, read_observation, read_survey, strictly, unquote
+from listener.ssh.replies import read_applied, read_observation, strictly, unquote
 from listener.ssh.shell import Reply, _Session, refusal
+from listener.ssh.survey import read_survey
 from tests.fuzz.target import Target
 
 AT = RepositoryAddress("studio", "/srv/mysite")

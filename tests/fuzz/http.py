@@ -14,6 +14,7 @@ from aiohttp import web
 from listener import config
 from listener.system import System
 from listener.web import server_log
+from listener.web.edge.connection import Connection
 from tests.fuzz.target import Target
 from tests.listening import ADMIN, GITHUB_SECRET, RESET_STAGING, SYNC_STAGING, push, signed
 
@@ -50,6 +51,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.closed.is_set()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Everything is taken at once."""
 
     def pause_reading(self) -> None:
         """There is no more to read."""
@@ -104,7 +108,8 @@ class Surface(logging.Handler):
         """Say it on a connection, hang up, and return what was answered."""
         server = self.runner.server
         assert server is not None
-        protocol, wire = server(), Wire()
+        house = self.system.edge.door(server, None)._house
+        protocol, wire = Connection(house, "192.0.2.1", trusted=False), Wire()
         protocol.connection_made(wire)
         for piece in _pieces(data):
             protocol.data_received(piece)

@@ -1,18 +1,26 @@
 """The edge's own rules: who counts as whom, how often one is refused, who makes room for whom."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.errors import NoRoomError
-from listener.networks import address_of, household, networks_of, within
+from listener.networks import NetworkKey, address_of, household, networks_around, networks_of, within
 from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign, verify
 from listener.web.edge.crowd import Crowd
+from listener.web.edge.descriptors import places
+from listener.web.edge.guesses import LONGEST, Guesses
 from listener.web.edge.limits import CLIENTS_MOST, WINDOW, Seldom
+from listener.web.edge.parser import NOTHING, Fed, Parser
 from listener.web.edge.refusals import Refusals
 from listener.web.edge.room import FREE, Lease, Room
 
@@ -101,70 +109,187 @@ def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
     ]
 
 
+def test_a_client_s_wrong_secrets_are_answered_one_a_second_when_it_had_some_for_free() -> None:
+    clock = Clock()
+    guesses = Guesses(30, clock)
+    assert [guesses.wait("192.0.2.1", "forge") for _ in range(30)] == [0] * 30
+    assert [guesses.wait("192.0.2.1", "forge") for _ in range(20)] == [*range(1, 11), *[LONGEST] * 10]
+    assert guesses.wait("192.0.2.2", "forge") == 0
+    clock.now += 10
+    assert guesses.wait("192.0.2.1", "forge") == 1
+    clock.now += 3600
+    assert guesses.wait("192.0.2.1", "forge") == 0
+
+
+def test_a_hook_that_is_guessed_at_from_everywhere_answers_ten_a_second() -> None:
+    clock = Clock()
+    guesses = Guesses(30, clock)
+    waits = [guesses.wait(f"10.0.{number >> 8}.{number & 255}", "forge") for number in range(350)]
+    assert waits[:300] == [0] * 300
+    assert waits[300:] == pytest.approx([(number + 1) / 10 for number in range(50)])
+    assert guesses.wait("192.0.2.1", "another") == 0
+
+
+def test_the_memory_of_who_guessed_is_bounded() -> None:
+    guesses = Guesses(30, Clock())
+    for number in range(CLIENTS_MOST):
+        guesses.wait(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"hook-{number}")
+    assert len(guesses._due) == CLIENTS_MOST
+
+
 @dataclass(eq=False)
 class Visitor:
     """A connection that notes whether it was ended."""
 
     client: str
-    trusted: bool = False
+    costs: float = 1.0
+    verified: bool = False
+    asking: bool = False
     evicted: bool = field(default=False, init=False)
+
+    @property
+    def networks(self) -> tuple[NetworkKey, ...]:
+        return networks_around(self.client)
+
+    def cost(self, now: float) -> float:
+        return self.costs
 
     def evict(self) -> None:
         self.evicted = True
 
 
-def test_who_waited_longest_without_asking_makes_room() -> None:
-    crowd = Crowd(8)
-    guests = [Visitor(f"192.0.2.{number}") for number in range(8)]
+def gathered(most: int, *guests: Visitor) -> Crowd:
+    """A crowd of these guests."""
+    crowd = Crowd(most, Clock())
     assert all(crowd.enter(guest) for guest in guests)
-    crowd.works(guests[0])
-    assert crowd.enter(Visitor("198.51.100.1"))
-    assert [guest.evicted for guest in guests[:3]] == [False, True, False]
-    assert len(crowd) == 8
-    crowd.waits(guests[0])
-    assert crowd.enter(Visitor("198.51.100.2"))
-    assert [guest.evicted for guest in guests[:3]] == [False, True, True]
+    return crowd
 
 
-def test_a_client_has_a_share_of_the_connections_and_a_trusted_proxy_all() -> None:
-    crowd = Crowd(8)
-    mine = [Visitor("192.0.2.1") for _ in range(3)]
-    assert all(crowd.enter(guest) for guest in mine)
-    assert [guest.evicted for guest in mine] == [True, False, False]
-    for guest in mine:
-        crowd.works(guest)
-    assert not crowd.enter(Visitor("192.0.2.1"))
-    assert all(crowd.enter(Visitor("10.0.0.1", trusted=True)) for _ in range(6))
+def test_the_slowest_stranger_leaves_for_who_comes() -> None:
+    guests = [Visitor(f"192.0.{number}.1", costs=number) for number in range(8)]
+    crowd = gathered(8, *guests)
+    assert crowd.enter(Visitor("198.51.100.1", costs=0.02))
+    assert [guest.evicted for guest in guests] == [False] * 7 + [True]
     assert len(crowd) == 8
 
 
-def test_when_everybody_is_being_answered_nobody_is_let_in() -> None:
-    crowd = Crowd(8)
-    guests = [Visitor(f"192.0.2.{number}") for number in range(8)]
-    for guest in guests:
-        crowd.enter(guest)
-        crowd.works(guest)
-    assert not crowd.enter(Visitor("198.51.100.1"))
-    crowd.leaves(guests[0])
-    crowd.leaves(guests[0])
-    assert crowd.enter(Visitor("198.51.100.1"))
+@pytest.mark.parametrize(
+    ("numerous", "alone"),
+    [
+        (["192.0.2.1"] * 7, "198.51.100.1"),
+        (["192.0.2.1"] * 7, "192.0.2.2"),
+        ([f"192.0.2.{number}" for number in range(7)], "192.0.3.1"),
+        ([f"192.0.{number}.1" for number in range(7)], "192.1.2.1"),
+        ([f"2001:db8:1:2::{number}" for number in range(7)], "2001:db8:1:3::1"),
+        ([f"2001:db8:1:{number}::1" for number in range(7)], "2001:db8:2:1::1"),
+        ([f"2001:db8:{number}::1" for number in range(7)], "2001:db9::1"),
+    ],
+)
+def test_the_most_numerous_leave_before_one_who_is_alone_and_slower(numerous: list[str], alone: str) -> None:
+    many, one = [Visitor(address) for address in numerous], Visitor(alone, costs=3)
+    crowd = gathered(8, one, *many)
+    for number in range(4):
+        assert crowd.enter(Visitor(f"203.0.{number}.1", costs=0.02))
+    assert sum(guest.evicted for guest in many) == 4
+    assert not one.evicted
+
+
+def test_whoever_is_verified_stays_and_makes_room_only_where_there_is_no_stranger_and_nothing_is_asked() -> (
+    None
+):
+    answered = [Visitor(f"192.0.2.{number}", verified=True, asking=True) for number in range(6)]
+    idle = Visitor("198.51.100.1", verified=True)
+    stranger = Visitor("203.0.113.1", costs=0.02, asking=True)
+    crowd = gathered(8, *answered, idle, stranger)
+    assert crowd.enter(next_one := Visitor("203.0.113.2", verified=True, asking=True))
+    assert stranger.evicted
+    assert crowd.enter(Visitor("203.0.113.3", verified=True, asking=True))
+    assert idle.evicted
+    assert not crowd.enter(Visitor("203.0.113.4"))
+    assert not any(guest.evicted for guest in [*answered, next_one])
+    crowd.leaves(answered[0])
+    crowd.leaves(answered[0])
+    assert crowd.enter(Visitor("203.0.113.4"))
     assert len(crowd) == 8
+
+
+def test_a_client_keeps_a_quarter_of_the_connections_by_being_verified() -> None:
+    mine = [Visitor("192.0.2.1", verified=True, asking=True) for _ in range(8)]
+    crowd = gathered(8, *mine)
+    for number in range(6):
+        assert crowd.enter(Visitor(f"198.51.{number}.1", verified=True, asking=True))
+    assert [guest.evicted for guest in mine] == [False, False, *[True] * 6]
+    assert not crowd.enter(Visitor("203.0.113.1"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 100), st.booleans(), st.booleans()), max_size=60))
+def test_there_are_never_more_than_allowed_and_no_stranger_outlasts_a_verified_one(
+    guests: list[tuple[int, float, bool, bool]],
+) -> None:
+    crowd = Crowd(8, Clock())
+    inside: list[Visitor] = []
+    for address, costs, verified, asking in guests:
+        guest = Visitor(f"192.{address}.{address % 3}.1", costs, verified, asking)
+        before = [each for each in inside if not each.evicted]
+        if crowd.enter(guest):
+            inside.append(guest)
+        left = [each for each in before if each.evicted]
+        assert len(crowd) == sum(not each.evicted for each in inside) <= 8
+        if any(each.verified for each in left):
+            clients = Counter(each.client for each in before if each.verified)
+            assert all(each.verified for each in before) or max(clients.values()) > 2
+
+
+def leased(room: Room, address: str, costs: float = 1.0) -> tuple[Lease, Visitor]:
+    visitor = Visitor(address, costs, asking=True)
+    return Lease(room, visitor), visitor
 
 
 async def test_a_body_of_the_usual_size_never_waits_for_room() -> None:
-    room = Room(4000)
-    await room.take("192.0.2.1", 1000)
-    lease = Lease(room, "192.0.2.1")
+    room = Room(4000, Clock())
+    lease, _ = leased(room, "192.0.2.1")
+    await lease.hold(FREE + 4000)
+    usual, _ = leased(room, "192.0.2.1")
     async with asyncio.timeout(300):
-        await lease.hold(FREE)
-    assert room.held == 1000
+        await usual.hold(FREE)
+    assert room.held == 4000
 
 
-async def test_a_client_waits_for_its_own_share_and_others_do_not() -> None:
-    room = Room(4000)
-    greedy, second, other = (Lease(room, address) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"))
-    await greedy.hold(FREE + 900)
-    waiting = asyncio.create_task(second.hold(FREE + 200))
+async def test_who_holds_the_most_for_the_longest_gives_it_to_others() -> None:
+    room = Room(4000, Clock())
+    slow, slow_visitor = leased(room, "192.0.2.1", costs=9)
+    quick, quick_visitor = leased(room, "192.1.2.1", costs=0.02)
+    await slow.hold(FREE + 1000)
+    await quick.hold(FREE + 3000)
+    other, _ = leased(room, "198.51.100.1")
+    async with asyncio.timeout(300):
+        await other.hold(FREE + 900)
+    assert (slow_visitor.evicted, quick_visitor.evicted) == (True, False)
+    assert room.held == 3900
+
+
+async def test_who_is_verified_gives_no_room_away() -> None:
+    room = Room(4000, Clock())
+    known, visitor = leased(room, "192.0.2.1", costs=9)
+    await known.hold(FREE + 3900)
+    visitor.verified = True
+    other, _ = leased(room, "198.51.100.1")
+    waiting = asyncio.create_task(other.hold(FREE + 900))
+    await asyncio.sleep(0)
+    assert not visitor.evicted
+    assert other.waiting
+    known.end()
+    await waiting
+    assert room.held == 900
+
+
+async def test_a_client_waits_for_its_own_bodies_and_others_do_not() -> None:
+    room = Room(4000, Clock())
+    greedy, _ = leased(room, "192.0.2.1")
+    second, _ = leased(room, "192.0.2.1")
+    other, _ = leased(room, "192.0.2.2")
+    await greedy.hold(FREE + 3000)
+    waiting = asyncio.create_task(second.hold(FREE + 1200))
     await asyncio.sleep(0)
     await other.hold(FREE + 1000)
     assert not waiting.done()
@@ -178,8 +303,9 @@ async def test_a_client_waits_for_its_own_share_and_others_do_not() -> None:
 
 
 async def test_of_bodies_that_wait_for_each_other_the_last_gives_way() -> None:
-    room = Room(4000)
-    first, second = Lease(room, "192.0.2.1"), Lease(room, "192.0.2.1")
+    room = Room(1000, Clock())
+    first, _ = leased(room, "192.0.2.1")
+    second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 500)
     await second.hold(FREE + 500)
     waiting = asyncio.create_task(first.hold(FREE + 900))
@@ -193,8 +319,9 @@ async def test_of_bodies_that_wait_for_each_other_the_last_gives_way() -> None:
 
 
 async def test_who_gives_up_waiting_takes_no_room() -> None:
-    room = Room(4000)
-    first, second = Lease(room, "192.0.2.1"), Lease(room, "192.0.2.1")
+    room = Room(1000, Clock())
+    first, _ = leased(room, "192.0.2.1")
+    second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 1000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -204,16 +331,84 @@ async def test_who_gives_up_waiting_takes_no_room() -> None:
     assert (room.held, len(room._waiting)) == (0, 0)
 
 
-async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back() -> None:
-    room = Room(4000)
-    first, second = Lease(room, "192.0.2.1"), Lease(room, "192.0.2.1")
+async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back_at_the_end() -> None:
+    room = Room(1000, Clock())
+    first, _ = leased(room, "192.0.2.1")
+    second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 1000)
     waiting = asyncio.create_task(second.hold(FREE + 1000))
     await asyncio.sleep(0)
     first.end()
     waiting.cancel()
     await asyncio.wait({waiting})
+    second.end()
     assert room.held == 0
+
+
+async def test_who_has_to_leave_while_it_waits_is_told_at_once() -> None:
+    room = Room(1000, Clock())
+    first, visitor = leased(room, "192.0.2.1", costs=9)
+    await first.hold(FREE + 600)
+    waiting = asyncio.create_task(first.hold(FREE + 2000))
+    second, _ = leased(room, "192.0.2.1")
+    await second.hold(FREE + 300)
+    await asyncio.sleep(0)
+    other, _ = leased(room, "198.51.100.1")
+    await other.hold(FREE + 500)
+    assert visitor.evicted
+    with pytest.raises(NoRoomError):
+        await waiting
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hosts", "syncs", "files"),
+    [(1000, 1, 8, 1024), (1000, 1000, 8, 1024), (1000, 1, 256, 1024), (8, 1, 8, 1024), (1000, 3, 8, 256)],
+)
+def test_strangers_never_take_the_descriptors_that_syncs_need(
+    wanted: int, hosts: int, syncs: int, files: int
+) -> None:
+    found = places(wanted, hosts, syncs, files)
+    left = files - found.most - found.scrapers
+    assert found.most <= wanted
+    assert left >= min(96 + 4 * hosts + 8 * syncs, files // 5)
+    assert found.most == wanted or found.most >= files // 4
+
+
+class Failing:
+    """A parser to which nothing is HTTP, and which counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.fed = 0
+        self.pause_reading = self.message_consumed = self.set_upgraded = lambda *_: None
+
+    def feed_data(self, data: bytes) -> Fed:
+        self.fed += 1
+        raise BadStatusLine(data.decode())
+
+
+def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_was_sent() -> None:
+    failing = Failing()
+    told: list[str] = []
+    parser = Parser(failing, told.append)
+    [(error, body)], upgraded, rest = parser.feed_data(b"Zx9Marker" * 100)
+    assert not upgraded
+    assert (rest, body.is_eof()) == (b"", True)
+    assert error.exc.__traceback__ is error.exc.__cause__ is error.exc.__context__ is None
+    assert "Zx9Marker" not in f"{error!r}{error.exc!r}"
+    for _ in range(10):
+        assert parser.feed_data(b"Zx9Marker" * 100) == NOTHING
+    assert failing.fed == 1
+    assert told == ["BadStatusLine"]
+
+
+async def test_a_body_that_can_not_become_whole_ends_with_an_error_and_not_as_a_whole_one() -> None:
+    parser = Parser(Failing(), lambda _: None)
+    parser.payload = StreamReader(ResponseHandler(asyncio.get_running_loop()), 1000)
+    parser.payload.feed_data(b"the beginning")
+    assert parser.feed_data(b"garbage") == NOTHING
+    assert parser.payload.is_eof()
+    with pytest.raises(RequestPayloadError):
+        await parser.payload.readany()
 
 
 SECRETS = {

@@ -1,5 +1,6 @@
 """Where one may sign in: by TLS, or on the listener's own machine."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from listener.errors import BadRequestError, ForbiddenError
 from listener.journal import Cleaner
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
+from listener.web.edge.connection import connection_of
 from listener.web.edge.room import LEASE, Lease, Room
 from listener.web.page import FORM, Page
 from listener.web.trace import begin
@@ -38,7 +40,7 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     made = make_mocked_request(method, path, headers={"Host": "x", "Content-Type": content_type})
     cloned = made.clone(scheme=scheme, remote=remote)
     assert isinstance(cloned, web.Request)
-    cloned[LEASE] = Lease(Room(1 << 20), remote)
+    cloned[LEASE] = Lease(Room(1 << 20, time.monotonic), connection_of(cloned))
     return cloned
 
 

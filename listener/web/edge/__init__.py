@@ -1,17 +1,23 @@
 """The edge: what a stranger may cost before anybody knows who it is.
 
-door         accepts connections, so many in all and so many a client
-connection   one of them: how long its head may take, and a reader that does not read
+door         accepts connections, and lets in whoever comes
+descriptors  how many there may be, so that syncs find the file descriptors that they need
+crowd        who is connected; the one ranking of who leaves for whoever comes
+connection   one of them: what it may cost in time and memory
+parser       aiohttp's, up to the first error of a connection
 tls          the certificate, and its renewal
 proxies      who the client is, behind proxies that are trusted
 refusals     how often a client may be refused
-room         how much memory bodies may take before they are verified
+guesses      how fast wrong secrets are answered
+room         how much memory bodies may take before they are verified; who gives it back is ranked as above
+memory       what connections have left behind, given back to the system
 middlewares  the same, around every request
 """
 
+from listener.web.edge.descriptors import Places, places
 from listener.web.edge.door import Door
 from listener.web.edge.limits import Limits
 from listener.web.edge.middlewares import Edge
 from listener.web.edge.tls import Certificates
 
-__all__ = ["Certificates", "Door", "Edge", "Limits"]
+__all__ = ["Certificates", "Door", "Edge", "Limits", "Places", "places"]

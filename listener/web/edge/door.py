@@ -12,9 +12,6 @@ from listener.web.edge.limits import Limits
 BACKLOG = 1024
 """Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""
 
-AT_ONCE = 100
-"""Connections that are accepted before anything else gets its turn."""
-
 BREATH = 1.0
 """Seconds without accepting when the process has no file descriptors left."""
 
@@ -58,7 +55,7 @@ class Door:
             task.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(self._house.crowd.at_once):
             try:
                 accepted, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

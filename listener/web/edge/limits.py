@@ -8,9 +8,6 @@ from typing import Any
 from listener.journal import Log
 from listener.networks import Network
 
-SHARE = 4
-"""One client may have a quarter of what there is for all, so that none can have everything."""
-
 CLIENTS_MOST = 10_000
 """Clients that are remembered; the one that was quiet longest is forgotten first."""
 
@@ -25,6 +22,8 @@ class Limits:
     head_timeout: float
     """From the first byte (of a new connection: from its beginning) to a whole head."""
     connections: int
+    scrapers: int
+    """Connections to the address of the figures."""
     refusals: int
     """How many requests of one client may be refused in a minute."""
     unverified_bytes: int

@@ -13,6 +13,9 @@ from pydantic.json_schema import models_json_schema
 from listener import __version__
 from listener.web.openapi.operations import FORM, JSON, Answer, Operation, Parameter
 
+PIECE = 16 << 10
+"""Bytes of the description that are sent at once."""
+
 SCHEMAS = "#/components/schemas/{model}"
 
 _PATH_PARAMETERS: Mapping[str, tuple[str, Any]] = {
@@ -158,10 +161,22 @@ class Described:
         """Yield the route."""
         yield web.get("/openapi.json", self.describe)
 
-    async def describe(self, request: web.Request) -> web.Response:
+    async def describe(self, request: web.Request) -> web.StreamResponse:
         """Answer the description, unless the client has it."""
         known = request.if_none_match or ()
         headers = {"ETag": f'"{self._tag}"', "Cache-Control": "no-cache"}
         if any(each.value in {self._tag, "*"} for each in known):
             return web.Response(status=304, headers=headers)
-        return web.Response(body=self._body, content_type="application/json", headers=headers)
+        response = web.StreamResponse(headers={**headers, "Content-Type": "application/json"})
+        response.content_length = len(self._body)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await self._sent(request, response)
+        await response.write_eof()
+        return response
+
+    async def _sent(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Send the description in pieces: whole, each client that doesn't read would have a copy here."""
+        for start in range(0, len(self._body), PIECE):
+            await response.write(self._body[start : start + PIECE])
+            await request.writer.drain()
