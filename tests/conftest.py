@@ -18,7 +18,7 @@ from tests.cluster import Cluster, find_programs
 from tests.gate import bound, install
 from tests.listening import configuration, written
 from tests.proxy import Proxy
-from tests.publisher import StudioPublisher
+from tests.publisher import StudioPublisher, metadata
 
 REQUIRE_ALL = os.environ.get("SYNC_STAGING_REQUIRE_ALL") == "1"
 
@@ -139,8 +139,7 @@ def published(pristine: Published, tmp_path: Path) -> Published:
 
 def age(published: Published, seconds: float) -> None:
     """Make the repository look as if nobody had touched it for so long."""
-    metadata = published.path / ".git"
-    for file in (metadata if metadata.is_dir() else published.path).rglob("*"):
+    for file in metadata(published).rglob("*"):
         if file.is_file():
             then = file.stat().st_mtime - seconds
             os.utime(file, (then, then))

@@ -190,17 +190,21 @@ class StudioPublisher(Publisher):
                 raise
 
 
+def metadata(published: Published) -> Path:
+    """The git directory, in a work tree or bare."""
+    inside = published.path / ".git"
+    return inside if inside.is_dir() else published.path
+
+
 class Scratch(Published):
     """The same repository with an index elsewhere, to make trees without a trace."""
 
     def __init__(self, published: Published) -> None:
         super().__init__(published.path.parent / "scratch")
         if not self.path.exists():
-            metadata = published.path / ".git"
-            objects = (metadata if metadata.is_dir() else published.path) / "objects"
             git(published.path.parent, "init", "--quiet", "--bare", "--template=", self.path.name)
             shutil.rmtree(self.path / "objects")
-            (self.path / "objects").symlink_to(objects)
+            (self.path / "objects").symlink_to(metadata(published) / "objects")
 
 
 class Studio5Publisher(Publisher):
@@ -217,6 +221,8 @@ class Studio5Publisher(Publisher):
         self.index = index
         self.updates: list[tuple[str, str]] = []
         """Target and outcome: `moved`, `rejected`, `locked`."""
+        self.overrun: list[float] = []
+        """Of each update that was rejected or locked, how many seconds nothing had told of the publish."""
         self._parent = self._tree = self._commit = ""
 
     def _do(self, step: str, target: str, paths: Sequence[str]) -> None:
@@ -230,7 +236,14 @@ class Studio5Publisher(Publisher):
             words = (self._tree, "-p", self._parent, "-m", f"Publish to {target}")
             self._commit = self.published.git("commit-tree", *words)
         elif step == "update ref":
-            self.updates.append((target, self._update(f"refs/heads/{target}")))
+            outcome = self._update(f"refs/heads/{target}")
+            self.overrun += [] if outcome == "moved" else [time.time() - self._traced()]
+            self.updates.append((target, outcome))
+
+    def _traced(self) -> float:
+        """When the files that a publish touches were written last."""
+        files = (metadata(self.published) / name for name in ("FETCH_HEAD", "index"))
+        return max(file.stat().st_mtime for file in files if file.exists())
 
     def _written(self, paths: Sequence[str]) -> str:
         run = self.published.git if self.index else Scratch(self.published).git

@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd
 from tests.e2e.conftest import Start
 from tests.listening import Client
-from tests.publisher import PublishError, StudioPublisher
+from tests.proxy import Proxy
+from tests.publisher import Publisher, PublishError, Studio5Publisher, StudioPublisher
 
 SECONDS = float(os.environ.get("SYNC_STAGING_SOAK", "6"))
 QUIET = 0.3
@@ -27,7 +30,7 @@ QUIET = 0.3
 class Editor:
     """Publishes at random for a while, and remembers what live must have."""
 
-    publisher: StudioPublisher
+    publisher: Publisher
     pause: float
     live: dict[str, str] = field(default_factory=dict)
     staged: set[str] = field(default_factory=set)
@@ -99,3 +102,28 @@ async def test_nothing_is_lost_or_leaks_however_publishes_and_syncs_meet(
     assert not editor.staged & set(files)
     assert published.tree("staging") == published.tree("live")
     assert published.is_clean()
+
+
+@pytest.mark.parametrize("index", [True, False], ids=["through the index", "in memory"])
+async def test_studio_5_is_not_overrun_by_syncs_that_come_over_a_slow_line(
+    listening: Start, published: Published, sshd: Sshd, proxy: Proxy, tmp_path: Path, *, index: bool
+) -> None:
+    """It is silent from its last trace to the move of its branch, but for less than `quiet`."""
+    proxy.delay = 0.05
+    known_hosts = tmp_path / "known_hosts"
+    sshd.trust(known_hosts, proxy.port)
+    ssh = {"known_hosts": str(known_hosts), "identity": str(sshd.identity)}
+    studio = {"address": "127.0.0.1", "port": proxy.port, "user": sshd.user}
+    sync = {"quiet": QUIET, "patience": 60, "backoff": 0.1, "backoff_most": 0.5}
+    publisher = Studio5Publisher(published, index=index)
+    async with listening(sync=sync, ssh=ssh, hosts={"studio": studio}) as listener:
+        editor = Editor(publisher, QUIET + 0.1)
+        working = asyncio.create_task(asyncio.to_thread(editor.work))
+        await sync_beside(editor, listener, 3)
+        await working
+        assert (await listener.sync())[0] == 200
+    assert [silent for silent in publisher.overrun if silent < QUIET] == []
+    assert editor.failures == []
+    assert dict(content(published, "live", set(editor.live))) == editor.live
+    assert not editor.staged & set(published.files("live"))
+    assert published.tree("staging") == published.tree("live")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from listener.rehearsal.published import Published
-from tests.publisher import DeliveryNode
+from tests.publisher import DeliveryNode, metadata
 
 BARE = "5.x, bare"
 IN_MEMORY = "5.x, in memory"
@@ -82,7 +82,7 @@ class Site:
         """Locks and marks that nobody needs any more."""
         found = metadata(self.published)
         marks = [each for each in ("staging_in_progress", "live_in_progress") if self.published.commit(each)]
-        return [*map(str, (*found.rglob("*.lock"), *found.glob("sync-staging-*"))), *marks]
+        return [*map(str, (*found.rglob("*.lock"), *found.glob("sync-staging-own*"))), *marks]
 
     def syncs(self) -> int:
         """How often a sync has moved staging."""
@@ -109,12 +109,6 @@ def make_bare(published: Published) -> None:
     (aside / ".git").rename(published.path)
     published.git("config", "--bool", "core.bare", "true")
     shutil.rmtree(aside)
-
-
-def metadata(published: Published) -> Path:
-    """The git directory."""
-    inside = published.path / ".git"
-    return inside if inside.is_dir() else published.path
 
 
 def digest_of(published: Published) -> str:

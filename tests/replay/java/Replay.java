@@ -17,7 +17,8 @@ import org.eclipse.jgit.api.Git;
  *
  * <p>Arguments: the way, the folder, the number of sites, and milliseconds: the shortest pause, the longest, the pause
  * that half of them are to hit, how far they may miss it, the longest silence. Tells a line for each publish, which ends
- * with the milliseconds since it left its last trace, and for each pull of a delivery node; tabs part the fields.
+ * with the milliseconds that one that was overrun had been silent, and for each pull of a delivery node; tabs part the
+ * fields.
  */
 public final class Replay {
     private final String way;
@@ -121,17 +122,18 @@ public final class Replay {
     private void publish(String name, Site site, String target, String path, String text) {
         String result = "published";
         String commit = "";
+        long silent = 0;
         try {
             commit = site.publish(target, path, dice.nextInt(silence + 1));
         } catch (Site5.Overrun error) {
             result = "overrun";
             commit = error.getMessage();
+            silent = error.silent;
         } catch (Exception error) {
             result = "failed";
             commit = error.toString();
         }
-        String silent = Long.toString((System.nanoTime() - site.traced) / 1000000);
-        tell(result, name, target, path, text == null ? "" : text.strip(), commit, silent);
+        tell(result, name, target, path, text == null ? "" : text.strip(), commit, Long.toString(silent));
     }
 
     private void pull(String name) {

@@ -21,9 +21,6 @@ abstract class Site implements AutoCloseable {
     final Git sandbox;
     final Git published;
 
-    /** When the publish that goes on last left a trace in the published repository. */
-    long traced;
-
     Site(Path folder) throws IOException {
         this.folder = folder;
         this.sandbox = Git.open(folder.resolve("sandbox").toFile());

@@ -38,7 +38,6 @@ final class Site4 extends Site {
         // Studio does not look at what the merge says.
         retrying(published.merge().setCommit(true).include(repository().findRef(progress)));
         retrying(published.branchDelete().setForce(true).setBranchNames(progress));
-        traced = System.nanoTime();
         return commit.getName();
     }
 

@@ -1,4 +1,5 @@
 import java.io.ByteArrayOutputStream;
+import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
@@ -38,8 +39,12 @@ final class Site5 extends Site {
     static final class Overrun extends Exception {
         private static final long serialVersionUID = 1L;
 
-        Overrun(String target, RefUpdate.Result result) {
+        /** Milliseconds since the publish had left a trace. */
+        final long silent;
+
+        Overrun(String target, RefUpdate.Result result, long silent) {
             super("the update of " + target + " ended as " + result);
+            this.silent = silent;
         }
     }
 
@@ -47,7 +52,6 @@ final class Site5 extends Site {
     String publish(String target, String path, long silence) throws Exception {
         ensureBranch(target);
         retrying(published.fetch());
-        traced = System.nanoTime();
         ObjectId newest = repository().resolve("refs/remotes/origin/" + SANDBOX_BRANCH);
         ObjectId parent = repository().resolve(Constants.R_HEADS + target);
         ObjectId commit = index ? committedByGit(newest, parent, path) : committed(newest, parent, path);
@@ -56,9 +60,15 @@ final class Site5 extends Site {
         update.setNewObjectId(commit);
         RefUpdate.Result result = update.update();
         if (result != RefUpdate.Result.FAST_FORWARD && result != RefUpdate.Result.NEW) {
-            throw new Overrun(target, result);
+            throw new Overrun(target, result, System.currentTimeMillis() - traced());
         }
         return commit.getName();
+    }
+
+    /** When the files that a publish touches were written last, in milliseconds since 1970. */
+    private long traced() {
+        File folder = repository().getDirectory();
+        return Math.max(new File(folder, "FETCH_HEAD").lastModified(), new File(folder, "index").lastModified());
     }
 
     private ObjectId committed(ObjectId newest, ObjectId parent, String path) throws IOException {
@@ -119,7 +129,6 @@ final class Site5 extends Site {
         // Zeros remove it.
         String line = entry.isEmpty() ? "0 " + ObjectId.zeroId().getName() + "\t" + path : entry;
         git(line + "\n", "update-index", "--index-info");
-        traced = System.nanoTime();
         String tree = git("", "write-tree");
         StoredConfig config = repository().getConfig();
         config.setString("user", null, "name", who().getName());
