@@ -81,21 +81,26 @@ key_command() {
 	esac
 }
 
-# Set `key_path` to the text that stood in quotes, in which a quote is written as '\''.
+# Set `key_path` to the text that stood in quotes, in which a quote is written as '\'' and an exclamation mark as '\!'.
 key_unquote() {
 	key_path='' key_rest=$1
 	while :; do
 		case $key_rest in
-		*"'\\''"*)
-			key_path=$key_path${key_rest%%"'\\''"*}"'"
-			key_rest=${key_rest#*"'\\''"}
+		*\'*)
+			key_path=$key_path${key_rest%%\'*}
+			key_rest=${key_rest#*\'}
 			;;
-		*\'*) return 1 ;;
 		*)
 			key_path=$key_path$key_rest
 			return 0
 			;;
 		esac
+		case $key_rest in
+		"\\''"*) key_path="$key_path'" ;;
+		"\\!'"*) key_path="$key_path!" ;;
+		*) return 1 ;;
+		esac
+		key_rest=${key_rest#???}
 	done
 }
 

@@ -303,7 +303,10 @@ ss_tidy() {
 		ss_marked "$found" 2>/dev/null
 		ss_at_work "$found"
 		case $? in
-		0) return 0 ;;
+		0)
+			ss_check_stalled
+			return 0
+			;;
 		1) dead="$dead $found" ;;
 		esac
 	done
@@ -316,6 +319,13 @@ ss_tidy() {
 		ss_unlock_refs
 		ss_release
 	done
+}
+
+# Refuse a run whose branch a process of ours is still moving, which the mark that was read tells: another listener has
+# started it, or this one before it was started anew. A second git would wait as it does. A mere look goes on.
+ss_check_stalled() {
+	[ "$counting" != yes ] && [ "$marked_branch" = "$branch" ] && [ -e "refs/heads/$branch.lock" ] || return 0
+	ss_refuse host-stalled "in $path, git update-ref (process ${marked_process%% *}) of an earlier step does not end"
 }
 
 # Take away the locks of a git of ours that was killed in its transaction. It takes the branch's lock last: where that

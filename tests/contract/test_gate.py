@@ -199,7 +199,7 @@ def test_a_repository_that_keeps_its_refs_elsewhere_is_no_way_out(gate: Gate) ->
 
 @in_every_shell
 def test_a_repository_s_path_may_have_quotes(gate: Gate) -> None:
-    path = gate.root / "it's 'one'"
+    path = gate.root / "it's 'one'!"
     shutil.copytree(gate.inside.path, path, symlinks=True)
     for service in ("git-upload-pack", "git-receive-pack"):
         done = gate.run(command_of(service, str(path)), b"0000")
