@@ -25,6 +25,8 @@ class ListenerError(Exception):
         """Why, for the log and for an admin, where whoever asked is told less."""
         self.credential = ""
         """The kind and name of the credential that it was asked with, once that is known."""
+        self.guess = False
+        """Whether a secret was tried that is none, which whoever guesses does many times."""
         super().__init__(self.message)
 
 
@@ -504,7 +506,10 @@ class CheckedOutElsewhereError(RefusedError):
     """The environment's branch is checked out in another work tree."""
 
     code = "checked-out-elsewhere"
-    default_remedy = "remove that work tree, or check out something else in it"
+    default_remedy = (
+        "remove that work tree (git worktree prune, where its folder is gone already), "
+        "or check out something else in it"
+    )
 
 
 class MovedSinceError(RefusedError):
@@ -545,10 +550,22 @@ class UnbornBranchError(RefusedError):
 
 
 class StaleLockError(RefusedError):
-    """A crashed process left HEAD.lock behind."""
+    """A process that was killed left a lock behind, which nobody else takes away."""
 
     code = "stale-lock"
-    default_remedy = "make sure that no git process runs in the repository, then delete its HEAD.lock"
+    default_remedy = (
+        "make sure that no git process runs in the repository, then delete the lock that the message names"
+    )
+
+
+class BrokenRefError(RefusedError):
+    """The file of a branch does not hold a commit."""
+
+    code = "broken-ref"
+    default_remedy = (
+        "see the branch's reflog in logs/ for its last commit and write that into the file; "
+        "delete the file if it is a mark (_in_progress) and nobody publishes"
+    )
 
 
 class StudioRefusedError(RefusedError):

@@ -71,10 +71,10 @@ class Observation:
     worktree: str
     """The repository's own work tree; the repository itself when bare."""
     now: float
-    """The host's clock, Unix seconds."""
+    """Unix seconds: by the files' clock where a move is near or a time is young, else by the host's."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """When each file that a publish writes was last written, by the host's clock, as far as they are there:
-    `HEAD` (its reflog), `index`, `FETCH_HEAD`, `index.lock`, `HEAD.lock`, and the marks by their names."""
+    """When each file that a publish writes was last written, by the same clock as `now`, as far as they are
+    there: `HEAD` (its reflog), `index`, `FETCH_HEAD`, the marks by their names, the locks by their paths."""
     in_progress: Mapping[str, str] = field(default_factory=dict)
     """The marks of a publish into live and into the branch, `<branch>_in_progress`: name and commit."""
     ancestor: bool = False
@@ -91,14 +91,9 @@ class Observation:
         return max(self.times.values(), default=0.0)
 
     @property
-    def index_lock(self) -> bool:
-        """Whether somebody holds the index."""
-        return "index.lock" in self.times
-
-    @property
-    def head_lock(self) -> bool:
-        """Whether somebody holds HEAD."""
-        return "HEAD.lock" in self.times
+    def locks(self) -> tuple[str, ...]:
+        """The locks that somebody holds or has left, by their paths in the repository."""
+        return tuple(name for name in self.times if name.endswith(".lock"))
 
     @property
     def newest(self) -> str:

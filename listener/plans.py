@@ -208,8 +208,9 @@ def _refuse(refusal: RefusedError) -> Plan:
 
 def _go(kind: PlanKind, leg: Leg, observation: Observation, stale: str) -> Plan:
     """Return the plan of that kind, unless a lock that somebody left is in its way."""
-    if kind in MOVING and observation.head_lock and _head_names(leg, observation):
-        return _refuse(StaleLockError())
+    left = _in_the_way(leg, observation)
+    if kind in MOVING and left:
+        return _refuse(StaleLockError(f"{left[0]} was left behind by a process that was killed."))
     warnings = [stale] if stale else []
     if kind in MOVING and observation.drift.blobs:
         warnings.append(
@@ -285,12 +286,18 @@ def _marks(leg: Leg, observation: Observation) -> list[str]:
     branches = [f"{leg.branch}_in_progress"]
     if leg.own:
         branches.append(f"{leg.live}_in_progress")
-    marks = [name for name in dict.fromkeys(branches) if name in observation.in_progress]
-    if observation.index_lock:
-        marks.append("index.lock")
-    if observation.head_lock:
-        marks.append("HEAD.lock")
-    return marks
+    return [
+        *(name for name in dict.fromkeys(branches) if name in observation.in_progress),
+        *observation.locks,
+    ]
+
+
+def _in_the_way(leg: Leg, observation: Observation) -> list[str]:
+    """Return the locks without which the branch can't be moved."""
+    own = {f"refs/heads/{leg.branch}.lock", f"refs/heads/{leg.branch}_in_progress.lock"}
+    if _head_names(leg, observation):
+        own.add("HEAD.lock")
+    return [lock for lock in observation.locks if lock in own]
 
 
 def _head_names(leg: Leg, observation: Observation) -> bool:

@@ -70,8 +70,7 @@ def _digest(observation: Observation, plan: Plan) -> str:
         commit_of(observation.target),
         observation.head,
         sorted(observation.in_progress.items()),
-        observation.index_lock,
-        observation.head_lock,
+        sorted(observation.locks),
     )
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 

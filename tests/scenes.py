@@ -68,6 +68,16 @@ def killed(scene: "Scene", caught: Caught) -> None:
     caught.kill_all()
 
 
+def asked_to_end(scene: "Scene", caught: Caught) -> None:
+    """All that the session has started is asked to end."""
+    caught.end_all()
+
+
+def stalled(scene: "Scene", caught: Caught) -> None:
+    """All that the session has started stands still, longer than a step may take."""
+    caught.stop_all()
+
+
 def killed_alone(scene: "Scene", caught: Caught) -> None:
     """Git's process is killed, and who has started it learns of that."""
     caught.kill()
@@ -114,6 +124,7 @@ class Scene:
         self.check_whole()
         self.proxy.refusing = False
         self.traps.free()
+        caught.go_on()
         if interrupt is killed_alone:
             # Who has started it lives on with the connection.
             await self.pool.close()
@@ -133,7 +144,7 @@ class Scene:
         return inside if inside.is_dir() else self.carrier.path
 
     def locks(self) -> list[Path]:
-        return [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-*")]
+        return [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-own*")]
 
     def own_git(self) -> list[int]:
         """The listener's git processes that work in its cache."""
@@ -157,9 +168,7 @@ async def place(
         hosts = (with_shell, git_only)
         proxies = {host: await stack.enter_async_context(Proxy(host.sshd.port)) for host in hosts}
 
-        def make(
-            kind: str, policy: Policy = Policy.FORWARD, name: str = "scene", transfer_timeout: float = 60
-        ) -> Scene:
+        def make(kind: str, policy: Policy = Policy.FORWARD, name: str = "scene", **limits: float) -> Scene:
             there = git_only if kind == "forge" else with_shell
             proxy, folder = proxies[there], tmp_path / name
             there.traps.clear()
@@ -171,7 +180,7 @@ async def place(
             far = replace(host_of(there.sshd), name="far", port=proxy.port, known_hosts=str(known_hosts))
             far = replace(far, access=Access.GIT if kind == "forge" else Access.SH)
             hosts = (far, replace(host_of(sshd), name="near"))
-            pool = pool_of(hosts, folder / "cache", transfer_timeout=transfer_timeout)
+            pool = pool_of(hosts, folder / "cache", **limits)
             stack.push_async_callback(pool.close)
             carrier = carrier_of(kind, source)
             there.traps.lay_hooks(carrier)

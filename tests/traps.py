@@ -1,6 +1,7 @@
 """Traps on a host: the git command or the hook that is caught in one waits there, to be freed or killed."""
 
 import asyncio
+import contextlib
 import os
 import shlex
 import shutil
@@ -83,6 +84,19 @@ class Caught:
     def kill_all(self) -> None:
         """End the whole group so."""
         os.killpg(self.group, signal.SIGKILL)
+
+    def end_all(self) -> None:
+        """Ask the whole group to end."""
+        os.killpg(self.group, signal.SIGTERM)
+
+    def stop_all(self) -> None:
+        """Let the whole group stand still, as a disk that hangs does: it hears no signal but KILL."""
+        os.killpg(self.group, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let the group go on, as far as it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.group, signal.SIGCONT)
 
     async def gone(self) -> None:
         """Wait until nothing of the group is left."""

@@ -141,7 +141,7 @@ class Example:
         assert set(before.refs.values()) <= reachable, "whatever was there is kept by some ref"
         assert not [ref for ref in now.refs if ref.startswith("refs/sync-staging/incoming")]
         assert others(now.refs) == others(before.refs)
-        assert not [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-*")]
+        assert not [*self.metadata.rglob("*.lock"), *self.metadata.glob("sync-staging-own*")]
         self.carrier.git("fsck", "--strict", "--no-dangling", "--no-progress")
         if self.metadata != self.carrier.path:
             assert (now.content, now.index) == (before.content, before.index)

@@ -22,7 +22,7 @@ from listener.errors import (
 )
 from listener.plans import Notes
 from listener.sites import Access, Host
-from listener.ssh import failures
+from listener.ssh import failures, keys
 from listener.ssh.circuit import Circuit
 from listener.ssh.dialogue import Fields, dialogue_of
 from listener.ssh.leftovers import Leftover, Leftovers
@@ -263,11 +263,20 @@ class HostConnection:
             self._circuit.failed(error, time.monotonic())
             raise
         self._circuit.succeeded()
+        self._tell_skipped(notes)
         self._connection = connection
         self._sessions.begin_anew()
         self._left.leave_connection()
         await self._end_leftovers(connection)
         return connection
+
+    def _tell_skipped(self, notes: Notes) -> None:
+        """Tell which lines of known_hosts were passed over: one of them may be meant to forbid a key."""
+        lines = keys.skipped(self.host.known_hosts)
+        if lines:
+            told = ", ".join(map(str, lines[: keys.ODD_MOST]))
+            reason = f"{self.host.known_hosts} has lines that can't be understood, and are skipped: {told}"
+            notes.note("known hosts", level="warning", reason=reason)
 
     async def _log_in(self, notes: Notes) -> asyncssh.SSHClientConnection:
         tunnel = await self._tunnel(notes)
@@ -387,6 +396,7 @@ class HostConnection:
         """Close the connection, without waiting for a peer that does not answer."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait({self._connecting})
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()

@@ -43,6 +43,8 @@ OURS: Mapping[str, Any] = {
     "x11_forwarding": False,
     # Another name than the one that known_hosts is asked for would be connected to.
     "canonicalize_hostname": False,
+    # A banner may be in any encoding: a plain ssh logs in, whatever it says.
+    "utf8_decode_errors": "replace",
     # A host that is frozen is noticed.
     "keepalive_interval": 10,
     "keepalive_count_max": 3,

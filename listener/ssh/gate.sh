@@ -81,21 +81,26 @@ key_command() {
 	esac
 }
 
-# Set `key_path` to the text that stood in quotes, in which a quote is written as '\''.
+# Set `key_path` to the text that stood in quotes, in which a quote is written as '\'' and an exclamation mark as '\!'.
 key_unquote() {
 	key_path='' key_rest=$1
 	while :; do
 		case $key_rest in
-		*"'\\''"*)
-			key_path=$key_path${key_rest%%"'\\''"*}"'"
-			key_rest=${key_rest#*"'\\''"}
+		*\'*)
+			key_path=$key_path${key_rest%%\'*}
+			key_rest=${key_rest#*\'}
 			;;
-		*\'*) return 1 ;;
 		*)
 			key_path=$key_path$key_rest
 			return 0
 			;;
 		esac
+		case $key_rest in
+		"\\''"*) key_path="$key_path'" ;;
+		"\\!'"*) key_path="$key_path!" ;;
+		*) return 1 ;;
+		esac
+		key_rest=${key_rest#???}
 	done
 }
 
@@ -121,6 +126,7 @@ key_check_observe() {
 	key_is_branch "$branch" || key_refuse "the branch is none"
 	case $compare/$counting in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
 	key_is_number "$listed" || key_malformed
+	key_is_number "$room" || key_malformed
 	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is no commit"
 }
 

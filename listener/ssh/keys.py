@@ -11,6 +11,12 @@ import asyncssh
 from listener.errors import AgentUnavailableError, HostKeyRejectedError, IdentityUnusableError
 from listener.ssh.destination import SSH_PORT, Destination
 
+PEM = "-----"
+"""What a private key begins and ends with, which asyncssh takes for the key of an unknown kind."""
+
+ODD_MOST = 10
+"""Odd lines of a known_hosts file that are named."""
+
 
 def identity(path: str) -> asyncssh.SSHKey:
     """Return the private key in a file; raise `IdentityUnusableError`."""
@@ -56,42 +62,64 @@ def known_keys(destination: Destination) -> tuple[Sequence[Any], ...]:
     host.
     """
     host, name = destination.host, destination.known_as
-    said: tuple[Sequence[Any], ...] = asyncssh.match_known_hosts(
-        _known_hosts(host.known_hosts), name, "", host.port
-    )
+    known, odd = _known_hosts(host.known_hosts)
+    said: tuple[Sequence[Any], ...] = asyncssh.match_known_hosts(known, name, "", host.port)
     keys, authorities, *_ = said
     if not keys and not authorities:
         wanted = name if host.port == SSH_PORT else f"[{name}]:{host.port}"
         alias = "" if name == host.address else f" under the name {name}"
         raise HostKeyRejectedError(
-            f"{host.name}: {host.known_hosts} has no line for {wanted}",
+            f"{host.name}: {host.known_hosts} has no line for {wanted}{_but(odd)}",
             remedy=f"add what ssh-keyscan -p {host.port} {host.address} says{alias}, "
             "and compare its fingerprint",
         )
     return said
 
 
-def _known_hosts(path: str) -> asyncssh.SSHKnownHosts:
+def _but(odd: Sequence[int]) -> str:
+    return f" (it has lines that say nothing: {', '.join(map(str, odd[:ODD_MOST]))})" if odd else ""
+
+
+def skipped(path: str) -> tuple[int, ...]:
+    """Return the numbers of the lines of a known_hosts file that say nothing that can be understood."""
+    return _known_hosts(path)[1]
+
+
+def _known_hosts(path: str) -> tuple[asyncssh.SSHKnownHosts, tuple[int, ...]]:
     try:
         facts = Path(path).stat()
-        return _parsed(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+        known, odd, whole = _parsed(path, (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
     except OSError as error:
         raise IdentityUnusableError(
             f"the known_hosts file {path} can't be read: {error.strerror}",
             remedy="correct ssh.known_hosts, and let the listener's user read the file",
         ) from error
-    except ValueError as error:
-        # The text quotes a line; and what was named by mistake may be a key.
+    if not whole:
+        # What was named by mistake may be a key: none of its lines is quoted.
         raise IdentityUnusableError(
-            f"{path} is no known_hosts file: it has a line that is none",
+            f"{path} is no known_hosts file: none of its lines is one",
             remedy="give a known_hosts file as OpenSSH has it; ssh-keygen -l -f shows what it can read",
-        ) from error
+        )
+    return known, odd
 
 
 @lru_cache(maxsize=4)
-def _parsed(path: str, _stamp: tuple[int, ...]) -> asyncssh.SSHKnownHosts:
-    """Read a file once for all hosts, and again when it has changed."""
-    return asyncssh.read_known_hosts(path)
+def _parsed(path: str, _stamp: tuple[int, ...]) -> tuple[asyncssh.SSHKnownHosts, tuple[int, ...], bool]:
+    """Read a file once for all hosts, and again when it has changed.
+
+    Like OpenSSH, line by line: one that is odd is skipped (asyncssh alone would refuse the whole file).
+    Comments may be in any encoding. Returns what is known, the numbers of the odd lines, and whether it is
+    such a file.
+    """
+    known, odd, others = asyncssh.SSHKnownHosts(), [], 0
+    for number, line in enumerate(Path(path).read_bytes().decode("utf-8", "replace").split("\n"), 1):
+        try:
+            known.load(line)
+        except ValueError:
+            odd.append(number)
+        else:
+            others += bool(line.strip()) and not line.startswith(("#", PEM))
+    return known, tuple(odd), bool(others) or not odd
 
 
 class Agent:

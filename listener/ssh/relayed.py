@@ -88,7 +88,7 @@ class RelayedRepository:
 
     async def _observe(self, target: str, *, counting: bool) -> Observation:
         for _ in range(2):
-            live, seen = await _side_by_side(self._live_now(), self._branch_now())
+            live, seen = await _side_by_side(self._live_now(), self._branch_now(counting=counting))
             goal = target or live
             tip = seen.branch.commit if seen.branch else ""
             here = await self._gathered(live, tip, target)
@@ -107,9 +107,9 @@ class RelayedRepository:
         )
         return seen.branch.commit if seen.branch else ""
 
-    async def _branch_now(self) -> Observation:
+    async def _branch_now(self, *, counting: bool = False) -> Observation:
         if self._shell is not None:
-            return await self._shell.observe()
+            return await self._shell.observe(counting=counting)
         return await self._target.advertised(self._sightings)
 
     async def _gathered(self, live: str, tip: str, target: str = "") -> dict[str, Branch]:

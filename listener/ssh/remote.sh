@@ -10,12 +10,16 @@
 #
 # Which function sets which variable; each is read by those that are called after it:
 #
-#   ss_read    the fields: path root live branch compare listed counting target seen kind to stale backup incoming run
-#              date subject body before after rest one separator; and `more`, whether another part follows
+#   ss_read    the fields: path root live branch compare listed room counting target seen kind to stale backup incoming
+#              run date subject body before after rest one separator; and `more`, whether another part follows
 #   ss_enter   bare worktree GIT_DIR
 #   ss_head    head
 #   ss_refs    refs
 #   ss_files   files
+#   ss_times   files now
+#   ss_self    pid start
+#   ss_move    own
+#   ss_marked  marked_where marked_process marked_branch marked_new marked_body
 #   ss_tips    tip commit tree live_commit live_tree at_head ours
 #
 # What must not change between deciding and applying is listed here and nowhere else. A reply tells it line by line, and
@@ -49,7 +53,15 @@ esac
 
 ss_newline='
 '
-ss_question='path root live branch compare listed counting target'
+# Where we run: elsewhere, or before the last boot, the id of a process means nothing.
+ss_where=''
+for ss_file in /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id; do
+	read -r ss_line 2>/dev/null <"$ss_file" && ss_where="${ss_where:+$ss_where }$ss_line"
+done
+[ -n "$ss_where" ] || ss_where=$(uname -n)
+# Seconds within which what was touched is young: then the clock of the file system is asked.
+ss_young=60
+ss_question='path root live branch compare listed room counting target'
 # Who commits: a later look tells our commits from a person's by it.
 ss_name=sync-staging
 ss_email=sync-staging@localhost
@@ -101,7 +113,7 @@ ss_take() {
 
 # ss_read NAMES: set the fields of one part, which are all among the names; those that are not told are empty.
 ss_read() {
-	path='' root='' live='' branch='' compare='' listed='' counting='' target='' seen='' kind='' to='' stale=''
+	path='' root='' live='' branch='' compare='' listed='' room='' counting='' target='' seen='' kind='' to='' stale=''
 	backup='' incoming='' run='' date='' subject='' body='' before='' after='' rest='' one='' separator=''
 	field='' text=''
 	while IFS= read -r line; do
@@ -131,6 +143,7 @@ ss_set() {
 	branch) branch=$text ;;
 	compare) compare=$text ;;
 	listed) listed=$text ;;
+	room) room=$text ;;
 	counting) counting=$text ;;
 	target) target=$text ;;
 	seen) seen=$text ;;
@@ -224,25 +237,109 @@ ss_within() {
 	[ ! -e commondir ] || ss_refuse outside-root "$path has its refs and objects elsewhere (commondir)"
 }
 
-# Whether a process of that id lives and is a shell of ours: ids are used again.
-ss_lives() {
-	kill -0 "$1" 2>/dev/null || return 1
-	[ -r "/proc/$1/cmdline" ] || return 0
-	case $(tr '\0' ' ' <"/proc/$1/cmdline") in *sync-staging-*) return 0 ;; esac
-	return 1
+# Read the id of the process that asks, which a subshell's $$ is not, and when it was started: ids are used again.
+ss_self() {
+	if read -r stat 2>/dev/null </proc/self/stat; then
+		pid=${stat%% *}
+		# shellcheck disable=SC2086 # the fields behind the command's name, of which the first is the third
+		set -- ${stat##*) }
+		start=${20}
+	else
+		# shellcheck disable=SC2016 # it is the other shell's parent
+		pid=$(exec sh -c 'echo "$PPID"') start=0
+	fi
 }
 
-# Take away what a killed predecessor left: its HEAD.lock is known by being a link to its own file.
+# ss_lives ID START: whether that process still is there, and is more than a dead one that nobody has taken note of.
+ss_lives() {
+	kill -0 "$1" 2>/dev/null || return 1
+	[ "$2" != 0 ] || return 0
+	read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+	# shellcheck disable=SC2086 # as above, behind the time that is looked for
+	set -- "$2" ${stat##*) }
+	[ "$2" != Z ] && [ "$1" = "${21}" ]
+}
+
+# What we are about to lock is marked before as ours, by a file that is named for the process that answers the request
+# and tells the one that locks: the next look takes away what both have left, and nobody else's.
+ss_mark() {
+	ss_self
+	printf 'where %s\nprocess %s %s\nbranch %s\nnew %s\nbody %s.HEAD\n' \
+		"$ss_where" "$pid" "$start" "$branch" "$new" "$own" >"$own"
+}
+
+# Read the mark $1.
+ss_marked() {
+	marked_where='' marked_process='' marked_branch='' marked_new='' marked_body=''
+	while IFS=' ' read -r word text; do
+		case $word in
+		where) marked_where=$text ;;
+		process) marked_process=$text ;;
+		branch) marked_branch=$text ;;
+		new) marked_new=$text ;;
+		body) marked_body=$text ;;
+		esac
+	done <"$1"
+}
+
+# Whether one of the processes of the mark $1, which has been read, may still be at work.
+ss_at_work() {
+	case $marked_where in
+	'' | "$ss_where") ;;
+	"${ss_where%% *} "*) return 1 ;;
+	*) return 0 ;;
+	esac
+	name=${1#sync-staging-own.}
+	# shellcheck disable=SC2086 # an id and a time
+	ss_lives "${name%.*}" "${name##*.}" || { [ -n "$marked_process" ] && ss_lives $marked_process; }
+}
+
+# Take away what predecessors have left that were killed. While another is at work, its locks can't be told from theirs.
 ss_tidy() {
-	for own in sync-staging-HEAD.*; do
-		[ -e "$own" ] || continue
-		ss_lives "${own##*.}" && continue
-		# Who renames it has it to itself.
-		mv "$own" "$own.gone" 2>/dev/null || continue
-		# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -ef
-		[ "$own.gone" -ef HEAD.lock ] && rm -f HEAD.lock
-		rm -f "$own.gone"
+	for found in sync-staging-own.*; do
+		case $found in *.HEAD | *'.*') continue ;; esac
+		ss_marked "$found" 2>/dev/null
+		if ss_at_work "$found"; then
+			ss_check_stalled
+			return 0
+		fi
 	done
+	for found in sync-staging-own.*; do
+		case $found in *.HEAD | *'.*') continue ;; esac
+		ss_self
+		own=sync-staging-own.$pid.$start
+		# Who renames it has it to itself.
+		mv "$found" "$own" 2>/dev/null || continue
+		ss_marked "$own"
+		ss_unlock_refs
+		ss_release
+	done
+}
+
+# Refuse a run whose branch a process of ours is still moving, which the mark that was read tells: another listener has
+# started it, or this one before it was started anew. A second git would wait as it does. A mere look goes on.
+ss_check_stalled() {
+	[ "$counting" != yes ] && [ "$marked_branch" = "$branch" ] && [ -e "refs/heads/$branch.lock" ] || return 0
+	ss_refuse host-stalled "in $path, git update-ref (process ${marked_process%% *}) of an earlier step does not end"
+}
+
+# Take away the locks of a git of ours that was killed in its transaction. It takes the branch's lock last: where that
+# holds the new commit, it is ours, and so are those before it. Nothing is ever taken for ours by its age.
+ss_unlock_refs() {
+	said=''
+	read -r said 2>/dev/null <"refs/heads/$marked_branch.lock"
+	[ -n "$marked_new" ] && [ "$said" = "$marked_new" ] || return 0
+	rm -f "refs/heads/${marked_branch}_in_progress.lock" "refs/sync-staging/backup/$marked_branch/"*.lock \
+		"refs/sync-staging/incoming/$marked_branch.lock" \
+		"refs/namespaces/sync-staging/refs/sync-staging/incoming/$marked_branch.lock" "refs/heads/$marked_branch.lock"
+}
+
+# Take HEAD.lock away if it is the same file as ours, and then the mark.
+ss_release() {
+	# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -ef
+	[ -n "$marked_body" ] && [ "$marked_body" -ef HEAD.lock ] && rm -f HEAD.lock
+	# shellcheck disable=SC2086 # no name of ours has a space, and there may be none
+	rm -f $marked_body "$own"
 }
 
 # Read what HEAD names, in the one form that it is compared in: people write it with other spaces, and old tools make it
@@ -268,15 +365,76 @@ ss_refs() {
 	refs=$(git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" \
 		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress") ||
 		ss_refuse remote-step "git for-each-ref failed"
+	for name in "${live:-$branch}" "$branch" "${live:-$branch}_in_progress" "${branch}_in_progress"; do
+		[ ! -f "refs/heads/$name" ] || ss_check_ref "refs/heads/$name"
+	done
 	refs="head $head${refs:+$ss_newline$refs}"
 }
 
-# Read when the repository was touched. It is read last: Studio may begin at any moment.
+# Refuse if the file $1 of a ref holds nothing that is one. Git passes over it with a warning, and a branch that nobody
+# can read must not be taken for one that is not there.
+ss_check_ref() {
+	case $ss_newline$refs in *"${ss_newline}ref $1:"*) return 0 ;; esac
+	said=''
+	read -r said 2>/dev/null <"$1"
+	# One that holds a commit was made, or is gone, since git looked.
+	case $said in *[!0-9a-f]* | '') ;; *[!0]*) [ ${#said} -lt 40 ] || return 0 ;; esac
+	[ ! -f "$1" ] || ss_refuse broken-ref "the file $GIT_DIR/$1 does not hold a commit"
+}
+
+# Read when the repository was touched. It is read last: Studio may begin at any moment. $1 is one more file, if any.
 ss_files() {
 	if [ -f logs/HEAD ]; then its_head=logs/HEAD; else its_head=HEAD; fi
 	files=$(stat -c "file %n $ss_mtime %s %i" "$its_head" index FETCH_HEAD index.lock HEAD.lock \
-		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" 2>/dev/null)
+		"refs/heads/$branch.lock" "refs/heads/${branch}_in_progress.lock" \
+		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" ${1:+"$1"} 2>/dev/null)
 	[ -n "$files" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
+}
+
+# Set `now`, and `files`. Times are compared with the clock that they were written by: the file system may be another
+# machine's. So a file of ours is written, and its own time is now. Nothing is written at a mere look that finds only
+# old times, for which the host's clock will do.
+ss_times() {
+	if ! ss_is_near; then
+		ss_files
+		now=$(date $ss_clock)
+		ss_newest
+		[ $((${now%.*} - newest)) -lt $ss_young ] || return 0
+	fi
+	if ! ss_touch 2>/dev/null; then
+		printf '%s\n' "$GIT_DIR/sync-staging-clock can't be written: times are compared with the host's own clock" >&2
+		ss_files
+		now=$(date $ss_clock)
+		return 0
+	fi
+	ss_files sync-staging-clock
+	now=${files##*"${ss_newline}file sync-staging-clock "}
+	now=${now%% *}
+	files=${files%"${ss_newline}file sync-staging-clock "*}
+}
+
+# Whether the branch may be moved next: it is no mere look, and there is a difference, or only the listener can tell.
+ss_is_near() {
+	if [ "$counting" = yes ]; then return 1; fi
+	if [ -n "$target" ] || [ -z "$live" ]; then return 0; fi
+	[ "$commit" != "$live_commit" ] && { [ "$tree" != "$live_tree" ] || [ "$compare" = commit ]; }
+}
+
+# Write our file, where it is one: a link would lead elsewhere, and a pipe would wait.
+ss_touch() {
+	[ ! -L sync-staging-clock ] || return 1
+	[ -f sync-staging-clock ] || [ ! -e sync-staging-clock ] || return 1
+	echo >sync-staging-clock
+}
+
+# Set `newest` to the newest of the times of `files`, in whole seconds.
+ss_newest() {
+	newest=0
+	while read -r _ _ time _; do
+		[ "${time%.*}" -le "$newest" ] || newest=${time%.*}
+	done <<-END
+		$files
+	END
 }
 
 # Read from `refs` where the branch and live are, whether the work tree is on the branch, and whether the branch is at a
@@ -287,7 +445,7 @@ ss_tips() {
 		case $ref in
 		"ref refs/heads/$branch")
 			tip=$its_object commit=$its_commit tree=$its_tree
-			case $about in "<$ss_email>:"*) ours=yes ;; esac
+			case $about in "<$ss_email>"*) ours=yes ;; esac
 			case $bare$about in no*">:$worktree") at_head=yes ;; esac
 			;;
 		esac
@@ -297,9 +455,12 @@ ss_tips() {
 	done <<-END
 		$refs
 	END
+	[ -z "$tip" ] || [ -n "$tree" ] || ss_refuse broken-ref "$GIT_DIR/refs/heads/$branch points to something that is not a commit"
+	[ -z "$live_commit" ] || [ -n "$live_tree" ] ||
+		ss_refuse broken-ref "$GIT_DIR/refs/heads/$live points to something that is not a commit"
 }
 
-# List the paths that differ between two commits, $3 of each kind at most, and count them all.
+# List the paths that differ between two commits, `listed` of each kind at most and `room` bytes of all, and count them.
 ss_differences() {
 	# A few trees that hold each other can have more paths than any memory: git gets 1 GiB, and the list is not kept.
 	# Git reads the index too, and would ask a program that the repository names what has changed in the work tree.
@@ -307,9 +468,12 @@ ss_differences() {
 		# shellcheck disable=SC3045 # dash, bash, ksh and busybox all know -d
 		ulimit -d 1048576 2>/dev/null
 		git -c core.quotePath=true -c core.fsmonitor= diff-tree -r --no-renames --name-status "$1" "$2" || echo failed
-	} | awk -F '\t' -v most="$3" '
+	} | awk -F '\t' -v most="$listed" -v room="$room" '
 		$0 == "failed" { failed = 1; next }
-		NF { kind = $1 == "A" || $1 == "D" ? $1 : "M"; if (++count[kind] <= most) print kind "\t" $2 }
+		NF {
+			kind = $1 == "A" || $1 == "D" ? $1 : "M"
+			if (++count[kind] <= most && (room -= length($2) + 3) >= 0) print kind "\t" $2
+		}
 		$2 ~ /[.]blob"?$/ { blobs++ }
 		END {
 			if (failed) exit 1
@@ -323,15 +487,16 @@ ss_blobs() {
 }
 
 # Tell everything that a decision needs. `compare` is `tree` or `commit`: what must be equal. `listed` bounds the paths
-# of each kind. `counting` is `yes` for the numbers of commits too, which no decision needs. `target` is the commit to
+# of each kind, and `room` the bytes of all. `counting` is `yes` for a mere look, which the numbers of commits belong to:
+# no decision needs them. `target` is the commit to
 # compare the branch to, empty for live's.
 ss_observe() {
 	ss_enter
 	ss_tidy
 	ss_refs
-	ss_files
-	printf 'now %s\nbare %s\nworktree %s\n%s\n%s\nseen\n' "$(date $ss_clock)" "$bare" "$worktree" "$refs" "$files"
 	ss_tips
+	ss_times
+	printf 'now %s\nbare %s\nworktree %s\n%s\n%s\nseen\n' "$now" "$bare" "$worktree" "$refs" "$files"
 	goal=$live_commit goal_tree=$live_tree
 	if [ -n "$target" ]; then
 		goal=$target
@@ -359,7 +524,7 @@ ss_compare() {
 	fi
 	[ "$counting" != yes ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$commit...$goal")"
 	echo 'differences'
-	ss_differences "$commit" "$goal" "$listed"
+	ss_differences "$commit" "$goal"
 }
 
 # Observe many, each in a subshell; each part's answer is closed by a line that starts with its `separator`.
@@ -407,30 +572,21 @@ ss_sites() {
 # Detach HEAD from the branch at the commit that it is at, under HEAD's own lock: work tree and index stay as
 # they are, and stay clean. The lock is a link to a file of ours, so that a later look knows it for ours.
 ss_detach() {
-	own=sync-staging-HEAD.$$
-	if ! printf '%s\n' "$commit" >"$own"; then
-		rm -f "$own"
-		ss_refuse remote-step "can't write into $GIT_DIR"
-	fi
-	if ! ln "$own" HEAD.lock; then
-		rm -f "$own"
+	printf '%s\n' "$commit" >"$own.HEAD" || ss_refuse remote-step "can't write into $GIT_DIR"
+	# Without a reflog, HEAD's own time tells when Studio was at work: it stays as it is.
+	[ -f logs/HEAD ] || touch -r HEAD "$own.HEAD"
+	if ! ln "$own.HEAD" HEAD.lock; then
 		[ -e HEAD.lock ] || ss_refuse remote-step "can't make HEAD.lock in $GIT_DIR"
 		echo 'busy HEAD.lock'
 		return 1
 	fi
 	was=$head
 	ss_head
-	publishing=no
-	[ -n "$stale" ] || [ ! -e "refs/heads/${branch}_in_progress" ] || publishing=yes
-	if [ "$head" != "$was" ] || [ "$publishing" = yes ]; then
-		rm -f HEAD.lock "$own"
+	if [ "$head" != "$was" ] || { [ -z "$stale" ] && [ -e "refs/heads/${branch}_in_progress" ]; }; then
 		echo 'changed'
 		return 1
 	fi
-	# Without a reflog, HEAD's own time tells when Studio was at work: it stays as it is.
-	[ -f logs/HEAD ] || touch -r HEAD "$own"
 	mv -f HEAD.lock HEAD || ss_refuse remote-step "can't replace $GIT_DIR/HEAD"
-	rm -f "$own"
 	echo 'detached'
 }
 
@@ -461,7 +617,6 @@ ss_apply() {
 		echo 'changed'
 		return 0
 	fi
-	[ "$at_head" = no ] || ss_detach || return 0
 	ss_move || return 0
 	ss_refs
 	printf 'new %s\n%s\n' "$new" "$refs"
@@ -476,24 +631,50 @@ ss_commit_forward() {
 		ss_refuse remote-step "git commit-tree failed"
 }
 
-# Move the refs, all or none.
+# Detach HEAD where the work tree is on the branch, and move the refs, all or none. Whatever fails or is ended between,
+# the lock and the mark go with it: the trap sees to that, and the next look where nothing is left to see to it.
 ss_move() {
-	before=$refs
-	if ! ss_transaction | git update-ref -m "sync-staging: run $run" --stdin; then
-		ss_refs
-		[ "$refs" != "$before" ] || ss_refuse remote-step "git update-ref failed"
-		echo 'changed'
-		return 1
-	fi
+	ss_self
+	own=sync-staging-own.$pid.$start
+	marked_body=$own.HEAD marked_branch=$branch marked_new=$new
+	trap ss_release EXIT
+	trap 'exit 1' HUP INT TERM
+	(
+		trap - EXIT HUP INT TERM
+		ss_mark || ss_refuse remote-step "can't write into $GIT_DIR"
+		[ "$at_head" = no ] || ss_detach || exit 75
+		# It stays the process that the mark tells.
+		exec git update-ref -m "sync-staging: run $run" --stdin <<-END
+			$(ss_transaction)
+		END
+	)
+	status=$?
+	[ "$status" -le 128 ] || ss_unlock_refs
+	ss_release
+	trap - EXIT HUP INT TERM
+	case $status in
+	0) return 0 ;;
+	1) exit 1 ;;
+	75) return 1 ;;
+	esac
+	was=$tip:$stale
+	ss_refs
+	ss_tips
+	mark=${refs##*"${ss_newline}ref refs/heads/${branch}_in_progress:"}
+	[ "$mark" != "$refs" ] || mark=''
+	[ "$was" != "$tip:${mark%%:*}" ] || ss_refuse remote-step "git update-ref failed"
+	echo 'changed'
+	return 1
 }
 
+# The branch comes last: see ss_unlock_refs.
 ss_transaction() {
 	printf 'option no-deref\nverify refs/heads/%s_in_progress %s\n' "$branch" "$stale"
 	[ -z "$backup" ] || printf 'option no-deref\nupdate %s %s\n' "$backup" "$tip"
+	[ -z "$incoming" ] || printf 'option no-deref\ndelete %s %s\n' "$incoming" "$to"
 	if [ -n "$tip" ]; then
 		printf 'option no-deref\nupdate refs/heads/%s %s %s\n' "$branch" "$new" "$tip"
 	else
 		printf 'option no-deref\ncreate refs/heads/%s %s\n' "$branch" "$new"
 	fi
-	[ -z "$incoming" ] || printf 'option no-deref\ndelete %s %s\n' "$incoming" "$to"
 }

@@ -34,6 +34,8 @@ class Seen:
 
     head: str = ""
     branches: dict[str, Branch] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    """The marks of a publish, and what their refs hold to the letter: a move verifies it."""
     times: dict[str, float] = field(default_factory=dict)
 
     def read(self, line: str) -> None:
@@ -42,17 +44,22 @@ class Seen:
         if kind == "head":
             self.head = rest
         elif kind == "ref":
-            name, branch = _read_branch(rest)
+            name, holds, branch = _read_branch(rest)
             self.branches[name] = branch
+            if name.endswith("_in_progress"):
+                self.marks[name] = holds
         elif kind == "file":
             path, moment, _, _ = rest.rsplit(" ", 3)
-            self.times[_NAMES.get(path, path.removeprefix("refs/heads/"))] = _moment(moment)
+            self.times[_NAMES.get(path) or _MARK.sub(r"\1", path)] = _moment(moment)
         else:
             raise ValueError(line)
 
 
 _NAMES = {"logs/HEAD": "HEAD"}
 """Files that stand for another."""
+
+_MARK = re.compile(r"\Arefs/heads/(.*_in_progress)\Z")
+"""The file of a mark, which is called by its branch's name."""
 
 
 def _read_seen(text: str) -> Seen:
@@ -69,15 +76,16 @@ _BRANCH = re.compile(
 )
 
 
-def _read_branch(text: str) -> tuple[str, Branch]:
+def _read_branch(text: str) -> tuple[str, str, Branch]:
     found = _BRANCH.fullmatch(text)
     if found is None:
         raise ValueError(text)
-    object_id(found["object"])
-    # A branch that names no commit, which git lets pass, has no tree.
+    # A mark may name something that is no commit, and has no tree.
     tree = object_id(found["tree"]) if found["tree"] else ""
-    commit = object_id(found["commit"])
-    return found["name"], Branch(commit, tree, found["target"], found["worktree"], found["email"] or "")
+    branch = Branch(
+        object_id(found["commit"]), tree, found["target"], found["worktree"], found["email"] or ""
+    )
+    return found["name"], object_id(found["object"]), branch
 
 
 @strictly()
@@ -100,7 +108,7 @@ def read_observation(leg: Leg, text: str) -> Observation:
         worktree=values["worktree"],
         now=_seconds(values["now"]),
         times=seen.times,
-        in_progress={n: b.commit for n, b in seen.branches.items() if n.endswith("_in_progress")},
+        in_progress=seen.marks,
         ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
         target=Branch(*map(object_id, target.groups())) if target else None,
         drift=_read_drift(findings),

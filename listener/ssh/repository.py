@@ -9,6 +9,9 @@ from listener.ssh.replies import live_in, read_applied, read_observation
 
 BACKUPS = "refs/sync-staging/backup"
 
+LISTED_BYTES = 1 << 20
+"""How many bytes of paths a reply lists: no list outgrows what a reply may hold."""
+
 SURVEY_LISTED = 20
 """How many paths of each kind a survey lists."""
 
@@ -79,12 +82,13 @@ def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
     return f"{BACKUPS}/{leg.branch}/{signing.run}-{commit[:12]}"
 
 
-def asked(leg: Leg, listed: int, *, counting: bool, target: str = "") -> Fields:
+def asked(leg: Leg, listed: int, *, room: int = LISTED_BYTES, counting: bool, target: str = "") -> Fields:
     """Return the fields of the request `observe`."""
     return {
         **_place(leg),
         "compare": "commit" if leg.policy is Policy.RESET else "tree",
         "listed": str(listed),
+        "room": str(room),
         "counting": "yes" if counting else "no",
         "target": target,
     }

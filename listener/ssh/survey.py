@@ -11,7 +11,7 @@ from listener.plans import Notes
 from listener.sites import Leg
 from listener.ssh.connection import HostConnection
 from listener.ssh.replies import read_observation
-from listener.ssh.repository import SURVEY_LISTED, asked
+from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, asked
 from listener.ssh.shell import Reply, Tour, refusal
 
 SURVEYED_AT_ONCE = 32
@@ -71,7 +71,10 @@ class Surveyor:
     async def _round(self, legs: Sequence[Leg], notes: Notes) -> tuple[dict[Leg, Answer], bool]:
         """Ask once; return what is known now, and whether the connection was lost before anybody answered."""
         mark = secrets.token_hex(16)
-        questions = [{"separator": mark, **asked(leg, SURVEY_LISTED, counting=True)} for leg in legs]
+        room = LISTED_BYTES // len(legs)
+        questions = [
+            {"separator": mark, **asked(leg, SURVEY_LISTED, room=room, counting=True)} for leg in legs
+        ]
         tour = Tour.of(questions)
         try:
             text = await self._connection.call(notes, self._limit, "survey", *questions, tour=tour)

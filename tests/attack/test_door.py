@@ -250,7 +250,8 @@ async def test_pipelined_requests_that_are_refused_end_with_the_first_429(config
     async with attacked(configured) as under:
         one = b"POST /hooks/none HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
         said = await answers(under.port, one * 5000)
-        assert said.count(b"HTTP/1.1 404") == 30
+        # One more is allowed every 2 s.
+        assert 30 <= said.count(b"HTTP/1.1 404") < 60
         assert said.count(b"HTTP/1.1 429") == 1
         await under.genuine("d-1", "127.0.0.1")
         under.tell("pipelined refusals", requests=5000, answered=31)
@@ -267,7 +268,8 @@ async def test_a_flood_of_refused_requests_keeps_no_good_one_out(configured: Wri
                 assert status_of(await answers(under.port, wrong)) in {401, 429}
                 counted += 1
 
-        until = time.monotonic() + 3
+        began = time.monotonic()
+        until = began + 3
         flooding = [asyncio.create_task(flood(until)) for _ in range(8)]
         passed = 0
         while not all(task.done() for task in flooding):
@@ -277,7 +279,7 @@ async def test_a_flood_of_refused_requests_keeps_no_good_one_out(configured: Wri
         await asyncio.gather(*flooding)
         lines = [each for each in under.running.events() if each["event"] == "delivery refused"]
         # A few were under way when the last refusal was counted, and one more is allowed every 2 s.
-        assert len(lines) < 45
+        assert len(lines) < 45 + (time.monotonic() - began - 3) / 2
         under.tell("flood of refusals", refused=counted, passed=passed, log_lines=len(lines))
 
 

@@ -379,7 +379,7 @@ async def test_the_script_runs_in_every_posix_shell(
     with Sshd(tmp_path, f"SetEnv PATH={tools}:/usr/bin:/bin\n") as own:
         connection = connected(host_of(own))
         question = {"path": str(published.path), "live": "live", "branch": "staging"}
-        question |= {"compare": "tree", "listed": "10", "counting": "yes"}
+        question |= {"compare": "tree", "listed": "10", "room": "9999", "counting": "yes"}
         said = await connection.call(Notes(), 10, "observe", question)
         assert published.commit("staging") in said
         assert re.search(r"^apart \d+\t\d+\ndifferences\n", said, re.MULTILINE)
@@ -504,3 +504,45 @@ async def test_many_hosts_are_connected_to_a_few_at_a_time(
     assert steps.count("Connection from") == steps.count("Accepted publickey") == 20
     entering = list(accumulate(1 if step == "Connection from" else -1 for step in steps))
     assert 1 < max(entering) <= 4
+
+
+@pytest.mark.parametrize(
+    "odd", [b"=", b"@unknown host KEY", b"|1|x KEY", b"|2|AAAA|BBBB KEY", b"caf\xe9\t", b"x"]
+)
+async def test_an_odd_line_of_known_hosts_is_skipped_and_told_by_its_number(
+    sshd: Sshd, connected: Connect, tmp_path: Path, odd: bytes
+) -> None:
+    """As OpenSSH does."""
+    path, notes, good = tmp_path / "odd", Notes(), sshd.known_hosts.read_bytes()
+    odd = odd.replace(b"KEY", good.split(maxsplit=1)[1].strip())
+    path.write_bytes(b"# caf\xe9\n" + odd + b"\n" + good)
+    assert (
+        await say(connected(replace(host_of(sshd), known_hosts=str(path))), "echo in", notes=notes) == "in\n"
+    )
+    (told,) = notes.named("known hosts")
+    assert re.search(r"are skipped: 2$", told["reason"])
+    assert told["level"] == "warning"
+
+
+async def test_a_key_of_an_unknown_kind_in_known_hosts_is_passed_over(
+    sshd: Sshd, connected: Connect, tmp_path: Path
+) -> None:
+    host = known_by(sshd, f"host caf\u00e9 AAAA\n{sshd.known_hosts.read_text()}", tmp_path / "other")
+    assert await say(connected(host), "echo in") == "in\n"
+
+
+async def test_a_file_without_the_host_names_its_odd_lines(
+    sshd: Sshd, connected: Connect, tmp_path: Path
+) -> None:
+    host = known_by(sshd, f"=\nother {sshd.known_hosts.read_text().split(maxsplit=1)[1]}", tmp_path / "odd")
+    with pytest.raises(HostKeyRejectedError, match=r"no line for .* say nothing: 1\)"):
+        await say(connected(host), "true")
+
+
+async def test_a_banner_in_another_encoding_keeps_nobody_out(connected: Connect, tmp_path: Path) -> None:
+    banner = tmp_path / "banner"
+    banner.write_bytes("Zugriff nur für Befugte\n".encode("iso-8859-1"))
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    with Sshd(folder, f"Banner {banner}\n") as own:
+        assert await say(connected(host_of(own)), "echo in") == "in\n"

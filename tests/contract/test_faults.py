@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from listener.errors import DiskFullError, ReadOnlyError, RefLockedError, StepTimedOutError
+from listener.errors import BusyError, DiskFullError, ReadOnlyError, StaleLockError, StepTimedOutError
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.sites import Access, Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
-from tests.contract.test_repository import environment, host_of, pool, sync
+from tests.contract.test_repository import PATIENCE, environment, host_of, pool, sync
 from tests.legs import changed, environment_of, pool_of
 
 __all__ = ["environment", "pool"]
@@ -70,7 +70,7 @@ async def test_a_full_disk_is_told_and_the_sync_done_once_there_is_room(
     assert "No space left" in refused.value.message
     assert (small.commit("staging"), small.head()) == (before, head)
     assert not list((small.path / ".git").glob("*.lock"))
-    assert not list((small.path / ".git").glob("sync-staging*"))
+    assert not list((small.path / ".git").glob("sync-staging-own*"))
     filler.unlink()
     await sync(pool, on(environment, small))
     assert small.tree("staging") == small.tree("live")
@@ -122,8 +122,12 @@ async def test_a_ref_that_is_locked_is_told_with_the_lock_and_stays(
     before = published.commit("staging")
     lock = published.path / ".git" / "refs" / "heads" / "staging.lock"
     lock.touch()
-    with pytest.raises(RefLockedError, match=r"staging\.lock"):
+    with pytest.raises(BusyError, match=r"refs/heads/staging\.lock"):
         await sync(pool, environment)
+    age(published, PATIENCE + 1)
+    with pytest.raises(StaleLockError, match=r"refs/heads/staging\.lock") as refused:
+        await sync(pool, environment)
+    assert "delete the lock" in refused.value.remedy
     assert published.commit("staging") == before
     assert published.is_clean()
     lock.unlink()
@@ -156,7 +160,7 @@ async def test_a_step_ended_in_the_middle_of_its_transaction_leaves_no_lock(
     pool = pool_of([host_of(sshd)], published.path / "unused", step_timeout=3)
     with pytest.raises(StepTimedOutError):
         await sync(pool, environment)
-    (published.path / ".git" / "hooks" / "reference-transaction").unlink()
+    (published.path / ".git" / "hooks" / "reference-transaction").unlink(missing_ok=True)
     await pool.close()
     pool = pool_of([host_of(sshd)], published.path / "unused")
     assert published.commit("staging") == before

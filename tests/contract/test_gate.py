@@ -78,7 +78,8 @@ def gate_in(folder: Path, shell: str, pristine: Published) -> Gate:
 
 def observed(path: Path | str, branch: str = "staging", live: str = "live") -> Fields:
     return {
-        "path": str(path), "live": live, "branch": branch, "compare": "tree", "listed": "10", "counting": "no"
+        "path": str(path), "live": live, "branch": branch, "compare": "tree", "listed": "10",
+        "room": "9999", "counting": "no"
     }  # fmt: skip
 
 
@@ -198,7 +199,7 @@ def test_a_repository_that_keeps_its_refs_elsewhere_is_no_way_out(gate: Gate) ->
 
 @in_every_shell
 def test_a_repository_s_path_may_have_quotes(gate: Gate) -> None:
-    path = gate.root / "it's 'one'"
+    path = gate.root / "it's 'one'!"
     shutil.copytree(gate.inside.path, path, symlinks=True)
     for service in ("git-upload-pack", "git-receive-pack"):
         done = gate.run(command_of(service, str(path)), b"0000")
@@ -316,7 +317,7 @@ def test_a_survey_refuses_one_and_answers_the_others(gate: Gate) -> None:
 VERBS = ("hello", "observe", "survey", "expire", "sites", "apply", "eval", "ss_move", "key_service")
 
 FIELDS = (
-    "path", "root", "live", "branch", "compare", "listed", "counting", "target", "seen", "kind", "to",
+    "path", "root", "live", "branch", "compare", "listed", "room", "counting", "target", "seen", "kind", "to",
     "stale", "backup", "incoming", "run", "date", "subject", "body", "before", "after", "rest", "one",
     "separator", "key_folders", "ss_email", "PATH",
 )  # fmt: skip

@@ -9,18 +9,21 @@ from listener.plans import PlanKind
 from listener.progress import Progress
 from listener.runs import LegOutcome, Run
 from listener.sites import Policy
+from listener.ssh import service
 from tests.contract.test_repository import a_run
 from tests.legs import only
 from tests.scenes import (
     Interruption,
     Place,
     Scene,
+    asked_to_end,
     cut,
     git_only,
     gone,
     killed,
     killed_alone,
     place,
+    stalled,
     with_shell,
 )
 
@@ -89,7 +92,23 @@ def check_forward(scene: Scene, leg: LegOutcome, old: str) -> None:
     assert leg.removed == ("site/website/staged-for-review/index.xml",)
 
 
-@cases(STEPS, cut, killed)
+@cases(STEPS, stalled)
+async def test_a_step_that_stalls_is_given_up_and_made_good_once_the_host_goes_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, kind: str, step: Step, interrupt: Interruption
+) -> None:
+    monkeypatch.setattr(service, "ENDING", 0.5)
+    # How far a stalled service has come nobody can tell: the whole transfer has its limit.
+    limits = {"step_timeout": 3.0, "connect_timeout": 3.0, "transfer_timeout": 3.0}
+    scene, run = place(kind, **limits), a_run()
+    old = scene.carrier.commit("staging")
+    ended = await scene.interrupted(run, step, interrupt)
+    # A shell that does not greet is tried again within the attempt.
+    assert step in GREETED or ended[1] is not None
+    assert ended[1] is None or not ended[1].permanent
+    check_forward(scene, await made_good(scene, run, ended), old)
+
+
+@cases(STEPS, cut, killed, asked_to_end)
 async def test_an_interrupted_sync_is_made_good_by_the_same_run(
     place: Place, kind: str, step: Step, interrupt: Interruption
 ) -> None:
@@ -190,9 +209,20 @@ async def test_a_git_process_that_is_killed_alone_fails_its_step_for_now_at_most
     check_forward(scene, await made_good(scene, run, ended), old)
 
 
+@pytest.mark.parametrize("killing", [killed, killed_alone])
+async def test_the_locks_of_our_git_that_somebody_kills_in_its_transaction_are_taken_away_by_the_next_look(
+    place: Place, killing: Interruption
+) -> None:
+    scene, run = place("own"), a_run()
+    old = scene.carrier.commit("staging")
+    ended = await scene.interrupted(run, ("prepared", 0), killing)
+    assert ended[1] is None or not ended[1].permanent
+    check_forward(scene, await made_good(scene, run, ended), old)
+
+
 @pytest.mark.parametrize(
     ("kind", "phase"),
-    [("own", "prepared"), ("another", "incoming prepared"), ("another", "prepared"), ("forge", "prepared")],
+    [("another", "incoming prepared"), ("another", "prepared"), ("forge", "prepared")],
 )
 async def test_the_locks_of_a_git_that_was_killed_in_its_transaction_are_told_by_name_until_they_are_gone(
     place: Place, kind: str, phase: str

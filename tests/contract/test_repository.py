@@ -327,13 +327,15 @@ async def test_the_head_lock_of_a_killed_predecessor_is_taken_away(
 ) -> None:
     process = await asyncio.create_subprocess_exec("true")
     await process.wait()
-    own = published.path / ".git" / f"sync-staging-HEAD.{process.pid}"
-    own.write_text(published.commit("staging") + "\n")
-    os.link(own, published.path / ".git" / "HEAD.lock")
+    inside = published.path / ".git"
+    own = inside / f"sync-staging-own.{process.pid}.1"
+    own.write_text(f"branch staging\nbody {own.name}.HEAD\n")
+    (inside / f"{own.name}.HEAD").write_text(published.commit("staging") + "\n")
+    os.link(inside / f"{own.name}.HEAD", inside / "HEAD.lock")
     age(published, 60)
     await sync(pool, environment)
     assert published.is_clean()
-    assert not list((published.path / ".git").glob("*HEAD.*"))
+    assert not [*inside.glob("*HEAD.*"), *inside.glob("sync-staging-own*")]
 
 
 async def test_a_repository_of_another_owner_is_refused(
@@ -625,6 +627,31 @@ async def test_an_unborn_branch_of_a_bare_repository_is_created(
     progress = await sync(pool, changed(environment, repository=RepositoryAddress("studio", str(bare.path))))
     assert progress.plan == PlanKind.CREATE
     assert bare.commit("staging") == bare.commit("live")
+
+
+def set_back(file: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(file, (then, then))
+
+
+async def test_a_crashed_publish_s_mark_is_passed_over_while_live_goes_on_being_published(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("branch", "staging_in_progress", "staging")
+    mark = published.path / ".git" / "refs" / "heads" / "staging_in_progress"
+    published.git("checkout", "--quiet", "live")
+    published.git("commit", "--quiet", "--allow-empty", "-m", "Publish to live")
+    age(published, 60)
+    set_back(mark, PATIENCE - 5)
+    with pytest.raises(BusyError, match="staging_in_progress"):
+        await sync(pool, environment)
+    set_back(mark, 86_400)
+    (published.path / ".git" / "FETCH_HEAD").touch()
+    with pytest.raises(BusyError, match="was touched"):
+        await sync(pool, environment, quiet=30)
+    set_back(published.path / ".git" / "FETCH_HEAD", 60)
+    await sync(pool, environment, quiet=30)
+    assert published.tree("staging") == published.tree("live")
 
 
 @pytest.mark.parametrize(("ahead", "moves"), [(60, False), (PATIENCE + 60, True)])

@@ -28,7 +28,7 @@ from listener.rehearsal.sshd import free_port
 from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
 from listener.store import open_store
 from listener.store.migrations import migrations
-from listener.store.postgres import PostgresStore, server
+from listener.store.postgres import PostgresStore, server, wakeups
 from listener.store.postgres import store as postgres_store
 from listener.store.postgres.writer import Transaction
 from listener.store.transaction import Questions
@@ -351,6 +351,30 @@ async def test_after_its_ear_was_cut_off_a_listener_looks_at_everything_again(
             with other.listen(accepted.runs[0]) as again:
                 await one.recover(NOW)
                 await wakes(again)
+
+
+async def test_hearing_that_fails_for_a_defect_is_told_tried_again_and_heals(
+    cluster: Cluster, database: str, opened: Open, call: Ask, way: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "PAUSE", 0.01)
+    one = await opened()
+
+    async def broken(_: object) -> None:
+        raise ValueError("a defect")
+
+    async with another(cluster.tcp_url(database, way.port)) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(wakeups.Wakeups, "_listen", broken)
+            way.cut()
+            while "a defect" not in other._wakeups.failing:
+                await asyncio.sleep(0.01)
+            # The writer may have to connect anew before it has anything else to tell.
+            await until_it_answers(lambda: other._writer.submit(server.demand_writable))
+            with pytest.raises(StoreUnavailableError, match="a defect"):
+                await other.ping()
+        await until_it_answers(other.ping)
+        await call(one, "staging")
+        await wakes(other.work)
 
 
 # Leases.

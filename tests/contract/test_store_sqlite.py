@@ -152,6 +152,24 @@ async def test_a_commit_that_fails_accepts_nothing_of_its_batch(store: SqliteSto
     assert len((await call(store, "staging")).runs) == 1
 
 
+async def test_a_defect_that_ends_the_transaction_is_told_and_the_writer_goes_on(
+    store: SqliteStore, call: Ask
+) -> None:
+    async def spoil(transaction: Transaction) -> None:
+        await transaction.write("ROLLBACK")
+        raise KeyError("a defect")
+
+    with committing(store):
+        spoiled = store._writer.submit(spoil)
+        asked = asyncio.gather(call(store, "staging"), return_exceptions=True)
+        await asyncio.sleep(0)
+    with pytest.raises(KeyError):
+        await spoiled
+    (answer,) = await asked
+    assert isinstance(answer, KeyError)
+    assert len((await call(store, "staging")).runs) == 1
+
+
 async def test_a_caller_that_hangs_up_cancels_nothing(store: SqliteStore, call: Ask) -> None:
     with committing(store):
         asked = asyncio.ensure_future(call(store, "staging"))

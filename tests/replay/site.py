@@ -82,7 +82,7 @@ class Site:
         """Locks and marks that nobody needs any more."""
         found = metadata(self.published)
         marks = [each for each in ("staging_in_progress", "live_in_progress") if self.published.commit(each)]
-        return [*map(str, (*found.rglob("*.lock"), *found.glob("sync-staging-*"))), *marks]
+        return [*map(str, (*found.rglob("*.lock"), *found.glob("sync-staging-own*"))), *marks]
 
     def syncs(self) -> int:
         """How often a sync has moved staging."""

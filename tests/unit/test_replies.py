@@ -23,7 +23,7 @@ def test_a_reply_is_read() -> None:
         "live_in_progress": 1699999990.123456789,
     }
     assert observation.in_progress == {"live_in_progress": "5" * 40}
-    assert (observation.index_lock, observation.head_lock) == (True, False)
+    assert observation.locks == ("index.lock",)
     assert observation.touched == 1699999999.25
     assert (observation.drift.ahead, observation.drift.behind, observation.drift.blobs) == (1, 2, 3)
 

@@ -82,6 +82,8 @@ class PostgresStore(RuledStore):
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write."""
         await self._writer.submit(demand_writable)
+        if self._wakeups.failing:
+            raise StoreUnavailableError(self._wakeups.failing)
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:
         """Extend the leases of the runs that still are this listener's; return their ids."""

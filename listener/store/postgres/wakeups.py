@@ -25,6 +25,8 @@ class Wakeups:
         self._signals = signals
         self._node = node
         self._listening = asyncio.Event()
+        self.failing = ""
+        """Why it does not listen, where that is not the server's absence; empty while it does."""
         self._running = asyncio.create_task(self._run(), name="store wake-ups")
 
     async def begun(self) -> None:
@@ -41,9 +43,8 @@ class Wakeups:
         while True:
             try:
                 await self._listen()
-            except Exception as error:
-                if not away(error):
-                    raise
+            except Exception as error:  # noqa: BLE001 (a task that ends would leave everybody to the slow poll)
+                self.failing = "" if away(error) else f"Hearing from the other listeners fails: {error!r}"
             await asyncio.sleep(PAUSE)
 
     async def _listen(self) -> None:
@@ -55,6 +56,7 @@ class Wakeups:
             await connection.add_listener(CHANNEL, self._heard)
             self._signals.ring_all()
             self._listening.set()
+            self.failing = ""
             while not lost.is_set():
                 try:
                     async with asyncio.timeout(CHECK):

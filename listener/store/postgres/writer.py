@@ -166,9 +166,10 @@ class Writer:
 
     async def _drop(self) -> None:
         """Let the connection go at once, whatever it is doing."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):  # It is not used any more, and the writer must go on.
+                connection.terminate()
             # The transport says good-bye in the next turn of the loop.
             await asyncio.sleep(0)
 

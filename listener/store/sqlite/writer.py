@@ -103,7 +103,7 @@ class Writer:
                 self._perform(request)
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
-        except (sqlite3.Error, StoreUnavailableError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the thread goes on)
             self.failing = True
             self._health.note(error)
             self._roll_back()
@@ -138,7 +138,7 @@ class Writer:
 
         Who reads for long, such as a backup, is not waited for, but tried again after as much more.
         """
-        with suppress(sqlite3.Error, OSError):
+        with suppress(Exception):  # Nobody waits for it, and the thread must go on.
             length = self._log.stat().st_size
             if length < self._log_most:
                 return

@@ -1,0 +1,450 @@
+"""The script by itself, in each shell, with tools that fail: it leaves nothing behind, and says why."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Observation
+from listener.rehearsal.git import ENVIRONMENT
+from listener.rehearsal.published import Published
+from listener.sites import Environment, Policy, RepositoryAddress
+from listener.ssh.dialogue import REMOTE, Fields, request
+from listener.ssh.replies import read_observation
+from listener.ssh.repository import asked
+from tests.conftest import age
+from tests.contract.test_gate import SHELLS, shell_of
+
+NAME, TOKEN = "sync-staging-0123456789abcdef", "0123456789abcdef"
+
+LOGGING = """\
+#!/bin/sh
+echo "{name} $*" >>"{log}"
+exec {real} "$@"
+"""
+"""A tool that tells how often it was called."""
+
+
+@dataclass
+class Script:
+    """The script in one shell, over one repository; `tools` stand before the system's."""
+
+    shell: str
+    published: Published
+    folder: Path
+    tools: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inside(self) -> Path:
+        return self.published.path / ".git"
+
+    def replace(self, name: str, text: str) -> None:
+        """Put a tool of ours in the place of one of the system's; `REAL` in its text is that."""
+        bin_ = self.folder / "bin"
+        bin_.mkdir(exist_ok=True)
+        found = shutil.which(name)
+        assert found
+        (bin_ / name).write_text("#!/bin/sh\n" + text.replace("REAL", found) + "\n")
+        (bin_ / name).chmod(0o755)
+
+    def restore(self, name: str) -> None:
+        (self.folder / "bin" / name).unlink()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        script = self.folder / "script.sh"
+        script.write_text(f'{REMOTE}\nss_dialogue "$1"\n')
+        return subprocess.Popen(
+            [*self.shell.split(), str(script), NAME],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**ENVIRONMENT, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"},
+            start_new_session=True,
+        )
+
+    def ask(self, verb: str, *parts: Fields) -> tuple[int, str, str]:
+        """Ask once; return the status, what was said, and what was said on standard error."""
+        with self.start() as process:
+            out, err = process.communicate(request(TOKEN, verb, parts), timeout=60)
+        said, _, status = out.decode().partition(f"\n{NAME} 0\n")[2].partition(f"\n{TOKEN} ")
+        return int(status or 255), said, err.decode().partition(f"\n{NAME}\n")[2].partition(f"\n{TOKEN}\n")[0]
+
+    def environment(self, policy: Policy = Policy.FORWARD, branch: str = "staging") -> Environment:
+        at = RepositoryAddress("studio", str(self.published.path))
+        return Environment.of("mysite", "staging", at, "live", policy, [(at, branch)], follow=True)
+
+    def observe(self, *, counting: bool = False) -> Observation:
+        leg = self.environment().legs[0]
+        status, said, _ = self.ask("observe", asked(leg, 10, counting=counting))
+        assert status == 0, said
+        return read_observation(leg, said)
+
+    def apply(self, seen: Observation, kind: str = "forward-commit", **more: str) -> Fields:
+        return {
+            "path": str(self.published.path), "live": "live", "branch": "staging", "seen": seen.fingerprint,
+            "kind": kind, "run": "run-1", "date": "1700000000", "subject": "subject", "body": "body", **more,
+        }  # fmt: skip
+
+    def left(self) -> list[str]:
+        """What of ours would stop Studio, or lies about."""
+        return sorted(
+            str(path.relative_to(self.inside))
+            for path in (*self.inside.rglob("*.lock"), *self.inside.glob("sync-staging-own*"))
+        )
+
+    def wait_until(self, path: Path) -> None:
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline, path
+            time.sleep(0.01)
+
+
+@pytest.fixture(params=SHELLS)
+def script(request: pytest.FixtureRequest, published: Published, tmp_path: Path) -> Script:
+    return Script(shell_of(request.param), published, tmp_path)
+
+
+@pytest.fixture
+def dashed(published: Published, tmp_path: Path) -> Script:
+    """In one shell, where all shells do the same."""
+    return Script(shell_of("dash"), published, tmp_path)
+
+
+def test_our_commits_are_made_by_whom_the_listener_tells_them_by() -> None:
+    assert f"\nss_name={COMMITTER_NAME}\nss_email={COMMITTER_EMAIL}\n" in REMOTE
+
+
+def test_a_branch_is_moved_and_nothing_is_left(script: Script) -> None:
+    live = script.published.commit("live")
+    status, said, err = script.ask("apply", script.apply(script.observe()))
+    assert (status, err) == (0, "")
+    assert said.startswith("detached\nnew ")
+    assert script.published.tree("staging") == script.published.tree("live")
+    assert script.published.git("rev-parse", "staging^2") == live
+    assert script.published.git("log", "-1", "--format=%cn %ce %ct", "staging") == (
+        f"{COMMITTER_NAME} {COMMITTER_EMAIL} 1700000000"
+    )
+    assert script.published.is_clean()
+    assert script.left() == []
+
+
+TEXTS = (
+    "'; touch x; '",
+    "$(touch x)",
+    "\u00c1\u00c2 \u0081\u0088 ü 😀",
+    "a\n+b\n.\n,\n=c\n\n",
+    "  blanks\t ",
+    "back\\slash \\n",
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_field_arrives_to_the_letter(script: Script, text: str) -> None:
+    fields = script.apply(script.observe(), subject="-x", body=f"{text}|")
+    assert script.ask("apply", fields)[0] == 0
+    assert script.published.git("log", "-1", "--format=%B", "staging") == f"-x\n\n{text}|\n"
+
+
+FAILING = {
+    "mv": "exit 1",
+    "ln": "exit 1",
+    "ln, when it has linked": 'REAL "$@"; exit 1',
+    "git update-ref": 'case " $* " in *" update-ref "*) exit 128 ;; esac; exec REAL "$@"',
+    "git commit-tree": 'case " $* " in *" commit-tree "*) exit 128 ;; esac; exec REAL "$@"',
+    "git for-each-ref": 'case " $* " in *" for-each-ref "*) exit 128 ;; esac; exec REAL "$@"',
+    "stat": "exit 1",
+    "git is killed in its transaction": (
+        'case " $* " in *" update-ref "*) kill -9 $$ ;; esac; exec REAL "$@"'
+    ),
+}
+
+
+@pytest.mark.parametrize("failing", FAILING)
+def test_a_tool_that_fails_leaves_no_lock_and_no_mark_and_moves_nothing(script: Script, failing: str) -> None:
+    seen = script.observe()
+    before, head = script.published.git("for-each-ref"), script.published.head()
+    tool = failing.partition(",")[0].split()[0]
+    script.replace(tool, FAILING[failing])
+    status, said, _ = script.ask("apply", script.apply(seen))
+    assert status == 1 or (status == 0 and "busy HEAD.lock" in said), said
+    assert status == 0 or "\nerror " in f"\n{said}"
+    assert script.published.git("for-each-ref") == before
+    assert script.left() == []
+    if tool in {"mv", "ln", "stat"}:
+        assert script.published.head() == head
+    script.restore(tool)
+    assert script.ask("apply", script.apply(script.observe()))[0] == 0
+    assert script.published.tree("staging") == script.published.tree("live")
+
+
+STALLED = {
+    "ln": ('REAL "$@"; touch "{0}"; exec sleep 300', "ln"),
+    "mv": ('touch "{0}"; exec sleep 300', "mv"),
+    "mv, when it has moved": ('REAL "$@"; touch "{0}"; exec sleep 300', "mv"),
+    "git update-ref": (
+        'case " $* " in *" update-ref "*) touch "{0}"; exec sleep 300 ;; esac; exec REAL "$@"',
+        "git",
+    ),
+}
+
+
+@pytest.mark.parametrize("killing", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stalled", STALLED)
+def test_what_is_killed_between_is_taken_away_by_the_next_look(
+    script: Script, stalled: str, killing: signal.Signals
+) -> None:
+    seen = script.observe()
+    text, tool = STALLED[stalled]
+    there = script.folder / "there"
+    script.replace(tool, text.format(there))
+    with script.start() as process:
+        assert process.stdin is not None
+        process.stdin.write(request(TOKEN, "apply", [script.apply(seen)]))
+        process.stdin.flush()
+        script.wait_until(there)
+        os.killpg(process.pid, killing)
+    script.restore(tool)
+    script.observe()
+    assert script.left() == []
+    assert script.ask("apply", script.apply(script.observe()))[0] == 0
+    assert script.published.tree("staging") == script.published.tree("live")
+
+
+def test_the_locks_of_one_who_is_still_at_work_stay(dashed: Script) -> None:
+    seen = dashed.observe()
+    there = dashed.folder / "there"
+    dashed.replace("mv", f'touch "{there}"; exec sleep 300')
+    with dashed.start() as process:
+        assert process.stdin is not None
+        process.stdin.write(request(TOKEN, "apply", [dashed.apply(seen)]))
+        process.stdin.flush()
+        dashed.wait_until(there)
+        dashed.restore("mv")
+        assert "HEAD.lock" in dashed.observe().locks
+        assert "HEAD.lock" in dashed.left()
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+HOOK = """\
+#!/bin/sh
+[ "$1" = prepared ] || exit 0
+kill -9 "$PPID"
+"""
+
+
+def test_the_locks_of_a_git_that_somebody_kills_in_its_transaction_are_taken_away(script: Script) -> None:
+    """The shell that started it sees it die, and knows whose locks they are."""
+    seen = script.observe()
+    hook = script.inside / "hooks" / "reference-transaction"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(HOOK)
+    hook.chmod(0o755)
+    status, said, _ = script.ask("apply", script.apply(seen))
+    assert (status, "error remote-step" in said) == (1, True)
+    assert script.left() == []
+    hook.unlink()
+    assert script.ask("apply", script.apply(script.observe()))[0] == 0
+
+
+def left_by(script: Script, mark: str, lock: str) -> None:
+    """Lay out what a git that was killed in its transaction leaves, and its mark."""
+    (script.inside / "sync-staging-own.999999999.1").write_text(mark)
+    heads = script.inside / "refs" / "heads"
+    (heads / "staging.lock").write_text(lock)
+    (heads / "staging_in_progress.lock").touch()
+
+
+def where() -> str:
+    parts = (Path("/proc/sys/kernel/hostname"), Path("/proc/sys/kernel/random/boot_id"))
+    return " ".join(part.read_text().strip() for part in parts)
+
+
+NEW = "a" * 40
+
+
+@pytest.mark.parametrize(
+    ("mark", "lock", "stays"),
+    [
+        ("where {here}\nprocess 999999998 1\nbranch staging\nnew {new}\n", "{new}\n", False),
+        ("where {rebooted}\nprocess 1 1\nbranch staging\nnew {new}\n", "{new}\n", False),
+        ("where {here}\nprocess 999999998 1\nbranch staging\nnew {new}\n", "b" * 40 + "\n", True),
+        ("where {here}\nprocess 999999998 1\nbranch staging\nnew {new}\n", "", True),
+        ("where {here}\nprocess 999999998 1\nbranch qa\nnew {new}\n", "{new}\n", True),
+        ("where elsewhere 1-2-3\nprocess 999999998 1\nbranch staging\nnew {new}\n", "{new}\n", True),
+        ("", "{new}\n", True),
+    ],
+    ids=["ours", "before a boot", "another's", "empty", "another branch's", "another host's", "no mark"],
+)
+def test_a_lock_is_taken_away_only_where_it_is_proven_ours(
+    dashed: Script, mark: str, lock: str, *, stays: bool
+) -> None:
+    rebooted = f"{where().split()[0]} 00000000-0000-0000-0000-000000000000"
+    told = {"here": where(), "rebooted": rebooted, "new": NEW}
+    left_by(dashed, mark.format(**told), lock.format(**told))
+    seen = dashed.observe()
+    locks = {"refs/heads/staging.lock", "refs/heads/staging_in_progress.lock"}
+    assert set(seen.locks) == (locks if stays else set())
+    assert locks & set(dashed.left()) == set(seen.locks)
+
+
+def test_an_id_that_is_used_again_is_no_proof_of_life(dashed: Script) -> None:
+    mark = f"where {where()}\nprocess {os.getpid()} 1\nbranch staging\nnew {NEW}\n"
+    left_by(dashed, mark, f"{NEW}\n")
+    assert dashed.observe().locks == ()
+
+
+def test_git_processes_and_round_trips_of_a_sync_are_few(dashed: Script) -> None:
+    """Each request is a round trip: one to find that all is equal, two to move."""
+    log = dashed.folder / "calls"
+    dashed.replace("git", f'echo "$1" >>"{log}"; exec REAL "$@"')
+
+    def calls() -> list[str]:
+        said = [line for line in log.read_text().splitlines() if line != "--version"]
+        log.write_text("")
+        return said
+
+    assert dashed.ask("apply", dashed.apply(dashed.observe()))[0] == 0
+    moving = calls()
+    assert len(moving) <= 7, moving
+    dashed.observe()
+    assert calls() == ["for-each-ref"]
+    live = dashed.published.commit("live")
+    newer = dashed.published.git("commit-tree", f"{live}~1^{{tree}}", "-p", live, "-m", "x")
+    dashed.published.git("update-ref", "refs/heads/live", newer)
+    assert dashed.ask("apply", dashed.apply(dashed.observe()))[0] == 0
+    moving = calls()
+    assert len(moving) <= 6, moving
+
+
+def clock_off(script: Script, seconds: int) -> None:
+    """Let the host's clock be another than its file system's."""
+    script.replace("date", f'exec REAL -d "{seconds} seconds" "$@"')
+
+
+@pytest.mark.parametrize("off", [-3600, 3600])
+def test_a_move_that_is_near_is_measured_by_the_clock_of_the_files(script: Script, off: int) -> None:
+    clock_off(script, off)
+    age(script.published, 1000)
+    (script.inside / "index").touch()
+    assert 0 <= script.observe().idle < 60
+    age(script.published, 1000)
+    seen = script.observe()
+    assert seen.idle > 900
+    assert not any("clock" in name for name in seen.times)
+
+
+def test_a_mere_look_at_old_times_writes_nothing(script: Script) -> None:
+    age(script.published, 1000)
+    before = {path: path.stat().st_mtime_ns for path in script.inside.rglob("*")}
+    script.observe(counting=True)
+    script.published.git("update-ref", "refs/heads/staging", "live")
+    age(script.published, 1000)
+    script.observe()
+    now = {path: path.stat().st_mtime_ns for path in script.inside.rglob("*")}
+    assert before.keys() == now.keys()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashed: Script, kind: str) -> None:
+    clock, elsewhere = dashed.inside / "sync-staging-clock", dashed.folder / "elsewhere"
+    elsewhere.write_text("kept")
+    match kind:
+        case "link":
+            clock.symlink_to(elsewhere)
+        case "pipe":
+            os.mkfifo(clock)
+        case _:
+            clock.mkdir()
+    leg = dashed.environment().legs[0]
+    status, said, err = dashed.ask("observe", asked(leg, 10, counting=False))
+    assert (status, "can't be written" in err) == (0, True)
+    assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
+    assert elsewhere.read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "holds", [b"", b"\0" * 41, b"0" * 40 + b"\n", b"half of it", b"ref: refs/heads/nowhere\n"]
+)
+@pytest.mark.parametrize("name", ["live", "staging", "staging_in_progress", "live_in_progress"])
+def test_a_broken_ref_file_is_told_by_its_name(dashed: Script, name: str, holds: bytes) -> None:
+    path = dashed.inside / "refs" / "heads" / name
+    path.write_bytes(holds)
+    leg = dashed.environment().legs[0]
+    status, said, _ = dashed.ask("observe", asked(leg, 10, counting=False))
+    assert status == 1
+    assert f"error broken-ref the file {path} does not hold a commit\n" in said
+
+
+def test_branches_that_name_tags_are_compared_by_what_they_point_to(dashed: Script) -> None:
+    heads = dashed.inside / "refs" / "heads"
+    dashed.published.git("tag", "-a", "-m", "x", "of-live", "live")
+    (heads / "live").write_text(dashed.published.git("rev-parse", "refs/tags/of-live") + "\n")
+    live = dashed.published.git("rev-parse", "live^{commit}")
+    dashed.published.git("tag", "-a", "-m", "x", "of-staging", "staging")
+    (heads / "staging").write_text(dashed.published.git("rev-parse", "refs/tags/of-staging") + "\n")
+    seen = dashed.observe()
+    assert seen.live is not None
+    assert seen.live.commit == live
+    assert dashed.ask("apply", dashed.apply(seen))[0] == 0
+    assert dashed.published.tree("staging") == dashed.published.tree("live")
+    assert dashed.published.git("cat-file", "-t", "refs/heads/staging") == "commit"
+    assert dashed.observe().drift.removed.count == 0
+
+
+HEADS = ("ref:refs/heads/staging", "ref: \t refs/heads/staging \t\r\n", "ref: refs/heads/staging", None)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_that_was_written_by_hand_is_detached_too(script: Script, head: str | None) -> None:
+    path = script.inside / "HEAD"
+    path.unlink()
+    if head is None:
+        path.symlink_to("refs/heads/staging")
+    else:
+        path.write_text(head)
+    assert script.published.is_clean()
+    seen = script.observe()
+    assert seen.head == "ref: refs/heads/staging"
+    status, said, _ = script.ask("apply", script.apply(seen))
+    assert (status, said[:9]) == (0, "detached\n")
+    assert script.published.is_clean()
+    assert not path.is_symlink()
+
+
+def test_a_repository_whose_git_directory_is_reached_by_a_link_is_its_own(script: Script) -> None:
+    elsewhere = script.folder / "store" / "mysite.git"
+    elsewhere.parent.mkdir()
+    script.inside.rename(elsewhere)
+    script.inside.symlink_to(elsewhere)
+    seen = script.observe()
+    assert seen.branch is not None
+    assert seen.branch.worktree == seen.worktree
+    status, said, _ = script.ask("apply", script.apply(seen))
+    assert (status, said[:9]) == (0, "detached\n")
+    assert script.published.is_clean()
+
+
+def test_a_list_of_paths_is_bounded_by_what_a_reply_may_hold(script: Script) -> None:
+    long = "x" * 200
+    for number in range(20):
+        (script.published.path / f"{number:02}{long}").write_text("x")
+    script.published.git("add", "--all")
+    script.published.git("commit", "--quiet", "-m", "many")
+    leg = script.environment().legs[0]
+    _, said, _ = script.ask("observe", asked(leg, 1000, room=1000, counting=False))
+    removed = read_observation(leg, said).drift.removed
+    assert removed.count == 21
+    assert 0 < len(removed.listed) < 6
+
+
+def test_a_commit_of_before_1973_can_be_made(script: Script) -> None:
+    for date in ("0", "1", "99999999"):
+        old = script.published.commit("staging")
+        assert script.ask("apply", script.apply(script.observe(), date=date))[0] == 0
+        assert script.published.git("log", "-1", "--format=%ct %at", "staging") == f"{date} {date}"
+        script.published.git("update-ref", "refs/heads/staging", old)
