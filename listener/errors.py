@@ -209,6 +209,12 @@ class StoreTooNewError(StoreError):
     code = "store-too-new"
 
 
+class StoreMovedError(StoreError):
+    """The store was moved to another database, and its queue with it."""
+
+    code = "store-moved"
+
+
 class FencedError(StoreError):
     """The run is not this worker's any more; what it wanted to write was not written."""
 
