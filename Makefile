@@ -13,7 +13,7 @@ LONG ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts replay soak attack fuzz audit clean
+.PHONY: help demo test lint format bench bench-hosts bench-store replay soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -38,6 +38,9 @@ bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratio
 
 bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
 	@$(PYTHON) -m tests.bench_hosts
+
+bench-store: $(VENV)/test.stamp ## Measure what a long past costs the store: 200,000 ended runs, both databases
+	@$(PYTHON) -m tests.bench_store
 
 replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the listener (LONG=yes, SECONDS=60 a row, JGIT=DIR for jars)
 	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \

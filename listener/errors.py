@@ -25,6 +25,8 @@ class ListenerError(Exception):
         """Why, for the log and for an admin, where whoever asked is told less."""
         self.credential = ""
         """The kind and name of the credential that it was asked with, once that is known."""
+        self.guess = False
+        """Whether a secret was tried that is none, which whoever guesses does many times."""
         super().__init__(self.message)
 
 
@@ -205,6 +207,12 @@ class StoreTooNewError(StoreError):
     """The store was written by a newer version of this program."""
 
     code = "store-too-new"
+
+
+class StoreMovedError(StoreError):
+    """The store was moved to another database, and its queue with it."""
+
+    code = "store-moved"
 
 
 class FencedError(StoreError):

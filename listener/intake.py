@@ -63,7 +63,7 @@ class Intake:
     def doubt(self, hook: Hook, delivery: Delivery) -> None:
         """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
         if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
-            raise SignatureRejectedError
+            raise SignatureRejectedError(challenge=signatures.scheme_of(hook.scheme, hook.form).challenge)
 
     async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
         """Take a verified delivery in; return its answer once everything is durable.
@@ -100,7 +100,9 @@ class Intake:
         )
         if isinstance(verdict, signatures.Rejected):
             challenge = signatures.scheme_of(hook.scheme, hook.form).challenge
-            raise SignatureRejectedError(verdict.reason, challenge=challenge)
+            error = SignatureRejectedError(verdict.reason, challenge=challenge)
+            error.guess = signatures.guessed(hook.scheme, verdict)
+            raise error
         return verdict.secret
 
     async def _receive(self, hook: Hook, delivery: Delivery, asker: Asker) -> Acceptance:

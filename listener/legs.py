@@ -105,7 +105,7 @@ class LegSync:
         """Look and move until the leg is where it should be; raise `SyncError` if that can't be done."""
         for last in (False,) * (ROUNDS - 1) + (True,):
             try:
-                if await self._round():
+                if await self._uncancelled_round():
                     self.happened(LegEvent.EQUAL)
                     return
             except ConnectionLostError as error:
@@ -113,6 +113,29 @@ class LegSync:
                     raise
                 self.notes.note("look again", level="warning", reason=error.message)
         raise BranchMovedError(f"The branches moved {ROUNDS} times while they were being made equal.")
+
+    async def _uncancelled_round(self) -> bool:
+        """Go one round. A cancel that comes while a plan is in doubt counts only if the branch has not moved.
+
+        Else a run whose reply was lost would end as cancelled although it has moved its branch.
+        """
+        try:
+            return await self._round()
+        except asyncio.CancelledError as cancel:
+            task = asyncio.current_task()
+            if task is None or not self.outcome.in_doubt or await self._stayed():
+                raise
+            task.uncancel()
+            raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
+
+    async def _stayed(self) -> bool:
+        """Return whether the branch is known to be where it was."""
+        try:
+            async with asyncio.timeout(LOOK_AFTER_CANCEL):
+                now = await asyncio.shield(self.repository.observe())
+        except (SyncError, TimeoutError):
+            return False
+        return commit_of(now.branch) == self.outcome.old
 
     @property
     def outcome(self) -> LegOutcome:
@@ -193,23 +216,12 @@ class LegSync:
         """Apply a plan."""
         try:
             with self.progress.timed("apply"):
-                done = await self._apply(plan, observation)
+                done = await self.repository.apply(plan, observation, self.signing)
         except PushRefusedError:
             self.happened(LegEvent.NOT_CARRIED_OUT)
             raise
         self.progress[self.leg] = applied(self.outcome, done)
         return done
-
-    async def _apply(self, plan: Plan, observation: Observation) -> Applied:
-        """Apply a plan. A cancel in the middle of it counts only if the branch has not moved."""
-        try:
-            return await self.repository.apply(plan, observation, self.signing)
-        except asyncio.CancelledError as cancel:
-            task = asyncio.current_task()
-            if task is None or await _stayed(self.repository, observation):
-                raise
-            task.uncancel()
-            raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
 
     def _confirmed(self, observation: Observation, done: Applied) -> bool:
         """Return whether the branch is where it should be, by what was read back."""
@@ -222,16 +234,6 @@ class LegSync:
         facts: dict[str, Any] = {fact: commit_of(goal), "branch": commit_of(done.branch)}
         self.notes.note("confirm", equal=there, **facts)
         return there
-
-
-async def _stayed(repository: Repository, before: Observation) -> bool:
-    """Return whether the branch is known to be where it was."""
-    try:
-        async with asyncio.timeout(LOOK_AFTER_CANCEL):
-            now = await asyncio.shield(repository.observe())
-    except (SyncError, TimeoutError):
-        return False
-    return commit_of(now.branch) == commit_of(before.branch)
 
 
 def _proceed(plan: Plan) -> None:

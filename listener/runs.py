@@ -244,6 +244,11 @@ class LegOutcome:
         """Whether the branch has moved, or may have."""
         return self.state not in {LegState.WAITING, LegState.FOUND_EQUAL}
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a plan was sent, or is about to be, and it is not known whether it has moved the branch."""
+        return self.moved and not self.has_moved
+
     def after(self, event: LegEvent) -> "LegOutcome":
         """Return the leg after an event; raise `ValueError` for one that can't happen to it."""
         following = LEG_TRANSITIONS[self.state].get(event)

@@ -17,13 +17,13 @@ def identifier(kind: str, number: str) -> str:
     return f"'{kind}-' || substr('00000000' || {number}, length('00000000' || {number}) - 7)"
 
 
-def statements(series: str) -> list[str]:
+def statements(series: str, *, waiting: bool = True) -> list[str]:
     """The statements that build it; `series` gives the numbers from 0 up to below {0} as n."""
     place, state = _PLACE.format(n="n"), _STATE.format(n="n")
     at = _AT.format(start=START, n="n")
     run, delivery = identifier("0", "n"), identifier("1", "n")
     outcome = """'{"legs": [], "warnings": [], "error": "", "message": "", "remedy": "", "durations": {}}'"""
-    return [
+    built = [
         (
             "INSERT INTO runs (id, site, environment, state, created_at, not_before, attempt, lines,"
             " started_at, finished_at, outcome)"
@@ -56,19 +56,20 @@ def statements(series: str) -> list[str]:
             f" {at}, {at}, n % 2 = 0 FROM {series.format(WAITING)}"
         ),
     ]
+    return built if waiting else built[:-1]
 
 
-def for_sqlite() -> str:
+def for_sqlite(*, waiting: bool = True) -> str:
     """The script for SQLite."""
     series = (
         "(WITH RECURSIVE s (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n + 1 < {0}) SELECT n FROM s)"
     )
-    return "BEGIN;" + ";".join(statements(series)) + ";COMMIT;"
+    return "BEGIN;" + ";".join(statements(series, waiting=waiting)) + ";COMMIT;"
 
 
-def for_postgres() -> str:
+def for_postgres(*, waiting: bool = True) -> str:
     """The script for PostgreSQL."""
     # A replica's session checks no foreign keys: they hold here, and cost more than the rest.
     return "SET session_replication_role = replica;" + ";".join(
-        statements("generate_series(0, {0} - 1) AS s (n)")
+        statements("generate_series(0, {0} - 1) AS s (n)", waiting=waiting)
     )

@@ -1,8 +1,9 @@
-"""`store`: a backup, a check and a pruning of the store, whether or not the listener runs."""
+"""`store`: a backup and its return, a check, a pruning and a move of the store."""
 
 import argparse
+import asyncio
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from listener import config
@@ -12,7 +13,10 @@ from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config,
 from listener.cli.printing import document, say
 from listener.cli.wording import counted
 from listener.config import STORE_PREFIX, Settings
-from listener.store.sqlite import maintenance
+from listener.config.references import resolved
+from listener.config.stores import told
+from listener.store import move
+from listener.store.sqlite import maintenance, restoring
 
 
 def add(commands: Commands) -> None:
@@ -20,7 +24,7 @@ def add(commands: Commands) -> None:
     group = add_group(
         commands,
         "store",
-        summary="back the store up, check it, or delete what is old in it",
+        summary="back the store up, bring it back, check it, move it, or delete what is old in it",
         example="sync-staging store backup /var/backups/sync-staging.db",
     )
     parser = add_command(
@@ -33,6 +37,18 @@ def add(commands: Commands) -> None:
         misused=WRONG_USAGE,
     )
     parser.add_argument("path", metavar="PATH", type=Path, help="the file to make")
+    _add_common(parser)
+    parser = add_command(
+        group,
+        "restore",
+        restore,
+        summary="put a copy in the place of the SQLite store, while the listener is stopped",
+        example="sync-staging store restore /var/backups/sync-staging.db",
+        done="the copy is in place; the store of before lies beside it",
+        failed="a listener runs, or the copy is damaged or can't be put in place",
+        misused=WRONG_USAGE,
+    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="the copy, which is left as it is")
     _add_common(parser)
     parser = add_command(
         group,
@@ -55,6 +71,23 @@ def add(commands: Commands) -> None:
         misused=WRONG_USAGE,
     )
     _add_common(parser)
+    parser = add_command(
+        group,
+        "copy",
+        copy,
+        summary="move everything to another store, SQLite or PostgreSQL, while both are stopped",
+        example="sync-staging store copy --to file:/etc/sync-staging/new-store-url",
+        done="it is there; this store refuses to start from now on",
+        failed="a listener runs, the other store is in use, or one of them can't be reached",
+        misused=WRONG_USAGE,
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="URL",
+        help="the other store; file:PATH, env:NAME or credential:NAME for a URL with a password",
+    )
+    _add_common(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +102,40 @@ def backup(arguments: argparse.Namespace) -> int:
         document({"path": str(arguments.path), **asdict(report)})
     else:
         say(f"{arguments.path}: {_told(report)}")
+    return DONE
+
+
+def restore(arguments: argparse.Namespace) -> int:
+    """Put a copy in the store's place."""
+    path = _path(_settings(arguments))
+    restored = restoring.restore(path, arguments.path)
+    if arguments.json:
+        document({"path": str(path), **asdict(restored)})
+        return DONE
+    say(f"{path}: {_told(restored.report)}")
+    if restored.kept:
+        say(f"  the store of before is kept: {restored.kept}")
+    if restored.newer_runs is None or restored.newer_deliveries is None:
+        say("  what was newer in it can't be read any more")
+    elif restored.newer_runs or restored.newer_deliveries:
+        runs, deliveries = counted(restored.newer_runs, "run"), counted(restored.newer_deliveries, "delivery")
+        say(f"  newer in it, and not in the copy: {runs}, {deliveries}; senders may have to send these again")
+    return DONE
+
+
+def copy(arguments: argparse.Namespace) -> int:
+    """Move everything to another store."""
+    settings, to = _settings(arguments), arguments.to
+    target = resolved(to) if to.startswith(("file:", "env:", "credential:")) else to
+    if replace(settings, store=target).store_name == settings.store_name:
+        raise UsageError("Both are the same store.", remedy="name another one with --to")
+    copied = asyncio.run(move(settings.store, target, told(target), time.time()))
+    if arguments.json:
+        document({"to": told(target), "rows": copied.rows})
+    else:
+        runs, deliveries = counted(copied.rows["runs"], "run"), counted(copied.rows["deliveries"], "delivery")
+        say(f"{told(target)}: {runs}, {deliveries}, {counted(copied.rows['holds'], 'hold')}")
+        say("  name it in the configuration (store:): the old one refuses to start from now on")
     return DONE
 
 

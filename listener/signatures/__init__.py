@@ -28,6 +28,7 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
+    "guessed",
     "hopeless",
     "scheme_of",
     "sign",
@@ -88,6 +89,15 @@ def verify(
         return Rejected("the hook has no usable secret")
     verdict = scheme.verify([secrets[index] for index in usable], request, now)
     return Accepted(usable[verdict.secret]) if isinstance(verdict, Accepted) else verdict
+
+
+def guessed(name: str, verdict: Rejected) -> bool:
+    """Return whether a rejected delivery showed a secret itself, by which senders of this scheme are known.
+
+    Only such secrets can be guessed here one after the other: whoever does not know the secret of a signature
+    could as well guess it at home, with one recorded delivery.
+    """
+    return verdict is NOT_OURS and isinstance(SCHEMES[name], Basic | Bearer | PathSecret | GitLab)
 
 
 def hopeless(

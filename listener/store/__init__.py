@@ -1,14 +1,19 @@
 """Where runs, deliveries and logs are kept, durably."""
 
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 from listener.access import SessionStore
 from listener.errors import ConfigurationError
 from listener.queue import RunStore
 from listener.records import Records
-from listener.store.sqlite import SqliteStore
+from listener.store import copying
+from listener.store.copying import Copied
+from listener.store.sqlite import SqliteStore, transfer
+from listener.store.transaction import Transaction
 
 
 class Store(RunStore, Records, SessionStore, Protocol):
@@ -28,32 +33,52 @@ class Store(RunStore, Records, SessionStore, Protocol):
 
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
+_WRITE = "write sqlite:///absolute/path/listener.db, or postgresql://USER@HOST/DATABASE"
 
 
 def open_store(url: str) -> Store:
     """Return the store that `url` names, still to be opened, or raise `ConfigurationError`."""
+    path = _path(url)
+    if path is not None:
+        return SqliteStore(path)
+    store: Store = _postgres("store").PostgresStore(url)
+    return store
+
+
+async def move(url: str, target: str, told: str, now: float) -> Copied:
+    """Copy everything from one store to an empty one, by their URLs; mark the first as moved to `told`.
+
+    Raises `ConfigurationError` or `StoreError`; nothing is moved then.
+    """
+    return await copying.copy(_alone(url, now), _alone(target, now), told, now)
+
+
+def _alone(url: str, now: float) -> AbstractAsyncContextManager[Transaction]:
+    path = _path(url)
+    if path is not None:
+        return transfer.alone(path, now)
+    alone: AbstractAsyncContextManager[Transaction] = _postgres("transfer").alone(url, now)
+    return alone
+
+
+def _path(url: str) -> Path | None:
+    """Return the path of the SQLite file that a URL names; None for a database of PostgreSQL."""
     # A URL may carry a password: no message repeats more of it than its scheme.
     scheme = url.partition(":")[0]
     if scheme in POSTGRES_SCHEMES:
-        return _postgres(url)
+        return None
     if scheme != "sqlite":
-        raise ConfigurationError(
-            f"store: no store is known by the scheme {scheme!r}",
-            remedy="write sqlite:///absolute/path/listener.db, or postgresql://USER@HOST/DATABASE",
-        )
+        raise ConfigurationError(f"store: no store is known by the scheme {scheme!r}", remedy=_WRITE)
     path = Path(url.removeprefix("sqlite://"))
     if not path.is_absolute() or url.endswith("/"):
-        raise ConfigurationError(
-            "store: the path of the SQLite file must be absolute",
-            remedy="write sqlite:///absolute/path/listener.db",
-        )
-    return SqliteStore(path)
+        raise ConfigurationError("store: the path of the SQLite file must be absolute", remedy=_WRITE)
+    return path
 
 
-def _postgres(url: str) -> Store:
+def _postgres(module: str) -> ModuleType:
     try:
         # Only who has such a store needs what it stands on.
-        module = import_module("listener.store.postgres")
+        return import_module(f"listener.store.postgres.{module}")
     except ModuleNotFoundError as missing:
         if missing.name != "asyncpg":
             raise
@@ -61,5 +86,3 @@ def _postgres(url: str) -> Store:
             "store: PostgreSQL needs asyncpg, which is not installed",
             remedy="pip install 'sync-staging[postgres]', with the pip of the listener's own environment",
         ) from None
-    store: Store = module.PostgresStore(url)
-    return store

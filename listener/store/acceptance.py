@@ -22,6 +22,7 @@ HEAD_START = 10.0
 
 Key = tuple[str, str]
 
+_HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
 _HOLDS = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) AND environment = ANY (:environments::text[])"
 _DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
 _BACKOFF = """
@@ -134,7 +135,7 @@ async def redeliver(
 
 async def hold_on(transaction: Transaction, site: str, environment: str) -> Hold | None:
     """Return the hold of this environment, or None."""
-    row = await transaction.one(_HOLDS, {"sites": [site], "environments": [environment]})
+    row = await transaction.one(_HOLD, {"site": site, "environment": environment})
     return None if row is None else hold_of(row)
 
 
@@ -227,8 +228,9 @@ def _delivery_values(delivery: Reception) -> dict[str, Any]:
 
 async def _freezes(transaction: Transaction, triggers: Sequence[Trigger]) -> dict[Key, Hold]:
     """Return the holds that stand in the way; a rollback's does in nobody's."""
-    if not triggers:
-        return {}
+    if len(triggers) <= 1:
+        alone = [await hold_on(transaction, *_key(trigger)) for trigger in triggers]
+        return {(hold.site, hold.environment): hold for hold in alone if hold and hold.live is None}
     values = {"sites": [t.site for t in triggers], "environments": [t.environment for t in triggers]}
     found = {
         (hold.site, hold.environment): hold for hold in map(hold_of, await transaction.all(_HOLDS, values))

@@ -10,7 +10,7 @@ from listener.runs import Run, State, Trigger
 from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
 from listener.store.transaction import Questions
 
-SOON = 256
+SOON = 32
 """How many of those whose turn it is are looked at one by one. What lies behind them is found by its lane."""
 
 _FREE = """
@@ -36,17 +36,21 @@ ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 # passed by in one step.
 READY_IN_ANY_LANE = f"""
 WITH RECURSIVE lanes (lane) AS (
-    SELECT min(lane) FROM runs WHERE state = 'queued' AND ready
+    SELECT min(lane) FROM runs INDEXED BY lane_turns WHERE state = 'queued' AND ready
     UNION ALL
-    SELECT (SELECT min(n.lane) FROM runs AS n WHERE n.state = 'queued' AND n.ready AND n.lane > lanes.lane)
-    FROM lanes WHERE lanes.lane IS NOT NULL
+    SELECT (
+        SELECT min(n.lane) FROM runs AS n INDEXED BY lane_turns
+        WHERE n.state = 'queued' AND n.ready AND n.lane > lanes.lane
+    ) FROM lanes WHERE lanes.lane IS NOT NULL
+), firsts (position) AS MATERIALIZED (
+    SELECT (
+        SELECT f.position FROM runs AS f INDEXED BY lane_turns
+        WHERE f.state = 'queued' AND f.ready AND f.lane = lanes.lane AND {_FREE.format("f")}
+        ORDER BY f.turn, f.position LIMIT 1
+    ) FROM lanes WHERE lanes.lane <> ALL (:full::text[])
 )
-SELECT q.position FROM lanes JOIN runs AS q ON q.position = (
-    SELECT f.position FROM runs AS f INDEXED BY lane_turns
-    WHERE f.state = 'queued' AND f.ready AND f.lane = lanes.lane AND {_FREE.format("f")}
-    ORDER BY f.turn, f.position LIMIT 1
-)
-WHERE lanes.lane <> ALL (:full::text[])
+SELECT q.position FROM firsts CROSS JOIN runs AS q
+WHERE q.position = firsts.position
 ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (ours)
 _NEXT_READY = f"""

@@ -6,7 +6,7 @@ Only sites that are configured here are asked about.
 
 A credential is kept in no form but its hash, and that only briefly. What Studio does not answer, or not as it
 should, lets nobody in. A flood of made-up credentials does not become one at Studio: few questions are under
-way at a time, and a client that shows many unknown ones is not asked about for a while.
+way at a time, and clients take turns (`turns.py`). Who was good lately waits for none of them.
 """
 
 import asyncio
@@ -32,6 +32,7 @@ from listener.studio.connection import (
     encoded,
     redirected,
 )
+from listener.studio.turns import Turns
 
 KNOWN_LASTS = 60.0
 """Seconds for which an answer that names somebody counts."""
@@ -45,11 +46,13 @@ REMEMBERED = 1_000
 
 AT_ONCE = 8
 """Requests to Studio under way at most."""
-WAITING_MOST = 64
-"""Credentials that are being asked about at most."""
+
+GOOD_LASTS = 7 * 86400.0
+"""Seconds for which a credential that Studio knew waits for no turn when it is asked about again."""
+GOOD_MOST = 10_000
 
 UNKNOWN_MOST = 20
-"""Credentials unknown to Studio that one client may show within `UNKNOWN_WINDOW` seconds."""
+"""Credentials unknown to Studio that one client may show within `UNKNOWN_WINDOW` seconds, or it is slowed."""
 UNKNOWN_WINDOW = 60.0
 
 LARGEST = 1 << 22
@@ -97,6 +100,9 @@ class StudioCallers:
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
         """For a client, how many unknown credentials it has shown, and until when that counts."""
+        self._good: OrderedDict[str, float] = OrderedDict()
+        """The credentials that Studio knew, and until when that is remembered."""
+        self._turns = Turns(self._slowed)
 
     async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
         """Return whose it is, or None for nobody's; raise `StudioUnavailableError`."""
@@ -106,50 +112,52 @@ class StudioCallers:
             if kept.failure:
                 raise StudioUnavailableError(kept.failure)
             return kept.caller
-        if key in self._questions:
-            return await self._questions.answer(key, partial(self._ask, credential))
-        self._admit(client)
         try:
-            caller = await self._questions.answer(key, partial(self._ask, credential))
+            return await self._questions.answer(key, partial(self._answer, credential, client))
         except StudioUnavailableError as error:
             self._keep(key, None, FAILED_LASTS, error.message)
-            self._count(client, -1)
             raise
-        self._keep(key, caller, UNKNOWN_LASTS if caller is None else KNOWN_LASTS)
-        if caller is not None:
-            self._count(client, -1)
-        return caller
 
     async def close(self) -> None:
         """Ask nothing more."""
         await self._questions.close()
         await self._connection.close()
 
-    def _admit(self, client: str) -> None:
-        """Count a question for a client; raise `StudioUnavailableError` where it is not to be asked."""
-        count, until = self._unknown.get(client, (0, 0.0))
-        if count >= UNKNOWN_MOST and self._clock() < until:
-            raise StudioUnavailableError(
-                "Studio is not asked: too many unknown credentials from one address."
-            )
-        if len(self._questions) >= WAITING_MOST:
-            raise StudioUnavailableError("Studio is not asked: it is being asked about too many credentials.")
-        self._count(client, 1)
+    async def _answer(self, credential: StudioCredential, client: str) -> Caller | None:
+        """Ask, at once about who was good lately, else in the client's turn; keep the answer."""
+        key = credential.key
+        if self._clock() < self._good.get(key, 0.0):
+            caller = await self._ask(credential)
+        else:
+            async with self._turns.turn(client):
+                caller = await self._ask(credential)
+        self._good.pop(key, None)
+        if caller is None:
+            self._keep(key, None, UNKNOWN_LASTS)
+            self._count(client)
+        else:
+            self._keep(key, caller, KNOWN_LASTS)
+            self._good[key] = self._clock() + GOOD_LASTS
+            _shorten(self._good, GOOD_MOST)
+        return caller
 
-    def _count(self, client: str, more: int) -> None:
+    def _slowed(self, client: str) -> bool:
+        count, until = self._unknown.get(client, (0, 0.0))
+        return count >= UNKNOWN_MOST and self._clock() < until
+
+    def _count(self, client: str) -> None:
+        """Count a credential that Studio does not know."""
         count, until = self._unknown.pop(client, (0, 0.0))
         now = self._clock()
         if now >= until:
             count, until = 0, now + UNKNOWN_WINDOW
-        self._unknown[client] = max(count + more, 0), until
-        while len(self._unknown) > REMEMBERED:
-            self._unknown.popitem(last=False)
+        self._unknown[client] = count + 1, until
+        _shorten(self._unknown, REMEMBERED)
 
     def _keep(self, key: str, caller: Caller | None, lasts: float, failure: str = "") -> None:
         self._answers.pop(key, None)
         self._answers[key] = _Answer(caller, self._clock() + lasts, failure)
-        while len(self._answers) > REMEMBERED:
-            self._answers.popitem(last=False)
+        _shorten(self._answers, REMEMBERED)
 
     async def _ask(self, credential: StudioCredential) -> Caller | None:
         headers = _headers(credential)
@@ -202,6 +210,12 @@ class StudioCallers:
         if status in REDIRECTS:
             raise redirected(status)
         raise StudioUnavailableError(f"Studio answered {status}.", remedy=CHECK_URL)
+
+
+def _shorten(remembered: OrderedDict[str, Any], most: int) -> None:
+    """Forget the oldest of what is remembered, down to so many."""
+    while len(remembered) > most:
+        remembered.popitem(last=False)
 
 
 def _headers(credential: StudioCredential) -> dict[str, str]:

@@ -93,7 +93,7 @@ class Gate:
         """Begin a session for a token's text; return its id. The session that was there before ends."""
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
-            raise UnauthorizedError("the token is unknown")
+            raise _guessed("the token is unknown")
         vouch(request)
         now = self._clock()
         await self.sign_out(request)
@@ -142,13 +142,13 @@ class Gate:
     ) -> Caller:
         """Return who Studio says it is. Why it says nothing is put on record, and is no stranger's affair."""
         if credential is None or self._delegation is None:
-            raise UnauthorizedError(otherwise)
+            raise _guessed(otherwise) if "Authorization" in request.headers else UnauthorizedError(otherwise)
         try:
             caller = await self._delegation.caller(credential, request.remote or "")
         except SyncError as error:
             raise UnauthorizedError(error.message) from None
         if caller is None:
-            raise UnauthorizedError("Studio does not know the credential")
+            raise _guessed("Studio does not know the credential")
         trace().credential = caller.credential
         return caller
 
@@ -158,6 +158,12 @@ class Gate:
         trace().credential = caller.credential
         self._audit.used_token(token.name, self._clock())
         return caller
+
+
+def _guessed(reason: str) -> UnauthorizedError:
+    error = UnauthorizedError(reason)
+    error.guess = True
+    return error
 
 
 def asker(request: web.Request, caller: Caller) -> Asker:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from listener.deliveries import Delivery
+from listener.deliveries import Delivery, Hook
 from listener.errors import HookNotFoundError, SignatureRejectedError
 from listener.intake import Intake
 from listener.queue import Acceptance
@@ -30,10 +30,13 @@ class Hooks:
 
     async def receive(self, request: web.Request) -> web.Response:
         """Take one delivery in, and answer once it is durable."""
-        hook = self._intake.hook(request.match_info["hook"], request.remote or "")
         secret = request.match_info.get("secret")
-        if secret is not None and hook.scheme != PATH:
-            raise HookNotFoundError(reason=f"the scheme {hook.scheme} has no secret in the path")
+        try:
+            hook = self._hook(request.match_info["hook"], request.remote or "", secret)
+        except HookNotFoundError as error:
+            # As slow as a wrong secret of a hook that there is: else the time would tell which there are.
+            error.guess = secret is not None
+            raise
         presented = (secret or "").encode("utf-8", "surrogateescape")
         if request[OVER]:
             self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
@@ -44,10 +47,18 @@ class Hooks:
             signed_with = self._intake.verify(hook, delivery)
         except SignatureRejectedError as error:
             if hook.scheme == PATH:  # it is hidden from who does not know its secret
-                raise HookNotFoundError(reason=error.message) from error
+                hidden = HookNotFoundError(reason=error.message)
+                hidden.guess = error.guess
+                raise hidden from error
             raise
         vouch(request)
         return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
+
+    def _hook(self, name: str, client: str, secret: str | None) -> Hook:
+        hook = self._intake.hook(name, client)
+        if secret is not None and hook.scheme != PATH:
+            raise HookNotFoundError(reason=f"the scheme {hook.scheme} has no secret in the path")
+        return hook
 
 
 def answer(acceptance: Acceptance) -> web.Response:

@@ -629,6 +629,31 @@ async def test_an_unborn_branch_of_a_bare_repository_is_created(
     assert bare.commit("staging") == bare.commit("live")
 
 
+def set_back(file: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(file, (then, then))
+
+
+async def test_a_crashed_publish_s_mark_is_passed_over_while_live_goes_on_being_published(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("branch", "staging_in_progress", "staging")
+    mark = published.path / ".git" / "refs" / "heads" / "staging_in_progress"
+    published.git("checkout", "--quiet", "live")
+    published.git("commit", "--quiet", "--allow-empty", "-m", "Publish to live")
+    age(published, 60)
+    set_back(mark, PATIENCE - 5)
+    with pytest.raises(BusyError, match="staging_in_progress"):
+        await sync(pool, environment)
+    set_back(mark, 86_400)
+    (published.path / ".git" / "FETCH_HEAD").touch()
+    with pytest.raises(BusyError, match="was touched"):
+        await sync(pool, environment, quiet=30)
+    set_back(published.path / ".git" / "FETCH_HEAD", 60)
+    await sync(pool, environment, quiet=30)
+    assert published.tree("staging") == published.tree("live")
+
+
 @pytest.mark.parametrize(("ahead", "moves"), [(60, False), (PATIENCE + 60, True)])
 async def test_a_time_in_the_future_counts_as_now_unless_it_is_absurd(
     pool: HostPool, environment: Environment, published: Published, ahead: float, *, moves: bool

@@ -105,6 +105,59 @@ async def test_what_waits_is_due_once_the_clock_was_set_back(store: Store) -> No
     assert {(await claimed(store, earlier)).id for _ in range(2)} == set(runs)
 
 
+AHEAD = NOW + 7200.0
+"""What a clock said that was ahead."""
+
+
+async def fails(store: Store) -> None:
+    await store.requeue(await claimed(store, AHEAD), Outcome(), AHEAD + 300, AHEAD, failed=True)
+
+
+async def fails_for_good(store: Store) -> None:
+    await fails(store)
+    await store.finish(await claimed(store, AHEAD + 300), State.FAILED, Outcome(), AHEAD + 300)
+
+
+async def is_busy(store: Store) -> None:
+    await store.requeue(await claimed(store, AHEAD), Outcome(), AHEAD + 5, AHEAD, failed=False)
+
+
+async def is_left_running(store: Store) -> None:
+    await claimed(store, AHEAD)
+
+
+async def settles(store: Store) -> None:
+    await ask(store, "b", AHEAD, settle=10.0, settle_most=60.0)
+
+
+@pytest.mark.parametrize("happens", [fails, fails_for_good, is_busy, is_left_running, settles])
+async def test_a_clock_that_was_ahead_locks_nothing_across_a_restart(
+    opened: Callable[[], Awaitable[Store]], happens: Callable[[Store], Awaitable[None]]
+) -> None:
+    store = await opened()
+    await ask(store, "a", NOW)
+    await happens(store)
+    await store.close()
+    again = await opened()
+    await again.recover(NOW + 60)
+    await ask(again, "a", NOW + 60)
+    await ask(again, "b", NOW + 60)
+    assert {(await claimed(again, NOW + 60)).environment for _ in range(2)} == {"a", "b"}
+
+
+async def test_a_restart_clears_no_backoff_where_the_clock_was_right(
+    opened: Callable[[], Awaitable[Store]],
+) -> None:
+    store = await opened()
+    await ask(store, "a", NOW)
+    await store.requeue(await claimed(store), Outcome(), NOW + 300, NOW, failed=True)
+    await store.close()
+    again = await opened()
+    await again.recover(NOW + 60)
+    assert await again.claim(NOW + 60) is None
+    assert await again.next_due() == NOW + 300
+
+
 async def test_where_a_run_stands_is_told(store: Store) -> None:
     first = await ask(store, "a", NOW)
     second = await ask(store, "b", NOW + 1)

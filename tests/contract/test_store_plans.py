@@ -120,7 +120,7 @@ async def everything(store: Store) -> None:
         NOW,
     )
     await store.accept([trigger("new", settle=5, settle_most=9)], None, NOW)
-    await store.accept([trigger("new", Origin.API)], None, NOW)
+    await store.accept([trigger("new", Origin.API), trigger("newer", Origin.API)], None, NOW)
     await store.accept([trigger("new")], Reception(new_id(NOW), "forge-1", "k", NOW, 2, "d", {}, {}), NOW)
     await store.redeliver(taken.delivery, [trigger("new", Origin.REDELIVERY)], NOW)
     full = tuple(f"host-{n}" for n in range(4))

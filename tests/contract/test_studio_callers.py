@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.access import Caller, Role, StudioCredential
 from listener.errors import StudioUnavailableError
-from listener.studio import StudioCallers
+from listener.studio import StudioCallers, turns
 from listener.studio.callers import (
     AT_ONCE,
     FAILED_LASTS,
@@ -16,9 +16,8 @@ from listener.studio.callers import (
     REMEMBERED,
     UNKNOWN_LASTS,
     UNKNOWN_MOST,
-    UNKNOWN_WINDOW,
-    WAITING_MOST,
 )
+from listener.studio.turns import WAITING_MOST
 from tests import figures
 from tests.studio import FakeStudio
 
@@ -321,20 +320,96 @@ async def test_no_error_and_no_representation_tells_a_credential(
     assert "Zx9Marker" not in repr(callers._answers)
 
 
-async def test_an_address_that_makes_credentials_up_is_soon_not_asked_about(
+async def shown_many_unknown(callers: StudioCallers, client: str = CLIENT) -> None:
+    """An address has shown as many made-up credentials as may be before it is slowed."""
+    for number in range(UNKNOWN_MOST):
+        assert await callers.caller(made_up(number), client) is None
+
+
+async def test_who_was_good_keeps_their_way_behind_an_address_that_makes_credentials_up(
     studio: FakeStudio, callers: StudioCallers, clock: Clock
 ) -> None:
     token = studio.user("jane", mysite=["admin"])
-    for number in range(UNKNOWN_MOST):
-        assert await callers.caller(made_up(number), CLIENT) is None
-    asked = len(studio.requests)
-    with pytest.raises(StudioUnavailableError, match="too many unknown credentials"):
-        await callers.caller(made_up(UNKNOWN_MOST), CLIENT)
-    assert len(studio.requests) == asked
-    assert await callers.caller(shown(token), "192.0.2.2"), "others are not held up"
-    assert await callers.caller(shown(token), CLIENT), "what is known still counts"
-    clock.now += UNKNOWN_WINDOW
-    assert await callers.caller(made_up(UNKNOWN_MOST), CLIENT) is None
+    assert await callers.caller(shown(token), CLIENT)
+    clock.now += KNOWN_LASTS * 60
+    await shown_many_unknown(callers)
+    studio.answering.clear()
+    flood = [asyncio.create_task(callers.caller(made_up(1000 + number), CLIENT)) for number in range(60)]
+    while studio.under_way < 1:
+        await asyncio.sleep(0)
+    asking = asyncio.create_task(callers.caller(shown(token), CLIENT))
+    while studio.under_way < 2:
+        await asyncio.sleep(0)
+    studio.answering.set()
+    assert await asking, "Studio was asked at once, though the address has to wait for its turns"
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+
+
+async def test_a_good_credential_that_studio_takes_back_has_to_wait_like_others(
+    studio: FakeStudio, callers: StudioCallers, clock: Clock
+) -> None:
+    token = studio.user("jane", mysite=["admin"])
+    assert await callers.caller(shown(token), CLIENT)
+    del studio.access_tokens[token]
+    clock.now += KNOWN_LASTS
+    assert await callers.caller(shown(token), CLIENT) is None
+    assert not callers._good
+
+
+async def test_an_address_that_makes_credentials_up_is_slowed_and_not_locked_out(
+    studio: FakeStudio, callers: StudioCallers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "REST", 0.05)
+    token = studio.user("jane", mysite=["admin"])
+    await shown_many_unknown(callers)
+    studio.answering.clear()
+    flood = [asyncio.create_task(callers.caller(made_up(1000 + number), CLIENT)) for number in range(20)]
+    asking = asyncio.create_task(callers.caller(shown(token), CLIENT))
+    while studio.under_way < 1:
+        await asyncio.sleep(0)
+    assert studio.under_way == 1, "one question, and the next ones after a rest"
+    studio.answering.set()
+    assert await asking
+    await asyncio.gather(*flood)
+
+
+async def test_clients_take_turns_so_that_one_that_asks_much_waits_behind_itself(
+    studio: FakeStudio, callers: StudioCallers
+) -> None:
+    token = studio.user("jane", mysite=["admin"])
+    studio.answering.clear()
+    flood = [asyncio.create_task(callers.caller(made_up(number), CLIENT)) for number in range(UNKNOWN_MOST)]
+    while studio.under_way < turns.AT_ONCE:
+        await asyncio.sleep(0)
+    asking = asyncio.create_task(callers.caller(shown(token), "192.0.2.2"))
+    await asyncio.sleep(0)
+    studio.answering.set()
+    assert await asking
+    await asyncio.gather(*flood)
+    asked = [path for path in studio.requests if path.endswith("/users/me")]
+    assert len(asked) == UNKNOWN_MOST + 1
+    assert next(n for n, path in enumerate(studio.requests) if path not in asked) < UNKNOWN_MOST
+
+
+async def test_where_too_many_wait_the_client_of_whom_the_most_wait_gives_up(
+    studio: FakeStudio, callers: StudioCallers
+) -> None:
+    token = studio.user("jane", mysite=["admin"])
+    studio.answering.clear()
+    flood = [asyncio.create_task(callers.caller(made_up(number), CLIENT)) for number in range(300)]
+    while sum(task.done() for task in flood) < 300 - turns.AT_ONCE - WAITING_MOST:
+        await asyncio.sleep(0)
+    asking = asyncio.create_task(callers.caller(shown(token), "192.0.2.2"))
+    while sum(task.done() for task in flood) <= 300 - turns.AT_ONCE - WAITING_MOST:
+        await asyncio.sleep(0)
+    studio.answering.set()
+    assert await asking
+    for task in flood:
+        task.cancel()
+    answers = await asyncio.gather(*flood, return_exceptions=True)
+    assert any("too many unknown credentials" in str(answer) for answer in answers)
 
 
 async def test_an_address_of_ipv6_is_no_other_client_than_its_neighbours(
@@ -342,9 +417,8 @@ async def test_an_address_of_ipv6_is_no_other_client_than_its_neighbours(
 ) -> None:
     for number in range(UNKNOWN_MOST):
         assert await callers.caller(made_up(number), f"2001:db8::{number:x}") is None
-    with pytest.raises(StudioUnavailableError, match="too many unknown credentials"):
-        await callers.caller(made_up(UNKNOWN_MOST), "2001:db8::ffff")
-    assert await callers.caller(made_up(UNKNOWN_MOST), "2001:db8:0:1::1") is None
+    assert callers._slowed("2001:db8::/64")
+    assert not callers._slowed("2001:db8:0:1::/64")
 
 
 async def test_credentials_that_studio_knows_are_not_counted(
@@ -362,12 +436,13 @@ async def test_a_flood_from_many_addresses_does_not_become_one_at_studio(
         asyncio.create_task(callers.caller(made_up(number), f"192.0.2.{number % 250}"))
         for number in range(2000)
     ]
-    while studio.under_way < AT_ONCE or sum(task.done() for task in flood) < 2000 - WAITING_MOST:
+    asked = turns.AT_ONCE + WAITING_MOST
+    while studio.under_way < turns.AT_ONCE or sum(task.done() for task in flood) < 2000 - asked:
         await asyncio.sleep(0)
     studio.answering.set()
     answers = await asyncio.gather(*flood, return_exceptions=True)
-    assert len(studio.requests) == WAITING_MOST == answers.count(None)
-    assert studio.most_under_way == AT_ONCE
+    assert len(studio.requests) == asked == answers.count(None)
+    assert studio.most_under_way == turns.AT_ONCE
     figures.tell(
         "test_a_flood_from_many_addresses_does_not_become_one_at_studio",
         credentials=len(flood),

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from listener.config import DEFAULT_PATH
+from listener.config.server import ServerSection
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
+from listener.web import places
 from tests.conftest import unavailable
 from tests.listening import Daemon, configuration, daemon, written
 
@@ -66,6 +68,17 @@ def test_systemd_waits_longer_than_the_listener_drains() -> None:
     drain = re.search(r"`server\.drain` \((\d+) s\)", README)
     assert drain is not None
     assert int(settings("TimeoutStopSec")[0]) > int(drain[1])
+
+
+def test_the_unit_has_room_for_what_the_configuration_allows_by_default() -> None:
+    server = ServerSection.model_validate({})
+    (files,) = settings("LimitNOFILE")
+    found = places(server.connections, hosts=1000, syncs=8, files=int(files))
+    assert found.most == server.connections
+    (high,), (most,) = settings("MemoryHigh"), settings("MemoryMax")
+    assert int(high.removesuffix("G")) << 30 > 3 * server.unverified_bytes
+    assert int(most.removesuffix("M")) << 20 > int(high.removesuffix("G")) << 30
+    assert settings("LimitCORE") == ["0"]
 
 
 def test_the_readme_speaks_of_what_is_in_the_unit() -> None:

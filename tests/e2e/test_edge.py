@@ -1,6 +1,7 @@
 """The edge over HTTP: who the client is, who is refused how often, and what is read of whom."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -377,6 +378,123 @@ async def test_tls_on_a_plain_port_is_told_as_such_without_a_trace(listening: St
     said = capsys.readouterr()
     assert "TLS, and this port speaks plain HTTP" in said.out
     assert "Traceback" not in said.out + said.err
+
+
+GUESSED = {
+    "basic": {"scheme": "basic", "secrets": ["deployer:9f8e7d6c5b4a39281706f5e4"], "site": "mysite"},
+    "bearer": {"scheme": "bearer", "secrets": ["9f8e7d6c5b4a39281706f5e4d3c2b1a0"], "site": "mysite"},
+    "path": {"scheme": "path", "secrets": ["9f8e7d6c5b4a39281706f5e4"], "site": "mysite"},
+    "gitlab": {
+        "scheme": "gitlab",
+        "secrets": ["9f8e7d6c5b4a39281706f5e4"],
+        "repositories": {"acme/mysite": "mysite"},
+    },
+}
+JSON_PUSH = json.dumps(
+    {"ref": "refs/heads/live", "after": "1" * 40, "project": {"path_with_namespace": "acme/mysite"}}
+).encode()
+GITLAB_PUSH = (
+    "Content-Type: application/json",
+    "X-Gitlab-Event: Push Hook",
+    f"Content-Length: {len(JSON_PUSH)}",
+)
+DEPLOYER = base64.b64encode(b"deployer:9f8e7d6c5b4a39281706f5e4").decode()
+
+TRIED: dict[str, tuple[bytes, bytes]] = {
+    "basic": (
+        head("/hooks/basic", f"Authorization: Basic {base64.b64encode(b'deployer:wrong').decode()}"),
+        head("/hooks/basic", f"Authorization: Basic {DEPLOYER}"),
+    ),
+    "bearer": (
+        head("/hooks/bearer", "Authorization: Bearer wrong"),
+        head("/hooks/bearer", "Authorization: Bearer 9f8e7d6c5b4a39281706f5e4d3c2b1a0"),
+    ),
+    "path": (head("/hooks/path/wrong"), head("/hooks/path/9f8e7d6c5b4a39281706f5e4")),
+    "gitlab": (
+        head("/hooks/gitlab", "X-Gitlab-Token: wrong", *GITLAB_PUSH) + JSON_PUSH,
+        head("/hooks/gitlab", "X-Gitlab-Token: 9f8e7d6c5b4a39281706f5e4", *GITLAB_PUSH) + JSON_PUSH,
+    ),
+    "tokens": (
+        head("/api/v1/runs", "Authorization: Bearer wrong", method="GET"),
+        head("/api/v1/runs", f"Authorization: Bearer {ADMIN}", method="GET"),
+    ),
+    "passwords": (
+        head("/api/v1/runs", f"Authorization: Basic {base64.b64encode(b'me:wrong').decode()}", method="GET"),
+        head(
+            "/api/v1/runs",
+            f"Authorization: Basic {base64.b64encode(b'me:' + ADMIN.encode()).decode()}",
+            method="GET",
+        ),
+    ),
+    "crafter": (
+        head(SYNC_STAGING, "Authorization: Bearer wrong", "Content-Length: 2") + b"{}",
+        head(SYNC_STAGING, f"Authorization: Bearer {ADMIN}", "Content-Length: 2") + b"{}",
+    ),
+}
+
+
+@pytest.mark.parametrize("secret", TRIED)
+async def test_who_guesses_waits_for_each_answer_and_a_good_secret_is_taken_meanwhile(
+    listening: Start, secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pauses are the test's: they end when the good secret has been answered."""
+    slept: list[asyncio.Event] = []
+
+    async def sleep(_: float) -> None:
+        slept.append(asyncio.Event())
+        await slept[-1].wait()
+
+    monkeypatch.setattr(middlewares, "sleep", sleep)
+    wrong, good = TRIED[secret]
+    async with listening(server={**LOOPBACK, "refusals": 3}, hooks=GUESSED) as listener:
+        port = port_of(listener)
+        for _ in range(3):
+            assert status_of(await answers(port, wrong)) in {401, 404}
+        guessing = [asyncio.create_task(answers(port, wrong)) for _ in range(5)]
+        while len(slept) < 5:
+            await asyncio.sleep(0.01)
+        assert status_of(await answers(port, good)) in {200, 202, 400}
+        assert not any(guess.done() for guess in guessing)
+        assert status_of(await answers(port, wrong, "127.0.0.2")) in {401, 404}, (
+            "another client's has its own"
+        )
+        for waiting in slept:
+            waiting.set()
+        assert {status_of(answer) for answer in await asyncio.gather(*guessing)} == {429}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head("/hooks/basic"),
+        head("/hooks/bearer"),
+        head("/hooks/path"),
+        head("/hooks/gitlab"),
+        delivery("d-1", secret="wrong"),
+        head("/api/v1/runs", method="GET"),
+        head("/", method="GET"),
+    ],
+)
+async def test_what_shows_no_secret_is_no_guess(
+    listening: Start, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sleep(_: float) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(middlewares, "sleep", sleep)
+    forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/mysite": "mysite"}}
+    async with listening(server={**LOOPBACK, "refusals": 3}, hooks={**GUESSED, "forge": forge}) as listener:
+        for _ in range(6):
+            assert status_of(await answers(port_of(listener), sent)) in {200, 401, 404, 429}
+
+
+async def test_a_deployer_that_waits_to_be_asked_is_asked_however_often_it_calls(listening: Start) -> None:
+    """A Deployer shows its password to a 401 alone, and many may come from one address."""
+    async with listening(server={**LOOPBACK, "refusals": 3}, hooks=GUESSED) as listener:
+        for _ in range(10):
+            answer = await answers(port_of(listener), head("/hooks/basic"))
+            assert status_of(answer) == 401
+            assert b"WWW-Authenticate: Basic" in answer
 
 
 def open_ended(sent: bytes) -> bytes:

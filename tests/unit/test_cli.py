@@ -68,6 +68,8 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "deliveries redeliver",
         "store",
         "store backup",
+        "store copy",
+        "store restore",
         "store check",
         "store prune",
         "host",

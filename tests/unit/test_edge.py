@@ -18,7 +18,8 @@ from listener.networks import NetworkKey, address_of, household, networks_around
 from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign, verify
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.descriptors import places
-from listener.web.edge.limits import CLIENTS_MOST, WINDOW, Seldom
+from listener.web.edge.guesses import LONGEST, Guesses
+from listener.web.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
 from listener.web.edge.parser import NOTHING, Fed, Parser
 from listener.web.edge.refusals import Refusals
 from listener.web.edge.room import FREE, Lease, Room
@@ -95,17 +96,45 @@ class Lines:
 
 def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
     clock, lines = Clock(), Lines()
-    seldom = Seldom(lines, clock)
+    limited_log = RateLimitedLog(lines, clock)
     for _ in range(500):
-        seldom.tell("refused", "192.0.2.1", client="192.0.2.1")
-    seldom.tell("refused", "192.0.2.2", client="192.0.2.2")
+        limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.tell("refused", "192.0.2.2", client="192.0.2.2")
     clock.now += WINDOW
-    seldom.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
     assert lines.said == [
         {"event": "refused", "client": "192.0.2.1"},
         {"event": "refused", "client": "192.0.2.2"},
         {"event": "refused", "client": "192.0.2.1", "unsaid": 499},
     ]
+
+
+def test_a_client_s_wrong_secrets_are_answered_one_a_second_when_it_had_some_for_free() -> None:
+    clock = Clock()
+    guesses = Guesses(30, clock)
+    assert [guesses.wait("192.0.2.1", "forge") for _ in range(30)] == [0] * 30
+    assert [guesses.wait("192.0.2.1", "forge") for _ in range(20)] == [*range(1, 11), *[LONGEST] * 10]
+    assert guesses.wait("192.0.2.2", "forge") == 0
+    clock.now += 10
+    assert guesses.wait("192.0.2.1", "forge") == 1
+    clock.now += 3600
+    assert guesses.wait("192.0.2.1", "forge") == 0
+
+
+def test_a_hook_that_is_guessed_at_from_everywhere_answers_ten_a_second() -> None:
+    clock = Clock()
+    guesses = Guesses(30, clock)
+    waits = [guesses.wait(f"10.0.{number >> 8}.{number & 255}", "forge") for number in range(350)]
+    assert waits[:300] == [0] * 300
+    assert waits[300:] == pytest.approx([(number + 1) / 10 for number in range(50)])
+    assert guesses.wait("192.0.2.1", "another") == 0
+
+
+def test_the_memory_of_who_guessed_is_bounded() -> None:
+    guesses = Guesses(30, Clock())
+    for number in range(CLIENTS_MOST):
+        guesses.wait(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"hook-{number}")
+    assert len(guesses._due) == CLIENTS_MOST
 
 
 @dataclass(eq=False)

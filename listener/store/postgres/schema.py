@@ -9,6 +9,8 @@ MIGRATION_LIMIT = 600.0
 """Seconds for bringing a schema up to date, and for waiting until another listener has."""
 LOCK = 0x73796E63
 """The first key of this program's advisory locks; the second one is 0 for the schema."""
+OPEN = -1
+"""The second key of the lock that every listener shares, and that whoever moves the store has alone."""
 
 _VERSION = """
 CREATE TABLE IF NOT EXISTS schema_version (

@@ -38,7 +38,7 @@ SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
 _HINT = re.compile(r" INDEXED BY \w+")
 """What only SQLite is told."""
 _LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"

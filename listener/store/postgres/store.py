@@ -16,10 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import asyncpg
 
-from listener.errors import StoreUnavailableError
+from listener.errors import StoreError, StoreUnavailableError
 from listener.runs import Run
 from listener.store import lifecycle
 from listener.store.acceptance import Key
+from listener.store.copying import demand_unmoved
 from listener.store.postgres import leases
 from listener.store.postgres.schema import migrate
 from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
@@ -62,9 +63,14 @@ class PostgresStore(RuledStore):
         try:
             async with asyncio.timeout(BEGIN_LIMIT):
                 await self._wakeups.begun()
+            # Only now: whoever moves the store away keeps listeners from listening until it is moved.
+            await self._read(demand_unmoved)
         except TimeoutError as error:
             await self.close()
             raise self._server.unavailable(error) from None
+        except StoreError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Carry out what is queued, give up what is not finished, and let go of the server."""

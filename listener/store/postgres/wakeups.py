@@ -7,6 +7,7 @@ to look.
 import asyncio
 from contextlib import suppress
 
+from listener.store.postgres.schema import LOCK, OPEN
 from listener.store.postgres.server import Server, away
 from listener.store.postgres.writer import CHANNEL
 from listener.store.signals import Signals
@@ -53,6 +54,7 @@ class Wakeups:
         try:
             lost = asyncio.Event()
             connection.add_termination_listener(lambda _: lost.set())
+            await connection.execute("SELECT pg_advisory_lock_shared($1, $2)", LOCK, OPEN)
             await connection.add_listener(CHANNEL, self._heard)
             self._signals.ring_all()
             self._listening.set()

@@ -39,7 +39,7 @@ def backup(path: Path, copy: Path) -> Report:
 
     Raises `ConfigurationError` if the file is there already, `StoreError`. A copy that failed is removed.
     """
-    with _opened(path) as source:
+    with opened(path) as source:
         try:
             os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except OSError as error:
@@ -48,10 +48,14 @@ def backup(path: Path, copy: Path) -> Report:
             ) from error
         try:
             with closing(sqlite3.connect(copy)) as target:
+                # Without a read transaction of its own it starts again with each foreign write.
+                source.execute("BEGIN")
+                source.execute("SELECT 1 FROM sqlite_schema").fetchone()
                 source.backup(target, pages=PAGES_AT_ONCE)
+                source.execute("COMMIT")
                 # A copy is one file: nothing of it may be left in a log beside it.
                 target.execute("PRAGMA journal_mode = DELETE")
-            _synced(copy)
+            synced(copy)
             report = _sound(copy)
         except BaseException as error:
             with suppress(OSError):
@@ -64,19 +68,24 @@ def backup(path: Path, copy: Path) -> Report:
 
 def check(path: Path) -> Report:
     """Return what is in a store and what is wrong with it; raise `StoreError`, `ConfigurationError`."""
-    with _opened(path) as connection:
-        problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        problems += [
-            f"a row of {row[0]} refers to one of {row[2]} that is not there"
-            for row in connection.execute("PRAGMA foreign_key_check")
-        ]
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    with opened(path) as connection:
+        return look_through(connection, path)
 
-        def count(what: str) -> int:
-            return int(connection.execute(f"SELECT count(*) FROM {what}").fetchone()[0])  # noqa: S608 (ours)
 
-        runs, waiting = count("runs"), count("runs WHERE state IN ('queued', 'running')")
-        return Report(tuple(problems), schema, path.stat().st_size, runs, waiting, count("deliveries"))
+def look_through(connection: sqlite3.Connection, path: Path) -> Report:
+    """Return what is in a store that is open, and what is wrong with it."""
+    problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    problems += [
+        f"a row of {row[0]} refers to one of {row[2]} that is not there"
+        for row in connection.execute("PRAGMA foreign_key_check")
+    ]
+    (schema,) = connection.execute("PRAGMA user_version").fetchone()
+
+    def count(what: str) -> int:
+        return int(connection.execute(f"SELECT count(*) FROM {what}").fetchone()[0])  # noqa: S608 (ours)
+
+    runs, waiting = count("runs"), count("runs WHERE state IN ('queued', 'running')")
+    return Report(tuple(problems), schema, path.stat().st_size, runs, waiting, count("deliveries"))
 
 
 def _sound(copy: Path) -> Report:
@@ -91,7 +100,7 @@ def _sound(copy: Path) -> Report:
 def prune(path: Path, before: float, keep: int) -> Pruned:
     """Delete what `RunStore.prune` says, all of it; return how many. Raises `StoreError`."""
     total = Pruned()
-    with _opened(path, writing=True) as connection:
+    with opened(path, writing=True) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         while True:
             connection.execute("BEGIN IMMEDIATE")
@@ -103,7 +112,8 @@ def prune(path: Path, before: float, keep: int) -> Pruned:
 
 
 @contextmanager
-def _opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
+    """Give a connection to a store that is there; what SQLite says becomes `StoreUnavailableError`."""
     if not path.is_file():
         raise ConfigurationError(
             f"There is no store at {path}.", remedy="start the listener once, or name another --config"
@@ -124,7 +134,7 @@ def _opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection
         raise unavailable(error) from error
 
 
-def _synced(path: Path) -> None:
+def synced(path: Path) -> None:
     """Let a file and its name survive a power cut."""
     for each in (path, path.absolute().parent):
         descriptor = os.open(each, os.O_RDONLY)

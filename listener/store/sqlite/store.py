@@ -14,8 +14,10 @@ from typing import Any, ParamSpec, TypeVar
 from listener.runs import Run
 from listener.store import history, lifecycle
 from listener.store.acceptance import Key
+from listener.store.copying import demand_unmoved
 from listener.store.ruled import RuledStore
 from listener.store.sqlite import database
+from listener.store.sqlite.dialect import Questions, step
 from listener.store.sqlite.health import Health, log_left
 from listener.store.sqlite.readers import Readers
 from listener.store.sqlite.writer import Writer, unavailable
@@ -83,7 +85,7 @@ class SqliteStore(RuledStore):
 
     async def recover(self, now: float) -> list[Run]:
         """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
-        return [] if self._health.damaged else await self._write((), _recover, now)
+        return [] if self._health.damaged else await self._write((), recover, now)
 
     def _submit(
         self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
@@ -104,6 +106,7 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
         connection = database.connect(path)
         try:
             database.migrate(connection)
+            step(demand_unmoved(Questions(connection)))
             health.look(log_left=left)
         except BaseException:
             connection.close()
@@ -113,7 +116,7 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
     return connection
 
 
-async def _recover(transaction: Transaction, now: float) -> list[Run]:
+async def recover(transaction: Transaction, now: float) -> list[Run]:
     """Put back what a dead listener left running; that was no failure of the run's."""
     await lifecycle.mend_times(transaction, now)
     orphans = await history.running(transaction)

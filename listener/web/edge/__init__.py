@@ -8,6 +8,7 @@ parser       aiohttp's, up to the first error of a connection
 tls          the certificate, and its renewal
 proxies      who the client is, behind proxies that are trusted
 refusals     how often a client may be refused
+guesses      how fast wrong secrets are answered
 room         how much memory bodies may take before they are verified; who gives it back is ranked as above
 memory       what connections have left behind, given back to the system
 middlewares  the same, around every request

@@ -1,6 +1,8 @@
 """The edge around every request: whose it is, what it may take, and how often it may be refused."""
 
 import ssl
+import traceback
+from asyncio import sleep
 from collections.abc import Callable
 
 from aiohttp import web
@@ -13,15 +15,17 @@ from listener.errors import (
     CompressedBodyError,
     ForbiddenError,
     HookNotFoundError,
+    ListenerError,
     SignatureRejectedError,
     TooManyRefusalsError,
     UnauthorizedError,
 )
 from listener.journal import Log
-from listener.web.edge.connection import House, connection_of
+from listener.web.edge.connection import ConnectionContext, connection_of
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.door import Door
-from listener.web.edge.limits import Limits, Seldom
+from listener.web.edge.guesses import Guesses
+from listener.web.edge.limits import Limits, RateLimitedLog
 from listener.web.edge.memory import give_back
 from listener.web.edge.proxies import client_of
 from listener.web.edge.refusals import OVER, QUIET, Refusals
@@ -51,26 +55,29 @@ class Edge:
 
     def __init__(self, limits: Limits, clock: Callable[[], float], log: Log) -> None:
         self.limits = limits
-        self.seldom = Seldom(log, clock)
+        self.limited_log = RateLimitedLog(log, clock)
         self.refusals = Refusals(limits.refusals, clock)
+        self.guesses = Guesses(limits.refusals, clock)
         self.room = Room(limits.unverified_bytes, clock)
         self.crowd = Crowd(limits.connections, clock)
         self.scrapers = Crowd(limits.scrapers, clock)
 
     def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Door:
         """Return the door of a server, which answers whoever passes it."""
-        return Door(self._house(server, self.crowd), self.limits, tls)
+        return Door(self._shared_by(server, self.crowd), self.limits, tls)
 
     def metrics_door(self, server: web.Server) -> Door:
         """Return the door of the figures' server: nobody is verified there, so it has places of its own."""
-        return Door(self._house(server, self.scrapers), self.limits, None)
+        return Door(self._shared_by(server, self.scrapers), self.limits, None)
 
     async def give_memory_back(self) -> None:
         """Give back to the system what connections have left behind, for ever."""
         await give_back(lambda: self.crowd.ended + self.scrapers.ended)
 
-    def _house(self, server: web.Server, crowd: Crowd) -> House:
-        return House(server, crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
+    def _shared_by(self, server: web.Server, crowd: Crowd) -> ConnectionContext:
+        return ConnectionContext(
+            server, crowd, self.limited_log, self.limits.head_timeout, self.refusals.count
+        )
 
     def outer(self) -> Middleware:
         """Return what goes before everything: who the client is, and the room for its body."""
@@ -108,25 +115,44 @@ class Edge:
             try:
                 response = await handler(request)
             except (*STRANGERS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-                self._count(request, error)
+                await self._count(request, error)
                 raise
             except ForbiddenError as error:
                 if not trace().credential:
-                    self._count(request, error)
+                    await self._count(request, error)
                 raise
             if (refused := trace().refused) is not None:
-                self._count(request, refused)
+                await self._count(request, refused)
             return response
 
         return middleware
 
-    def _count(self, request: web.Request, error: Exception) -> None:
-        """Count a refusal; raise `TooManyRefusalsError` instead where there were too many."""
+    async def _count(self, request: web.Request, error: Exception) -> None:
+        """Count a refusal, slow a guess; raise `TooManyRefusalsError` instead where there were too many."""
         client = request.remote or ""
         self.refusals.count(client)
+        if isinstance(error, ListenerError) and error.guess:
+            await self._slow(request, error)
         if not request[OVER]:
             return
         request[QUIET] = True
+        if _asked_for(request, error):
+            return
         again_in = self.refusals.again_in(client)
-        self.seldom.tell("refused too often", client, client=client, again_in=again_in)
+        self.limited_log.tell("refused too often", client, client=client, again_in=again_in)
         raise TooManyRefusalsError(again_in=again_in) from error
+
+    async def _slow(self, request: web.Request, error: ListenerError) -> None:
+        """Let the answer to a wrong secret wait; what was read of its request is let go before."""
+        seconds = self.guesses.wait(request.remote, request.match_info.get("hook", ""))
+        if seconds:
+            traceback.clear_frames(error.__traceback__)
+            trace().body = None
+            request[LEASE].end()
+            await sleep(seconds)
+
+
+def _asked_for(request: web.Request, error: Exception) -> bool:
+    """Return whether a sender is about to show its password, once a 401 has asked for it (RFC 7617)."""
+    basic = isinstance(error, SignatureRejectedError) and error.challenge.startswith("Basic")
+    return basic and "Authorization" not in request.headers

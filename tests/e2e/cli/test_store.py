@@ -51,6 +51,41 @@ async def test_a_store_is_checked(running: Daemon, api: Client, shell: Shell, tm
     assert not (tmp_path / "copy.db").exists()
 
 
+async def test_a_backup_is_restored_once_the_listener_has_stopped(
+    running: Daemon, api: Client, shell: Shell, tmp_path: Path
+) -> None:
+    await api.sync()
+    copy = tmp_path / "copy.db"
+    assert (await shell("store", "backup", str(copy))).status == 0
+    await api.sync()
+    refused = await shell("store", "restore", str(copy))
+    assert (refused.status, "Another listener" in refused.err) == (1, True)
+    await running.terminate()
+    restored = await shell("store", "restore", str(copy))
+    assert restored.status == 0, restored.err
+    assert "newer in it, and not in the copy: 1 run, 0 deliveries" in restored.out
+    assert "1 run (0 not ended)" in (await shell("store", "check")).out
+
+
+async def test_a_store_is_moved_and_the_old_one_is_not_used_again(
+    running: Daemon, api: Client, shell: Shell, tmp_path: Path
+) -> None:
+    await api.sync()
+    target = f"sqlite://{tmp_path}/new.db"
+    (tmp_path / "url").write_text(target)
+    refused = await shell("store", "copy", "--to", target)
+    assert (refused.status, "Another listener" in refused.err) == (1, True)
+    await running.terminate()
+    moved = await shell("store", "copy", "--to", f"file:{tmp_path}/url", "--json")
+    assert moved.status == 0, moved.err
+    assert (moved.document["to"], moved.document["rows"]["runs"]) == (target, 1)
+    started = await shell("serve")
+    assert started.status == 1
+    assert "was moved to" in started.err
+    same = await shell("store", "copy", "--to", f"sqlite://{tmp_path}/listener.db")
+    assert (same.status, "same store" in same.err) == (2, True)
+
+
 async def test_a_missing_store_is_told(shell: Shell, tmp_path: Path) -> None:
     for words in (("check",), ("prune",), ("backup", str(tmp_path / "copy.db"))):
         done = await shell("store", *words)

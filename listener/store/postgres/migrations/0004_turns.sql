@@ -26,6 +26,7 @@ CREATE INDEX successes ON runs (site, environment, finished_at, id) WHERE state 
 -- A copy stores a run before its successor.
 ALTER TABLE runs ALTER CONSTRAINT runs_successor_fkey DEFERRABLE;
 
+DROP INDEX arrivals;  -- ids sort by time, too
 CREATE INDEX accepted ON deliveries (id) WHERE ignored = '';
 CREATE INDEX ignored ON deliveries (id) WHERE ignored <> '';
 CREATE INDEX accepted_by ON deliveries (hook, id) WHERE ignored = '';

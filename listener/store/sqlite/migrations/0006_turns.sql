@@ -24,7 +24,6 @@ CREATE INDEX places ON runs (site, environment, state, id);
 DROP INDEX successes;
 CREATE INDEX successes ON runs (site, environment, finished_at, id) WHERE state = 'succeeded' AND undoes IS NULL;
 
-CREATE INDEX arrivals ON deliveries (received_at);
 CREATE INDEX accepted ON deliveries (id) WHERE ignored = '';
 CREATE INDEX ignored ON deliveries (id) WHERE ignored <> '';
 CREATE INDEX accepted_by ON deliveries (hook, id) WHERE ignored = '';

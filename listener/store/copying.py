@@ -1,0 +1,111 @@
+"""Moving a store: everything that is in it, from one database to another, holds and queue included.
+
+Both sides are stopped. The source is marked in the same breath: it refuses to be opened from then on, for its
+queue would be carried out a second time.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from listener.errors import ConfigurationError, StoreMovedError
+from listener.store.rows import Row
+from listener.store.transaction import Questions, Transaction
+
+AT_ONCE = 1000
+"""Rows that are read and written in one go."""
+
+TABLES = {
+    "deliveries": (
+        ("id",),
+        "hook, key, received_at, size, digest, headers, facts, ignored, credential, client",
+    ),
+    "runs": (
+        ("position",),
+        """id, site, environment, state, created_at, not_before, attempt, failures, looks, lines,
+        started_at, finished_at, successor, undoes, lane, urgent, outcome, due, turn, ready""",
+    ),
+    "triggers": (
+        ("position",),
+        "id, run, delivery, site, environment, origin, actor, at, credential, client",
+    ),
+    "log_lines": (("run", "sequence"), "text"),
+    "holds": (("site", "environment"), "reason, actor, since, live, run"),
+    "backoffs": (("site", "environment"), "failures, not_before, cleared_at, since"),
+    "refusals": (
+        ("id",),
+        "at, request, reason, status, client, credential, hook, size, digest, headers, count",
+    ),
+    "uses": (("kind", "owner", "name"), "count, last"),
+    "sessions": (("key",), "token, sha256, expires"),
+}
+"""What a store consists of: each table's key and its other columns, in the order in which rows refer back."""
+
+_TRUTHS = ("urgent", "ready")
+_USED = "SELECT EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM deliveries) AS used"
+_MARK = """
+INSERT INTO moved (one, target, at) VALUES (1, :target, :at)
+ON CONFLICT (one) DO UPDATE SET target = excluded.target, at = excluded.at
+"""
+_MOVED = "SELECT target FROM moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How many rows of each table were copied."""
+
+    rows: dict[str, int]
+
+
+async def demand_unmoved(questions: Questions) -> None:
+    """Raise `StoreMovedError` if the store was copied elsewhere."""
+    row = await questions.one(_MOVED)
+    if row is not None:
+        raise StoreMovedError(
+            f"This store was moved to {row['target']}: its queue is carried out from there.",
+            remedy="name that store in the configuration; to come back, copy it to a new one",
+        )
+
+
+async def copy(
+    source: AbstractAsyncContextManager[Transaction],
+    target: AbstractAsyncContextManager[Transaction],
+    told: str,
+    now: float,
+) -> Copied:
+    """Copy everything; the source is marked with `told`, the target's name, before the target counts.
+
+    Raises `ConfigurationError` if the target is in use, `StoreError`.
+    """
+    # The source's transaction ends first: should the target's fail then, nothing has two queues.
+    async with target as into, source as outof:
+        used = await into.one(_USED)
+        if used is None or used["used"]:
+            raise ConfigurationError(
+                "The store to copy to is in use already.", remedy="name an empty database, or a new file"
+            )
+        copied = Copied({table: await _copy(outof, into, table) for table in TABLES})
+        await outof.write(_MARK, {"target": told, "at": now})
+    return copied
+
+
+async def _copy(outof: Transaction, into: Transaction, table: str) -> int:
+    key, others = TABLES[table]
+    columns = [*key, *others.replace(",", " ").split()]
+    listed, names = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    put = f"INSERT INTO {table} ({listed}) OVERRIDING SYSTEM VALUE VALUES ({names})"  # noqa: S608 (ours)
+    order, beyond = ", ".join(key), ", ".join(f":{name}" for name in key)
+    first = f"SELECT {listed} FROM {table} ORDER BY {order} LIMIT :most"  # noqa: S608 (ours)
+    more = f"SELECT {listed} FROM {table} WHERE ({order}) > ({beyond}) ORDER BY {order} LIMIT :most"  # noqa: S608
+    count, rows = 0, await outof.all(first, {"most": AT_ONCE})
+    while rows:
+        await into.many(put, [_values(row) for row in rows])
+        count += len(rows)
+        last = {name: rows[-1][name] for name in key}
+        rows = await outof.all(more, {**last, "most": AT_ONCE})
+    return count
+
+
+def _values(row: Row) -> dict[str, Any]:
+    values = dict(row)
+    return {name: bool(value) if name in _TRUTHS else value for name, value in values.items()}
