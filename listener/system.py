@@ -197,7 +197,7 @@ class System:
             return None
         certificates = Certificates(Path(tls.certificate), Path(tls.key), tls_context, time.time, self.log)
         self.tasks.start("certificates", certificates.watch)
-        return certificates.context(self.edge.seldom)
+        return certificates.context(self.edge.limited_log)
 
     def _tell_places(self) -> None:
         """Warn where the system lets the process have fewer connections than are configured."""

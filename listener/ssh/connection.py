@@ -29,7 +29,8 @@ from listener.ssh.leftovers import Leftover, Leftovers
 from listener.ssh.login import log_in
 from listener.ssh.service import Service, opened
 from listener.ssh.sessions import Sessions
-from listener.ssh.shell import Shell, Tour, refusal, told
+from listener.ssh.shell import Shell, refusal
+from listener.ssh.tour import Tour
 
 T = TypeVar("T")
 
@@ -41,14 +42,8 @@ SERVICES = 2
 
 GIT_LEAST = (2, 25)
 
-PROCESSES_MOST, PROCESS_MOST = 3, 100
-"""Processes that an error names, and characters of each one's command line."""
-
 REMARKS_MOST, REMARK_MOST = 20, 500
 """Lines of a host's standard error that a reply's log gets, and characters of each."""
-
-KILL_LIMIT = 5.0
-"""Seconds within which a remote process group must have been ended, or its connection is given up."""
 
 PAUSES = (0.1, 0.1, 0.2, 0.4)
 """Seconds before each further attempt to open a session."""
@@ -90,8 +85,7 @@ class HostConnection:
         self._sessions = Sessions(SHELLS + SERVICES)
         self._shells = asyncio.Semaphore(SHELLS)
         self._services = asyncio.Semaphore(SERVICES)
-        self._left = Leftovers(host.name)
-        self._looking: asyncio.Task[None] | None = None
+        self._left = Leftovers(host, self._dialogue, self._another_connection, self._gone)
         self._greeted = False
         """Whether a shell has answered here before: one that is silent now is only slow."""
         self._working = 0
@@ -106,7 +100,7 @@ class HostConnection:
         process is asked to end. `HostStalledError` tells that it, or an earlier one there, does not.
         """
         tour = tour or Tour.of(parts)
-        await self._check(tour.paths)
+        await self._check(notes, tour.paths)
         async with self._shell(notes) as shell:
             self._refuse_stalled(tour.paths)
             try:
@@ -149,7 +143,7 @@ class HostConnection:
     @contextlib.asynccontextmanager
     async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
-        await self._check([path])
+        await self._check(notes, [path])
         async with self._services, self._at_work():
             stack = AsyncExitStack()
             lent = await self._begun(
@@ -169,7 +163,7 @@ class HostConnection:
         left = Leftover(path, time.monotonic(), service=lent, told=lent.name, here=True)
         self._left.add(left)
         self._sessions.leave_behind()
-        lent.when_ended(lambda: self._gone(left))
+        lent.when_ended(lambda: self._left.gone(left))
 
     @contextlib.asynccontextmanager
     async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
@@ -197,11 +191,11 @@ class HostConnection:
             try:
                 return await self._attempt(notes, opening)
             except ConnectionLostError as error:
-                if isinstance(error, SessionRefusedError):
-                    # The first refusal may only mean that the place is not free yet.
-                    self._sessions.refused() if attempt else None
-                elif attempt:
+                if attempt and not isinstance(error, SessionRefusedError):
                     raise
+                if attempt:
+                    # The first refusal may only mean that the place is not free yet.
+                    self._sessions.refused()
             await asyncio.sleep(pause)
         return await self._attempt(notes, opening)
 
@@ -214,6 +208,8 @@ class HostConnection:
             self._give_up(connection)
             connection = await self._connected(notes)
         try:
+            # It may have been lost meanwhile.
+            connection = await self._connected(notes)
             with failures.of_sessions(self.host):
                 try:
                     async with asyncio.timeout(self._limit):
@@ -267,7 +263,7 @@ class HostConnection:
         self._connection = connection
         self._sessions.begin_anew()
         self._left.leave_connection()
-        await self._end_leftovers(connection)
+        await self._left.look(connection)
         return connection
 
     def _tell_skipped(self, notes: Notes) -> None:
@@ -293,14 +289,15 @@ class HostConnection:
         except SyncError as error:
             raise failures.behind(self.host, self._via.host, error) from error
 
-    async def _check(self, paths: Sequence[str]) -> None:
+    async def _check(self, notes: Notes, paths: Sequence[str]) -> None:
         """Raise `HostStalledError` for what does not end in the repositories, or for too much of it at all.
 
-        It is looked at again before that: this is how a stalled host recovers.
+        It is looked at again before that, which is how a stalled host recovers.
         """
         self._circuit.check(time.monotonic())
         if self._left.stalled(paths) or self._left.too_many():
-            await self._look_again()
+            # Connecting looks by itself.
+            await self._left.look_again(await self._connected(notes))
         too_many = self._left.too_many()
         if too_many:
             self._circuit.stalled(too_many, time.monotonic())
@@ -320,17 +317,6 @@ class HostConnection:
         """Return the error that keeps everybody out of these repositories now, if there is one."""
         return self._left.stalled(paths)
 
-    async def _look_again(self) -> None:
-        """See whether what was left behind has ended; those who come meanwhile share the answer."""
-        if self._looking is None or self._looking.done():
-            connection = self._connection
-            if connection is None or connection.is_closed():
-                return  # Connecting looks.
-            self._looking = asyncio.create_task(
-                self._end_leftovers(connection), name=f"end on {self.host.name}"
-            )
-        await asyncio.shield(self._looking)
-
     async def _end(self, shell: Shell, path: str) -> None:
         """End a shell's remote processes for sure: now, or as soon as the host is reached again."""
         shell.abandon()
@@ -340,46 +326,19 @@ class HostConnection:
         if connection is None or connection.is_closed():
             return
         try:
-            await self._ask_to_end(connection, left)
-        except (ConnectionLostError, HostUnreachableError):
+            await self._left.ask_to_end(connection, left)
+        except SyncError:
             self._give_up(connection)
         if left.stalled and shell.connection is self._connection:
             left.here = shell.left_behind = True
             self._sessions.leave_behind()
 
-    async def _end_leftovers(self, connection: asyncssh.SSHClientConnection) -> None:
-        for left in self._left.groups:
-            try:
-                await self._ask_to_end(connection, left)
-            except SyncError:
-                # The others go on without it: only its own repository waits.
-                left.told = left.told or f"process group {left.group}"
-
-    async def _ask_to_end(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> None:
-        command, given = self._dialogue.ending(left.group, left.name)
-        try:
-            status, said = await self._told(connection, command, given)
-        except SessionRefusedError:
-            # What hangs may have the host's last session: a connection of its own has others.
-            own = await self._log_in(_SILENT)
-            try:
-                status, said = await self._told(own, command, given)
-            finally:
-                own.abort()
-        if status == 0:
-            self._gone(left)
-        elif found := re.findall(r"^left ([0-9]+) (.*)$", said, re.MULTILINE):
-            left.told = _named(found)
-
-    async def _told(
-        self, connection: asyncssh.SSHClientConnection, command: str, given: bytes
-    ) -> tuple[int | None, str]:
-        with failures.of_sessions(self.host):
-            async with asyncio.timeout(KILL_LIMIT):
-                return await told(connection, command, given)
+    async def _another_connection(self) -> asyncssh.SSHClientConnection:
+        """Log in once more: what hangs may have the last session of the warm connection."""
+        return await self._log_in(_SILENT)
 
     def _gone(self, left: Leftover) -> None:
-        self._left.gone(left)
+        """Give the place of what was left behind free."""
         if left.here:
             left.here = False
             self._sessions.leave_left()
@@ -394,6 +353,7 @@ class HostConnection:
 
     async def close(self) -> None:
         """Close the connection, without waiting for a peer that does not answer."""
+        self._left.close()
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.wait({self._connecting})
@@ -410,14 +370,6 @@ def _extend(remaining: asyncio.Timeout, limit: float) -> None:
     """Give a tour its whole time again: it has come to the next repository."""
     if not remaining.expired():
         remaining.reschedule(asyncio.get_running_loop().time() + limit)
-
-
-def _named(found: Sequence[tuple[str, str]]) -> str:
-    """Return how an error names the processes that a host told: git alone where it is among them."""
-    chosen = [each for each in found if "git" in each[1]] or found
-    return ", ".join(
-        f"{args[:PROCESS_MOST]} (process {process})" for process, args in chosen[:PROCESSES_MOST]
-    )
 
 
 def _pass_on(said: str, notes: Notes) -> None:

@@ -9,12 +9,26 @@ A service (git-receive-pack) is not asked to end, for an account without a shell
 It is stalled for as long as its channel stays open: the host closes that when the process has ended.
 """
 
+import asyncio
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from listener.errors import HostStalledError
+import asyncssh
+
+from listener.errors import HostStalledError, SessionRefusedError, SyncError
+from listener.sites import Host
+from listener.ssh import failures
+from listener.ssh.dialogue import Dialogue
 from listener.ssh.service import Service
+from listener.ssh.shell import told
+
+KILL_LIMIT = 10.0
+"""Seconds within which a host must have said whether a process group has ended."""
+
+PROCESSES_MOST, PROCESS_MOST = 3, 100
+"""Processes that an error names, and characters of each one's command line."""
 
 LEFT_MOST = 3
 """Stalled processes on a host beyond which it is left alone altogether."""
@@ -45,9 +59,20 @@ class Leftover:
 class Leftovers:
     """What was left behind on one host."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        dialogue: Dialogue,
+        another_connection: Callable[[], Awaitable[asyncssh.SSHClientConnection]],
+        on_gone: Callable[[Leftover], object],
+    ) -> None:
+        """Take how to connect where a connection has no session to spare, and who is told of each end."""
         self._host = host
+        self._dialogue = dialogue
+        self._another_connection = another_connection
+        self._on_gone = on_gone
         self._known: list[Leftover] = []
+        self._looking: asyncio.Task[None] | None = None
 
     def add(self, left: Leftover) -> None:
         """Take one in."""
@@ -57,11 +82,50 @@ class Leftovers:
         """Forget one."""
         if left in self._known:
             self._known.remove(left)
+            left.told = ""
+            self._on_gone(left)
 
-    @property
-    def groups(self) -> list[Leftover]:
-        """Those that can be asked to end."""
-        return [left for left in self._known if left.group]
+    async def look_again(self, connection: asyncssh.SSHClientConnection) -> None:
+        """See whether they have ended; those who come meanwhile share the answer."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self.look(connection), name=f"end on {self._host.name}")
+        await asyncio.shield(self._looking)
+
+    async def look(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Ask each to end that can be asked, and see whether it has."""
+        for left in [left for left in self._known if left.group]:
+            try:
+                await self.ask_to_end(connection, left)
+            except SyncError:
+                # The others go on without it: only its own repository waits.
+                left.told = left.told or f"process group {left.group}"
+
+    async def ask_to_end(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> None:
+        """Ask one to end, and see whether it has; raise `SyncError` where that can't be told."""
+        try:
+            status, said = await self._told(connection, left)
+        except SessionRefusedError:
+            another = await self._another_connection()
+            try:
+                status, said = await self._told(another, left)
+            finally:
+                another.abort()
+        found = re.findall(r"^left ([0-9]+) (.*)$", said, re.MULTILINE)
+        if status == 0:
+            self.gone(left)
+        elif found and left in self._known:
+            left.told = _named(found)
+
+    async def _told(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> tuple[int | None, str]:
+        command, given = self._dialogue.ending(left.group, left.name)
+        with failures.of_sessions(self._host):
+            async with asyncio.timeout(KILL_LIMIT):
+                return await told(connection, command, given)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
 
     def leave_connection(self) -> None:
         """Note that a new connection has taken the place of the one they were started on."""
@@ -82,4 +146,14 @@ class Leftovers:
     def _error(self, found: Iterable[Leftover]) -> HostStalledError:
         now = time.monotonic()
         told = "; ".join(f"{left.told} in {left.path}, for {now - left.since:.0f} s" for left in found)
-        return HostStalledError(f"On {self._host}, what an earlier step has started does not end: {told}.")
+        return HostStalledError(
+            f"On {self._host.name}, what an earlier step has started does not end: {told}."
+        )
+
+
+def _named(found: Sequence[tuple[str, str]]) -> str:
+    """Return how an error names the processes that a host told: git alone where it is among them."""
+    chosen = [each for each in found if "git" in each[1]] or found
+    return ", ".join(
+        f"{args[:PROCESS_MOST]} (process {process})" for process, args in chosen[:PROCESSES_MOST]
+    )

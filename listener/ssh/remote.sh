@@ -282,30 +282,35 @@ ss_marked() {
 	done <"$1"
 }
 
-# Whether one of the processes of the mark $1, which has been read, may still be at work.
+# Whether one of the processes of the mark $1, which has been read, is still at work; 2 if they ran elsewhere.
 ss_at_work() {
 	case $marked_where in
 	'' | "$ss_where") ;;
 	"${ss_where%% *} "*) return 1 ;;
-	*) return 0 ;;
+	*) return 2 ;;
 	esac
 	name=${1#sync-staging-own.}
 	# shellcheck disable=SC2086 # an id and a time
 	ss_lives "${name%.*}" "${name##*.}" || { [ -n "$marked_process" ] && ss_lives $marked_process; }
 }
 
-# Take away what predecessors have left that were killed. While another is at work, its locks can't be told from theirs.
+# Take away what predecessors have left that were killed. While another is at work, its locks can't be told from theirs;
+# of those that ran on another host (a container that is there no more) nobody here can tell.
 ss_tidy() {
+	dead=''
 	for found in sync-staging-own.*; do
-		case $found in *.HEAD | *'.*') continue ;; esac
+		case $found in *.HEAD | *'.*' | *[!a-z0-9.-]*) continue ;; esac
 		ss_marked "$found" 2>/dev/null
-		if ss_at_work "$found"; then
+		ss_at_work "$found"
+		case $? in
+		0)
 			ss_check_stalled
 			return 0
-		fi
+			;;
+		1) dead="$dead $found" ;;
+		esac
 	done
-	for found in sync-staging-own.*; do
-		case $found in *.HEAD | *'.*') continue ;; esac
+	for found in $dead; do
 		ss_self
 		own=sync-staging-own.$pid.$start
 		# Who renames it has it to itself.

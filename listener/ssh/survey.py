@@ -12,7 +12,8 @@ from listener.sites import Leg
 from listener.ssh.connection import HostConnection
 from listener.ssh.replies import read_observation
 from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, asked
-from listener.ssh.shell import Reply, Tour, refusal
+from listener.ssh.shell import Reply, refusal
+from listener.ssh.tour import Tour
 
 SURVEYED_AT_ONCE = 32
 """Legs that a round trip asks about."""

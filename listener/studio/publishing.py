@@ -65,7 +65,11 @@ WORD = re.compile("[a-z_]{1,20}")
 
 
 class StudioClient:
-    """One Studio. Whoever asks what is being asked already shares the answer."""
+    """One Studio. Those who ask the same at the same time share the answer.
+
+    A question about publishing is shared until it is sent: the answer to an earlier one may be from before
+    whoever asks now had made durable what is about to move.
+    """
 
     def __init__(
         self,
@@ -83,6 +87,8 @@ class StudioClient:
         self._management_token = management_token
         self._clock = clock
         self._primary_until = -1.0
+        self._sent = 0
+        """How many questions about publishing were sent."""
         self._routes: tuple[str, ...] = (STATUS_BEFORE_5, STATUS)
 
     async def check(self, site: str) -> str:
@@ -112,7 +118,8 @@ class StudioClient:
     async def _status(self, site: str) -> str:
         if self._token is None:
             return ""
-        return await self._questions.answer((STATUS, site), partial(self._ask_status, site, self._token))
+        key = STATUS, site, self._sent
+        return await self._questions.answer(key, partial(self._ask_status, site, self._token))
 
     async def _ask_role(self, token: str) -> str:
         asked = self._clock()
@@ -126,6 +133,7 @@ class StudioClient:
 
     async def _ask_status(self, site: str, token: str) -> str:
         """Ask by the route that was right the last time, and by the other one if it is there no more."""
+        self._sent += 1
         headers = {"Authorization": f"Bearer {token}"}
         for route in self._routes:
             status, body = await self._get(route.format(site=encoded(site)), "studio.token", headers)

@@ -1,9 +1,8 @@
 """Bytes that are not HTTP, behind answers that nobody reads: what they cost, and who waits for it."""
 
 import asyncio
-import contextlib
 import os
-import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,39 +11,15 @@ import pytest
 from tests import figures
 from tests.attack.good import Good
 from tests.listening import daemon, free_port
-from tests.strangers import Tls, certificate, connect, loopback, resident, trusting, worked
+from tests.strangers import certificate, connections, loopback, resident, trusting, worked
 
-SECONDS = 60.0 if os.environ.get("SYNC_STAGING_ATTACK") else 3.0
+SECONDS = 60.0 if os.environ.get("SYNC_STAGING_ATTACK") else 5.0
 
 ALLOWED = 64.0
 """MiB over an idle listener."""
 
-GARBAGE = b"\x00\xffnot HTTP\r\n" * 5000
-
-ASKED = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 40
-
-
-async def flooding(port: int, source: str, tls: Tls, taken: list[int]) -> None:
-    """Ask for much, read nothing, then send what is not HTTP for as long as it is taken; and again."""
-    while True:
-        with contextlib.suppress(OSError):
-            _, writer = await connect(port, source, tls)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            try:
-                writer.write(ASKED)
-                await asyncio.sleep(0.2)
-                while not writer.is_closing():
-                    writer.write(GARBAGE)
-                    async with asyncio.timeout(1):
-                        await writer.drain()
-                    taken[0] += len(GARBAGE)
-            except TimeoutError:
-                # It is not read any more. The connection is kept, for what the listener keeps of it.
-                await asyncio.sleep(5)
-            finally:
-                writer.transport.abort()
-        await asyncio.sleep(0.01)
+HANDSHAKE = 0.128
+"""MiB of each connection that is silent where a handshake is due."""
 
 
 async def watched(pid: int, peak: list[float]) -> None:
@@ -74,17 +49,17 @@ async def test_a_flood_of_what_is_not_http_takes_no_memory_and_keeps_nobody_wait
         async with good.going_on():
             await asyncio.sleep(1)
         before, began = resident(pid), worked(pid)
-        peak, taken = [before], [0]
-        flood = [
-            asyncio.create_task(flooding(port, loopback(number % 7), tls, taken)) for number in range(many)
-        ]
+        peak = [before]
+        attack = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.attack.flood", str(port), str(many), str(SECONDS)),
+            *(["tls"] if encrypted else []),
+            stdout=asyncio.subprocess.PIPE,
+        )
         watch = asyncio.create_task(watched(pid, peak))
         good = Good(port, None, tls)
         async with good.going_on():
-            await asyncio.sleep(SECONDS)
-        for task in flood:
-            task.cancel()
-        await asyncio.gather(*flood, return_exceptions=True)
+            sent, _ = await attack.communicate()
+        assert attack.returncode == 0
         watch.cancel()
         await given_back(pid, before)
         took = worked(pid) - began
@@ -93,7 +68,7 @@ async def test_a_flood_of_what_is_not_http_takes_no_memory_and_keeps_nobody_wait
     figures.tell(
         f"flood of what is not HTTP, {many} connections, {'TLS' if encrypted else 'plain'}",
         seconds=SECONDS,
-        sent=f"{taken[0] >> 20} MiB",
+        sent=f"{sent.decode().strip()} MiB",
         memory=f"+{peak[0] - before:.1f} MiB",
         afterwards=f"{after - before:+.1f} MiB",
         processor=f"{took:.1f} s",
@@ -105,3 +80,28 @@ async def test_a_flood_of_what_is_not_http_takes_no_memory_and_keeps_nobody_wait
     assert min(good.counted["deliveries"], good.counted["calls"]) > 0
     assert peak[0] - before <= ALLOWED
     assert "Traceback" not in text
+
+
+async def test_a_thousand_silent_handshakes_take_little_memory_and_give_it_back(
+    configured: Callable[..., Path], tmp_path: Path
+) -> None:
+    server = {"host": "127.0.0.1", "port": free_port(), "drain": 1, "tls": certificate(tmp_path)}
+    async with daemon(configured(server=server)) as running:
+        pid, port, tls = running.process.pid, int(str(server["port"])), trusting()
+        good = Good(port, None, tls)
+        async with good.going_on():
+            await asyncio.sleep(1)
+        before = resident(pid)
+        async with connections(port, [loopback(number % 200) for number in range(1000)]), good.going_on():
+            peak = resident(pid)
+        await given_back(pid, before)
+        after = resident(pid)
+    figures.tell(
+        "silent handshakes of TLS",
+        connections=1000,
+        memory=f"+{peak - before:.1f} MiB",
+        afterwards=f"{after - before:+.1f} MiB",
+        refused=len(good.refused),
+    )
+    assert good.refused == []
+    assert peak - before < 1000 * HANDSHAKE

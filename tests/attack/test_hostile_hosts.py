@@ -42,10 +42,10 @@ OBSERVED = b"\n".join(
         b"now 1700000000.000",
         b"bare yes",
         b"worktree /srv/site",
-        b"touched 1600000000.000",
         b"head ref: refs/heads/master",
-        b"refs/heads/live\t" + A + b"\t" + A + b"\t\t<e@example.com>\t",
-        b"refs/heads/staging\t" + B + b"\t" + B + b"\t\t<e@example.com>\t",
+        b"ref refs/heads/live:" + A + b":" + A + b":" + A + b"::<e@example.com>:",
+        b"ref refs/heads/staging:" + B + b":" + B + b":" + B + b"::<e@example.com>:",
+        b"file HEAD 1600000000.000 23 42",
         b"seen",
         b"differences",
         b"A\tnew.xml",
@@ -64,7 +64,7 @@ def lies(canary: Path) -> dict[str, Behaviour]:
     option = f"--output={canary}".encode()
     return {
         "a commit that is an option of git's": changed(A, option),
-        "a tree that is one": changed(A + b"\t\t", option + b"\t\t"),
+        "a tree that is one": changed(A + b"::", option + b"::"),
         "a commit of the branch that is one": changed(B, option),
         "a commit in capitals": changed(A, A.upper()),
         "a commit of 41 digits": changed(A, A + b"a"),
@@ -72,7 +72,7 @@ def lies(canary: Path) -> dict[str, Behaviour]:
         "no time": changed(b"now 1700000000.000", b"now"),
         "a time that is none": changed(b"1700000000.000", b"soon"),
         "nothing about the repository": changed(b"bare yes\n", b""),
-        "a tab too few": changed(b"\t\t<e", b"\t<e"),
+        "a colon too few": changed(b"::<e", b":<e"),
         "numbers that are none": changed(b"counts 1", b"counts x"),
         "numbers that are missing": changed(b"counts 1 0 0 0", b"counts 1"),
         "a change of an unknown kind": changed(b"A\tnew", b"?\tnew"),
@@ -85,7 +85,8 @@ def lies(canary: Path) -> dict[str, Behaviour]:
         "one remark of 1 MiB": answering(OBSERVED, b"x" * (1 << 20)),
         "20,000 branches": changed(
             b"seen\n",
-            b"".join(b"refs/heads/x\t" + A + b"\t" + A + b"\t\t\t\n" for _ in range(20_000)) + b"seen\n",
+            b"".join(b"ref refs/heads/x:" + A + b":" + A + b":" + A + b":::\n" for _ in range(20_000))
+            + b"seen\n",
         ),
     }
 

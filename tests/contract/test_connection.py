@@ -408,7 +408,7 @@ async def test_those_who_wait_for_a_dead_host_share_one_attempt_and_soon_do_not_
 ) -> None:
     async with Proxy(sshd.port) as proxy:
         proxy.freeze()
-        connection = connected(through(proxy, sshd))
+        connection = connected(through(proxy, sshd), 1)
         for attempt in range(1, 4):
             calls = await asyncio.gather(*(say(connection, "true") for _ in range(3)), return_exceptions=True)
             assert [type(call) for call in calls] == [HostUnreachableError] * 3

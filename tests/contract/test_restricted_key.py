@@ -26,7 +26,7 @@ from listener.plans import PlanKind
 from listener.rehearsal.git import ENVIRONMENT, git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.sites import Access, Host, RepositoryAddress
+from listener.sites import Access, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.ssh.connection import HostConnection
 from listener.ssh.dialogue import DIGEST
@@ -34,7 +34,7 @@ from listener.ssh.service import PUSH
 from tests import figures
 from tests.contract.test_repository import Notes, host_of, sync
 from tests.gate import bound, install
-from tests.legs import environment_of, pool_of
+from tests.legs import changed, environment_of, pool_of
 from tests.login import Enter, agent_with
 from tests.ways import refs_of
 
@@ -112,6 +112,21 @@ def ended(pid: str) -> bool:
     """Whether a process has gone, or only waits to be taken note of."""
     status = Path(f"/proc/{pid}/stat")
     return not status.exists() or status.read_text().rpartition(") ")[2].startswith("Z")
+
+
+@pytest.mark.parametrize("setting", ["transfer.hideRefs", "receive.hideRefs", "uploadpack.hideRefs"])
+async def test_refs_that_a_repository_hides_take_no_backup_away(
+    pool: HostPool, published: Published, tmp_path: Path, setting: str
+) -> None:
+    other = Published(tmp_path / "other.git")
+    git(tmp_path, "clone", "--quiet", "--mirror", str(published.path), str(other.path))
+    other.git("config", setting, "refs/sync-staging")
+    source, carrier = (RepositoryAddress("studio", str(each.path)) for each in (published, other))
+    old = other.commit("staging")
+    environment = changed(environment_of(carrier, source=source), policy=Policy.RESET)
+    progress = await sync(pool, environment)
+    assert other.commit("staging") == published.commit("live")
+    assert other.git("rev-parse", progress.backup) == old
 
 
 async def test_a_step_that_takes_too_long_is_ended_there(

@@ -292,6 +292,15 @@ def test_a_lock_is_taken_away_only_where_it_is_proven_ours(
     assert locks & set(dashed.left()) == set(seen.locks)
 
 
+def test_the_mark_of_another_host_stays_and_keeps_nobody_from_tidying_up(dashed: Script) -> None:
+    mark = f"process 999999998 1\nbranch staging\nnew {NEW}\n"
+    left_by(dashed, f"where {where()}\n{mark}", f"{NEW}\n")
+    other = dashed.inside / "sync-staging-own.12.34"
+    other.write_text(f"where elsewhere 1-2-3\n{mark}")
+    assert dashed.observe().locks == ()
+    assert dashed.left() == [other.name]
+
+
 def test_an_id_that_is_used_again_is_no_proof_of_life(dashed: Script) -> None:
     mark = f"where {where()}\nprocess {os.getpid()} 1\nbranch staging\nnew {NEW}\n"
     left_by(dashed, mark, f"{NEW}\n")

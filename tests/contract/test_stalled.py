@@ -270,6 +270,22 @@ async def test_another_listener_knows_of_it_too(sshd: Sshd, opened: Open, reposi
     await _synced(other, frozen)
 
 
+async def test_a_host_that_nobody_else_asks_recovers_after_its_connection_was_lost(
+    sshd: Sshd, repositories: Repositories, tmp_path: Path
+) -> None:
+    (frozen,) = repositories(1)
+    async with Proxy(sshd.port) as proxy:
+        pool = pool_of([through(proxy, sshd)], tmp_path / "unused", step_timeout=1)
+        frozen.lay()
+        await stalled(pool, frozen)
+        proxy.cut()
+        await stalled(pool, frozen)
+        proxy.cut()
+        await frozen.thaw()
+        await _synced(pool, frozen)
+        await pool.close()
+
+
 async def test_a_push_that_hangs_in_its_transaction_is_left_to_itself_too(
     sshd: Sshd,
     git_sshd: Sshd,

@@ -244,6 +244,19 @@ async def test_who_asks_the_same_at_the_same_time_shares_one_request(
     assert len(studio.requests) == 4
 
 
+async def test_whoever_asks_after_a_question_was_sent_gets_an_answer_of_their_own(
+    studio: FakeStudio, connect: Connect
+) -> None:
+    client = connect(management=False)
+    studio.answering.clear()
+    first = asyncio.create_task(client.check("mysite"))
+    await some(lambda: len(studio.requests), 1)
+    second = asyncio.create_task(client.check("mysite"))
+    await some(lambda: len(studio.requests), 2)
+    studio.answering.set()
+    assert (await first, await second) == ("", "")
+
+
 async def test_one_who_stops_waiting_takes_the_answer_from_nobody_else(
     studio: FakeStudio, connect: Connect
 ) -> None:

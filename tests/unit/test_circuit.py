@@ -2,7 +2,7 @@
 
 import pytest
 
-from listener.errors import HostUnreachableError
+from listener.errors import HostStalledError, HostUnreachableError
 from listener.ssh.circuit import MOST, THRESHOLD, Circuit
 
 ERROR = HostUnreachableError("no route")
@@ -46,3 +46,12 @@ def test_a_success_closes_it() -> None:
     circuit.succeeded()
     circuit.failed(ERROR, 0.0)
     circuit.check(0.0)
+
+
+def test_a_host_that_is_stalled_is_left_alone_at_once() -> None:
+    circuit = Circuit()
+    circuit.stalled(HostStalledError("git hangs", remedy="see why"), 0.0)
+    with pytest.raises(HostStalledError, match="git hangs") as refused:
+        circuit.check(1.0)
+    assert (refused.value.again_in, refused.value.remedy) == (1.0, "see why")
+    circuit.check(2.0)

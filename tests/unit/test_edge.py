@@ -19,7 +19,7 @@ from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.descriptors import places
 from listener.web.edge.guesses import LONGEST, Guesses
-from listener.web.edge.limits import CLIENTS_MOST, WINDOW, Seldom
+from listener.web.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
 from listener.web.edge.parser import NOTHING, Fed, Parser
 from listener.web.edge.refusals import Refusals
 from listener.web.edge.room import FREE, Lease, Room
@@ -96,12 +96,12 @@ class Lines:
 
 def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
     clock, lines = Clock(), Lines()
-    seldom = Seldom(lines, clock)
+    limited_log = RateLimitedLog(lines, clock)
     for _ in range(500):
-        seldom.tell("refused", "192.0.2.1", client="192.0.2.1")
-    seldom.tell("refused", "192.0.2.2", client="192.0.2.2")
+        limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.tell("refused", "192.0.2.2", client="192.0.2.2")
     clock.now += WINDOW
-    seldom.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
     assert lines.said == [
         {"event": "refused", "client": "192.0.2.1"},
         {"event": "refused", "client": "192.0.2.2"},

@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from listener.errors import BadRequestError
 from listener.networks import household, networks_around
 from listener.web.edge.crowd import LEAST, PACE, Crowd
-from listener.web.edge.limits import Seldom
+from listener.web.edge.limits import RateLimitedLog
 from listener.web.edge.parser import Parser
 from listener.web.replies import SERVER, as_problem
 from listener.web.unreadable import server_log
@@ -68,12 +68,12 @@ TLS_HELLO = b"\x16\x03"
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class ConnectionContext:
     """What all connections share."""
 
     server: web.Server
     crowd: Crowd
-    seldom: Seldom
+    limited_log: RateLimitedLog
     head_timeout: float
     refused: Callable[[str], None]
     """Counts what was no HTTP as a refusal of its sender."""
@@ -101,12 +101,12 @@ class Alarm:
 class Connection(web.RequestHandler):
     """A connection of one client's."""
 
-    def __init__(self, house: House, client: str, *, trusted: bool) -> None:
+    def __init__(self, shared: ConnectionContext, client: str, *, trusted: bool) -> None:
         # A body is never unpacked before it is verified.
         options: dict[str, Any] = {"auto_decompress": False, "access_log": None, "read_bufsize": READ_BUFFER}
         loop = asyncio.get_running_loop()
         super().__init__(
-            house.server,
+            shared.server,
             loop=loop,
             keepalive_timeout=IDLE,
             lingering_time=LINGERING,
@@ -120,7 +120,7 @@ class Connection(web.RequestHandler):
         """Whether its last request was that of somebody known."""
         self.connecting: asyncio.Task[None] | None = None
         """What connects it, TLS included."""
-        self._house = house
+        self._shared = shared
         self._parser: Any = self._bounded_parser(loop)
         self._wire: asyncio.Transport | None = None
         """The transport until it is closed for good: aiohttp forgets it when it begins to close it."""
@@ -133,7 +133,7 @@ class Connection(web.RequestHandler):
         self._pieces = 0
         self._dropped = 0
         self._sends_no_more = False
-        self._late = Alarm(house.head_timeout)
+        self._late = Alarm(shared.head_timeout)
         self._unread = Alarm(SLOWEST)
 
     def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> Parser:
@@ -188,7 +188,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget everything."""
-        self._house.crowd.leaves(self)
+        self._shared.crowd.leaves(self)
         self._wire = None
         self._late.stop()
         self._unread.stop()
@@ -274,12 +274,12 @@ class Connection(web.RequestHandler):
     def _not_http(self, kind: str) -> None:
         tls = self._first == TLS_HELLO
         reason = "TLS, and this port speaks plain HTTP" if tls else kind
-        self._house.seldom.tell("unreadable", self.client, client=self.client, reason=reason)
+        self._shared.limited_log.tell("unreadable", self.client, client=self.client, reason=reason)
         self._late.stop()
         if not self._parser.payload.is_eof():
             self.close()
         if not self.trusted:
-            self._house.refused(self.client)
+            self._shared.refused(self.client)
 
     def _drop(self, data: bytes) -> None:
         self._dropped += len(data)
@@ -299,7 +299,7 @@ class Connection(web.RequestHandler):
             self._end("a body in too many pieces")
 
     def _end(self, cause: str) -> None:
-        self._house.seldom.tell("connection ended", cause, cause=cause, client=self.client)
+        self._shared.limited_log.tell("connection ended", cause, cause=cause, client=self.client)
         self.evict()
 
 

@@ -6,11 +6,15 @@ import socket
 import ssl
 
 from listener.networks import address_of, household, within
-from listener.web.edge.connection import Connection, House, connected
+from listener.web.edge.connection import Connection, ConnectionContext, connected
 from listener.web.edge.limits import Limits
 
 BACKLOG = 1024
 """Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""
+
+SENT_MOST = 128 << 10
+"""Bytes of answers that the system holds for one connection. Else it takes megabytes of each client that does
+not read, and count them as this service's memory."""
 
 BREATH = 1.0
 """Seconds without accepting when the process has no file descriptors left."""
@@ -21,8 +25,8 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class Door:
     """Listens on an address."""
 
-    def __init__(self, house: House, limits: Limits, tls: ssl.SSLContext | None) -> None:
-        self._house = house
+    def __init__(self, shared: ConnectionContext, limits: Limits, tls: ssl.SSLContext | None) -> None:
+        self._shared = shared
         self._limits = limits
         self._tls = tls
         self._sockets: list[socket.socket] = []
@@ -36,6 +40,7 @@ class Door:
             for family, address in dict.fromkeys((each[0], each[4][:2]) for each in found):
                 listening = socket.create_server(address, family=family, backlog=BACKLOG)
                 listening.setblocking(False)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_MOST)
                 self._sockets.append(listening)
         except OSError:
             self.close()
@@ -55,7 +60,7 @@ class Door:
             task.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._house.crowd.at_once):
+        for _ in range(self._shared.crowd.at_once):
             try:
                 accepted, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -71,10 +76,10 @@ class Door:
         accepted.setblocking(False)
         trusted = within(peer, self._limits.trusted)
         client = str(address_of(peer) or peer) if trusted else household(peer)
-        connection = Connection(self._house, client, trusted=trusted)
-        if not self._house.crowd.enter(connection):
-            self._house.seldom.tell(
-                "connection refused", client, client=client, connections=len(self._house.crowd)
+        connection = Connection(self._shared, client, trusted=trusted)
+        if not self._shared.crowd.enter(connection):
+            self._shared.limited_log.tell(
+                "connection refused", client, client=client, connections=len(self._shared.crowd)
             )
             accepted.close()
             return
@@ -83,16 +88,18 @@ class Door:
         )
         connection.connecting = task
         self._connecting.add(task)
-        task.add_done_callback(lambda done: self._connected(connection, done))
+        task.add_done_callback(lambda done: self._connected(connection, accepted, done))
 
-    def _connected(self, connection: Connection, task: asyncio.Task[None]) -> None:
+    def _connected(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
+        if task.cancelled():
+            accepted.close()  # It may have been made to leave before anybody else had the socket.
         if connection.transport is None:
-            self._house.crowd.leaves(connection)
+            self._shared.crowd.leaves(connection)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Let connections wait in the system's queue until descriptors may be free again."""
-        self._house.seldom.tell("connections wait", "", reason=error.strerror)
+        self._shared.limited_log.tell("connections wait", "", reason=error.strerror)
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
         loop.call_later(BREATH, self._resume, listening)

@@ -31,7 +31,7 @@ class Limits:
     """The proxies that are believed."""
 
 
-class Seldom:
+class RateLimitedLog:
     """A log for what strangers cause as often as they like: one line a window for each cause and client."""
 
     def __init__(self, log: Log, clock: Callable[[], float]) -> None:

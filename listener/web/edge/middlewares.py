@@ -21,11 +21,11 @@ from listener.errors import (
     UnauthorizedError,
 )
 from listener.journal import Log
-from listener.web.edge.connection import House, connection_of
+from listener.web.edge.connection import ConnectionContext, connection_of
 from listener.web.edge.crowd import Crowd
 from listener.web.edge.door import Door
 from listener.web.edge.guesses import Guesses
-from listener.web.edge.limits import Limits, Seldom
+from listener.web.edge.limits import Limits, RateLimitedLog
 from listener.web.edge.memory import give_back
 from listener.web.edge.proxies import client_of
 from listener.web.edge.refusals import OVER, QUIET, Refusals
@@ -55,7 +55,7 @@ class Edge:
 
     def __init__(self, limits: Limits, clock: Callable[[], float], log: Log) -> None:
         self.limits = limits
-        self.seldom = Seldom(log, clock)
+        self.limited_log = RateLimitedLog(log, clock)
         self.refusals = Refusals(limits.refusals, clock)
         self.guesses = Guesses(limits.refusals, clock)
         self.room = Room(limits.unverified_bytes, clock)
@@ -64,18 +64,20 @@ class Edge:
 
     def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Door:
         """Return the door of a server, which answers whoever passes it."""
-        return Door(self._house(server, self.crowd), self.limits, tls)
+        return Door(self._shared_by(server, self.crowd), self.limits, tls)
 
     def metrics_door(self, server: web.Server) -> Door:
         """Return the door of the figures' server: nobody is verified there, so it has places of its own."""
-        return Door(self._house(server, self.scrapers), self.limits, None)
+        return Door(self._shared_by(server, self.scrapers), self.limits, None)
 
     async def give_memory_back(self) -> None:
         """Give back to the system what connections have left behind, for ever."""
         await give_back(lambda: self.crowd.ended + self.scrapers.ended)
 
-    def _house(self, server: web.Server, crowd: Crowd) -> House:
-        return House(server, crowd, self.seldom, self.limits.head_timeout, self.refusals.count)
+    def _shared_by(self, server: web.Server, crowd: Crowd) -> ConnectionContext:
+        return ConnectionContext(
+            server, crowd, self.limited_log, self.limits.head_timeout, self.refusals.count
+        )
 
     def outer(self) -> Middleware:
         """Return what goes before everything: who the client is, and the room for its body."""
@@ -137,7 +139,7 @@ class Edge:
         if _asked_for(request, error):
             return
         again_in = self.refusals.again_in(client)
-        self.seldom.tell("refused too often", client, client=client, again_in=again_in)
+        self.limited_log.tell("refused too often", client, client=client, again_in=again_in)
         raise TooManyRefusalsError(again_in=again_in) from error
 
     async def _slow(self, request: web.Request, error: ListenerError) -> None:

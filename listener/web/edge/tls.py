@@ -14,7 +14,7 @@ from cryptography import x509
 
 from listener.errors import ConfigurationError
 from listener.journal import Log
-from listener.web.edge.limits import Seldom
+from listener.web.edge.limits import RateLimitedLog
 
 LOOK = 10.0
 """Seconds between two looks at the files."""
@@ -53,11 +53,11 @@ class Certificates:
         self._context, self._span = self._read()
         self._tell()
 
-    def context(self, seldom: Seldom) -> ssl.SSLContext:
+    def context(self, limited_log: RateLimitedLog) -> ssl.SSLContext:
         """Return a context for a server that shows the newest certificate to each client."""
         context = self._load(*self._files)
         context.sni_callback = self._show
-        context.sslobject_class = _telling(seldom)
+        context.sslobject_class = _telling(limited_log)
         return context
 
     def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -138,7 +138,7 @@ def _good(span: Span, now: datetime) -> bool:
     return span[0] <= now < span[1]
 
 
-def _telling(seldom: Seldom) -> type[ssl.SSLObject]:
+def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
     """Return the kind of connection that says why a handshake fails."""
 
     class Telling(ssl.SSLObject):
@@ -150,7 +150,7 @@ def _telling(seldom: Seldom) -> type[ssl.SSLObject]:
             except ssl.SSLError as error:
                 plain = error.reason == "HTTP_REQUEST"
                 reason = "plain HTTP, and this port speaks TLS" if plain else str(error.reason).lower()
-                seldom.tell("unreadable", reason, reason=reason)
+                limited_log.tell("unreadable", reason, reason=reason)
                 raise
 
     return Telling

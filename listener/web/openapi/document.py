@@ -177,6 +177,9 @@ class Described:
 
     async def _sent(self, request: web.Request, response: web.StreamResponse) -> None:
         """Send the description in pieces: whole, each client that doesn't read would have a copy here."""
-        for start in range(0, len(self._body), PIECE):
-            await response.write(self._body[start : start + PIECE])
-            await request.writer.drain()
+        try:
+            for start in range(0, len(self._body), PIECE):
+                await response.write(self._body[start : start + PIECE])
+                await request.writer.drain()
+        except ConnectionError as error:
+            raise ConnectionResetError from error  # aiohttp has several words for a client that has gone.

@@ -1,17 +1,20 @@
 """Typing commands: each is a process of its own."""
 
 import asyncio
+import io
 import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
+from listener import cli
 from listener.rehearsal.published import Published
 from tests.listening import ADMIN
 from tests.proxy import Proxy
@@ -59,6 +62,13 @@ class Shell:
 
     async def __call__(self, *words: str) -> Ended:
         return await ended(await self.start(*words))
+
+    async def here(self, *words: str) -> Ended:
+        """The same in this process: for one command many times over. One at a time."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), mock.patch.dict(os.environ, self.environ):
+            status = await asyncio.to_thread(cli.run, words)
+        return Ended(status, out.getvalue(), err.getvalue())
 
 
 async def ended(process: asyncio.subprocess.Process) -> Ended:

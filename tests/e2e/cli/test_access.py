@@ -9,28 +9,31 @@ from listener.rehearsal.sshd import Sshd
 from tests.e2e.cli.shell import Shell
 from tests.listening import MEMBER, Daemon, free_port
 
+COMMANDS = [
+    ["sync", "mysite", "staging"],
+    ["status"],
+    ["hold", "mysite", "staging", "--reason", "x"],
+    ["release", "mysite", "staging"],
+    ["runs", "list"],
+    ["runs", "log", "some-run"],
+]
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["sync", "mysite", "staging"],
-        ["status"],
-        ["hold", "mysite", "staging", "--reason", "x"],
-        ["release", "mysite", "staging"],
-        ["runs", "list"],
-        ["runs", "log", "some-run"],
-    ],
-)
-async def test_without_a_known_token_or_a_listener_a_command_ends_with_2(
-    command: list[str], running: Daemon, config: Path
+
+async def test_without_a_known_token_or_a_listener_every_command_ends_with_2(
+    running: Daemon, config: Path
 ) -> None:
-    for done in (await Shell(config, "sst_unknown")(*command), await Shell(config, None)(*command)):
-        assert (done.status, done.out) == (2, "")
-        assert done.err.splitlines()[-1].startswith("remedy: ")
     nobody = f"http://127.0.0.1:{free_port()}"
-    done = await Shell(config)(*command, "--url", nobody)
-    assert (done.status, done.out) == (2, "")
-    assert done.err.splitlines()[0] == f"error: The listener at {nobody} does not answer: Connection refused."
+    for command in COMMANDS:
+        for shell in (Shell(config, "sst_unknown"), Shell(config, None)):
+            done = await shell.here(*command)
+            assert (done.status, done.out) == (2, "")
+            assert done.err.splitlines()[-1].startswith("remedy: ")
+        done = await Shell(config).here(*command, "--url", nobody)
+        assert (done.status, done.out) == (2, "")
+        assert (
+            done.err.splitlines()[0]
+            == f"error: The listener at {nobody} does not answer: Connection refused."
+        )
 
 
 async def test_what_is_no_listener_is_told_from_one(shell: Shell, sshd: Sshd) -> None:

@@ -83,10 +83,10 @@ async def test_a_test_delivery_is_signed_by_each_scheme(
     async with daemon(config):
         for scheme, reader in READERS.items():
             if scheme in hooks:
-                done = await shell("hook", "send", scheme, "--site", "mysite")
+                done = await shell.here("hook", "send", scheme, "--site", "mysite")
                 assert (done.status, done.out[:13]) == (0, "202 Accepted:"), scheme
             if scheme in hooks and reader.ping is not None:
-                done = await shell("hook", "send", scheme, "--ping", "--json")
+                done = await shell.here("hook", "send", scheme, "--ping", "--json")
                 assert (done.status, done.document["status"]) == (0, 200)
                 assert "tells of no publish" in done.document["answer"]["ignored"]
 
