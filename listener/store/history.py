@@ -6,7 +6,7 @@ from typing import Any
 
 from listener.errors import RunNotFoundError
 from listener.queue import Backlog, Hold, LogLine, RunFilter, Standing
-from listener.runs import Run, State, Trigger
+from listener.runs import ENDED, Run, State, Trigger
 from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
 from listener.store.transaction import Questions
 
@@ -67,42 +67,59 @@ SELECT min(d.due) AS due FROM (
 ) AS d
 """  # noqa: S608 (ours)
 _RUN = f"SELECT {RUN} FROM runs WHERE id = :id"  # noqa: S608 (ours)
-_RUNNING = f"SELECT {RUN} FROM runs WHERE state = 'running' ORDER BY id"  # noqa: S608 (ours)
+_RUNNING = f"SELECT {RUN} FROM runs INDEXED BY one_running WHERE state = 'running' ORDER BY id"  # noqa: S608 (ours)
 _NEWEST = f"SELECT {RUN} FROM runs WHERE id < :before ORDER BY id DESC LIMIT :limit"  # noqa: S608 (ours)
 _NEWEST_IN_STATE = f"""
-SELECT {RUN} FROM runs WHERE state = :state AND id < :before ORDER BY id DESC LIMIT :limit
+SELECT {RUN} FROM runs WHERE state = :state AND finished_at IS NOT NULL AND id < :before
+ORDER BY id DESC LIMIT :limit
 """  # noqa: S608 (ours)
-# Of each place and state as many are read as the page holds, off an index: no other can be on it.
-_NEWEST_IN_PLACES = f"""
+_ACTIVE = """
+SELECT id FROM runs INDEXED BY queued
+WHERE state = 'queued' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+UNION ALL
+SELECT id FROM runs INDEXED BY one_running
+WHERE state = 'running' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+"""
+_ACTIVE_ANYWHERE = _ACTIVE.format("true")
+_ACTIVE_IN_SITES = _ACTIVE.format("site = ANY (:sites::text[])")
+_THESE = f"""
+SELECT {RUN} FROM runs
+WHERE id = ANY (:ids::text[]) AND state = coalesce(:state::text, state) ORDER BY id DESC LIMIT :limit
+"""  # noqa: S608 (ours)
+# Of each place and state of what has ended, as many are read as the page holds, off an index.
+_ENDED_IN_PLACES = """
 WITH RECURSIVE places (site, environment) AS (
-    SELECT s.site, (SELECT min(r.environment) FROM runs AS r WHERE r.site = s.site)
+    SELECT s.site, (
+        SELECT min(r.environment) FROM runs AS r WHERE r.site = s.site AND r.finished_at IS NOT NULL
+    )
     FROM unnest(:sites::text[]) AS s (site)
     UNION ALL
     SELECT p.site, (
-        SELECT min(r.environment) FROM runs AS r WHERE r.site = p.site AND r.environment > p.environment
+        SELECT min(r.environment) FROM runs AS r
+        WHERE r.site = p.site AND r.environment > p.environment AND r.finished_at IS NOT NULL
     )
     FROM places AS p WHERE p.environment IS NOT NULL
 ), lowest (site, environment, state, id) AS MATERIALIZED (
     SELECT p.site, p.environment, s.state, coalesce((
         SELECT f.id FROM runs AS f
         WHERE f.site = p.site AND f.environment = p.environment AND f.state = s.state AND f.id < :before
+            AND f.finished_at IS NOT NULL
         ORDER BY f.id DESC LIMIT 1 OFFSET :limit::bigint - 1
     ), '')
     FROM places AS p CROSS JOIN unnest(:states::text[]) AS s (state)
     WHERE p.environment = coalesce(:environment::text, p.environment)
 )
-SELECT {RUN} FROM runs WHERE id IN (
-    SELECT r.id FROM lowest AS l CROSS JOIN runs AS r
-    WHERE r.site = l.site AND r.environment = l.environment AND r.state = l.state
-        AND r.id >= l.id AND r.id < :before
-    ORDER BY r.id DESC LIMIT :limit::bigint
-) ORDER BY id DESC
-"""  # noqa: S608 (ours)
+SELECT r.id FROM lowest AS l CROSS JOIN runs AS r
+WHERE r.site = l.site AND r.environment = l.environment AND r.state = l.state
+    AND r.id >= l.id AND r.id < :before AND r.finished_at IS NOT NULL
+ORDER BY r.id DESC LIMIT :limit::bigint
+"""
 _SITES = """
 WITH RECURSIVE sites (site) AS (
-    SELECT min(site) FROM runs
+    SELECT min(site) FROM runs WHERE finished_at IS NOT NULL
     UNION ALL
-    SELECT (SELECT min(r.site) FROM runs AS r WHERE r.site > s.site) FROM sites AS s WHERE s.site IS NOT NULL
+    SELECT (SELECT min(r.site) FROM runs AS r WHERE r.site > s.site AND r.finished_at IS NOT NULL)
+    FROM sites AS s WHERE s.site IS NOT NULL
 )
 SELECT site FROM sites WHERE site IS NOT NULL
 """
@@ -117,21 +134,21 @@ WHERE site = :site AND environment = :environment AND state = 'succeeded' AND un
 ORDER BY finished_at DESC, id DESC LIMIT 1
 """  # noqa: S608 (ours)
 _STANDING = f"""
-SELECT count(*) AS ahead FROM runs AS w JOIN runs AS c ON c.state = 'queued' AND c.id <> w.id
-WHERE w.id = :id AND w.state = 'queued' AND {_FREE.format("c")} AND (
+SELECT count(*) AS ahead FROM runs AS w CROSS JOIN runs AS c INDEXED BY queued
+WHERE w.id = :id AND w.state = 'queued' AND c.state = 'queued' AND c.id <> w.id AND {_FREE.format("c")} AND (
     (c.due <= greatest(:now::float8, w.due) AND (c.turn, c.position) < (w.turn, w.position))
     OR (c.due < w.due AND w.due > :now)
 )
 """  # noqa: S608 (ours)
 _PACE = """
 SELECT finished_at - started_at AS seconds FROM runs
-WHERE state = 'succeeded' AND started_at IS NOT NULL ORDER BY id DESC LIMIT 21
+WHERE state = 'succeeded' AND finished_at IS NOT NULL AND started_at IS NOT NULL ORDER BY id DESC LIMIT 21
 """
 _BACKLOG = """
 SELECT
-    (SELECT count(*) FROM runs WHERE state = 'queued') AS queued,
-    (SELECT count(*) FROM runs WHERE state = 'running') AS running,
-    (SELECT created_at FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1) AS oldest
+    (SELECT count(*) FROM runs INDEXED BY queued WHERE state = 'queued') AS queued,
+    (SELECT count(*) FROM runs INDEXED BY one_running WHERE state = 'running') AS running,
+    (SELECT min(created_at) FROM runs INDEXED BY queued WHERE state = 'queued') AS oldest
 """
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
@@ -172,27 +189,40 @@ async def run(questions: Questions, run_id: str) -> Run:
 
 async def runs(questions: Questions, which: RunFilter) -> list[Run]:
     """Return a page of the history, newest first."""
-    page = {"before": which.before or _BEYOND, "limit": which.limit}
-    if which.site is not None or which.sites is not None or which.environment is not None:
-        rows = await _in_places(questions, which, page)
-    elif which.state is not None:
-        rows = await questions.all(_NEWEST_IN_STATE, page | {"state": which.state})
-    else:
+    page = {"before": which.before or _BEYOND, "limit": which.limit, "state": which.state}
+    sites = _sites_of(which)
+    if which.state is None and sites is None and which.environment is None:
         rows = await questions.all(_NEWEST, page)
+    elif which.state in ENDED and sites is None and which.environment is None:
+        rows = await questions.all(_NEWEST_IN_STATE, page)
+    else:
+        rows = await _filtered(questions, sites, which, page)
     return [run_of(row) for row in rows]
 
 
-async def _in_places(questions: Questions, which: RunFilter, page: dict[str, Any]) -> list[Row]:
-    """Return the rows of a page of some environments' history."""
-    if which.site is not None:
-        sites = [which.site] if which.sites is None or which.site in which.sites else []
-    elif which.sites is not None:
-        sites = sorted(which.sites)
-    else:
-        sites = [row["site"] for row in await questions.all(_SITES)]
-    states = list(State) if which.state is None else [which.state]
-    where = {"sites": sites, "states": states, "environment": which.environment}
-    return await questions.all(_NEWEST_IN_PLACES, page | where)
+def _sites_of(which: RunFilter) -> list[str] | None:
+    """Return the sites that are looked at; None for all."""
+    if which.site is None:
+        return None if which.sites is None else sorted(which.sites)
+    return [which.site] if which.sites is None or which.site in which.sites else []
+
+
+async def _filtered(
+    questions: Questions, sites: list[str] | None, which: RunFilter, page: dict[str, Any]
+) -> list[Row]:
+    """Return a page of what waits and runs, and what has ended, in some places."""
+    where = page | {"environment": which.environment, "sites": sites}
+    found: list[Row] = []
+    # What is active first: a run that ends in between is seen twice, and not missed.
+    if which.state not in ENDED:
+        found += await questions.all(_ACTIVE_ANYWHERE if sites is None else _ACTIVE_IN_SITES, where)
+    if which.state is None or which.state in ENDED:
+        if sites is None:
+            where["sites"] = [row["site"] for row in await questions.all(_SITES)]
+        states = sorted(ENDED) if which.state is None else [which.state]
+        found += await questions.all(_ENDED_IN_PLACES, where | {"states": states})
+    ids = sorted({row["id"] for row in found}, reverse=True)[: which.limit * 2]
+    return await questions.all(_THESE, page | {"ids": ids}) if ids else []
 
 
 async def serving(questions: Questions, trigger_id: str) -> Run:

@@ -200,6 +200,8 @@ async def everything_that_is_read(store: Store) -> None:
         {"site": "site-3", "state": State.QUEUED},
         {"site": "nothing"},
         {"environment": "staging"},
+        {"state": State.QUEUED},
+        {"state": State.RUNNING},
         {"sites": frozenset({"site-1", "site-5"})},
         {"sites": frozenset({"site-1", "site-5"}), "state": State.CANCELLED},
     ):

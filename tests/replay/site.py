@@ -14,6 +14,9 @@ IN_MEMORY = "5.x, in memory"
 WAYS = ("4.x", "5.x", BARE, IN_MEMORY)
 """In the work tree; through the index; the same in a bare repository; with no trace but the fetch's."""
 
+CLOCK = "sync-staging-clock"
+"""The file by which a look near a move tells the file system's time: it stays."""
+
 
 @dataclass
 class Site:
@@ -80,9 +83,10 @@ class Site:
 
     def left_behind(self) -> list[str]:
         """Locks and marks that nobody needs any more."""
-        found = metadata(self.published)
+        folder = metadata(self.published)
+        ours = [each for each in folder.glob("sync-staging-*") if each.name != CLOCK]
         marks = [each for each in ("staging_in_progress", "live_in_progress") if self.published.commit(each)]
-        return [*map(str, (*found.rglob("*.lock"), *found.glob("sync-staging-own*"))), *marks]
+        return [*map(str, (*folder.rglob("*.lock"), *ours)), *marks]
 
     def syncs(self) -> int:
         """How often a sync has moved staging."""

@@ -19,8 +19,9 @@ WHERE state = 'queued';
 CREATE INDEX turns ON runs (turn, position) WHERE state = 'queued' AND ready;
 CREATE INDEX lane_turns ON runs (lane, turn, position) WHERE state = 'queued' AND ready;
 CREATE INDEX dues ON runs (due) WHERE state = 'queued' AND NOT ready;
-CREATE INDEX states ON runs (state, id);
-CREATE INDEX places ON runs (site, environment, state, id);
+CREATE INDEX queued ON runs (site, environment, id) WHERE state = 'queued';
+CREATE INDEX states ON runs (state, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX places ON runs (site, environment, state, id) WHERE finished_at IS NOT NULL;
 DROP INDEX successes;
 CREATE INDEX successes ON runs (site, environment, finished_at, id) WHERE state = 'succeeded' AND undoes IS NULL;
 -- A copy stores a run before its successor.
