@@ -11,7 +11,7 @@ from typing import Any
 
 from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.queue import Acceptance, Hold, Reception
-from listener.runs import EXPLICIT, Outcome, State, Trigger, new_id
+from listener.runs import EXPLICIT, Outcome, State, Trigger, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 
@@ -20,7 +20,7 @@ CLEARING_PAUSE = 5.0
 HEAD_START = 10.0
 """Seconds by which an explicit call goes before what came by a hook: an older hook's run goes before it."""
 
-ALIKE_MOST, ALIKE_FOR = 64, 3600.0
+ALIKE_MOST, ALIKE_FOR = 256, 3600.0
 """Rows of one body within so many seconds, from which on what repeats it is counted at one of them."""
 ALIKE_LOOKED_AT = 8
 """Rows with the same body that are looked at: they differ where it came from several addresses."""
@@ -42,7 +42,7 @@ UNION ALL
 SELECT * FROM (
     SELECT id, ignored, NULL, facts, credential, client, false FROM deliveries
     WHERE hook = :hook AND digest = :digest AND digest <> '' AND :recent < (
-        SELECT e.received_at FROM deliveries AS e WHERE e.hook = :hook AND e.digest = :digest
+        SELECT e.id FROM deliveries AS e WHERE e.hook = :hook AND e.digest = :digest
         ORDER BY e.id DESC LIMIT 1 OFFSET :most - 1
     )
     ORDER BY id DESC LIMIT :looked_at
@@ -90,7 +90,7 @@ VALUES
     (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored, :credential, :client)
 """
 _COUNT = """
-UPDATE deliveries SET count = count + 1, last_at = greatest(coalesce(last_at, received_at), :received_at)
+UPDATE deliveries SET count = count + 1, last_at = greatest(received_at, coalesce(last_at, 0), :received_at)
 WHERE id = :id
 """
 _REPEAT = """
@@ -146,7 +146,7 @@ async def accept(
         return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
     values = _delivery_values(replace(delivery, ignored=ignored))
     looked_for = {
-        "recent": delivery.received_at - ALIKE_FOR,
+        "recent": first_id(now - ALIKE_FOR),
         "most": ALIKE_MOST,
         "looked_at": ALIKE_LOOKED_AT,
     }
