@@ -106,6 +106,9 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
         connection = database.connect(path)
         try:
             database.migrate(connection)
+            # What a savepoint may have to take back is kept in memory: beyond 64 KiB, which an acceptance
+            # touches, each request would make a temporary file. Not earlier: a migration sorts whole tables.
+            connection.execute("PRAGMA temp_store = MEMORY")
             step(demand_unmoved(Questions(connection)))
             health.look(log_left=left)
         except BaseException:
