@@ -109,8 +109,10 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
             # What a savepoint may have to take back is kept in memory: beyond 64 KiB, which an acceptance
             # touches, each request would make a temporary file. Not earlier: a migration sorts whole tables.
             connection.execute("PRAGMA temp_store = MEMORY")
-            step(demand_unmoved(Questions(connection)))
             health.look(log_left=left)
+            # A damaged store is written to no more: whether it was moved does not matter then.
+            if not health.damaged:
+                step(demand_unmoved(Questions(connection)))
         except BaseException:
             connection.close()
             raise
