@@ -141,7 +141,9 @@ async def everything(store: Store) -> None:
     superseded = await store.requeue(run, Outcome(), NOW, NOW, failed=False)
     assert superseded.state is State.SUPERSEDED
     for state in (State.SUCCEEDED, State.FAILED):
-        await store.finish(await claimed(store), state, Outcome(), NOW)
+        run = await claimed(store)
+        store.append(run, [LogLine(1, "{}")])
+        await store.finish(run, state, Outcome(), NOW)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
