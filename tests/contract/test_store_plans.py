@@ -141,8 +141,7 @@ async def everything(store: Store) -> None:
     superseded = await store.requeue(run, Outcome(), NOW, NOW, failed=False)
     assert superseded.state is State.SUPERSEDED
     for state in (State.SUCCEEDED, State.FAILED):
-        run = await claimed(store)
-        store.append(run, [LogLine(1, "{}")])
+        store.append(run := await claimed(store), [LogLine(1, "{}")])
         await store.finish(run, state, Outcome(), NOW)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
