@@ -68,7 +68,7 @@ def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
     values: dict[str, Any] = dict(row)
     values["fate"] = Fate(values["fate"])
     for name in ("headers", "facts"):
-        values[name] = json.loads(values[name])
+        values[name] = json.loads(values[name] or "{}")
     return Arrival(**values, served=tuple(served))
 
 

@@ -109,6 +109,7 @@ def arrival(arrival: Arrival) -> dict[str, Any]:
         "reason": arrival.reason,
         "status": arrival.status or None,
         "count": arrival.count,
+        "last_received_at": None if arrival.last_at is None else moment(arrival.last_at),
         "runs": list(dict.fromkeys(each.run for each in arrival.served)),
         "redelivered": [
             {**trigger(each.trigger), "run": each.run}

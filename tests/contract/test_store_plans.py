@@ -160,6 +160,7 @@ async def everything(store: Store) -> None:
     for _ in range(2):
         await store.prune(past.START + 60 * 100, 1_000, 50)
     await store.prune(past.START, 1_000, 50)
+    await a_flood(store)
     await store.record(
         [Refusal(new_id(NOW), NOW, "POST /", "signature", 401)], [Use("token", "", "ci", 1, NOW)], 1_990
     )
@@ -169,6 +170,15 @@ async def everything(store: Store) -> None:
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
     await store.prune_sessions(NOW)
+
+
+async def a_flood(store: Store) -> None:
+    for number in range(acceptance.ALIKE_MOST + 2):
+        flood = Reception(new_id(NOW), "forge-1", f"flood-{number}", NOW, 2, "flood", {}, {}, "a ping")
+        await store.accept([], flood, NOW)
+    assert set((await store.kept(100)).values()) == {100}
+    for _ in range(2):
+        await store.trim(100, NOW + 60, 50)
 
 
 async def everything_that_is_read(store: Store) -> None:
