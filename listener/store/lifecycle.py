@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
+from listener.outcomes import Outcome
 from listener.queue import Hold, LogLine
-from listener.runs import ENDED, Outcome, Run, State, Trigger
+from listener.runs import ENDED, Run, State, Trigger
 from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
 from listener.store.rows import RUN, hold_of, outcome_text, run_of

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from listener.errors import RunNotFoundError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, Reception
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store
 from listener.store.history import SOON
 

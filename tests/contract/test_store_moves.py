@@ -13,9 +13,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import ConfigurationError, StoreError, StoreLockedError, StoreMovedError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Refusal, Use
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, move, open_store
 from listener.store.sqlite import maintenance, restoring
 from tests.cluster import Cluster

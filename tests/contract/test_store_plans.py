@@ -12,9 +12,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.outcomes import LegOutcome, Outcome
 from listener.queue import Hold, LogLine, Reception, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
 from listener.store.postgres import leases, server
 from listener.store.sqlite import dialect

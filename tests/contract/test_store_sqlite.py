@@ -23,8 +23,9 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
-from listener.runs import LegOutcome, LegState, Outcome, Run, State
+from listener.runs import Run, State
 from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.rows import outcome_text
