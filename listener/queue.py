@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from listener.runs import Outcome, Run, State, Trigger
+from listener.outcomes import Outcome
+from listener.runs import Run, State, Trigger
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _path(settings: Settings) -> Path:
     if not settings.store.startswith(STORE_PREFIX):
         raise UsageError(
-            "The store is no SQLite file.",
+            "The store is not an SQLite file.",
             remedy="use the database's own tools, such as pg_dump; the listener prunes by itself",
         )
     return Path(settings.store_name)

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from listener.errors import DeliveryNotFoundError, OnHoldError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, Reception
-from listener.runs import EXPLICIT, Outcome, State, Trigger, first_id, new_id
+from listener.runs import EXPLICIT, State, Trigger, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from listener.access import Session
+from listener.outcomes import LegOutcome, LegState, Outcome, Wait
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
-from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger, Wait
+from listener.runs import Origin, Run, State, Trigger
 
 
 class Row(Protocol):

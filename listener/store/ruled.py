@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from listener.access import Session
 from listener.errors import FencedError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Backlog, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
-from listener.runs import Outcome, Run, State, Trigger
+from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
 from listener.store.signals import Signals

@@ -8,10 +8,11 @@ from typing import Any
 from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
+from listener.outcomes import LegOutcome, Outcome
 from listener.plans import Plan, equal, undone
 from listener.queue import Hold, Standing
 from listener.records import Arrival, Use
-from listener.runs import LegOutcome, Origin, Outcome, Run, Trigger
+from listener.runs import Origin, Run, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from listener.errors import DeliveryNotFoundError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, Pruned, Reception, RunFilter
 from listener.records import Arrival, ArrivalFilter, Fate
-from listener.runs import Origin, Outcome, State, Trigger, new_id
+from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store
 from listener.store.acceptance import ALIKE_FOR, ALIKE_MOST
 

@@ -12,9 +12,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.outcomes import LegOutcome, Outcome
 from listener.queue import Hold, LogLine, Reception, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
 from listener.store.postgres import leases, server
 from listener.store.sqlite import dialect
@@ -141,7 +142,8 @@ async def everything(store: Store) -> None:
     superseded = await store.requeue(run, Outcome(), NOW, NOW, failed=False)
     assert superseded.state is State.SUPERSEDED
     for state in (State.SUCCEEDED, State.FAILED):
-        await store.finish(await claimed(store), state, Outcome(), NOW)
+        store.append(run := await claimed(store), [LogLine(1, "{}")])
+        await store.finish(run, state, Outcome(), NOW)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
