@@ -26,7 +26,7 @@ class ListenerError(Exception):
         self.credential = ""
         """The kind and name of the credential that it was asked with, once that is known."""
         self.guess = False
-        """Whether a secret was tried that is none, which whoever guesses does many times."""
+        """Whether a wrong secret was shown: its answer waits, so that guessing is slow."""
         super().__init__(self.message)
 
 
