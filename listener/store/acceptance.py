@@ -40,9 +40,11 @@ SELECT
 FROM (SELECT greatest(:not_before::float8, {_BACKOFF}) AS due) AS d WHERE true
 """  # noqa: S608 (ours)
 # A run that has not been tried yet has no reason of its own to wait, once somebody waits for it.
+# A run that is joined without a change is not written, but PostgreSQL locks it all the same: if it were
+# claimed before the trigger is attached, it could have read live already.
 _JOIN = f"""
 {_NEW_RUN}
-ON CONFLICT (site, environment) WHERE state = 'queued' AND undoes IS NULL DO UPDATE SET
+ON CONFLICT (site, environment, (undoes IS NULL)) WHERE state = 'queued' DO UPDATE SET
     urgent = runs.urgent OR excluded.urgent,
     turn = least(runs.turn, CASE WHEN excluded.urgent THEN runs.created_at - :head_start ELSE runs.turn END),
     not_before = CASE
@@ -50,7 +52,12 @@ ON CONFLICT (site, environment) WHERE state = 'queued' AND undoes IS NULL DO UPD
         WHEN runs.urgent OR excluded.urgent OR :settle::float8 = 0 THEN runs.not_before
         ELSE greatest(runs.not_before, least(:now + :settle, runs.created_at + :settle_most::float8))
     END
+WHERE excluded.urgent OR :settle > 0
 RETURNING id
+"""
+WAITING = """
+SELECT id FROM runs
+WHERE site = :site AND environment = :environment AND state = 'queued' AND undoes IS NULL
 """
 _RESCHEDULE = f"""
 UPDATE runs SET ready = false, due = greatest(not_before, {_BACKOFF})
@@ -267,8 +274,8 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     """Return the run that waits for the trigger's environment, a new one if none does."""
     settling = {"settle": trigger.settle, "settle_most": trigger.settle_most, "head_start": HEAD_START}
     values = _run_values(trigger, now, State.QUEUED) | settling
-    (row,) = await transaction.change(_JOIN, values)
-    run = str(row["id"])
+    joined = await transaction.change(_JOIN, values) or await transaction.all(WAITING, values)
+    run = str(joined[0]["id"])
     made, explicit, cleared = run == values["id"], trigger.origin in EXPLICIT, False
     if made:
         transaction.changed.add(run)

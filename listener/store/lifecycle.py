@@ -10,7 +10,7 @@ from typing import Any
 from listener.errors import ConflictError, FencedError, ForbiddenError
 from listener.queue import Hold, LogLine
 from listener.runs import ENDED, Outcome, Run, State, Trigger
-from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, reschedule
+from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
 from listener.store.transaction import Transaction
@@ -41,10 +41,6 @@ UPDATE runs SET
     state = :state, finished_at = :now, outcome = :outcome, node = NULL, lease_until = NULL
 WHERE {_FENCE} RETURNING id
 """  # noqa: S608 (ours)
-_WAITING = """
-SELECT id FROM runs
-WHERE site = :site AND environment = :environment AND state = 'queued' AND undoes IS NULL
-"""
 _PUT_BACK = f"""
 UPDATE runs SET
     state = :state, successor = :successor, not_before = :not_before::float8,
@@ -66,7 +62,7 @@ _NO_BACKOFF = "DELETE FROM backoffs WHERE site = :site AND environment = :enviro
 _CLOCK_WAS_AHEAD = """
 SELECT EXISTS (SELECT 1 FROM backoffs WHERE since > :then::float8)
     OR EXISTS (
-        SELECT 1 FROM runs INDEXED BY queued
+        SELECT 1 FROM runs INDEXED BY one_waiting
         WHERE state = 'queued' AND (created_at > :then OR (attempt > 0 AND not_before > :then))
     )
     OR coalesce((SELECT max(finished_at) FROM runs WHERE finished_at IS NOT NULL), 0) > :then AS ahead
@@ -76,7 +72,7 @@ UPDATE backoffs SET not_before = least(not_before, :now), since = least(since, :
 WHERE not_before > :now OR since > :now OR cleared_at > :now
 """
 _HASTEN_RUNS = """
-UPDATE runs INDEXED BY queued SET
+UPDATE runs INDEXED BY one_waiting SET
     not_before = least(not_before, :now), due = least(due, :now), turn = least(turn, :now), ready = false
 WHERE state = 'queued' AND (not_before > :now OR due > :now OR turn > :now) RETURNING id
 """
@@ -186,7 +182,7 @@ async def put_back(
     if hold is not None and hold.live is not None:
         hold = None
     # Nobody else claims the successor while this one runs, and nobody ends it: the environment is ours.
-    waiting = await transaction.one(_WAITING, here) if hold is None and owned.undoes is None else None
+    waiting = await transaction.one(WAITING, here) if hold is None and owned.undoes is None else None
     state = State.CANCELLED if hold else State.SUPERSEDED if waiting else State.QUEUED
     if hold is not None:
         outcome = held_outcome(hold, outcome)

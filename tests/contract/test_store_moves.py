@@ -256,3 +256,33 @@ async def test_a_store_that_is_in_use_is_not_written_over(both_ways: list[str], 
     store = await opened_at(both_ways[0])
     assert len(await store.runs(RunFilter())) == 1
     await store.close()
+
+
+async def test_a_store_is_moved_to_one_place_only(both_ways: list[str], deliver: Ask) -> None:
+    store = await opened_at(both_ways[0])
+    await deliver(store, "1", "staging")
+    await store.close()
+    await move(both_ways[0], both_ways[1], "there", NOW)
+    with pytest.raises(StoreMovedError, match="there"):
+        await move(both_ways[0], both_ways[2], "elsewhere", NOW)
+    elsewhere = await opened_at(both_ways[2])
+    assert await elsewhere.runs(RunFilter()) == []
+    await elsewhere.close()
+
+
+async def test_an_empty_store_is_moved_there_and_back(both_ways: list[str], call: Ask) -> None:
+    for url in both_ways[:2]:
+        await (await opened_at(url)).close()
+    await move(both_ways[0], both_ways[1], "there", NOW)
+    await move(both_ways[1], both_ways[0], "back", NOW)
+    back = await opened_at(both_ways[0])
+    assert len((await call(back, "staging")).runs) == 1
+    await back.close()
+
+
+async def test_a_store_with_nothing_but_a_hold_is_in_use(both_ways: list[str]) -> None:
+    store = await opened_at(both_ways[1])
+    await store.hold(Hold("site", "qa", "test", "ada", NOW))
+    await store.close()
+    with pytest.raises(ConfigurationError, match="in use"):
+        await move(both_ways[0], both_ways[1], "there", NOW)
