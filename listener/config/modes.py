@@ -37,10 +37,10 @@ def broken_modes(path: Path, resolution: Resolution, surroundings: Surroundings)
             folders.setdefault(Path(text).parent, location)
     for folder, location in folders.items():
         if not _sticky(folder):
-            yield from _looked_at(location, folder, "and can replace the files in it")
+            yield from _looked_at(location, folder, "which lets them replace its files")
     for location, text in find(resolution.tree, "sync.cache"):
         if isinstance(text, str) and text.startswith("/"):
-            yield from _looked_at(location, Path(text), "where commits are made")
+            yield from _looked_at(location, Path(text), "which is where commits are made")
 
 
 def _looked_at(location: Location, path: Path, why: str) -> Iterator[Problem]:
