@@ -33,6 +33,9 @@ T = TypeVar("T")
 PROCESSES = 8
 """Git processes of the cache that run at the same time."""
 
+UNLOCKED_AFTER = 10.0
+"""Seconds beyond the limit of a git process after which a lock that it has left is taken away."""
+
 MENDED_AGAIN = 600.0
 """Seconds after which a cache that seems damaged may be made anew once more."""
 
@@ -176,12 +179,24 @@ class SiteCache:
                 await self._transfer(service, "fetch", *options, service.url, *specs)
             except BaseException:
                 self._sweep()
+                self._unlock()
                 raise
 
     def _sweep(self) -> None:
         """Take away what a transfer that broke off has left: of a pack, most of it may have been here."""
         for left in (self._path / "objects").glob("pack/tmp_*"):
             left.unlink(missing_ok=True)
+
+    def _unlock(self) -> None:
+        """Take away the locks that a killed git, or a power cut, has left: the next attempt would fail too.
+
+        No git of ours goes on for longer than the limit, so a lock that is older is nobody's.
+        """
+        before = time.time() - self._limit - UNLOCKED_AFTER
+        for left in (*self._path.glob("*.lock"), *self._path.glob("refs/**/*.lock")):
+            with contextlib.suppress(FileNotFoundError):
+                if left.stat().st_mtime < before:
+                    left.unlink()
 
     async def push(self, service: Service, *words: str) -> Done:
         """Push, and return what `git push --porcelain` tells of each ref, rejections included."""
@@ -219,6 +234,7 @@ class SiteCache:
     async def _git(self, *words: str, environment: Mapping[str, str] | None = None) -> str:
         done = await self._run(words, environment=environment)
         if done.status != 0:
+            self._unlock()
             raise CacheError(_failed(words[0], done))
         return done.out
 

@@ -90,6 +90,8 @@ class HostConnection:
         """Whether a shell has answered here before: one that is silent now is only slow."""
         self._working = 0
         """How many use the connection, or are about to."""
+        self._remarks: dict[tuple[str, ...], int] = {}
+        """What was last said on standard error (its hash), by what was asked for and in which repository."""
 
     async def call(
         self, notes: Notes, limit: float, verb: str, *parts: Fields, tour: Tour | None = None
@@ -116,13 +118,27 @@ class HostConnection:
                 # What it has started may go on without it.
                 await asyncio.shield(self._end(shell, tour.at))
                 raise
-        _pass_on(reply.err, notes)
+        self._pass_on(reply.err, notes, (verb, *tour.paths[:1]))
         if reply.status != 0:
             refused = refusal(reply)
             if isinstance(refused, BeyondKeyError):
                 self._forget_login()
             raise refused
         return reply.out
+
+    def _pass_on(self, said: str, notes: Notes, where: tuple[str, ...]) -> None:
+        """Log what a host said on standard error: a little of it, however much it was.
+
+        What it says each time is nothing new. Else a run that waits would write that with each look.
+        """
+        repeated = self._remarks.get(where) == hash(said)
+        self._remarks[where] = hash(said)
+        lines = [line for line in said.splitlines() if line]
+        told = [line[:REMARK_MOST] for line in lines[:REMARKS_MOST]]
+        if lines[REMARKS_MOST:]:
+            told.append(f"… and {len(lines) - REMARKS_MOST} lines more")
+        for line in told:
+            notes.note("remote", level="warning", repeated=repeated, stderr=line)
 
     def _forget_login(self) -> None:
         """Log in anew the next time: what the key may do was settled at the login, and may be mended by then.
@@ -370,12 +386,3 @@ def _extend(remaining: asyncio.Timeout, limit: float) -> None:
     """Give a tour its whole time again: it has come to the next repository."""
     if not remaining.expired():
         remaining.reschedule(asyncio.get_running_loop().time() + limit)
-
-
-def _pass_on(said: str, notes: Notes) -> None:
-    """Log what a host said on standard error: a little of it, however much it was."""
-    lines = [line for line in said.splitlines() if line]
-    for line in lines[:REMARKS_MOST]:
-        notes.note("remote", level="warning", stderr=line[:REMARK_MOST])
-    if lines[REMARKS_MOST:]:
-        notes.note("remote", level="warning", stderr=f"… and {len(lines) - REMARKS_MOST} lines more")

@@ -119,9 +119,10 @@ class _Gated:
 
     def unopened(self, said: str, status: int | None) -> SyncError:
         return ShellUnavailableError(
-            f"The key is not bound to {INSTALLED_NAME}: {said}",
+            f"The key is not bound to {INSTALLED_NAME}: {said or f'exit status {status}, without a word'}",
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "
-            "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh",
+            "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh; if the key is "
+            "bound to it, let no start-up file of the account, such as .bashrc, start another shell",
         )
 
 

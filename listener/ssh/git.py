@@ -36,6 +36,9 @@ WATCHED = 0.5
 LINGERING = 4
 """Looks, about, for which what git started may outlive it."""
 
+ENDING = 1.0
+"""Seconds that git may take to end, once it is asked to, before it is killed."""
+
 ENVIRONMENT = {
     "PATH": os.environ.get("PATH", os.defpath),
     "LC_ALL": "C",
@@ -105,13 +108,22 @@ async def heard(process: asyncio.subprocess.Process, growing: Path | None = None
             await asyncio.wait([hearing], timeout=WATCHED)
             lingering += process.returncode is not None
             if lingering > LINGERING and not hearing.done():
-                _kill(process)
+                _send(signal.SIGKILL, process)
         return hearing.result()
     finally:
         if process.returncode is None or not hearing.done():
-            _kill(process)
-            await asyncio.shield(asyncio.wait([hearing]))
-            await asyncio.shield(process.wait())
+            await asyncio.shield(_end(process, hearing))
+
+
+async def _end(process: asyncio.subprocess.Process, hearing: "asyncio.Future[Done]") -> None:
+    """End git and what it started. It is asked first: where it is killed, its locks stay."""
+    _send(signal.SIGTERM, process)
+    try:
+        await asyncio.wait([hearing], timeout=ENDING)
+    finally:
+        _send(signal.SIGKILL, process)
+    await asyncio.wait([hearing])
+    await process.wait()
 
 
 def check_room(folder: Path) -> None:
@@ -150,9 +162,9 @@ async def _read_some(stream: asyncio.StreamReader) -> bytes:
     return bytes(begin + end)
 
 
-def _kill(process: asyncio.subprocess.Process) -> None:
+def _send(number: signal.Signals, process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
 
 
 def _text(data: bytes) -> str:

@@ -95,7 +95,7 @@ ss_answer() {
 	observe) ss_take observe "$ss_question" && ss_observe ;;
 	survey) ss_survey ;;
 	sites) ss_take sites 'root before after rest one' && ss_sites ;;
-	expire) ss_take expire 'path root branch before' && ss_expire ;;
+	expire) ss_take expire 'path root live branch before' && ss_expire ;;
 	apply)
 		ss_take apply 'path root live branch seen kind to stale backup incoming run date subject body' && ss_apply
 		;;
@@ -212,7 +212,8 @@ ss_enter() {
 	elif [ -f HEAD ] && [ -d objects ] && [ -d refs ]; then
 		[ "$(git config --file config --type bool core.bare)" = false ] || bare=yes
 	else
-		ss_refuse not-a-repository "$path is no git repository"
+		[ ! -f .git ] || ss_refuse not-a-repository "$path has a .git file: name the repository that it leads to instead"
+		ss_refuse not-a-repository "$path is not a git repository"
 	fi
 	for part in . objects refs; do
 		[ -O "$part" ] || ss_refuse wrong-owner "$path belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
@@ -373,7 +374,27 @@ ss_refs() {
 	for name in "${live:-$branch}" "$branch" "${live:-$branch}_in_progress" "${branch}_in_progress"; do
 		[ ! -f "refs/heads/$name" ] || ss_check_ref "refs/heads/$name"
 	done
+	case $refs in *::::*) ss_peel ;; esac
 	refs="head $head${refs:+$ss_newline$refs}"
+}
+
+# Complete the lines of `refs` that have no tree. Git before 2.45 follows a tag only once, and it may name another tag.
+ss_peel() {
+	told=$refs refs=''
+	while IFS= read -r line; do
+		object=${line#*:}
+		case $line in
+		*::::*)
+			object=${object%%:*}
+			# The commit, its tree, no symbolic target, and the committer: as in ss_format.
+			peeled=$(git -c log.showSignature=false log --no-walk --format='%H:%T::<%ce>' "$object^{commit}" -- 2>/dev/null) &&
+				line=${line%%:*}:$object:$peeled:${line#*::::}
+			;;
+		esac
+		refs=${refs:+$refs$ss_newline}$line
+	done <<-END
+		$told
+	END
 }
 
 # Refuse if the file $1 of a ref holds nothing that is one. Git passes over it with a warning, and a branch that nobody
@@ -397,14 +418,14 @@ ss_files() {
 }
 
 # Set `now`, and `files`. Times are compared with the clock that they were written by: the file system may be another
-# machine's. So a file of ours is written, and its own time is now. Nothing is written at a mere look that finds only
-# old times, for which the host's clock will do.
+# machine's. So a file of ours is written, and its own time is now. For old times the host's clock will do, and for a
+# mere look, which writes nothing.
 ss_times() {
 	if ! ss_is_near; then
 		ss_files
 		now=$(date $ss_clock)
 		ss_newest
-		[ $((${now%.*} - newest)) -lt $ss_young ] || return 0
+		[ "$counting" != yes ] && [ $((${now%.*} - newest)) -lt $ss_young ] || return 0
 	fi
 	if ! ss_touch 2>/dev/null; then
 		printf '%s\n' "$GIT_DIR/sync-staging-clock can't be written: times are compared with the host's own clock" >&2
@@ -418,7 +439,7 @@ ss_times() {
 	files=${files%"${ss_newline}file sync-staging-clock "*}
 }
 
-# Whether the branch may be moved next: it is no mere look, and there is a difference, or only the listener can tell.
+# Whether the branch may be moved next: it is not a mere look, and there is a difference, or only the listener can tell.
 ss_is_near() {
 	if [ "$counting" = yes ]; then return 1; fi
 	if [ -n "$target" ] || [ -z "$live" ]; then return 0; fi
@@ -493,8 +514,7 @@ ss_blobs() {
 
 # Tell everything that a decision needs. `compare` is `tree` or `commit`: what must be equal. `listed` bounds the paths
 # of each kind, and `room` the bytes of all. `counting` is `yes` for a mere look, which the numbers of commits belong to:
-# no decision needs them. `target` is the commit to
-# compare the branch to, empty for live's.
+# no decision needs them. `target` is the commit to compare the branch to, empty for live's.
 ss_observe() {
 	ss_enter
 	ss_tidy
@@ -587,7 +607,7 @@ ss_detach() {
 	fi
 	was=$head
 	ss_head
-	if [ "$head" != "$was" ] || { [ -z "$stale" ] && [ -e "refs/heads/${branch}_in_progress" ]; }; then
+	if [ "$head" != "$was" ] || { [ -z "$stale" ] && [ -f "refs/heads/${branch}_in_progress" ]; }; then
 		echo 'changed'
 		return 1
 	fi

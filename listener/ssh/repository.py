@@ -69,9 +69,7 @@ class SshRepository:
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many."""
-        question = {**_place(self._leg), "before": before}
-        del question["live"]
-        return (await self._call("expire", question)).count("delete ")
+        return (await self._call("expire", {**_place(self._leg), "before": before})).count("delete ")
 
     async def _call(self, verb: str, question: Fields) -> str:
         return await self._connection.call(self._notes, self._limit, verb, question)

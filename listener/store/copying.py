@@ -18,8 +18,10 @@ AT_ONCE = 1000
 TABLES = {
     "deliveries": (
         ("id",),
-        "hook, key, received_at, size, digest, headers, facts, ignored, credential, client",
+        """hook, key, received_at, size, digest, headers, facts, ignored, credential, client, count,
+        last_at""",
     ),
+    "repeats": (("hook", "key"), "delivery, at"),
     "runs": (
         ("position",),
         """id, site, environment, state, created_at, not_before, attempt, failures, looks, lines,
@@ -42,11 +44,13 @@ TABLES = {
 """What a store consists of: each table's key and its other columns, in the order in which rows refer back."""
 
 _TRUTHS = ("urgent", "ready")
-_USED = "SELECT EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM deliveries) AS used"
+_USED = f"SELECT {' OR '.join(f'EXISTS (SELECT 1 FROM {table})' for table in TABLES)} AS used"  # noqa: S608 (ours)
 _MARK = """
 INSERT INTO moved (one, target, at) VALUES (1, :target, :at)
 ON CONFLICT (one) DO UPDATE SET target = excluded.target, at = excluded.at
 """
+_UNMARK = "DELETE FROM moved"
+"""An empty store that was moved elsewhere may be come back to."""
 _MOVED = "SELECT target FROM moved"
 
 
@@ -57,10 +61,10 @@ class Copied:
     rows: dict[str, int]
 
 
-async def demand_unmoved(questions: Questions) -> None:
-    """Raise `StoreMovedError` if the store was copied elsewhere."""
+async def demand_unmoved(questions: Questions, to: str | None = None) -> None:
+    """Raise `StoreMovedError` if the store was copied elsewhere, to another store than `to`."""
     row = await questions.one(_MOVED)
-    if row is not None:
+    if row is not None and row["target"] != to:
         raise StoreMovedError(
             f"This store was moved to {row['target']}: its queue is carried out from there.",
             remedy="name that store in the configuration; to come back, copy it to a new one",
@@ -79,12 +83,15 @@ async def copy(
     """
     # The source's transaction ends first: should the target's fail then, nothing has two queues.
     async with target as into, source as outof:
+        # To the same one again: a crash may have come between the mark and the end of the copy.
+        await demand_unmoved(outof, told)
         used = await into.one(_USED)
         if used is None or used["used"]:
             raise ConfigurationError(
                 "The store to copy to is in use already.", remedy="name an empty database, or a new file"
             )
         copied = Copied({table: await _copy(outof, into, table) for table in TABLES})
+        await into.write(_UNMARK)
         await outof.write(_MARK, {"target": told, "at": now})
     return copied
 

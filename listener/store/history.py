@@ -74,7 +74,7 @@ SELECT {RUN} FROM runs WHERE state = :state AND finished_at IS NOT NULL AND id <
 ORDER BY id DESC LIMIT :limit
 """  # noqa: S608 (ours)
 _ACTIVE = """
-SELECT id FROM runs INDEXED BY queued
+SELECT id FROM runs INDEXED BY one_waiting
 WHERE state = 'queued' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
 UNION ALL
 SELECT id FROM runs INDEXED BY one_running
@@ -134,7 +134,7 @@ WHERE site = :site AND environment = :environment AND state = 'succeeded' AND un
 ORDER BY finished_at DESC, id DESC LIMIT 1
 """  # noqa: S608 (ours)
 _STANDING = f"""
-SELECT count(*) AS ahead FROM runs AS w CROSS JOIN runs AS c INDEXED BY queued
+SELECT count(*) AS ahead FROM runs AS w CROSS JOIN runs AS c INDEXED BY one_waiting
 WHERE w.id = :id AND w.state = 'queued' AND c.state = 'queued' AND c.id <> w.id AND {_FREE.format("c")} AND (
     (c.due <= greatest(:now::float8, w.due) AND (c.turn, c.position) < (w.turn, w.position))
     OR (c.due < w.due AND w.due > :now)
@@ -146,9 +146,9 @@ WHERE state = 'succeeded' AND finished_at IS NOT NULL AND started_at IS NOT NULL
 """
 _BACKLOG = """
 SELECT
-    (SELECT count(*) FROM runs INDEXED BY queued WHERE state = 'queued') AS queued,
+    (SELECT count(*) FROM runs INDEXED BY one_waiting WHERE state = 'queued') AS queued,
     (SELECT count(*) FROM runs INDEXED BY one_running WHERE state = 'running') AS running,
-    (SELECT min(created_at) FROM runs INDEXED BY queued WHERE state = 'queued') AS oldest
+    (SELECT min(created_at) FROM runs INDEXED BY one_waiting WHERE state = 'queued') AS oldest
 """
 _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit

@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
+from listener.outcomes import Outcome
 from listener.queue import Hold, LogLine
-from listener.runs import ENDED, Outcome, Run, State, Trigger
-from listener.store.acceptance import accept, attach, held_outcome, hold_on, new_run, reschedule
+from listener.runs import ENDED, Run, State, Trigger
+from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
 from listener.store.transaction import Transaction
@@ -34,17 +35,14 @@ RETURNING {RUN}
 _NEW_LINE = """
 INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON CONFLICT DO NOTHING
 """
-_COUNT_LINES = f"UPDATE runs SET lines = greatest(lines, :lines::integer) WHERE {_FENCE} RETURNING lines"  # noqa: S608
+_COUNT_LINES = f"UPDATE runs SET lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING id"  # noqa: S608 (ours)
+_COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
 _KEEP = f"UPDATE runs SET outcome = :outcome WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
 _FINISH = f"""
 UPDATE runs SET
     state = :state, finished_at = :now, outcome = :outcome, node = NULL, lease_until = NULL
 WHERE {_FENCE} RETURNING id
 """  # noqa: S608 (ours)
-_WAITING = """
-SELECT id FROM runs
-WHERE site = :site AND environment = :environment AND state = 'queued' AND undoes IS NULL
-"""
 _PUT_BACK = f"""
 UPDATE runs SET
     state = :state, successor = :successor, not_before = :not_before::float8,
@@ -66,7 +64,7 @@ _NO_BACKOFF = "DELETE FROM backoffs WHERE site = :site AND environment = :enviro
 _CLOCK_WAS_AHEAD = """
 SELECT EXISTS (SELECT 1 FROM backoffs WHERE since > :then::float8)
     OR EXISTS (
-        SELECT 1 FROM runs INDEXED BY queued
+        SELECT 1 FROM runs INDEXED BY one_waiting
         WHERE state = 'queued' AND (created_at > :then OR (attempt > 0 AND not_before > :then))
     )
     OR coalesce((SELECT max(finished_at) FROM runs WHERE finished_at IS NOT NULL), 0) > :then AS ahead
@@ -76,7 +74,7 @@ UPDATE backoffs SET not_before = least(not_before, :now), since = least(since, :
 WHERE not_before > :now OR since > :now OR cleared_at > :now
 """
 _HASTEN_RUNS = """
-UPDATE runs INDEXED BY queued SET
+UPDATE runs INDEXED BY one_waiting SET
     not_before = least(not_before, :now), due = least(due, :now), turn = least(turn, :now), ready = false
 WHERE state = 'queued' AND (not_before > :now OR due > :now OR turn > :now) RETURNING id
 """
@@ -123,14 +121,17 @@ async def claim(transaction: Transaction, now: float, full: Collection[str]) -> 
 async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> int:
     """Store those lines that are not stored yet; return how many are now, or raise `FencedError`."""
     last = lines[-1].sequence if lines else 0
-    counted = await transaction.change(_COUNT_LINES, _fence(transaction, owned) | {"lines": last})
-    if not counted:
-        raise FencedError
-    if lines:
+    values = _fence(transaction, owned) | {"lines": last}
+    if await transaction.change(_COUNT_LINES, values):
         rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
         await transaction.many(_NEW_LINE, rows)
         transaction.changed.add(owned.id)
-    return int(counted[0]["lines"])
+        return last
+    # An earlier request of the same batch has stored them, as before a run's end; or the run is lost.
+    counted = await transaction.one(_COUNTED, values)
+    if counted is None:
+        raise FencedError
+    return int(counted["lines"])
 
 
 async def keep(transaction: Transaction, owned: Run, outcome: Outcome) -> None:
@@ -186,7 +187,7 @@ async def put_back(
     if hold is not None and hold.live is not None:
         hold = None
     # Nobody else claims the successor while this one runs, and nobody ends it: the environment is ours.
-    waiting = await transaction.one(_WAITING, here) if hold is None and owned.undoes is None else None
+    waiting = await transaction.one(WAITING, here) if hold is None and owned.undoes is None else None
     state = State.CANCELLED if hold else State.SUPERSEDED if waiting else State.QUEUED
     if hold is not None:
         outcome = held_outcome(hold, outcome)

@@ -103,6 +103,16 @@ async def test_stderr_is_told_line_by_line_and_any_bytes_pass(sshd: Sshd, connec
     assert [facts["stderr"] for facts in notes.named("remote")] == ["first", "sec\udcffond"]
 
 
+async def test_what_a_host_says_each_time_is_nothing_new(sshd: Sshd, connected: Connect) -> None:
+    """Else a run that waits would write it down with each look."""
+    connection, notes = connected(host_of(sshd)), Notes()
+    for said in ("first", "first", "second", "", "second"):
+        await say(connection, f"printf '{said}' >&2", notes=notes)
+    assert [(facts["stderr"], facts["repeated"]) for facts in notes.named("remote")] == [
+        ("first", False), ("first", True), ("second", False), ("second", False),
+    ]  # fmt: skip
+
+
 async def test_much_output_on_both_streams_blocks_neither(sshd: Sshd, connected: Connect) -> None:
     connection, notes = connected(host_of(sshd)), Notes()
     flood = (

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from listener.errors import (
     TransferError,
     UnsupportedRepositoryError,
 )
-from listener.plans import PlanKind
+from listener.plans import PlanKind, Signing
 from listener.progress import Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
@@ -520,6 +521,26 @@ async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(wor
 async def test_a_new_cache_is_made_once_however_many_legs_want_it(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", limit=60).of("mysite")
     assert await asyncio.gather(*(cache.describe("a" * 40) for _ in range(8))) == [{}] * 8
+
+
+async def test_a_lock_that_a_killed_git_has_left_in_the_cache_stops_it_once_at_most(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", limit=60).of("mysite")
+    await cache.describe("a" * 40)
+    tree = await cache._git("hash-object", "-t", "tree", "-w", os.devnull)
+    commit = await cache.commit(tree.strip(), [], Signing("run", 1_700_000_000), ("subject", "body"))
+    left = [tmp_path / "cache" / "mysite.git" / name for name in ("packed-refs.lock", "refs/tips/one.lock")]
+    for lock in left:
+        lock.parent.mkdir(exist_ok=True)
+        lock.touch()
+    with pytest.raises(CacheError, match="File exists"):
+        await cache.keep("refs/tips/one", commit)
+    assert all(lock.exists() for lock in left)  # somebody may be at work
+    for lock in left:
+        os.utime(lock, (1, 1))
+    with pytest.raises(CacheError, match="File exists"):
+        await cache.keep("refs/tips/one", commit)
+    await cache.keep("refs/tips/one", commit)
+    await cache.forget("refs/tips/one")
 
 
 async def test_a_listener_without_git_says_so_and_tries_again(tmp_path: Path, monkeypatch: Any) -> None:

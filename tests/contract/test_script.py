@@ -347,9 +347,10 @@ def test_a_move_that_is_near_is_measured_by_the_clock_of_the_files(script: Scrip
     assert not any("clock" in name for name in seen.times)
 
 
-def test_a_mere_look_at_old_times_writes_nothing(script: Script) -> None:
-    age(script.published, 1000)
+def test_neither_a_mere_look_nor_one_at_old_times_writes_anything(script: Script) -> None:
     before = {path: path.stat().st_mtime_ns for path in script.inside.rglob("*")}
+    script.observe(counting=True)
+    age(script.published, 1000)
     script.observe(counting=True)
     script.published.git("update-ref", "refs/heads/staging", "live")
     age(script.published, 1000)
@@ -389,9 +390,40 @@ def test_a_broken_ref_file_is_told_by_its_name(dashed: Script, name: str, holds:
     assert f"error broken-ref the file {path} does not hold a commit\n" in said
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["staging", "staging_in_progress", "live"])
+def test_what_jgit_puts_beside_a_lock_is_not_a_broken_branch(dashed: Script, name: str, packed: bool) -> None:
+    """It makes a second, empty file for a lock where it can't trust the file system, and git warns of it."""
+    dashed.published.commit("live")
+    if packed:
+        dashed.published.git("pack-refs", "--all")
+    beside = dashed.inside / "refs" / "heads" / f"{name}.lock.{'0123456789abcdef' * 2}"
+    beside.touch()
+    seen = dashed.observe()
+    assert (seen.in_progress, seen.locks) == ({}, ())
+    assert dashed.ask("apply", dashed.apply(seen))[0] == 0
+    assert dashed.published.tree("staging") == dashed.published.tree("live")
+    assert beside.exists()
+
+
+def test_an_empty_folder_of_the_name_of_a_mark_holds_nothing_up(dashed: Script) -> None:
+    dashed.published.commit("live")
+    (dashed.inside / "refs" / "heads" / "staging_in_progress").mkdir()
+    assert dashed.ask("apply", dashed.apply(dashed.observe()))[1].startswith("detached\n")
+    assert dashed.published.tree("staging") == dashed.published.tree("live")
+
+
+def test_a_git_file_in_the_place_of_a_git_directory_is_told(dashed: Script) -> None:
+    elsewhere = dashed.inside.rename(dashed.folder / "elsewhere.git")
+    (dashed.published.path / ".git").write_text(f"gitdir: {elsewhere}\n")
+    status, said, _ = dashed.ask("observe", asked(dashed.environment().legs[0], 10, counting=False))
+    assert (status, "not-a-repository" in said, "has a .git file" in said) == (1, True, True)
+
+
 def test_branches_that_name_tags_are_compared_by_what_they_point_to(dashed: Script) -> None:
     heads = dashed.inside / "refs" / "heads"
-    dashed.published.git("tag", "-a", "-m", "x", "of-live", "live")
+    dashed.published.git("tag", "-a", "-m", "x", "within", "live")
+    dashed.published.git("tag", "-a", "-m", "x", "of-live", "within")
     (heads / "live").write_text(dashed.published.git("rev-parse", "refs/tags/of-live") + "\n")
     live = dashed.published.git("rev-parse", "live^{commit}")
     dashed.published.git("tag", "-a", "-m", "x", "of-staging", "staging")

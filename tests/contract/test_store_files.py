@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreLockedError, StoreUnavailableError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, LogLine
-from listener.runs import Outcome, State
+from listener.runs import State
 from listener.store import Store, open_store
 from listener.store.sqlite import database as files
 from listener.store.sqlite import writer
@@ -142,6 +143,25 @@ async def test_damage_that_the_start_does_not_see_is_found_in_the_background(
     again = await opened()
     await again.examine()
     with pytest.raises(StoreUnavailableError, match="damaged"):
+        await again.ping()
+
+
+@pytest.mark.parametrize("table", ["moved", "runs", "holds"])
+async def test_a_store_with_a_damaged_table_is_opened_and_says_so(
+    database: Path, opened: Open, call: Ask, table: str
+) -> None:
+    store = await opened()
+    await call(store, "staging")
+    await store.close()
+    with closing(sqlite3.connect(database)) as connection:
+        named = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+        (root,) = connection.execute(named, (table,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with database.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+    again = await opened()
+    with pytest.raises(StoreUnavailableError, match="store restore"):
         await again.ping()
 
 

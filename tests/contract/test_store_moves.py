@@ -13,9 +13,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import ConfigurationError, StoreError, StoreLockedError, StoreMovedError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Refusal, Use
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, move, open_store
 from listener.store.sqlite import maintenance, restoring
 from tests.cluster import Cluster
@@ -143,8 +144,13 @@ async def test_nothing_but_a_sound_copy_is_restored(database: Path, file_store: 
     content = await asyncio.to_thread(database.read_bytes)
     bad = tmp_path / "bad.db"
     await asyncio.to_thread(bad.write_bytes, content[:4096] + b"\xff" * (len(content) - 4096))
-    for copy in (bad, tmp_path / "nothing.db"):
-        with pytest.raises((StoreError, ConfigurationError)):
+    empty, text, other = (tmp_path / name for name in ("empty.db", "text.db", "other.db"))
+    await asyncio.to_thread(empty.touch)
+    await asyncio.to_thread(text.write_text, "a text " * 1000)
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE something_else (x)")
+    for copy in (bad, tmp_path / "nothing.db", empty, text, other):
+        with pytest.raises((StoreError, ConfigurationError), match=r"^The copy|^There is no file"):
             await asyncio.to_thread(restoring.restore, database, copy)
         assert await asyncio.to_thread(database.read_bytes) == content
     assert not {name for name in await asyncio.to_thread(names_in, tmp_path) if "restoring" in name}
@@ -256,3 +262,33 @@ async def test_a_store_that_is_in_use_is_not_written_over(both_ways: list[str], 
     store = await opened_at(both_ways[0])
     assert len(await store.runs(RunFilter())) == 1
     await store.close()
+
+
+async def test_a_store_is_moved_to_one_place_only(both_ways: list[str], deliver: Ask) -> None:
+    store = await opened_at(both_ways[0])
+    await deliver(store, "1", "staging")
+    await store.close()
+    await move(both_ways[0], both_ways[1], "there", NOW)
+    with pytest.raises(StoreMovedError, match="there"):
+        await move(both_ways[0], both_ways[2], "elsewhere", NOW)
+    elsewhere = await opened_at(both_ways[2])
+    assert await elsewhere.runs(RunFilter()) == []
+    await elsewhere.close()
+
+
+async def test_an_empty_store_is_moved_there_and_back(both_ways: list[str], call: Ask) -> None:
+    for url in both_ways[:2]:
+        await (await opened_at(url)).close()
+    await move(both_ways[0], both_ways[1], "there", NOW)
+    await move(both_ways[1], both_ways[0], "back", NOW)
+    back = await opened_at(both_ways[0])
+    assert len((await call(back, "staging")).runs) == 1
+    await back.close()
+
+
+async def test_a_store_with_nothing_but_a_hold_is_in_use(both_ways: list[str]) -> None:
+    store = await opened_at(both_ways[1])
+    await store.hold(Hold("site", "qa", "test", "ada", NOW))
+    await store.close()
+    with pytest.raises(ConfigurationError, match="in use"):
+        await move(both_ways[0], both_ways[1], "there", NOW)

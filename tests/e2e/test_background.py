@@ -52,6 +52,22 @@ async def test_no_announced_length_ends_the_writing_down_of_refusals(settings: A
             assert hooks.count("nothing") == len(LENGTHS)
 
 
+async def test_no_announced_length_ends_anything_on_any_route(settings: Any) -> None:
+    async with System(settings) as system:
+        await system.listen()
+        async with client(f"http://127.0.0.1:{system.port}") as api:
+            _, described, _ = await api.call("GET", "/openapi.json")
+            paths = [path.replace("{", "").replace("}", "") for path in described["paths"]]
+            for path in ["/", "/hooks/nothing", "/healthz", "/readyz", *paths]:
+                async with connections(system.port, ["127.0.0.1"]) as [(reader, writer)]:
+                    writer.write(head(path, f"Content-Length: {2**63}"))
+                    assert status_of(await reader.read(999)) < 500, path
+            assert (await api.call("GET", "/readyz", token=None))[0] == 200
+            await system.audit.flush()
+            _, page, _ = await api.call("GET", "/api/v1/deliveries")
+            assert "nothing" in [each["hook"] for each in page["deliveries"]]
+
+
 @pytest.mark.parametrize("name", ["worker", "beat", "audit"])
 async def test_a_task_that_fails_again_and_again_is_told_counted_and_heals(
     settings: Any, monkeypatch: pytest.MonkeyPatch, name: str

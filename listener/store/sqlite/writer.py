@@ -100,7 +100,7 @@ class Writer:
             self._health.demand()
             self._connection.execute("BEGIN IMMEDIATE")
             for request in batch:
-                self._perform(request)
+                self._perform(request, alone=len(batch) == 1)
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the thread goes on)
@@ -110,22 +110,30 @@ class Writer:
             for request in batch:
                 request.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
 
-    def _perform(self, request: _Request) -> None:
+    def _perform(self, request: _Request, *, alone: bool) -> None:
         """Carry out one request; what goes wrong in it is undone and is its own affair.
 
         Unless SQLite gave up the whole transaction, as it may when the disk is full: then raise.
+        One that is alone needs no savepoint, which would copy each page that it touches.
         """
-        self._connection.execute("SAVEPOINT request")
+        if not alone:
+            self._connection.execute("SAVEPOINT request")
         try:
             request.result = step(request.perform(request.transaction))
         except Exception as error:
             # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
             if not self._connection.in_transaction:
                 raise
-            self._connection.execute("ROLLBACK TO request")
+            if alone:
+                self._connection.execute("ROLLBACK")
+                # COMMIT must have one to end: where it fails, SQLite has lost the transaction on the way.
+                self._connection.execute("BEGIN IMMEDIATE")
+            else:
+                self._connection.execute("ROLLBACK TO request")
             self._health.note(error)
             request.error = translated(error)
-        self._connection.execute("RELEASE request")
+        if not alone:
+            self._connection.execute("RELEASE request")
 
     def _roll_back(self) -> None:
         # If even this fails, the next batch fails at its BEGIN, and tries it again.

@@ -19,7 +19,9 @@ WHERE state = 'queued';
 CREATE INDEX turns ON runs (turn, position) WHERE state = 'queued' AND ready;
 CREATE INDEX lane_turns ON runs (lane, turn, position) WHERE state = 'queued' AND ready;
 CREATE INDEX dues ON runs (due) WHERE state = 'queued' AND NOT ready;
-CREATE INDEX queued ON runs (site, environment, id) WHERE state = 'queued';
+-- With rollbacks, so that all that waits in a place is read off it; one of each kind waits there at most.
+DROP INDEX one_waiting;
+CREATE UNIQUE INDEX one_waiting ON runs (site, environment, (undoes IS NULL)) WHERE state = 'queued';
 CREATE INDEX states ON runs (state, id) WHERE finished_at IS NOT NULL;
 CREATE INDEX places ON runs (site, environment, state, id) WHERE finished_at IS NOT NULL;
 DROP INDEX successes;
