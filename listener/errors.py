@@ -390,7 +390,10 @@ class LoginRefusedError(RefusedError):
     """The host does not let this key log in."""
 
     code = "login-refused"
-    default_remedy = "add the public half of ssh.identity to the user's authorized_keys on the host"
+    default_remedy = (
+        "add the public half of ssh.identity to the user's authorized_keys on the host; "
+        "if it is there already, sshd's own log on the host says why (a locked account, file modes)"
+    )
 
 
 class IdentityUnusableError(RefusedError):

@@ -153,6 +153,11 @@ class Intake:
                 f"It was refused, so nothing is kept of what it said: {arrival.reason}.",
                 remedy="let its sender send it again",
             )
+        if not arrival.facts:
+            raise ConflictError(
+                "What it said is not kept any more: its hook has had very many deliveries since.",
+                remedy="let its sender send it again, or ask for a sync of the site",
+            )
         if arrival.hook not in self._hooks:
             raise ConflictError(f"The hook {arrival.hook} is not configured any more.")
         hook = self._hooks[arrival.hook]

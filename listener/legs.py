@@ -18,6 +18,7 @@ from listener.errors import (
     SyncError,
 )
 from listener.observations import Branch, Observation
+from listener.outcomes import LegEvent, LegOutcome
 from listener.plans import (
     MOVING,
     Applied,
@@ -34,7 +35,6 @@ from listener.plans import (
     undone,
 )
 from listener.progress import Progress, applied, commit_of, looked, sent
-from listener.runs import LegEvent, LegOutcome
 from listener.sites import Leg
 from listener.waits import Waits
 

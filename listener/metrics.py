@@ -52,12 +52,15 @@ class Counted:
 class Metrics:
     """All figures of one listener."""
 
-    def __init__(self, sites: Sites, hooks: Iterable[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, sites: Sites, hooks: Iterable[str], clock: Callable[[], float], deliveries: int
+    ) -> None:
         self._sites = sites
         self._hooks = frozenset(hooks)
         self._clock = clock
         self._registry = CollectorRegistry()
-        self._standing = _Standing(self._label)
+        self._deliveries_most = deliveries
+        self._standing = _Standing(self._label, self._hooks, deliveries)
         self._registry.register(self._standing)
         ProcessCollector(registry=self._registry)
         Info("sync_staging", "This listener.", registry=self._registry).info({"version": __version__})
@@ -115,7 +118,7 @@ class Metrics:
     async def exposed(self, store: RunStore, accept: str) -> tuple[bytes, str]:
         """Return all figures as they are now, in a form that the reader takes, and its media type."""
         try:
-            self._standing.reading = await _read(store, self._sites)
+            self._standing.reading = await _read(store, self._sites, self._deliveries_most)
         except StoreUnavailableError:
             self._standing.reading = None
         encode, media_type = choose_encoder(accept)
@@ -208,15 +211,18 @@ class _Reading:
     holds: frozenset[tuple[str, str]]
     successes: Mapping[tuple[str, str], float]
     """When each environment last became equal to live, in Unix seconds."""
+    deliveries: Mapping[str, int]
+    """Kept whole of each hook."""
 
 
-async def _read(store: RunStore, sites: Sites) -> _Reading:
+async def _read(store: RunStore, sites: Sites, deliveries: int) -> _Reading:
     successes = {}
     for environment in (each for site in sites for each in site.environments.values()):
         run = await store.last_success(environment.site, environment.name)
         if run is not None and run.finished_at is not None:
             successes[environment.site, environment.name] = run.finished_at
-    return _Reading(await store.backlog(), frozenset(map(_held, await store.holds())), successes)
+    holds = frozenset(map(_held, await store.holds()))
+    return _Reading(await store.backlog(), holds, successes, await store.kept(deliveries + 1))
 
 
 def _held(hold: Hold) -> tuple[str, str]:
@@ -226,8 +232,10 @@ def _held(hold: Hold) -> tuple[str, str]:
 class _Standing(Collector):
     """Tells what stands: as it was read just now, and as the last look found it."""
 
-    def __init__(self, label: Callable[[str], str]) -> None:
+    def __init__(self, label: Callable[[str], str], hooks: Collection[str], deliveries: int) -> None:
         self._label = label
+        self._hooks = hooks
+        self._deliveries = deliveries
         self.overdue: Overdue = frozenset
         self.reading: _Reading | None = None
         self.drifted: dict[tuple[str, str], bool] = {}
@@ -245,6 +253,8 @@ class _Standing(Collector):
         )
         what = "Environments whose run has long waited for a repository that is never at rest."
         yield self._by_site("restless_environments", what, dict.fromkeys(self.overdue(), True))
+        what = "How many deliveries of a hook are kept with all that they said (history.deliveries)."
+        yield _gauge("kept_deliveries_limit", what, self._deliveries)
         if self.reading is not None:
             yield from self._stored(self.reading)
 
@@ -264,6 +274,11 @@ class _Standing(Collector):
         for (site, environment), at in reading.successes.items():
             successes.add_metric((site, environment), at)
         yield successes
+        what = "Deliveries that are kept with all that they said; counted up to one beyond the limit."
+        kept = GaugeMetricFamily("sync_staging_kept_deliveries", what, labels=("hook",))
+        for hook in reading.deliveries.keys() & set(self._hooks):
+            kept.add_metric((hook,), reading.deliveries[hook])
+        yield kept
 
     def _by_site(self, name: str, what: str, found: Mapping[tuple[str, str], bool]) -> Metric:
         """Return how many environments of each label something is true of."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from listener.errors import ListenerError
 from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
+from listener.outcomes import LegEvent, LegOutcome, LegState, Outcome, Wait
 from listener.plans import MOVING, Applied, Plan, PlanKind
-from listener.runs import LegEvent, LegOutcome, LegState, Outcome, Run, Wait
+from listener.runs import Run
 from listener.sites import Leg
 
 

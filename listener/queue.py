@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from listener.runs import Outcome, Run, State, Trigger
+from listener.outcomes import Outcome
+from listener.runs import Run, State, Trigger
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,14 @@ class Pruned:
 
     runs: int = 0
     deliveries: int = 0
-    """Those that were refused included."""
+    """Those that were refused included, and the ids of repeated ones."""
+    details: int = 0
+    """Deliveries of which only the id and the outcome were kept."""
+
+    def __add__(self, other: "Pruned") -> "Pruned":
+        return Pruned(
+            self.runs + other.runs, self.deliveries + other.deliveries, self.details + other.details
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,9 @@ class RunStore(Protocol):
 
     async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
         """Store a delivery and its triggers in one transaction, each with a waiting run, new or joined.
+
+        Once a body has come very often within an hour, one that repeats it is counted at the row of another,
+        all of whose runs still wait: it joins these as any other does, and only its id has a row of its own.
 
         A trigger of a held environment gets no run when it comes by a hook, and one that has failed already
         with the code `on-hold` when it is explicit. A rollback's hold refuses nothing: an explicit trigger
@@ -235,6 +246,16 @@ class RunStore(Protocol):
         trigger needs, and what else is on record of then (`listener.records`). What another row still refers
         to (a successor, a rollback, a hold) stays, and so does the last success of an environment.
         """
+
+    async def trim(self, keep: int, before: float, most: int) -> Pruned:
+        """Bound what is kept of each hook, up to `most` rows of a kind; return how many.
+
+        Of deliveries beyond the newest `keep` of their hook only ids and outcomes stay, and these until
+        `before`: nobody sends them again by then. What a waiting or running run refers to stays.
+        """
+
+    async def kept(self, most: int) -> Mapping[str, int]:
+        """Return how many deliveries of each hook are kept with all that they said, counted up to `most`."""
 
     def listen(self, run_id: str) -> AbstractContextManager["Signal"]:
         """Return a signal that is set whenever the run has a new line or a new state."""

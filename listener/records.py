@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from listener.runs import Trigger
 
+SENT_AGAIN = 3 * 86400.0
+"""Seconds within which a sender may send a delivery again: GitHub offers it for three days."""
+
 
 class Fate(StrEnum):
     """What became of a request."""
@@ -89,12 +92,15 @@ class Arrival:
     digest: str
     headers: Mapping[str, str]
     facts: Mapping[str, Any]
-    """What it says (`listener.deliveries.kept_facts`); empty for a refused one."""
+    """What it says (`listener.deliveries.kept_facts`); empty for a refused one, and for one of too many."""
     reason: str
     """Why it was ignored or refused."""
     status: int | None
     """Of the answer to a refused one."""
     count: int
+    """How many requests it stands for: of a flood, or with the same body while its runs waited."""
+    last_at: float | None
+    """When the last of those with the same body came; None where it came once."""
     same_body: str | None
     """The id of the last delivery to this hook before it that had the same body."""
     served: tuple[Served, ...] = ()

@@ -20,9 +20,10 @@ from listener.errors import (
 )
 from listener.legs import ROUNDS, Keep, LegSync, Rules, Studio
 from listener.observations import Observation
+from listener.outcomes import LegEvent, LegOutcome
 from listener.plans import Notes, Plan, Repositories, Signing
 from listener.progress import Progress, commit_of
-from listener.runs import LegEvent, LegOutcome, Run
+from listener.runs import Run
 from listener.sites import Environment, Leg
 from listener.waits import Waits
 

@@ -52,7 +52,7 @@ class System:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(settings.sites, settings.hooks, time.time)
+        self.metrics = Metrics(settings.sites, settings.hooks, time.time, settings.history.deliveries)
         self.log = self.metrics.counting(structlog.get_logger())
         self.clean = cleaner(settings)
         self.store = open_store(settings.store)
@@ -171,6 +171,7 @@ class System:
             keep_backups=self.settings.sync.keep_backups,
             age=self.settings.history.age,
             runs=self.settings.history.runs,
+            deliveries=self.settings.history.deliveries,
             clock=time.time,
             log=self.log,
         )

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
+from itertools import count
 
 from listener.access import SessionStore
 from listener.directory import Directory
@@ -9,12 +11,15 @@ from listener.errors import StoreError, SyncError
 from listener.journal import Log, Remarks
 from listener.plans import Repositories
 from listener.queue import Pruned, RunStore
+from listener.records import SENT_AGAIN
 from listener.runs import first_id
 
 FIRST_AFTER = 60.0
 """Seconds after the start: what waits in the queue goes first."""
-AGAIN_AFTER = 6 * 3600.0
-"""Seconds from one round to the next."""
+AGAIN_AFTER = 600.0
+"""Seconds from one round to the next: a flood is bounded in the store before it fills a disk."""
+EXPIRED_EACH = 36
+"""Rounds of which one looks for old backups on the hosts too."""
 
 PRUNED_AT_ONCE = 200
 """Runs that are deleted in one transaction: nobody waits long behind it."""
@@ -33,6 +38,7 @@ class Upkeep:
         keep_backups: float,
         age: float,
         runs: int,
+        deliveries: int,
         clock: Callable[[], float],
         log: Log,
     ) -> None:
@@ -43,31 +49,37 @@ class Upkeep:
         self._keep_backups = keep_backups
         self._age = age
         self._runs = runs
+        self._deliveries = deliveries
         self._clock = clock
         self._log = log
 
     async def go_on(self) -> None:
         """Go round until cancelled."""
         await asyncio.sleep(FIRST_AFTER)
-        while True:
+        for number in count():
             try:
                 await self.prune()
             except StoreError as error:
                 self._log.log(30, "upkeep", error=error.code, message=error.message)
-            await self.expire()
+            if number % EXPIRED_EACH == 0:
+                await self.expire()
             await asyncio.sleep(AGAIN_AFTER)
 
     async def prune(self) -> Pruned:
-        """Delete old runs, their logs and deliveries from the store; return how many. Old sessions go too."""
+        """Delete old runs, their logs and deliveries from the store; return how many.
+
+        Old sessions go too, and what is beyond the bound of a hook.
+        """
         await self._sessions.prune_sessions(self._clock())
-        before, total = self._clock() - self._age, Pruned()
+        now, total = self._clock(), Pruned()
         while True:
-            pruned = await self._store.prune(before, self._runs, PRUNED_AT_ONCE)
-            total = Pruned(total.runs + pruned.runs, total.deliveries + pruned.deliveries)
-            if not (pruned.runs or pruned.deliveries):
+            pruned = await self._store.prune(now - self._age, self._runs, PRUNED_AT_ONCE)
+            pruned += await self._store.trim(self._deliveries, now - SENT_AGAIN, PRUNED_AT_ONCE)
+            if pruned == Pruned():
                 break
+            total += pruned
         if total != Pruned():
-            self._log.log(20, "upkeep", runs=total.runs, deliveries=total.deliveries)
+            self._log.log(20, "upkeep", **asdict(total))
         return total
 
     async def expire(self) -> int:

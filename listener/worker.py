@@ -25,9 +25,10 @@ from listener.errors import (
 )
 from listener.journal import Cleaner, Journal, Log
 from listener.lanes import Lanes
+from listener.outcomes import Outcome, alike
 from listener.progress import Progress
 from listener.queue import RunStore
-from listener.runs import Outcome, Retry, RetryPolicy, Run, State, alike, retry
+from listener.runs import Retry, RetryPolicy, Run, State, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 

@@ -21,14 +21,14 @@ from listener.progress import Progress
 from listener.queue import Reception
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published, build
-from listener.rehearsal.sshd import Sshd
+from listener.rehearsal.sshd import Sshd, free_port
 from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.sites import Access, Environment, Host, Policy, RepositoryAddress
 from listener.store import open_store
 from listener.sync import Synchronizer
 from tests.conftest import GIT_SHELL
 from tests.legs import changed, environment_of, pool_of, unkept
-from tests.listening import GITHUB_SECRET, client, configuration, daemon, free_port, push, written
+from tests.listening import GITHUB_SECRET, client, configuration, daemon, push, written
 
 TIMES = 60
 DELIVERIES = 2000

@@ -15,8 +15,9 @@ from contextlib import closing
 from pathlib import Path
 
 from listener.cli.printing import say
+from listener.outcomes import Outcome
 from listener.queue import LogLine, Reception, RunFilter
-from listener.runs import Origin, Outcome, State, Trigger, new_id
+from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store, open_store
 from tests import past
 from tests.cluster import Cluster, find_programs

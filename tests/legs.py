@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from listener.outcomes import LegOutcome
 from listener.progress import Progress
-from listener.runs import LegOutcome
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 

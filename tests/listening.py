@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,19 +14,14 @@ from typing import Any
 import aiohttp
 import yaml
 
+from listener.rehearsal.sshd import free_port
+
 ADMIN = "admin-token-of-the-tests"
 MEMBER = "member-token-of-the-tests"
 GITHUB_SECRET = "It's a Secret to Everybody"
 
 SYNC_STAGING = "/api/1/services/api/1/publish/sync-staging.json"
 RESET_STAGING = "/api/1/services/api/1/publish/reset-staging.json"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict[str, Any]:

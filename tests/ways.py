@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from listener.outcomes import LegOutcome
 from listener.progress import Progress
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import LegOutcome, Run
+from listener.runs import Run
 from listener.sites import Access, Environment, Policy, RepositoryAddress
 from listener.sync import Look, Synchronizer
 from tests.contract.test_repository import PATIENCE, Notes, a_run, host_of

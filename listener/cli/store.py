@@ -15,6 +15,7 @@ from listener.cli.wording import counted
 from listener.config import STORE_PREFIX, Settings
 from listener.config.references import resolved
 from listener.config.stores import told
+from listener.records import SENT_AGAIN
 from listener.store import move
 from listener.store.sqlite import maintenance, restoring
 
@@ -155,12 +156,16 @@ def check(arguments: argparse.Namespace) -> int:
 def prune(arguments: argparse.Namespace) -> int:
     """Delete what is old."""
     settings = _settings(arguments)
-    history = settings.history
-    pruned = maintenance.prune(_path(settings), time.time() - history.age, history.runs)
+    history, now = settings.history, time.time()
+    pruned = maintenance.prune(
+        _path(settings), now - history.age, history.runs, history.deliveries, now - SENT_AGAIN
+    )
     if arguments.json:
         document(asdict(pruned))
     else:
         say(f"deleted: {counted(pruned.runs, 'run')}, {counted(pruned.deliveries, 'delivery')}")
+        if pruned.details:
+            say(f"shortened to id and outcome: {counted(pruned.details, 'delivery')}")
     return DONE
 
 
@@ -171,7 +176,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _path(settings: Settings) -> Path:
     if not settings.store.startswith(STORE_PREFIX):
         raise UsageError(
-            "The store is no SQLite file.",
+            "The store is not an SQLite file.",
             remedy="use the database's own tools, such as pg_dump; the listener prunes by itself",
         )
     return Path(settings.store_name)

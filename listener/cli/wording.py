@@ -190,6 +190,7 @@ def delivery(found: Document) -> Iterator[str]:
         "outcome": found["outcome"] if found["status"] is None else f"{found['outcome']}, {found['status']}",
         "reason": found["reason"],
         "requests": found["count"] if found["count"] > 1 else "",
+        "last one": moment(found["last_received_at"]) if found["last_received_at"] else "",
         "hook": found["hook"],
         "request": found["request"],
         "from": found["client"],

@@ -246,6 +246,9 @@ class HistorySection(Section):
         90 * 86400.0, description="how long ended runs, their logs and deliveries are kept, such as 90d"
     )
     runs: Whole = Field(100_000, ge=1, le=10**9, description="how many ended runs are kept, such as 100000")
+    deliveries: Whole = Field(
+        100_000, ge=1, le=10**9, description="how many deliveries of a hook are kept whole, such as 100000"
+    )
 
 
 class MetricsSection(Section):

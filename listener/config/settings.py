@@ -92,6 +92,8 @@ class HistorySettings:
     age: float
     """Seconds."""
     runs: int
+    deliveries: int
+    """Of each hook, with all that they said."""
 
 
 @dataclass(frozen=True, slots=True)

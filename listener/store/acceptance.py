@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from listener.errors import DeliveryNotFoundError, OnHoldError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, Reception
-from listener.runs import EXPLICIT, Outcome, State, Trigger, new_id
+from listener.runs import EXPLICIT, State, Trigger, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 
@@ -20,11 +21,34 @@ CLEARING_PAUSE = 5.0
 HEAD_START = 10.0
 """Seconds by which an explicit call goes before what came by a hook: an older hook's run goes before it."""
 
+ALIKE_MOST, ALIKE_FOR = 256, 3600.0
+"""Rows of one body within so many seconds, from which on what repeats it is counted at one of them."""
+ALIKE_LOOKED_AT = 8
+"""Rows with the same body that are looked at: they differ where it came from several addresses."""
+
 Key = tuple[str, str]
 
 _HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
 _HOLDS = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) AND environment = ANY (:environments::text[])"
-_DELIVERY = "SELECT id, ignored FROM deliveries WHERE hook = :hook AND key = :key"
+# What has the same id, as its own (`key`) or counted at another's row, and what has the same body. A row that
+# was taken again since has become another than what was counted at it.
+_EARLIER = """
+SELECT id, ignored, key, facts, credential, client, true AS known FROM deliveries
+WHERE hook = :hook AND key = :key
+UNION ALL
+SELECT d.id, d.ignored, NULL, d.facts, d.credential, d.client, true
+FROM repeats AS r JOIN deliveries AS d ON d.id = r.delivery
+WHERE r.hook = :hook AND r.key = :key AND r.at >= d.received_at
+UNION ALL
+SELECT * FROM (
+    SELECT id, ignored, NULL, facts, credential, client, false FROM deliveries
+    WHERE hook = :hook AND digest = :digest AND digest <> '' AND :recent < (
+        SELECT e.id FROM deliveries AS e WHERE e.hook = :hook AND e.digest = :digest
+        ORDER BY e.id DESC LIMIT 1 OFFSET :most - 1
+    )
+    ORDER BY id DESC LIMIT :looked_at
+) AS alike
+"""
 _BACKOFF = """
 coalesce((SELECT b.not_before FROM backoffs AS b WHERE b.site = :site AND b.environment = :environment), 0)
 """
@@ -72,8 +96,15 @@ INSERT INTO deliveries
     (id, hook, key, received_at, size, digest, headers, facts, ignored, credential, client)
 VALUES
     (:id, :hook, :key, :received_at, :size, :digest, :headers, :facts, :ignored, :credential, :client)
-ON CONFLICT (hook, key) WHERE key IS NOT NULL DO NOTHING
-RETURNING id
+"""
+_COUNT = """
+UPDATE deliveries SET count = count + 1, last_at = greatest(received_at, coalesce(last_at, 0), :received_at)
+WHERE id = :id
+"""
+_REPEAT = """
+INSERT INTO repeats (hook, key, delivery, at)
+SELECT hook, :key, id, last_at FROM deliveries WHERE id = :id
+ON CONFLICT (hook, key) DO UPDATE SET delivery = excluded.delivery, at = excluded.at
 """
 _TAKE_DELIVERY = """
 UPDATE deliveries SET
@@ -99,10 +130,12 @@ RETURNING site
 
 
 def claims(triggers: Iterable[Trigger], delivery: Reception | None) -> list[Key]:
-    """Return what an acceptance must have to itself: environments, and the delivery's key at its hook."""
+    """Return what an acceptance must have to itself: environments, and its key and its body at its hook."""
     taken = [_key(trigger) for trigger in triggers]
-    if delivery is not None and delivery.key is not None:
-        taken.append((f"hook {delivery.hook}", delivery.key))
+    if delivery is not None:
+        taken.append((f"body {delivery.hook}", delivery.digest))
+        if delivery.key is not None:
+            taken.append((f"hook {delivery.hook}", delivery.key))
     return taken
 
 
@@ -120,14 +153,24 @@ async def accept(
     if delivery is None:
         return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
     values = _delivery_values(replace(delivery, ignored=ignored))
+    looked_for = {
+        "recent": first_id(now - ALIKE_FOR),
+        "most": ALIKE_MOST,
+        "looked_at": ALIKE_LOOKED_AT,
+    }
+    earlier = await transaction.all(_EARLIER, values | looked_for)
     kept = delivery.id
-    if not await transaction.change(_NEW_DELIVERY, values):
-        first = await transaction.one(_DELIVERY, values)
-        assert first is not None  # noqa: S101 (the request has this key to itself)
+    if known := [row for row in earlier if row["known"]]:
+        first = max(known, key=lambda row: row["key"] is not None)
         if not (first["ignored"] and selected):
             return await _repeat(transaction, first, selected, holds, now)
-        kept = str(first["id"])
-        await transaction.write(_TAKE_DELIVERY, values | {"id": kept})
+        if first["key"] is not None:
+            kept = str(first["id"])
+    elif alike := await _counted(transaction, earlier, values, selected):
+        for trigger in selected:
+            await _join(transaction, trigger, now)
+        return replace(alike, ignored=ignored)
+    await transaction.write(_NEW_DELIVERY if kept == delivery.id else _TAKE_DELIVERY, values | {"id": kept})
     return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
 
 
@@ -289,6 +332,41 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     if cleared or (not made and (explicit or trigger.settle)):
         await reschedule(transaction, trigger.site, trigger.environment)
     return run
+
+
+async def _counted(
+    transaction: Transaction, earlier: Iterable[Row], values: Mapping[str, Any], selected: Sequence[Trigger]
+) -> Acceptance | None:
+    """Count a delivery at an earlier one that it repeats in all but its id; None if it has its own row.
+
+    The runs of the earlier one must all wait: those that are running may have read live already.
+    """
+    alike = next((row for row in earlier if _alike(row, values)), None)
+    if alike is None:
+        return None
+    served = await _served(transaction, alike["id"])
+    waiting = {key for key, row in served.items() if row["state"] == State.QUEUED}
+    if not (set(map(_key, selected)) == served.keys() == waiting):
+        return None
+    named = {"id": alike["id"], "key": values["key"], "received_at": values["received_at"]}
+    await transaction.write(_COUNT, named)
+    if values["key"] is not None:
+        await transaction.write(_REPEAT, named)
+    return Acceptance(
+        runs=tuple(row["run"] for row in served.values()),
+        triggers=tuple(row["id"] for row in served.values()),
+        delivery=alike["id"],
+    )
+
+
+def _alike(row: Row, values: Mapping[str, Any]) -> bool:
+    """Return whether a row with the same body came from the same sender and says the same."""
+    same = all(row[name] == values[name] for name in ("ignored", "credential", "client"))
+    return same and _said(row["facts"]) == _said(values["facts"])
+
+
+def _said(facts: str) -> dict[str, Any]:
+    return {name: value for name, value in json.loads(facts or "{}").items() if name != "key"}
 
 
 async def _repeat(

@@ -18,8 +18,10 @@ AT_ONCE = 1000
 TABLES = {
     "deliveries": (
         ("id",),
-        "hook, key, received_at, size, digest, headers, facts, ignored, credential, client",
+        """hook, key, received_at, size, digest, headers, facts, ignored, credential, client, count,
+        last_at""",
     ),
+    "repeats": (("hook", "key"), "delivery, at"),
     "runs": (
         ("position",),
         """id, site, environment, state, created_at, not_before, attempt, failures, looks, lines,

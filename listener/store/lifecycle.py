@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
+from listener.outcomes import Outcome
 from listener.queue import Hold, LogLine
-from listener.runs import ENDED, Outcome, Run, State, Trigger
+from listener.runs import ENDED, Run, State, Trigger
 from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
@@ -34,7 +35,8 @@ RETURNING {RUN}
 _NEW_LINE = """
 INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON CONFLICT DO NOTHING
 """
-_COUNT_LINES = f"UPDATE runs SET lines = greatest(lines, :lines::integer) WHERE {_FENCE} RETURNING lines"  # noqa: S608
+_COUNT_LINES = f"UPDATE runs SET lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING id"  # noqa: S608 (ours)
+_COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
 _KEEP = f"UPDATE runs SET outcome = :outcome WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
 _FINISH = f"""
 UPDATE runs SET
@@ -119,14 +121,17 @@ async def claim(transaction: Transaction, now: float, full: Collection[str]) -> 
 async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> int:
     """Store those lines that are not stored yet; return how many are now, or raise `FencedError`."""
     last = lines[-1].sequence if lines else 0
-    counted = await transaction.change(_COUNT_LINES, _fence(transaction, owned) | {"lines": last})
-    if not counted:
-        raise FencedError
-    if lines:
+    values = _fence(transaction, owned) | {"lines": last}
+    if await transaction.change(_COUNT_LINES, values):
         rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
         await transaction.many(_NEW_LINE, rows)
         transaction.changed.add(owned.id)
-    return int(counted[0]["lines"])
+        return last
+    # An earlier request of the same batch has stored them, as before a run's end; or the run is lost.
+    counted = await transaction.one(_COUNTED, values)
+    if counted is None:
+        raise FencedError
+    return int(counted["lines"])
 
 
 async def keep(transaction: Transaction, owned: Run, outcome: Outcome) -> None:

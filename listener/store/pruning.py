@@ -61,6 +61,56 @@ DELETE FROM refusals WHERE id IN (
 )
 RETURNING id
 """
+_HOOKS = """
+WITH RECURSIVE hooks (hook) AS (
+    SELECT min(hook) FROM deliveries
+    UNION ALL
+    SELECT (SELECT min(d.hook) FROM deliveries AS d WHERE d.hook > h.hook) FROM hooks AS h
+    WHERE h.hook IS NOT NULL
+)
+SELECT hook FROM hooks WHERE hook IS NOT NULL
+"""
+_KEPT = """
+SELECT count(*) AS kept FROM (
+    SELECT id FROM deliveries WHERE hook = :hook AND facts <> '' ORDER BY id DESC LIMIT :most
+) AS whole
+"""
+_ONE_TOO_MANY = """
+SELECT d.id FROM deliveries AS d
+WHERE d.hook = :hook AND d.facts <> '' AND d.id <= (
+    SELECT id FROM deliveries WHERE hook = :hook AND facts <> '' ORDER BY id DESC LIMIT 1 OFFSET :keep
+)
+ORDER BY d.id LIMIT :most
+"""
+_STRIP = """
+UPDATE deliveries SET headers = '', facts = '' WHERE id IN (
+    SELECT id FROM deliveries WHERE id = ANY (:ids::text[]) AND facts <> '' FOR UPDATE SKIP LOCKED
+)
+RETURNING id
+"""
+# Runs that have ended do without who asked for them.
+_UNNEEDED = """
+d.facts = '' AND d.id < :first AND d.received_at < :before AND coalesce(d.last_at, 0) < :before
+    AND NOT EXISTS (
+        SELECT 1 FROM triggers AS t JOIN runs AS r ON r.id = t.run
+        WHERE t.delivery = d.id AND r.finished_at IS NULL
+    )
+"""
+_OLD_BARE = f"SELECT d.id FROM deliveries AS d WHERE {_UNNEEDED} ORDER BY d.id LIMIT :most"  # noqa: S608 (ours)
+_STILL_BARE = f"""
+SELECT d.id FROM deliveries AS d WHERE d.id = ANY (:ids::text[]) AND {_UNNEEDED}
+FOR UPDATE OF d SKIP LOCKED
+"""  # noqa: S608 (ours)
+_BARE = (
+    "DELETE FROM triggers WHERE delivery = ANY (:ids::text[])",
+    "DELETE FROM deliveries WHERE id = ANY (:ids::text[])",
+)
+_REPEATS = """
+DELETE FROM repeats WHERE (hook, key) IN (
+    SELECT hook, key FROM repeats WHERE at < :before ORDER BY at LIMIT :most FOR UPDATE SKIP LOCKED
+)
+RETURNING key
+"""
 _USES = "DELETE FROM uses WHERE last < :before"
 
 
@@ -98,3 +148,46 @@ async def prune(transaction: Transaction, before: float, keep: int, most: int) -
     runs = await delete_runs(transaction, await old_runs(transaction, before, keep, most))
     found = await old_deliveries(transaction, before, most)
     return Pruned(runs, await delete_arrivals(transaction, found, before, most))
+
+
+async def kept(questions: Questions, most: int) -> dict[str, int]:
+    """Return what `RunStore.kept` says."""
+    counts = {}
+    for row in await questions.all(_HOOKS):
+        values = {"hook": row["hook"], "most": most}
+        counts[str(row["hook"])] = sum(each["kept"] for each in await questions.all(_KEPT, values))
+    return counts
+
+
+async def too_many(questions: Questions, keep: int, most: int) -> list[str]:
+    """Return ids of deliveries that are not among the newest `keep` of their hook, and have all they said."""
+    ids: list[str] = []
+    for row in await questions.all(_HOOKS):
+        values = {"hook": row["hook"], "keep": keep, "most": most - len(ids)}
+        ids += [each["id"] for each in await questions.all(_ONE_TOO_MANY, values)]
+    return ids
+
+
+async def old_bare(questions: Questions, before: float, most: int) -> list[str]:
+    """Return ids of deliveries that have only an outcome, from before a time, that no run waits for."""
+    values = {"first": first_id(before), "before": before, "most": most}
+    return [row["id"] for row in await questions.all(_OLD_BARE, values)]
+
+
+async def trim(
+    transaction: Transaction, many: Collection[str], old: Collection[str], before: float, most: int
+) -> Pruned:
+    """Take from some deliveries what they said; delete others and old ids of repeated ones."""
+    stripped = await transaction.change(_STRIP, {"ids": list(many)})
+    values = {"ids": list(old), "first": first_id(before), "before": before}
+    gone = [row["id"] for row in await transaction.all(_STILL_BARE, values)]
+    for statement in _BARE if gone else ():
+        await transaction.write(statement, {"ids": gone})
+    ids = await transaction.change(_REPEATS, {"before": before, "most": most})
+    return Pruned(deliveries=len(gone) + len(ids), details=len(stripped))
+
+
+async def trim_all(transaction: Transaction, keep: int, before: float, most: int) -> Pruned:
+    """Do what `RunStore.trim` says, in one transaction that looks for it too."""
+    many = await too_many(transaction, keep, most)
+    return await trim(transaction, many, await old_bare(transaction, before, most), before, most)

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from listener.access import Session
+from listener.outcomes import LegOutcome, LegState, Outcome, Wait
 from listener.queue import Hold
 from listener.records import Arrival, Fate, Served
-from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger, Wait
+from listener.runs import Origin, Run, State, Trigger
 
 
 class Row(Protocol):
@@ -67,7 +68,7 @@ def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
     values: dict[str, Any] = dict(row)
     values["fate"] = Fate(values["fate"])
     for name in ("headers", "facts"):
-        values[name] = json.loads(values[name])
+        values[name] = json.loads(values[name] or "{}")
     return Arrival(**values, served=tuple(served))
 
 

@@ -1,15 +1,16 @@
 """A store whose every method is one rule; how a rule is carried out is its database's own affair."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from listener.access import Session
 from listener.errors import FencedError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Backlog, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
-from listener.runs import Outcome, Run, State, Trigger
+from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
 from listener.store.signals import Signals
@@ -161,6 +162,16 @@ class RuledStore(ABC):
         runs = await self._write((), pruning.delete_runs, old) if old else 0
         found = await self._read(pruning.old_deliveries, before, most)
         return Pruned(runs, await self._write((), pruning.delete_arrivals, found, before, most))
+
+    async def trim(self, keep: int, before: float, most: int) -> Pruned:
+        """Bound what is kept of each hook; return how many rows that were."""
+        many = await self._read(pruning.too_many, keep, most)
+        old = await self._read(pruning.old_bare, before, most)
+        return await self._write((), pruning.trim, many, old, before, most)
+
+    async def kept(self, most: int) -> Mapping[str, int]:
+        """Return how many deliveries of each hook are kept with all that they said, counted up to `most`."""
+        return await self._read(pruning.kept, most)
 
     async def record(self, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
         """Store refusals and add uses to those of before."""

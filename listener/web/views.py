@@ -8,10 +8,11 @@ from typing import Any
 from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
+from listener.outcomes import LegOutcome, Outcome
 from listener.plans import Plan, equal, undone
 from listener.queue import Hold, Standing
 from listener.records import Arrival, Use
-from listener.runs import LegOutcome, Origin, Outcome, Run, Trigger
+from listener.runs import Origin, Run, Trigger
 from listener.sites import Environment, Leg
 from listener.sync import Look
 
@@ -108,6 +109,7 @@ def arrival(arrival: Arrival) -> dict[str, Any]:
         "reason": arrival.reason,
         "status": arrival.status or None,
         "count": arrival.count,
+        "last_received_at": None if arrival.last_at is None else moment(arrival.last_at),
         "runs": list(dict.fromkeys(each.run for each in arrival.served)),
         "redelivered": [
             {**trigger(each.trigger), "run": each.run}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from listener.rehearsal.sshd import free_port
 from tests import figures
-from tests.listening import Daemon, daemon, free_port
+from tests.listening import Daemon, daemon
 from tests.strangers import (
     Ends,
     answers,

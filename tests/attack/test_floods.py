@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from listener.rehearsal.sshd import free_port
 from tests import figures
 from tests.attack.good import Good
-from tests.listening import daemon, free_port
+from tests.listening import daemon
 from tests.strangers import certificate, connections, loopback, resident, trusting, worked
 
 SECONDS = 60.0 if os.environ.get("SYNC_STAGING_ATTACK") else 5.0

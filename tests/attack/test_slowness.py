@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from listener.rehearsal.sshd import free_port
 from tests import figures
 from tests.attack.good import Good
 from tests.attack.slow import AT_METRICS, KINDS
-from tests.listening import Daemon, daemon, free_port
+from tests.listening import Daemon, daemon
 from tests.strangers import connections, descriptors, loopback
 
 SECONDS = 5.0 if os.environ.get("SYNC_STAGING_ATTACK") else 0.8

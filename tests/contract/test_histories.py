@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from listener.errors import DivergedError
+from listener.outcomes import LegOutcome
 from listener.plans import PlanKind
-from listener.runs import LegOutcome
 from listener.sites import Policy
 from tests.contract.test_repository import a_run
 from tests.histories import History, histories

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from listener.errors import HostStalledError, RefLockedError
+from listener.outcomes import LegOutcome
 from listener.plans import PlanKind
 from listener.progress import Progress
-from listener.runs import LegOutcome, Run
+from listener.runs import Run
 from listener.sites import Policy
 from listener.ssh import service
 from tests.contract.test_repository import a_run

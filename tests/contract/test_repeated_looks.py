@@ -15,9 +15,10 @@ from listener import runs as rules
 from listener.errors import SyncError
 from listener.journal import Cleaner
 from listener.observations import Branch, Observation
+from listener.outcomes import Outcome
 from listener.plans import Applied, Plan, Signing
 from listener.queue import Acceptance
-from listener.runs import Outcome, RetryPolicy, Run, State
+from listener.runs import RetryPolicy, Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress, Site, Sites
 from listener.store import Store
 from listener.sync import Synchronizer

@@ -23,12 +23,13 @@ from listener.errors import (
     WrongOwnerError,
 )
 from listener.observations import Observation
+from listener.outcomes import LegOutcome
 from listener.plans import Plan, PlanKind, Signing
 from listener.progress import Progress
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.runs import LegOutcome, Run, State
+from listener.runs import Run, State
 from listener.sites import Environment, Host, Policy, RepositoryAddress
 from listener.ssh import HostPool
 from listener.sync import Synchronizer

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import OnHoldError
+from listener.outcomes import LegOutcome, Outcome
 from listener.queue import Acceptance, Backlog, Hold, RunFilter
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger
+from listener.runs import Origin, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0

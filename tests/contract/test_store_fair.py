@@ -1,13 +1,15 @@
 """What every `RunStore` promises about who goes first, and about what is deleted when it is old."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from listener.errors import RunNotFoundError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, Reception
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store
 from listener.store.history import SOON
 
@@ -265,3 +267,27 @@ async def test_old_deliveries_go_when_no_trigger_needs_them(store: Store, delive
     pruned = await store.prune(NOW - 5 * DAY, 100, 100)
     assert (pruned.runs, pruned.deliveries) == (1, 1)
     assert not (await store.accept([], again, NOW)).repeated
+
+
+async def test_what_arrives_is_taken_in_between_the_batches_of_a_long_pruning(
+    store: Store, deliver: Ask
+) -> None:
+    environments = [f"e-{number}" for number in range(100)]
+    old = await deliver(store, "old", *environments)
+    for run in old.runs:
+        await store.cancel(run, NOW)
+    batches: list[int] = []
+
+    async def pruned() -> None:
+        while (batch := await store.prune(NOW + DAY, 1000, 10)).runs:
+            batches.append(batch.runs)
+
+    pruning = asyncio.create_task(pruned())
+    taken = 0
+    while not pruning.done():
+        assert len((await deliver(store, f"new {taken}", "staging", now=NOW + 2 * DAY)).runs) == 1
+        taken += 1
+    await pruning
+    assert batches == [10] * 10
+    # Each batch is a few questions and writes; what arrives waits for one of them at most.
+    assert taken >= len(batches)

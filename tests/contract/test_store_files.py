@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from listener.errors import StoreLockedError, StoreUnavailableError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, LogLine
-from listener.runs import Outcome, State
+from listener.runs import State
 from listener.store import Store, open_store
 from listener.store.sqlite import database as files
 from listener.store.sqlite import writer

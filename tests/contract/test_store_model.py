@@ -16,8 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from listener.outcomes import Outcome
 from listener.queue import Hold, LogLine, Reception, RunFilter
-from listener.runs import EXPLICIT, Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import EXPLICIT, Origin, Run, State, Trigger, new_id
 from listener.store import Store, open_store
 
 T = TypeVar("T")

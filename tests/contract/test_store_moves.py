@@ -13,9 +13,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import ConfigurationError, StoreError, StoreLockedError, StoreMovedError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Refusal, Use
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, move, open_store
 from listener.store.sqlite import maintenance, restoring
 from tests.cluster import Cluster
@@ -143,8 +144,13 @@ async def test_nothing_but_a_sound_copy_is_restored(database: Path, file_store: 
     content = await asyncio.to_thread(database.read_bytes)
     bad = tmp_path / "bad.db"
     await asyncio.to_thread(bad.write_bytes, content[:4096] + b"\xff" * (len(content) - 4096))
-    for copy in (bad, tmp_path / "nothing.db"):
-        with pytest.raises((StoreError, ConfigurationError)):
+    empty, text, other = (tmp_path / name for name in ("empty.db", "text.db", "other.db"))
+    await asyncio.to_thread(empty.touch)
+    await asyncio.to_thread(text.write_text, "a text " * 1000)
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE something_else (x)")
+    for copy in (bad, tmp_path / "nothing.db", empty, text, other):
+        with pytest.raises((StoreError, ConfigurationError), match=r"^The copy|^There is no file"):
             await asyncio.to_thread(restoring.restore, database, copy)
         assert await asyncio.to_thread(database.read_bytes) == content
     assert not {name for name in await asyncio.to_thread(names_in, tmp_path) if "restoring" in name}

@@ -12,9 +12,10 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.outcomes import LegOutcome, Outcome
 from listener.queue import Hold, LogLine, Reception, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
-from listener.runs import LegOutcome, Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
 from listener.store.postgres import leases, server
 from listener.store.sqlite import dialect
@@ -141,7 +142,8 @@ async def everything(store: Store) -> None:
     superseded = await store.requeue(run, Outcome(), NOW, NOW, failed=False)
     assert superseded.state is State.SUPERSEDED
     for state in (State.SUCCEEDED, State.FAILED):
-        await store.finish(await claimed(store), state, Outcome(), NOW)
+        store.append(run := await claimed(store), [LogLine(1, "{}")])
+        await store.finish(run, state, Outcome(), NOW)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
@@ -159,6 +161,7 @@ async def everything(store: Store) -> None:
     for _ in range(2):
         await store.prune(past.START + 60 * 100, 1_000, 50)
     await store.prune(past.START, 1_000, 50)
+    await a_flood(store)
     await store.record(
         [Refusal(new_id(NOW), NOW, "POST /", "signature", 401)], [Use("token", "", "ci", 1, NOW)], 1_990
     )
@@ -168,6 +171,15 @@ async def everything(store: Store) -> None:
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
     await store.prune_sessions(NOW)
+
+
+async def a_flood(store: Store) -> None:
+    for number in range(acceptance.ALIKE_MOST + 2):
+        flood = Reception(new_id(NOW), "forge-1", f"flood-{number}", NOW, 2, "flood", {}, {}, "a ping")
+        await store.accept([], flood, NOW)
+    assert set((await store.kept(100)).values()) == {100}
+    for _ in range(2):
+        await store.trim(100, NOW + 60, 50)
 
 
 async def everything_that_is_read(store: Store) -> None:

@@ -24,9 +24,10 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
 from listener.rehearsal.sshd import free_port
-from listener.runs import Origin, Outcome, Run, State, Trigger, new_id
+from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.postgres import PostgresStore, server, wakeups
@@ -440,7 +441,8 @@ OWNER = """
 import asyncio, sys
 from listener.errors import FencedError
 from listener.queue import LogLine
-from listener.runs import Outcome, State
+from listener.outcomes import Outcome
+from listener.runs import State
 from listener.store import open_store
 from listener.store.migrations import migrations
 

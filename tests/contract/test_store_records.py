@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from listener.errors import DeliveryNotFoundError
+from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, Reception
 from listener.records import SECRET, TOKEN, ArrivalFilter, Fate, Refusal, Use
-from listener.runs import Origin, Outcome, State, Trigger, new_id
+from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store
 
 NOW = 1_700_000_000.0

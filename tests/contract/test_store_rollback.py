@@ -6,8 +6,9 @@ from itertools import count
 import pytest
 
 from listener.errors import ConflictError, FencedError
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, Hold
-from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State, Trigger
+from listener.runs import Origin, Run, State, Trigger
 from listener.store import Store
 
 NOW = 1_700_000_000.0

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
-from listener.runs import LegOutcome, LegState, Origin, Outcome, Run, State
+from listener.runs import Origin, Run, State
 from listener.store import Store
 
 NOW = 1_700_000_000.0

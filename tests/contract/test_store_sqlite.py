@@ -23,8 +23,9 @@ from listener.errors import (
     StoreTooNewError,
     StoreUnavailableError,
 )
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter
-from listener.runs import LegOutcome, LegState, Outcome, Run, State
+from listener.runs import Run, State
 from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.rows import outcome_text
@@ -130,9 +131,16 @@ async def test_what_a_failing_request_wrote_is_undone_and_nobody_is_woken(
     with store.listen(accepted.runs[0]) as heard:
         with pytest.raises(KeyError):
             await half(accepted.runs[0])
+        with committing(store):
+            asked = asyncio.gather(half(accepted.runs[0]), call(store, "qa"), return_exceptions=True)
+            await asyncio.sleep(0)
+        failed, other = await asked
+        assert isinstance(failed, KeyError)
         assert isinstance(heard, asyncio.Event)
         assert not heard.is_set()
-    assert len(await store.triggers(accepted.runs[0])) == 1
+    for answer in (accepted, other):
+        assert isinstance(answer, Acceptance)
+        assert len(await store.triggers(answer.runs[0])) == 1
 
 
 async def test_a_commit_that_fails_accepts_nothing_of_its_batch(store: SqliteStore, call: Ask) -> None:

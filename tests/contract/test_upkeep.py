@@ -47,6 +47,7 @@ async def test_a_backup_is_deleted_when_its_time_is_over(
         keep_backups=30 * DAY,
         age=90 * DAY,
         runs=1000,
+        deliveries=1000,
         clock=time.time,
         log=log,
     )
@@ -70,6 +71,7 @@ async def test_sessions_that_have_expired_are_forgotten(store: Store, tmp_path: 
         keep_backups=30 * DAY,
         age=90 * DAY,
         runs=1000,
+        deliveries=1000,
         clock=time.time,
         log=log,
     )

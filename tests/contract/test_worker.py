@@ -12,8 +12,9 @@ import pytest
 from listener import worker as working
 from listener.errors import HostUnreachableError, StoreUnavailableError
 from listener.journal import Cleaner
+from listener.outcomes import Outcome
 from listener.queue import Acceptance
-from listener.runs import Origin, Outcome, RetryPolicy, Run, State
+from listener.runs import Origin, RetryPolicy, Run, State
 from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
 from listener.store import Store
 from listener.worker import Worker

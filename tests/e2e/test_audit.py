@@ -75,6 +75,7 @@ async def test_a_delivery_is_told_with_what_it_says_where_it_came_from_and_what_
         "reason": "",
         "status": None,
         "count": 1,
+        "last_received_at": None,
         "runs": answer["runs"],
         "redelivered": [],
     }

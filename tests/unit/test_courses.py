@@ -20,9 +20,10 @@ from listener.errors import (
     SyncError,
 )
 from listener.observations import COMMITTER_EMAIL, Branch, Observation
+from listener.outcomes import LegOutcome, Outcome
 from listener.plans import Applied, Plan, PlanKind, Signing
 from listener.progress import Progress
-from listener.runs import LegOutcome, Outcome, Run, State
+from listener.runs import Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress
 from listener.store.rows import _outcome_of, outcome_text
 from listener.sync import Synchronizer

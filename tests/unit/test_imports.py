@@ -15,6 +15,7 @@ FLOORS = (
         "signatures",
         "deliveries",
         "access",
+        "outcomes",
         "runs",
         "queue",
         "records",

@@ -53,6 +53,9 @@ class Stored:
     async def holds(self) -> list[Hold]:
         return [Hold("by-one", "staging", "a test", "root", NOW), Hold("by-two", "staging", "x", "root", NOW)]
 
+    async def kept(self, most: int) -> dict[str, int]:
+        return {"forge": most, "gone": 1}
+
     async def last_success(self, site: str, environment: str) -> Run | None:
         return None
 
@@ -76,7 +79,7 @@ async def figures(metrics: Metrics, store: Stored = STORED) -> dict[str, dict[tu
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(SITES, ["forge"], lambda: NOW)
+    return Metrics(SITES, ["forge"], lambda: NOW, 100)
 
 
 async def test_an_event_is_told_on_and_counted_whatever_its_level(metrics: Metrics) -> None:
@@ -159,7 +162,7 @@ async def test_the_queue_is_told_as_the_store_has_it_now(metrics: Metrics) -> No
 
 @given(st.lists(st.tuples(st.text(), st.text(), st.text(), st.text()), max_size=20))
 async def test_what_a_request_says_never_becomes_a_label(said: list[tuple[str, str, str, str]]) -> None:
-    metrics = Metrics(SITES, ["forge"], lambda: NOW)
+    metrics = Metrics(SITES, ["forge"], lambda: NOW, 100)
     log = metrics.counting(Kept())
     for hook, site_id, environment, error in said:
         facts = {"hook": hook, "site": site_id, "environment": environment, "error": error}

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
+from listener.outcomes import LEG_TRANSITIONS, LegEvent, LegOutcome, LegState, Outcome
 from listener.plans import Applied, Plan, PlanKind
 from listener.progress import Progress, applied, looked, resumed, sent
-from listener.runs import LEG_TRANSITIONS, LegEvent, LegOutcome, LegState, Outcome, Run, State
+from listener.runs import Run, State
 from listener.sites import RepositoryAddress
 from listener.store.rows import _outcome_of, outcome_text
 from tests.legs import environment_of

@@ -16,9 +16,10 @@ from listener.errors import (
     SyncError,
 )
 from listener.observations import Branch, Observation
+from listener.outcomes import LegState, Outcome
 from listener.plans import Applied, Plan, Signing
 from listener.progress import Progress
-from listener.runs import LegState, Outcome, Run, State
+from listener.runs import Run, State
 from listener.sites import Environment, Leg, RepositoryAddress
 from listener.sync import Synchronizer
 from tests.legs import environment_of, only

@@ -97,18 +97,20 @@ def _sound(copy: Path) -> Report:
     return report
 
 
-def prune(path: Path, before: float, keep: int) -> Pruned:
-    """Delete what `RunStore.prune` says, all of it; return how many. Raises `StoreError`."""
+def prune(path: Path, before: float, keep: int, deliveries: int, trimmed: float) -> Pruned:
+    """Delete what `RunStore.prune` and `trim` say, all of it; return how many. Raises `StoreError`."""
     total = Pruned()
     with opened(path, writing=True) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         while True:
             connection.execute("BEGIN IMMEDIATE")
-            pruned = step(pruning.prune(Transaction(connection), before, keep, PRUNED_AT_ONCE))
+            transaction = Transaction(connection)
+            pruned = step(pruning.prune(transaction, before, keep, PRUNED_AT_ONCE))
+            pruned += step(pruning.trim_all(transaction, deliveries, trimmed, PRUNED_AT_ONCE))
             connection.execute("COMMIT")
-            total = Pruned(total.runs + pruned.runs, total.deliveries + pruned.deliveries)
-            if not (pruned.runs or pruned.deliveries):
+            if pruned == Pruned():
                 return total
+            total += pruned
 
 
 @contextmanager

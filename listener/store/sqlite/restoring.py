@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from listener.errors import ConfigurationError, StoreError, StoreTooNewError
+from listener.errors import ConfigurationError, StoreError, StoreTooNewError, StoreUnavailableError
 from listener.store.migrations import migrations
 from listener.store.sqlite import database
 from listener.store.sqlite.maintenance import Report, look_through, opened, synced
@@ -89,16 +89,20 @@ def _prepared(copy: Path, fresh: Path, owner: os.stat_result) -> tuple[Report, d
             shutil.copyfile(source, target)
             target.chmod(0o600)
             _give(target, owner)
-    with opened(fresh) as connection:
-        report = look_through(connection, fresh)
-        if report.problems:
-            raise StoreError(f"The copy is damaged: {report.problems[0]}", remedy="take an older copy")
-        if report.schema > max(migrations(__package__)):
-            raise StoreTooNewError(
-                f"The copy has schema {report.schema}, which this program does not know.",
-                remedy="run the version that wrote it",
-            )
-        newest = dict(connection.execute(_NEWEST).fetchone())
+    try:
+        with opened(fresh) as connection:
+            report, newest = look_through(connection, fresh), dict(connection.execute(_NEWEST).fetchone())
+    except StoreUnavailableError as error:
+        raise StoreError(
+            f"The copy can't be read as a store: {error.__cause__}", remedy="name a copy made by store backup"
+        ) from error
+    if report.problems:
+        raise StoreError(f"The copy is damaged: {report.problems[0]}", remedy="take an older copy")
+    if report.schema > max(migrations(__package__)):
+        raise StoreTooNewError(
+            f"The copy has schema {report.schema}, which this program does not know.",
+            remedy="run the version that wrote it",
+        )
     with closing(sqlite3.connect(fresh)) as whole:
         whole.execute("PRAGMA journal_mode = DELETE")
     synced(fresh)

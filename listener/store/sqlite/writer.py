@@ -101,8 +101,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._perform(request, alone=len(batch) == 1)
-            if self._connection.in_transaction:
-                self._connection.execute("COMMIT")
+            self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the thread goes on)
             self.failing = True
@@ -125,7 +124,12 @@ class Writer:
             # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
             if not self._connection.in_transaction:
                 raise
-            self._connection.execute("ROLLBACK" if alone else "ROLLBACK TO request")
+            if alone:
+                self._connection.execute("ROLLBACK")
+                # COMMIT must have one to end: where it fails, SQLite has lost the transaction on the way.
+                self._connection.execute("BEGIN IMMEDIATE")
+            else:
+                self._connection.execute("ROLLBACK TO request")
             self._health.note(error)
             request.error = translated(error)
         if not alone:

@@ -38,7 +38,10 @@ class ArrivalView(View):
     headers: dict[str, Any]
     reason: str = Field(description="why it was ignored or refused")
     status: int | None = Field(description="the status that a refused one was answered with")
-    count: Count = Field(description="how many requests of a flood it stands for")
+    count: Count = Field(
+        description="how many requests it stands for: of a flood, or with the same body while its runs waited"
+    )
+    last_received_at: Moment | None = Field(description="when the last of those with the same body came")
     runs: list[str]
     redelivered: list[Redelivered]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from aiohttp import test_utils, web
 
-from listener.rehearsal.sshd import Sshd
+from listener.rehearsal.sshd import Sshd, free_port
 from tests.e2e.cli.shell import Shell
-from tests.listening import MEMBER, Daemon, free_port
+from tests.listening import MEMBER, Daemon
 
 COMMANDS = [
     ["sync", "mysite", "staging"],
