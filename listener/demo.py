@@ -67,7 +67,7 @@ async def run() -> int:
 async def _ssh_server(folder: Path) -> AsyncIterator[Sshd | EmbeddedServer]:
     """Run OpenSSH's sshd, or an embedded server where there is none."""
     keys = folder / "ssh"
-    keys.mkdir()
+    keys.mkdir(mode=0o700)
     if find_sshd() is None:
         async with EmbeddedServer(keys) as embedded:
             say(f"An embedded SSH server listens on 127.0.0.1:{embedded.port} (there is no sshd here).")

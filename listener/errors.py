@@ -26,7 +26,7 @@ class ListenerError(Exception):
         self.credential = ""
         """The kind and name of the credential that it was asked with, once that is known."""
         self.guess = False
-        """Whether a secret was tried that is none, which whoever guesses does many times."""
+        """Whether a wrong secret was shown: its answer waits, so that guessing is slow."""
         super().__init__(self.message)
 
 
@@ -390,7 +390,10 @@ class LoginRefusedError(RefusedError):
     """The host does not let this key log in."""
 
     code = "login-refused"
-    default_remedy = "add the public half of ssh.identity to the user's authorized_keys on the host"
+    default_remedy = (
+        "add the public half of ssh.identity to the user's authorized_keys on the host; "
+        "if it is there already, sshd's own log on the host says why (a locked account, file modes)"
+    )
 
 
 class IdentityUnusableError(RefusedError):

@@ -30,7 +30,17 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import Certificates, Door, Edge, Limits, Places, Ports, application, places
+from listener.web import (
+    Certificates,
+    Door,
+    Edge,
+    Limits,
+    Places,
+    Ports,
+    add_headers,
+    application,
+    places,
+)
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -184,6 +194,7 @@ class System:
 
     async def _served(self, application: web.Application) -> web.Server:
         """Return what answers for an application whoever passes a door."""
+        application.on_response_prepare.append(add_headers)
         runner = web.AppRunner(application, shutdown_timeout=5.0)
         await runner.setup()
         self._runners.append(runner)

@@ -263,8 +263,8 @@ def _unmarked(document: Document) -> Iterator[str]:
 
 
 _UNMARKED = (
-    "studio.token is not given: a large publish of Studio 5 can take longer than sync.quiet without a mark, "
-    "and a sync beside it can lose what it publishes to this environment"
+    "a sync can lose what Studio 5 publishes here: a large publish can pause for longer than sync.quiet, and "
+    "nothing in the repository shows it; give studio.token, or ignore this if your Studio is older than 5"
 )
 
 

@@ -1,7 +1,6 @@
-"""Who may write to what the listener trusts: whoever can is able to make it do anything.
+"""Who may write to the files that the listener trusts: whoever can write to them can make it do anything.
 
-A secret must not even be read by others; that is looked at where it is read (`references`). Here are the
-files and folders that others may read.
+Secrets, which others must not even read, are looked at where they are read (`references`).
 """
 
 import stat
@@ -14,33 +13,34 @@ from listener.config.references import Resolution, Surroundings, find
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 WHY = {
-    "known_hosts": "says which hosts to believe",
-    "config": "can name commands to run",
+    "known_hosts": "which says what hosts to trust",
+    "config": "which can name commands to run",
 }
+"""Why it matters who writes to these files of the section `ssh`."""
 
 
 def written_by_others(location: Location, path: Path, mode: int, why: str) -> Iterator[Problem]:
-    """Yield the problem of a file or folder to which others than its owner may write; `why` that matters."""
+    """Yield the problem of a file or folder to which others than its owner may write; `why` it matters."""
     if mode & OTHERS:
         yield Problem(
             location,
-            f"others than its owner may write to {quoted(path)}, which {why}; run chmod go-w {quoted(path)}",
+            f"others than its owner may write to {quoted(path)}, {why}; run chmod go-w {quoted(path)}",
         )
 
 
 def broken_modes(path: Path, resolution: Resolution, surroundings: Surroundings) -> Iterator[Problem]:
     """Yield what others may write to: the configuration, the folders of trusted files, the cache."""
-    yield from _looked_at((), path, "is this configuration")
+    yield from _looked_at((), path, "which is this configuration")
     folders: dict[Path, Location] = {path.absolute().parent: (), path.resolve().parent: ()}
     for location, text in find(resolution.tree, "ssh.known_hosts"):
         if isinstance(text, str) and not surroundings.handed_over(Path(text)):
             folders.setdefault(Path(text).parent, location)
     for folder, location in folders.items():
         if not _sticky(folder):
-            yield from _looked_at(location, folder, "could hold another file then")
+            yield from _looked_at(location, folder, "which lets them replace its files")
     for location, text in find(resolution.tree, "sync.cache"):
         if isinstance(text, str) and text.startswith("/"):
-            yield from _looked_at(location, Path(text), "is where commits are made")
+            yield from _looked_at(location, Path(text), "which is where commits are made")
 
 
 def _looked_at(location: Location, path: Path, why: str) -> Iterator[Problem]:

@@ -68,7 +68,7 @@ def _text(payload: Mapping[str, Any], path: str) -> str | None:
             return None
         found = found[key]
     if not isinstance(found, str):
-        raise MalformedDeliveryError(f"The field {told(path)} is no str.")
+        raise MalformedDeliveryError(f"The field {told(path)} is not text.")
     return whole(path, found)
 
 

@@ -129,10 +129,13 @@ def typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """Return a field of the payload that must be of this kind."""
     value = payload.get(name)
     if not isinstance(value, kind):
-        raise MalformedDeliveryError(f"The field {name} is no {kind.__name__}.")
+        raise MalformedDeliveryError(f"The field {name} is not {_KINDS[kind]}.")
     if isinstance(value, str):
         whole(name, value)
     return value
+
+
+_KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 
 
 def whole(name: str, text: str) -> str:
@@ -155,7 +158,7 @@ def pushed(ref: str, after: Any) -> Change:
     no reason to refuse the push of live that may stand beside it.
     """
     if not isinstance(after, str):
-        raise MalformedDeliveryError("The id of the pushed commit is no text.")
+        raise MalformedDeliveryError("The id of the pushed commit is not text.")
     return Change(ref, whole("after", after), deleted=names_nothing(after))
 
 
@@ -168,7 +171,7 @@ def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """Return a field of the payload that must be a list of objects."""
     found = typed(payload, name, list)
     if not all(isinstance(each, dict) for each in found):
-        raise MalformedDeliveryError(f"The field {name} is no list of objects.")
+        raise MalformedDeliveryError(f"The field {name} is not a list of objects.")
     return found
 
 

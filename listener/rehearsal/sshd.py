@@ -87,6 +87,7 @@ class LoopbackHost:
         """Write a known_hosts file that expects the present host key behind a port of loopback."""
         public = (self.folder / "host_key.pub").read_text()
         known_hosts.write_text(f"[{self.address}]:{port} {public}")
+        known_hosts.chmod(0o644)  # Whatever the umask: others who may write to it are refused.
 
     def log(self) -> str:
         """Return what the server has logged."""

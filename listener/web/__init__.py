@@ -2,6 +2,18 @@
 
 from listener.web.app import Ports, application
 from listener.web.edge import Certificates, Door, Edge, Limits, Places, places
+from listener.web.replies import add_headers
 from listener.web.unreadable import server_log
 
-__all__ = ["Certificates", "Door", "Edge", "Limits", "Places", "Ports", "application", "places", "server_log"]
+__all__ = [
+    "Certificates",
+    "Door",
+    "Edge",
+    "Limits",
+    "Places",
+    "Ports",
+    "add_headers",
+    "application",
+    "places",
+    "server_log",
+]

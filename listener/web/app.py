@@ -39,7 +39,7 @@ from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
 from listener.web.paths import hook_meant, shown_path
 from listener.web.refusals import DELIVERY_ID, record
-from listener.web.replies import SERVER, as_problem, in_studios_words
+from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
@@ -97,7 +97,6 @@ def application(ports: Ports) -> web.Application:
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     errors_and_log = _errors_and_log(ports.log, ports.audit)
     app = web.Application(middlewares=[ports.edge.outer(), errors_and_log, ports.edge.inner()])
-    app.on_response_prepare.append(_headers)
     _add(app, Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     _add(app, Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     _add(
@@ -141,23 +140,6 @@ def _add(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
     for route in routes:
         later = {**route.kwargs, "expect_handler": bodies.uninvited}
         app.add_routes([web.RouteDef(route.method, route.path, route.handler, later)])
-
-
-HSTS = "max-age=31536000"
-"""A year: for so long a browser that was here once comes by HTTPS alone (RFC 6797)."""
-
-
-async def _headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add what every answer has. What it is made of, and in which version, is left out.
-
-    Answers are private: what a browser has read with a session stays in no cache after its end, and is never
-    taken for another type than it has.
-    """
-    response.headers["Server"] = SERVER
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    if request.transport is not None and request.transport.get_extra_info("sslcontext") is not None:
-        response.headers["Strict-Transport-Security"] = HSTS
 
 
 async def _healthz(_request: web.Request) -> web.Response:

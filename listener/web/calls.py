@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
 from listener.web import views
 from listener.web.preferences import EVENTS, JSON, NDJSON, Preferences, preferred
+from listener.web.replies import RETRY_AFTER
 from listener.web.streams import LogStream, send_trigger, unless
 
 RUNS = "/api/v1/runs"
@@ -47,10 +49,11 @@ class Calls:
         run = await self._served(acceptance, self._wait if wait is None else wait)
         if run.state not in _ANSWERED and preferences.respond_async:
             return _accepted(run.id, preferences)
-        status, message = _verdict(run)
-        return web.json_response(
-            {"message": message}, status=status, headers={"X-Run-Id": run.id, **preferences.applied}
-        )
+        status, message = self._verdict(run)
+        headers = {"X-Run-Id": run.id, **preferences.applied}
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            headers["Retry-After"] = RETRY_AFTER
+        return web.json_response({"message": message}, status=status, headers=headers)
 
     async def native(self, request: web.Request, environment: Environment, asker: Asker) -> web.Response:
         """Answer a call with its run: at once, or after up to `Prefer: wait` seconds."""
@@ -88,17 +91,20 @@ class Calls:
                     run = await unless(self._stopping, send_trigger(stream, self._store, trigger))
             except TimeoutError:
                 run = await self._store.serving(trigger)
-            status, message = _verdict(run)
+            status, message = self._verdict(run)
             await stream.end({"status": status, "message": message, "run": run.id})
         return response
 
+    def _verdict(self, run: Run) -> tuple[int, str]:
+        """Return what Studio's API says of a run: done, or not. Cut off by a stop, ask again."""
+        if run.state is State.SUCCEEDED:
+            return HTTPStatus.OK, "OK"
+        if self._stopping.is_set() and run.state not in _ANSWERED:
+            return HTTPStatus.SERVICE_UNAVAILABLE, "Service unavailable"
+        return HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
+
 
 _ANSWERED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
-
-
-def _verdict(run: Run) -> tuple[int, str]:
-    """Return what Studio's API says of a run: done, or not."""
-    return (200, "OK") if run.state is State.SUCCEEDED else (500, "Internal server error")
 
 
 def _accepted(run_id: str, preferences: Preferences) -> web.Response:

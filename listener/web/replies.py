@@ -48,8 +48,8 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
 }
 """The status of an error is that of its nearest ancestor here."""
 
-SERVER = "sync-staging"
-"""What an answer says of who made it: not of what that is made, and in which version."""
+HSTS = "max-age=31536000"
+"""A year, in which a browser that was here once comes by HTTPS only (RFC 6797)."""
 
 RETRY_AFTER = "5"
 """Seconds, told to a sender whose delivery could not be taken in."""
@@ -63,6 +63,23 @@ CLOSING = frozenset(
     }
 )
 """With these answers the rest of the body is not read: the connection ends."""
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the headers that every answer has, before it is sent."""
+    mark_private(response)
+    if request.transport is not None and request.transport.get_extra_info("sslcontext") is not None:
+        response.headers["Strict-Transport-Security"] = HSTS
+
+
+def mark_private(response: web.StreamResponse) -> None:
+    """Mark an answer as private: no cache keeps it, and no browser guesses its type.
+
+    `Server` names the program, but not its parts and their versions, as aiohttp would.
+    """
+    response.headers["Server"] = "sync-staging"
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
 
 
 def status_of(error: ListenerError) -> HTTPStatus:

@@ -136,7 +136,7 @@ async def test_every_way_of_refusing_a_delivery_is_told_with_its_reason(listener
     malformed = b'{"ref": 1}'
     assert await sent("/hooks/forge", malformed, **signed(malformed, "d-1")) == (
         400,
-        "The field repository is no dict.",
+        "The field repository is not an object.",
         "hook forge, secret 1",
     )
     packed = signed(push(), "d-1") | {"Content-Encoding": "gzip"}

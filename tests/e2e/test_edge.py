@@ -5,6 +5,8 @@ import base64
 import contextlib
 import json
 import re
+import socket
+import struct
 
 import pytest
 
@@ -373,7 +375,8 @@ async def test_tls_on_a_plain_port_is_told_as_such_without_a_trace(listening: St
     async with listening(server=LOOPBACK) as listener:
         answer = await answers(port_of(listener), hello)
         assert status_of(answer) == 400
-        assert b"\r\nServer: sync-staging\r\n" in answer
+        for own in (b"Server: sync-staging", b"Cache-Control: no-store", b"X-Content-Type-Options: nosniff"):
+            assert own in answer.splitlines()
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "bad-request"
     said = capsys.readouterr()
     assert "TLS, and this port speaks plain HTTP" in said.out
@@ -440,11 +443,11 @@ async def test_who_guesses_waits_for_each_answer_and_a_good_secret_is_taken_mean
     """The pauses are the test's: they end when the good secret has been answered."""
     slept: list[asyncio.Event] = []
 
-    async def sleep(_: float) -> None:
+    async def rest(_self: connection.Connection, _seconds: float) -> None:
         slept.append(asyncio.Event())
         await slept[-1].wait()
 
-    monkeypatch.setattr(middlewares, "sleep", sleep)
+    monkeypatch.setattr(connection.Connection, "rest", rest)
     wrong, good = TRIED[secret]
     async with listening(server={**LOOPBACK, "refusals": 3}, hooks=GUESSED) as listener:
         port = port_of(listener)
@@ -478,14 +481,42 @@ async def test_who_guesses_waits_for_each_answer_and_a_good_secret_is_taken_mean
 async def test_what_shows_no_secret_is_no_guess(
     listening: Start, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def sleep(_: float) -> None:
+    async def rest(_self: connection.Connection, _seconds: float) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(middlewares, "sleep", sleep)
+    monkeypatch.setattr(connection.Connection, "rest", rest)
     forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/mysite": "mysite"}}
     async with listening(server={**LOOPBACK, "refusals": 3}, hooks={**GUESSED, "forge": forge}) as listener:
         for _ in range(6):
             assert status_of(await answers(port_of(listener), sent)) in {200, 401, 404, 429}
+
+
+async def test_a_guess_whose_client_has_gone_waits_no_longer(
+    listening: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client that guesses and hangs up, again and again, would leave its requests in our memory."""
+    begun, ended = asyncio.Event(), asyncio.Event()
+    real = connection.Connection.rest
+
+    async def rest(self: connection.Connection, _: float) -> None:
+        begun.set()
+        await real(self, 3600)
+        ended.set()
+
+    monkeypatch.setattr(connection.Connection, "rest", rest)
+    async with listening(server={**LOOPBACK, "refusals": 1}, hooks=GUESSED) as listener:
+        port = port_of(listener)
+        wrong = TRIED["basic"][0]
+        await answers(port, wrong)
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(wrong)
+        await begun.wait()
+        # With a reset: whoever only closes may have closed one half, and is still answered.
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        )
+        writer.transport.abort()
+        await ended.wait()
 
 
 async def test_a_deployer_that_waits_to_be_asked_is_asked_however_often_it_calls(listening: Start) -> None:

@@ -64,6 +64,8 @@ async def test_the_figures_have_an_address_of_their_own(told: tuple[Client, Clie
     assert (await listener.call("GET", "/metrics"))[0] == 404
     assert (await metrics.call("GET", "/api/v1/runs"))[0] == 404
     assert (await metrics.call("POST", "/metrics"))[0] == 405
+    _, _, headers = await metrics.call("GET", "/metrics")
+    assert (headers["Server"], headers["Cache-Control"]) == ("sync-staging", "no-store")
 
 
 async def test_no_secret_and_nothing_that_a_stranger_says_is_in_the_figures(

@@ -242,8 +242,11 @@ async def test_the_log_tells_until_when_the_certificate_is_good(
 
 
 async def test_the_commands_know_the_listener_by_the_configured_certificate(
-    configured: Write, tmp_path: Path
+    configured: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        tls, "LOOK", 3600
+    )  # The new pair is for the commands; the listener keeps the old one.
     pair = certificate(tmp_path)
     async with speaking(configured, pair) as (port, file):
         file.write_text(file.read_text().replace("port: 0", f"port: {port}", 1))

@@ -609,7 +609,7 @@ def test_what_stands_where_in_a_body_is_the_hook_s_to_say(scheme: str) -> None:
     assert select(facts, mine, SITES) == (STAGING,)
     assert isinstance(select(read(mine, own({**body, "kind": "publish"})), mine, SITES), Ignored)
     assert isinstance(select(read(mine, own({"kind": "merged"})), mine, SITES), Ignored)
-    with pytest.raises(MalformedDeliveryError, match=r"The field repo\.name is no str"):
+    with pytest.raises(MalformedDeliveryError, match=r"The field repo\.name is not text"):
         read(mine, own({**body, "repo": {"name": 7}}))
 
 

@@ -1,8 +1,8 @@
 """One connection, and what it may cost before anybody knows whose it is.
 
-aiohttp bounds lines, fields and their number, and ends connections that are idle. Here is added what it has
-not: a time and a size for a whole head, a bound for what is read ahead, for the pieces of a body and for
-answers that wait, a time for a reader who does not read, and an answer for a client that sends no more.
+aiohttp bounds lines, fields and their number, and ends connections that are idle. This adds: limits of time
+and size for a whole head; bounds for what is read ahead, for the pieces of a body and for answers that wait;
+a limit of time for clients that do not read; and answers for clients that have closed their sending side.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from listener.networks import household, networks_around
 from listener.web.edge.crowd import LEAST, PACE, Crowd
 from listener.web.edge.limits import RateLimitedLog
 from listener.web.edge.parser import Parser
-from listener.web.replies import SERVER, as_problem
+from listener.web.replies import as_problem, mark_private
 from listener.web.unreadable import server_log
 
 HEAD_MOST = 64 << 10
 """Bytes of a request's head."""
 
 IDLE = 620.0
-"""Seconds that a connection may be kept without a request: longer than proxies keep theirs (up to 600 s). Who
-ends it first ends it now and then under a request, and no forge sends that again."""
+"""Seconds that a connection may be kept without a request. Proxies keep theirs up to 600 s and must close
+first: whoever closes may hit a request that is just on its way, and no forge sends that again."""
 
 SLOWEST = 30.0
 """Seconds that a client may take to make room for an answer, and to take the last one."""
@@ -135,6 +135,7 @@ class Connection(web.RequestHandler):
         self._sends_no_more = False
         self._late = Alarm(shared.head_timeout)
         self._unread = Alarm(SLOWEST)
+        self._gone = asyncio.Event()
 
     def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> Parser:
         """Return aiohttp's parser, which reads less ahead here and ends with its first error."""
@@ -175,6 +176,16 @@ class Connection(web.RequestHandler):
         elif self.connecting is not None:
             self.connecting.cancel()
 
+    async def rest(self, seconds: float) -> None:
+        """Wait so long, or until the connection has ended.
+
+        A request goes on when its client hangs up. Whoever guesses and hangs up, again and again, would leave
+        each request in our memory for its whole wait.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._gone.wait()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head."""
         self._wire = cast("asyncio.Transport", transport)
@@ -190,6 +201,7 @@ class Connection(web.RequestHandler):
         """Forget everything."""
         self._shared.crowd.leaves(self)
         self._wire = None
+        self._gone.set()
         self._late.stop()
         self._unread.stop()
         super().connection_lost(exc)
@@ -267,7 +279,7 @@ class Connection(web.RequestHandler):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         answer = as_problem(BadRequestError("The request is not HTTP as this server reads it."))
-        answer.headers["Server"] = SERVER
+        mark_private(answer)
         answer.force_close()
         return answer
 
@@ -312,7 +324,7 @@ class SmallTls(SSLProtocol):
 async def connected(
     connection: Connection, accepted: socket.socket, tls: ssl.SSLContext | None, seconds: float
 ) -> None:
-    """Connect a socket that was accepted; who does not get through the handshake is let go."""
+    """Connect a socket that was accepted, or close it when the handshake fails."""
     loop = asyncio.get_running_loop()
     if tls is None:
         with contextlib.suppress(OSError):
@@ -351,5 +363,5 @@ def connection_of(request: web.BaseRequest) -> Connection:
 
 
 def vouch(request: web.BaseRequest) -> None:
-    """Note that a request is that of somebody known: its connection makes room for no stranger."""
+    """Note that a request comes from a known caller: its connection need not make room for strangers."""
     connection_of(request).verified = True

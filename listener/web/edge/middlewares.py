@@ -2,7 +2,6 @@
 
 import ssl
 import traceback
-from asyncio import sleep
 from collections.abc import Callable
 
 from aiohttp import web
@@ -33,10 +32,10 @@ from listener.web.edge.room import LEASE, Lease, Room
 from listener.web.trace import trace
 
 MISLED = web.RequestKey("misled", BadRequestError)
-"""Where a request has what its proxy got wrong."""
+"""Request key: what is wrong with the headers of a trusted proxy."""
 
 INVITED = web.RequestKey("invited", bool)
-"""Where a request has that somebody wants its body."""
+"""Request key: a handler asked for the body."""
 
 STRANGERS = (
     UnauthorizedError,
@@ -46,8 +45,8 @@ STRANGERS = (
     BodyTooSlowError,
     CompressedBodyError,
 )
-"""The refusals of who has not shown who they are. What a known caller gets wrong is not counted; a path that
-no route has is, whoever asks."""
+"""The refusals that strangers get. Errors of known callers are not counted; paths without a route are, for
+everybody."""
 
 
 class Edge:
@@ -149,7 +148,7 @@ class Edge:
             traceback.clear_frames(error.__traceback__)
             trace().body = None
             request[LEASE].end()
-            await sleep(seconds)
+            await connection_of(request).rest(seconds)
 
 
 def _asked_for(request: web.Request, error: Exception) -> bool:

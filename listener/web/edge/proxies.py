@@ -47,7 +47,7 @@ def client_of(request: web.Request, trusted: tuple[Network, ...]) -> Client:
             return Client(UNKNOWN, _scheme(request, scheme))
         address = _address(said)
         if address is None:
-            raise BadRequestError(f"{FOR} has what is no address where a trusted proxy writes the client's.")
+            raise BadRequestError(f"{FOR} must hold the client's IP address where a trusted proxy wrote it.")
         remote = str(address)
         if not within(remote, trusted):
             break
@@ -59,7 +59,7 @@ def _scheme(request: web.Request, own: str) -> str:
     if not said:
         return own
     if said[-1].lower() not in {"http", "https"}:
-        raise BadRequestError(f"{PROTO} is neither http nor https.")
+        raise BadRequestError(f"{PROTO} must be http or https.")
     return said[-1].lower()
 
 

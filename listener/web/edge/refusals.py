@@ -12,10 +12,10 @@ from listener.web.edge.limits import CLIENTS_MOST
 MINUTE = 60.0
 
 OVER = web.RequestKey("over", bool)
-"""Where a request has whether its client was refused too often: then refusing it should cost nothing."""
+"""Request key: whether its client was refused too often. Refusing it again should cost little."""
 
 QUIET = web.RequestKey("quiet", bool)
-"""Where a request has that the log needs no line of it."""
+"""Request key: the log needs no line about this request."""
 
 
 class Refusals:

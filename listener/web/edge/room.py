@@ -1,9 +1,9 @@
 """How much memory the bodies of all requests may take while nobody knows yet whose they are.
 
 The first `FREE` bytes of each are not counted, for the connections are: so a delivery of the usual size never
-waits, whatever others send. Beyond them a body is counted as it arrives, not by the length that it announces:
-who wants to hold memory has to send as much. When there is none left, it is taken from the strangers who have
-held the most for the longest; a client waits for nobody but itself.
+waits, whatever others send. Beyond them a body is counted as it arrives, not by the length that it announces.
+When no room is left, it is taken from the strangers who have held the most for the longest. A client only
+ever waits for its own bodies.
 """
 
 import asyncio

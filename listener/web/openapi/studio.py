@@ -48,6 +48,12 @@ _ANSWERS = (
         HTTPStatus.INTERNAL_SERVER_ERROR,
         headers=RUN_HEADERS,
     ),
+    answered(
+        Message,
+        "The listener stops while the caller waits. The run goes on.",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        headers=("Retry-After", *RUN_HEADERS),
+    ),
 )
 
 
