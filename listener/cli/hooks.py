@@ -182,7 +182,8 @@ def _tell(arguments: argparse.Namespace, key: str, answer: Answer, why: str | No
     else:
         said = value if isinstance(value, str) else json.dumps(value)
         say(f"{answer.status} {answer.phrase}: {said}")
-        if answer.refusal:
+        # An answer from 500 on says itself what is wrong, and the store may have kept nothing of it.
+        if answer.refusal and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
             _tell_refusal(answer.refusal, why)
         elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             tell(_TOO_OFTEN)

@@ -37,6 +37,8 @@ def _cloud(push: dict[str, Any]) -> Iterator[Change]:
     """Yield the changes; a branch that was deleted has nothing that it is now."""
     for each in listed(push, "changes"):
         deleted = each.get("new") is None
+        if deleted and each.get("old") is None:
+            continue  # It names no ref: that is no reason to lose the changes beside it.
         tip = typed(each, "old" if deleted else "new", dict)
         kind = typed(tip, "type", str)
         if kind in _PREFIXES:

@@ -441,6 +441,7 @@ BITBUCKET = Hook("forge", "bitbucket", (b"s",), repositories={"acme/mysite": "my
     [
         ([{"new": tip("live"), "old": None}], (STAGING,)),
         ([{"new": tip("master"), "old": None}, {"new": tip("live"), "old": tip("live")}], (STAGING,)),
+        ([{"new": None, "old": None}, {"new": tip("live"), "old": tip("live")}], (STAGING,)),
         ([{"new": None, "old": tip("live")}], Ignored("branch live of site mysite was deleted")),
         (
             [{"new": tip("live", "tag"), "old": None}],
