@@ -35,6 +35,7 @@ from listener.store.postgres import store as postgres_store
 from listener.store.postgres.writer import Transaction
 from listener.store.transaction import Questions
 from tests.cluster import PASSWORD, QUOTED, USER, Cluster
+from tests.conftest import unavailable
 from tests.contract.test_store_sqlite import killed_while_accepting
 from tests.proxy import Proxy
 
@@ -188,7 +189,7 @@ def pooler(cluster: Cluster, tmp_path: Path) -> Iterator[int]:
     """PgBouncer in session mode, which refuses a start-up packet that sets what it does not know."""
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        pytest.skip("PgBouncer is not installed")
+        unavailable("PgBouncer (pgbouncer)")
     folder = tmp_path / "pooler"
     folder.mkdir(mode=0o755)
     port = free_port()
