@@ -193,6 +193,20 @@ STALLED = {
 }
 
 
+def wait_for_the_end(group: int) -> None:
+    """Wait until no process of the group lives: a signal is sent before it has taken effect."""
+
+    def living(stat: Path) -> bool:
+        try:
+            state, _parent, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has ended
+            return False
+        return int(its_group) == group and state != "Z"
+
+    while any(map(living, Path("/proc").glob("[0-9]*/stat"))):
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("killing", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("stalled", STALLED)
 def test_what_is_killed_between_is_taken_away_by_the_next_look(
@@ -208,6 +222,7 @@ def test_what_is_killed_between_is_taken_away_by_the_next_look(
         process.stdin.flush()
         script.wait_until(there)
         os.killpg(process.pid, killing)
+    wait_for_the_end(process.pid)
     script.restore(tool)
     script.observe()
     assert script.left() == []
