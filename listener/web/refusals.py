@@ -7,9 +7,8 @@ from aiohttp import web
 from listener.audit import Audit
 from listener.deliveries import Delivery, kept_headers, told
 from listener.errors import ListenerError
-from listener.web.edge.refusals import QUIET
+from listener.request_context import request_context
 from listener.web.paths import HOOKS, hook_meant, shown_path
-from listener.web.trace import trace
 
 DELIVERY_ID = "X-Delivery-Id"
 
@@ -26,10 +25,10 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
     delivery = request.path.startswith(HOOKS) or bool(hook_meant(request.path))
     if not (delivery or error.reason or status in REFUSING):
         return ""
-    if QUIET in request:
+    if request_context().quiet:
         audit.flooded()
         return ""
-    known = trace()
+    known = request_context()
     body = known.body if delivery else None
     credential = known.credential or error.credential
     return audit.refused(
