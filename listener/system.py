@@ -19,8 +19,9 @@ from listener.config import Settings, tls_context
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
-from listener.journal import Cleaner, Remarks
+from listener.journal import Remarks
 from listener.metrics import Metrics
+from listener.redaction import Cleaner
 from listener.rollback import Rollbacks
 from listener.schedule import Schedule
 from listener.ssh import HostPool
