@@ -163,7 +163,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("schedule", schedule.go_on)
+        self.tasks.start("schedule", schedule.run_forever)
         upkeep = Upkeep(
             self.directory,
             self.pool,
@@ -176,7 +176,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("upkeep", upkeep.go_on)
+        self.tasks.start("upkeep", upkeep.run_forever)
         self.manager.notify("READY=1", f"STATUS={self._status()}")
         self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
