@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from listener import config, logs, signatures
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd, find_sshd, free_port

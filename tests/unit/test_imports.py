@@ -13,6 +13,7 @@ FLOORS = (
     {
         "errors",
         "networks",
+        "redaction",
         "sites",
         "signatures",
         "deliveries",

@@ -14,7 +14,7 @@ from listener.audit import Audit
 from listener.edge.connection import connection_of
 from listener.edge.room import Lease, Room
 from listener.errors import BadRequestError, ForbiddenError
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
