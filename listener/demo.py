@@ -21,7 +21,7 @@ import aiohttp
 
 from listener import logs, signatures
 from listener.config.settings import load
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd, find_sshd, free_port

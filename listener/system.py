@@ -20,8 +20,9 @@ from listener.config.tls import tls_context
 from listener.directory import Directory
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
-from listener.journal import Cleaner, Remarks
+from listener.journal import Remarks
 from listener.metrics import Metrics
+from listener.redaction import Cleaner
 from listener.rollback import Rollbacks
 from listener.schedule import Schedule
 from listener.ssh import HostPool
@@ -163,7 +164,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("schedule", schedule.go_on)
+        self.tasks.start("schedule", schedule.run_forever)
         upkeep = Upkeep(
             self.directory,
             self.pool,
@@ -176,7 +177,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("upkeep", upkeep.go_on)
+        self.tasks.start("upkeep", upkeep.run_forever)
         self.manager.notify("READY=1", f"STATUS={self._status()}")
         self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
 

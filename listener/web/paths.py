@@ -2,7 +2,7 @@
 
 import re
 
-from listener.journal import REDACTED
+from listener.redaction import REDACTED
 
 HOOKS = "/hooks/"
 

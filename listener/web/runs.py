@@ -81,9 +81,9 @@ class Runs:
         _, run = await self._visible(request)
         view = views.run(run, await self._store.triggers(run.id))
         now = self._clock()
-        standing = await self._store.standing(run.id, now)
-        if standing is not None:
-            view["queue"] = views.queue(run, standing, now, self._concurrency)
+        queue_position = await self._store.queue_position(run.id, now)
+        if queue_position is not None:
+            view["queue"] = views.queue(run, queue_position, now, self._concurrency)
         return web.json_response(view)
 
     async def log(self, request: web.Request) -> web.StreamResponse:

@@ -11,6 +11,7 @@ FLOORS = (
     {
         "errors",
         "networks",
+        "redaction",
         "sites",
         "signatures",
         "deliveries",

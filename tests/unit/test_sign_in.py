@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from listener.access import Caller
 from listener.audit import Audit
 from listener.errors import BadRequestError, ForbiddenError
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
 from listener.web.edge.connection import connection_of
