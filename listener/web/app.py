@@ -174,12 +174,13 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except ConnectionResetError:
             response = web.Response(status=GONE)
         except Exception as error:
-            log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
+            path = shown_path(request.path)
+            log.error("defect", method=request.method, path=path, exc_info=error)  # noqa: TRY400 (exc_info)
             response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
         if request_context().quiet:
             return response
-        log.log(
-            10 if request.path in PROBES else 20,
+        write = log.debug if request.path in PROBES else log.info
+        write(
             "request",
             method=request.method,
             path=shown_path(request.path),
