@@ -2,8 +2,8 @@
 
 from listener.web.app import Ports, application
 from listener.web.edge import Certificates, Door, Edge, Limits, Places, places
+from listener.web.refused import server_log
 from listener.web.replies import add_headers
-from listener.web.unreadable import server_log
 
 __all__ = [
     "Certificates",

@@ -16,10 +16,10 @@ from listener.errors import BadRequestError, ForbiddenError, UnauthorizedError
 from listener.web import bodies, views
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
 from listener.web.credentials import Gate, demand_own_page
-from listener.web.document import HEADERS, overview, sign_in
+from listener.web.html import HEADERS, overview, sign_in
+from listener.web.protocol import FORM
 from listener.web.trace import trace
 
-FORM = "application/x-www-form-urlencoded"
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
 Seen = Callable[[Caller], Awaitable[dict[str, Any]]]

@@ -17,7 +17,8 @@ from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
 from listener.web.edge.connection import connection_of
 from listener.web.edge.room import LEASE, Lease, Room
-from listener.web.page import FORM, Page
+from listener.web.page import Page
+from listener.web.protocol import FORM
 from listener.web.trace import begin
 
 
