@@ -17,6 +17,7 @@ from listener import metrics
 from listener.audit import Audit
 from listener.config import Settings, tls_context
 from listener.directory import Directory
+from listener.edge import Certificates, Door, Edge, Limits, Places, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Remarks
@@ -31,17 +32,7 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import (
-    Certificates,
-    Door,
-    Edge,
-    Limits,
-    Places,
-    Ports,
-    add_headers,
-    application,
-    places,
-)
+from listener.web import Ports, add_headers, application, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -96,7 +87,7 @@ class System:
         self._runners: list[web.AppRunner] = []
         self._doors: list[Door] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
-        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log)
+        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
         self.metrics_port: int | None = None
@@ -245,7 +236,8 @@ class System:
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
-                edge=self.edge,
+                outer=self.edge.outer(),
+                inner=self.edge.inner(),
                 wait=self.settings.server.wait,
                 session=self.settings.server.session,
                 concurrency=self.settings.sync.concurrency,

@@ -1,18 +1,15 @@
 """What is recorded and logged of a refused request. Its path may hold a secret, which stays out."""
 
 import hashlib
-import logging
 import re
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from listener.audit import Audit
 from listener.deliveries import Delivery, kept_headers, told
 from listener.errors import ListenerError
 from listener.redaction import REDACTED
-from listener.web.edge.refusals import QUIET
-from listener.web.trace import trace
+from listener.request_context import request_context
 
 HOOKS = "/hooks/"
 
@@ -33,10 +30,10 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
     delivery = request.path.startswith(HOOKS) or bool(misspelt_hook(request.path))
     if not (delivery or error.reason or status in REFUSING):
         return ""
-    if QUIET in request:
+    known = request_context()
+    if known.quiet:
         audit.flooded()
         return ""
-    known = trace()
     body = known.body if delivery else None
     credential = known.credential or error.credential
     return audit.refused(
@@ -69,24 +66,3 @@ def misspelt_hook(path: str) -> str:
 def shown_path(path: str) -> str:
     """Return a path for the log. What follows a hook's name is a secret, or nearly one: it is left out."""
     return _BEHIND_A_HOOK.sub(rf"\g<1>{REDACTED}", path)
-
-
-class _WithoutFirstLine(logging.Filter):
-    """Takes the text of a request that is not HTTP out of the log: it may hold a secret."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            # The error's text and traceback quote what has arrived.
-            record.exc_info = None
-            record.msg = f"{record.msg}: {type(error).__name__}"
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
-
-
-def server_log() -> logging.Logger:
-    """Return the logger for aiohttp's server."""
-    logger = logging.getLogger("aiohttp.server")
-    if not any(isinstance(each, _WithoutFirstLine) for each in logger.filters):
-        logger.addFilter(_WithoutFirstLine())
-    return logger

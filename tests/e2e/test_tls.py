@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 
 from listener import config
+from listener.edge import tls
 from listener.errors import ConfigurationError
 from listener.system import System
-from listener.web.edge import tls
 from tests.e2e.cli.shell import Shell
 from tests.e2e.conftest import Start
 from tests.listening import client

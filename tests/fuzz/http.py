@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from listener import config
+from listener.edge.connection import Connection
+from listener.edge.parser import server_log
 from listener.system import System
-from listener.web import server_log
-from listener.web.edge.connection import Connection
 from tests.fuzz.target import Target
 from tests.listening import ADMIN, GITHUB_SECRET, RESET_STAGING, SYNC_STAGING, push, signed
 
