@@ -15,7 +15,8 @@ from aiohttp import web
 
 from listener import metrics
 from listener.audit import Audit
-from listener.config import Settings, tls_context
+from listener.config.settings import Settings
+from listener.config.tls import tls_context
 from listener.directory import Directory
 from listener.edge import Certificates, Door, Edge, Limits, Places, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError

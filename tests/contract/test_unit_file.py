@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.config import DEFAULT_PATH
+from listener.config.address import DEFAULT_PATH
 from listener.config.server import ServerSection
 from listener.edge import places
 from listener.rehearsal.published import Published

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from listener import config
+from listener.config.settings import load
 from listener.edge.connection import Connection
 from listener.edge.parser import server_log
 from listener.system import System
@@ -72,7 +72,7 @@ class Surface(logging.Handler):
         logging.getLogger("aiohttp.server").addHandler(self)
         logging.getLogger("aiohttp.server").propagate = False
         self.log = Kept()
-        self.system = System(config.load(_written(Path(self._folder.name))))
+        self.system = System(load(_written(Path(self._folder.name))))
         for part in (self.system, self.system.intake, self.system.directory):
             vars(part)["log" if part is self.system else "_log"] = self.log
         self.loop.run_until_complete(self._open())
