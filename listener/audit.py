@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from listener.deliveries import Hook, told
 from listener.errors import StoreError
-from listener.journal import Cleaner, Log
+from listener.journal import Log
 from listener.records import SECRET, TOKEN, Records, Refusal, Use
+from listener.redaction import Cleaner
 from listener.runs import new_id
 
 KEPT = 10_000

@@ -11,7 +11,7 @@ from listener.deliveries import Delivery, Facts, Hook
 from listener.errors import ConflictError, HookNotFoundError, ListenerError, SignatureRejectedError
 from listener.journal import Log
 from listener.networks import within
-from listener.queue import Acceptance, Hold, Reception, RunStore
+from listener.queue import Acceptance, DeliveryRecord, Hold, RunStore
 from listener.records import Arrival, Fate
 from listener.runs import Asker, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
@@ -111,7 +111,7 @@ class Intake:
         now = self._clock()
         ignored = selected.reason if isinstance(selected, deliveries.Ignored) else ""
         environments = () if isinstance(selected, deliveries.Ignored) else selected
-        reception = Reception(
+        record = DeliveryRecord(
             id=new_id(now),
             hook=hook.name,
             key=facts.key,
@@ -125,7 +125,7 @@ class Intake:
             client=asker.client,
         )
         triggers = [self._settled(each, Origin.HOOK, asker, now) for each in environments]
-        return await self._store.accept(triggers, reception, now)
+        return await self._store.accept(triggers, record, now)
 
     async def _facts(self, hook: Hook, delivery: Delivery) -> Facts:
         if len(delivery.body) < LARGE:

@@ -1,16 +1,16 @@
 """What a run says while it goes: to its stored log, to those who watch it live, and to the process's log.
 
-A line is made safe before it goes anywhere: known secrets are taken out, and characters that could move a
-terminal's cursor, hide text or break a line are escaped.
+A line is made safe (`listener.redaction`) before it goes anywhere.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
 from listener.queue import LogLine
+from listener.redaction import Cleaner
 from listener.runs import Run
 
 
@@ -29,41 +29,6 @@ class Lines(Protocol):
 
 
 LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-REDACTED = "[redacted]"
-
-
-class Cleaner:
-    """Makes values safe to be written down."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
-
-    def __call__(self, value: Any) -> Any:
-        """Return `value` with every text in it made safe."""
-        match value:
-            case str():
-                return self._text(value)
-            case Mapping():
-                return {self._text(str(key)): self(each) for key, each in value.items()}
-            case list() | tuple() | set() | frozenset():
-                return [self(each) for each in value]
-            case None | bool() | int() | float():
-                return value
-            case _:
-                return self._text(str(value))
-
-    def _text(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, REDACTED)
-        if text.isprintable():
-            return text
-        return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class Journal:

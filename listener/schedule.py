@@ -49,7 +49,7 @@ class Schedule:
         self._clock = clock
         self._log = log
 
-    async def go_on(self) -> None:
+    async def run_forever(self) -> None:
         """Look round after round until cancelled; nothing for an interval of 0."""
         while self._interval:
             for part in range(SLICES):

@@ -15,12 +15,15 @@ from aiohttp import web
 
 from listener import metrics
 from listener.audit import Audit
-from listener.config import Settings, tls_context
+from listener.config.settings import Settings
+from listener.config.tls import tls_context
 from listener.directory import Directory
+from listener.edge import Certificates, Door, Edge, Limits, Places, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
-from listener.journal import Cleaner, Remarks
+from listener.journal import Remarks
 from listener.metrics import Metrics
+from listener.redaction import Cleaner
 from listener.rollback import Rollbacks
 from listener.schedule import Schedule
 from listener.ssh import HostPool
@@ -30,17 +33,7 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import (
-    Certificates,
-    Door,
-    Edge,
-    Limits,
-    Places,
-    Ports,
-    add_headers,
-    application,
-    places,
-)
+from listener.web import Ports, add_headers, application, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -95,7 +88,7 @@ class System:
         self._runners: list[web.AppRunner] = []
         self._doors: list[Door] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
-        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log)
+        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
         self.metrics_port: int | None = None
@@ -162,7 +155,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("schedule", schedule.go_on)
+        self.tasks.start("schedule", schedule.run_forever)
         upkeep = Upkeep(
             self.directory,
             self.pool,
@@ -175,7 +168,7 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("upkeep", upkeep.go_on)
+        self.tasks.start("upkeep", upkeep.run_forever)
         self.manager.notify("READY=1", f"STATUS={self._status()}")
         self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
@@ -244,7 +237,8 @@ class System:
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
-                edge=self.edge,
+                outer=self.edge.outer(),
+                inner=self.edge.inner(),
                 wait=self.settings.server.wait,
                 session=self.settings.server.session,
                 concurrency=self.settings.sync.concurrency,

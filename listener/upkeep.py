@@ -53,7 +53,7 @@ class Upkeep:
         self._clock = clock
         self._log = log
 
-    async def go_on(self) -> None:
+    async def run_forever(self) -> None:
         """Go round until cancelled."""
         await asyncio.sleep(FIRST_AFTER)
         for number in count():

@@ -23,11 +23,12 @@ from listener.errors import (
     SyncError,
     UnknownTargetError,
 )
-from listener.journal import Cleaner, Journal, Log
+from listener.journal import Journal, Log
 from listener.lanes import Lanes
 from listener.outcomes import Outcome, alike
 from listener.progress import Progress
 from listener.queue import RunStore
+from listener.redaction import Cleaner
 from listener.runs import Retry, RetryPolicy, Run, State, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer

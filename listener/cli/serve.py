@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from listener import config, logs
+from listener import logs
 from listener.cli import address
 from listener.cli.failures import DONE
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config
-from listener.config import Settings
+from listener.config.settings import Settings, load
 from listener.journal import Log
 from listener.system import System, cleaner
 
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 async def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until it is told to stop."""
     _ignore_unused()
-    settings = config.load(address.config_path(arguments))
+    settings = load(address.config_path(arguments))
     logs.configure(settings.log.level, settings.log.format, cleaner(settings))
     system = System(settings)
     with _telling_unused(system.log):

@@ -13,11 +13,11 @@ import pytest
 
 from listener import runs as rules
 from listener.errors import SyncError
-from listener.journal import Cleaner
 from listener.observations import Branch, Observation
 from listener.outcomes import Outcome
 from listener.plans import Applied, Plan, Signing
 from listener.queue import Acceptance
+from listener.redaction import Cleaner
 from listener.runs import RetryPolicy, Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress, Site, Sites
 from listener.store import Store

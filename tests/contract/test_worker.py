@@ -11,9 +11,9 @@ import pytest
 
 from listener import worker as working
 from listener.errors import HostUnreachableError, StoreUnavailableError
-from listener.journal import Cleaner
 from listener.outcomes import Outcome
 from listener.queue import Acceptance
+from listener.redaction import Cleaner
 from listener.runs import Origin, RetryPolicy, Run, State
 from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
 from listener.store import Store

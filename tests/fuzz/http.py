@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from listener import config
+from listener.config.settings import load
+from listener.edge.connection import Connection
+from listener.edge.parser import server_log
 from listener.system import System
-from listener.web import server_log
-from listener.web.edge.connection import Connection
 from tests.fuzz.target import Target
 from tests.listening import ADMIN, GITHUB_SECRET, RESET_STAGING, SYNC_STAGING, push, signed
 
@@ -72,7 +72,7 @@ class Surface(logging.Handler):
         logging.getLogger("aiohttp.server").addHandler(self)
         logging.getLogger("aiohttp.server").propagate = False
         self.log = Kept()
-        self.system = System(config.load(_written(Path(self._folder.name))))
+        self.system = System(load(_written(Path(self._folder.name))))
         for part in (self.system, self.system.intake, self.system.directory):
             vars(part)["log" if part is self.system else "_log"] = self.log
         self.loop.run_until_complete(self._open())

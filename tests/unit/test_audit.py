@@ -10,8 +10,8 @@ import pytest
 from listener.audit import KEPT, PENDING, SIZE_MOST, Audit
 from listener.deliveries import Hook
 from listener.errors import StoreUnavailableError
-from listener.journal import Cleaner
 from listener.records import SECRET, TOKEN, Refusal, Use
+from listener.redaction import Cleaner
 from tests import figures
 
 NOW = 1_700_000_000.0

@@ -13,16 +13,16 @@ from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.edge.crowd import Crowd
+from listener.edge.descriptors import places
+from listener.edge.guesses import LONGEST, Guesses
+from listener.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
+from listener.edge.parser import NOTHING, Fed, Parser
+from listener.edge.refusals import Refusals
+from listener.edge.room import FREE, Lease, Room
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey, address_of, household, networks_around, networks_of, within
 from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign, verify
-from listener.web.edge.crowd import Crowd
-from listener.web.edge.descriptors import places
-from listener.web.edge.guesses import LONGEST, Guesses
-from listener.web.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
-from listener.web.edge.parser import NOTHING, Fed, Parser
-from listener.web.edge.refusals import Refusals
-from listener.web.edge.room import FREE, Lease, Room
 
 
 class Clock:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from listener.edge.limits import RateLimitedLog
 from listener.errors import ConfigurationError
 from listener.journal import Log
-from listener.web.edge.limits import RateLimitedLog
 
 LOOK = 10.0
 """Seconds between two looks at the files."""
