@@ -36,8 +36,8 @@ from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
 from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
-from listener.web.paths import hook_meant, shown_path
-from listener.web.refusals import DELIVERY_ID, record
+from listener.web.protocol import DELIVERY_ID
+from listener.web.refused import misspelt_hook, record, shown_path
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
@@ -218,7 +218,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPMethodNotAllowed):
         return MethodNotAllowedError(sorted(error.allowed_methods))
     if isinstance(error, web.HTTPNotFound):
-        meant = hook_meant(request.path)
+        meant = misspelt_hook(request.path)
         if meant:
             reason = f"the path of the hook {told(meant)} has a slash too many"
             return NotFoundError("No such route: the path has a slash too many.", reason=reason)

@@ -17,9 +17,9 @@ from listener.request_context import request_context
 from listener.web import bodies, views
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
 from listener.web.credentials import Gate, demand_own_page
-from listener.web.document import HEADERS, overview, sign_in
+from listener.web.html import HEADERS, overview, sign_in
+from listener.web.protocol import FORM
 
-FORM = "application/x-www-form-urlencoded"
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
 Seen = Callable[[Caller], Awaitable[dict[str, Any]]]

@@ -22,7 +22,8 @@ from listener.sites import Sites
 from listener.web import bodies, pages, views
 from listener.web.calls import Calls
 from listener.web.credentials import Gate, asker, uncovered
-from listener.web.preferences import EVENTS, NDJSON, preferred
+from listener.web.preferences import preferred
+from listener.web.protocol import EVENTS, NDJSON
 from listener.web.streams import send_log
 from listener.worker import Worker
 

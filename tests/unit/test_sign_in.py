@@ -18,7 +18,8 @@ from listener.redaction import Cleaner
 from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
-from listener.web.page import FORM, Page
+from listener.web.page import Page
+from listener.web.protocol import FORM
 
 
 @pytest.fixture
