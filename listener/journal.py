@@ -1,24 +1,38 @@
 """What a run says while it goes: to its stored log, to those who watch it live, and to the process's log.
 
-A line is made safe before it goes anywhere: known secrets are taken out, and characters that could move a
-terminal's cursor, hide text or break a line are escaped.
+A line is made safe (`listener.redaction`) before it goes anywhere.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
 from listener.queue import LogLine
+from listener.redaction import Cleaner
 from listener.runs import Run
 
 
 class Log(Protocol):
     """The process's log: a structlog logger is one."""
 
-    def log(self, level: int, event: str, **facts: Any) -> Any:
-        """Write one event."""
+    def debug(self, event: str, **facts: Any) -> Any:
+        """Write one event that only a developer needs."""
+
+    def info(self, event: str, **facts: Any) -> Any:
+        """Write one event of the usual course."""
+
+    def warning(self, event: str, **facts: Any) -> Any:
+        """Write one event that somebody should look at."""
+
+    def error(self, event: str, **facts: Any) -> Any:
+        """Write one event that somebody has to repair."""
+
+
+def log_at(log: Log, level: str) -> Callable[..., Any]:
+    """Return the method of `log` that writes at a level, by its name."""
+    return {"debug": log.debug, "info": log.info, "warning": log.warning, "error": log.error}[level]
 
 
 class Lines(Protocol):
@@ -26,44 +40,6 @@ class Lines(Protocol):
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store lines of a running run soon, in the order of the calls."""
-
-
-LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
-REDACTED = "[redacted]"
-
-
-class Cleaner:
-    """Makes values safe to be written down."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
-
-    def __call__(self, value: Any) -> Any:
-        """Return `value` with every text in it made safe."""
-        match value:
-            case str():
-                return self._text(value)
-            case Mapping():
-                return {self._text(str(key)): self(each) for key, each in value.items()}
-            case list() | tuple() | set() | frozenset():
-                return [self(each) for each in value]
-            case None | bool() | int() | float():
-                return value
-            case _:
-                return self._text(str(value))
-
-    def _text(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, REDACTED)
-        if text.isprintable():
-            return text
-        return "".join(char if char.isprintable() else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 class Journal:
@@ -103,7 +79,7 @@ class Journal:
         line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
         self._sequence += 1
         self._lines.append(self._run, [LogLine(self._sequence, json.dumps(line, ensure_ascii=False))])
-        self._log.log(LEVELS[level], event, **self._who, **facts)
+        log_at(self._log, level)(event, **self._who, **facts)
 
 
 class Remarks:
@@ -117,4 +93,4 @@ class Remarks:
         """Write one event to the process's log, unless it says nothing new."""
         if repeated:
             return
-        self._log.log(LEVELS[level], event, **self._who, **facts)
+        log_at(self._log, level)(event, **self._who, **facts)

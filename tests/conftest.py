@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,7 +35,12 @@ def unavailable(what: str) -> NoReturn:
 
 
 def pytest_configure() -> None:
-    """Let SIGINT end what the tests start, also where they were started in the background themselves."""
+    """Let SIGINT end what the tests start, also where they were started in the background themselves.
+
+    Bytecode is kept, whatever the environment says: compiling costs each process more than half a second.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from listener.errors import ListenerError
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 
 DONE = 0
 FAILED = 1

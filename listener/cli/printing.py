@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from listener.cli import streams
 from listener.cli.failures import OutputError
 from listener.errors import ListenerError
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 
 _clean = Cleaner()
 

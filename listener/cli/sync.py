@@ -9,8 +9,8 @@ from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE, FAILED, RunFailedError
 from listener.cli.options import Commands, add_client, add_command, add_json, add_target
 from listener.cli.printing import document, say, tell
-from listener.journal import Cleaner
 from listener.plans import PlanKind
+from listener.redaction import Cleaner
 from listener.runs import State
 
 

@@ -10,7 +10,7 @@ from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.outcomes import LegOutcome, Outcome
 from listener.plans import Plan, equal, undone
-from listener.queue import Hold, Standing
+from listener.queue import Hold, QueuePosition
 from listener.records import Arrival, Use
 from listener.runs import Origin, Run, Trigger
 from listener.sites import Environment, Leg
@@ -22,10 +22,12 @@ def moment(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
-def queue(run: Run, standing: Standing, now: float, concurrency: int) -> dict[str, Any]:
+def queue(run: Run, queue_position: QueuePosition, now: float, concurrency: int) -> dict[str, Any]:
     """Return where a waiting run stands: how many are before it, and when it may start at the earliest."""
-    waits = 0.0 if standing.pace is None else standing.pace * (standing.ahead // concurrency)
-    return {"ahead": standing.ahead, "expected_start": moment(max(run.not_before, now) + waits)}
+    waits = (
+        0.0 if queue_position.pace is None else queue_position.pace * (queue_position.ahead // concurrency)
+    )
+    return {"ahead": queue_position.ahead, "expected_start": moment(max(run.not_before, now) + waits)}
 
 
 def run(run: Run, triggers: Sequence[Trigger] | None = None) -> dict[str, Any]:

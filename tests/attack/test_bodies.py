@@ -56,17 +56,22 @@ AMBIGUOUS = {
     "nothing": b"",
     "a list": b"[" + GOOD + b"]",
     "a string": json.dumps(GOOD.decode()).encode(),
-    "two million lists": nested(b"[" + b"[]," * 2_000_000 + b"[]]"),
-    "two million strings": nested(b"[" + b'"",' * 2_000_000 + b'""]'),
-    "two million numbers": nested(b"[" + b"1.5," * 2_000_000 + b"1]"),
-    "quotation marks alone": b'"' * (24 << 20),
-    "brackets alone": b"[" * (24 << 20),
-    "backslashes alone": b'"' + b"\\" * (24 << 20),
 }
 
 
+def ambiguous() -> Iterator[tuple[str, bytes]]:
+    """Those, and large ones, made one by one."""
+    yield from AMBIGUOUS.items()
+    yield "two million lists", nested(b"[" + b"[]," * 2_000_000 + b"[]]")
+    yield "two million strings", nested(b"[" + b'"",' * 2_000_000 + b'""]')
+    yield "two million numbers", nested(b"[" + b"1.5," * 2_000_000 + b"1]")
+    yield "quotation marks alone", b'"' * (24 << 20)
+    yield "brackets alone", b"[" * (24 << 20)
+    yield "backslashes alone", b'"' + b"\\" * (24 << 20)
+
+
 async def test_a_signed_body_that_is_no_strict_json_is_refused_in_little_memory(siege: Siege) -> None:
-    for number, (what, body) in enumerate(AMBIGUOUS.items()):
+    for number, (what, body) in enumerate(ambiguous()):
         answer = await siege.deliver(body, signed(body, f"d-{number}").items())
         assert answer.status == 400, what
         assert len(answer.body) < 1000, what
@@ -79,18 +84,18 @@ def colliding(count: int) -> Iterator[str]:
         yield "".join("Aa" if number >> bit & 1 else "BB" for bit in range(20))
 
 
-SWOLLEN = {
-    "300,000 keys": nested(b"{" + b",".join(b'"%x":1' % number for number in range(300_000)) + b"}"),
-    "100,000 keys of one hash": nested(json.dumps(dict.fromkeys(colliding(100_000))).encode()),
-    "a string of 20 MB": nested(b'"' + b"x" * (20 << 20) + b'"'),
-    "a key of 20 MB": nested(b'{"' + b"x" * (20 << 20) + b'": 1}'),
-    "20 MB of white space": nested(b" " * (20 << 20) + b"1"),
-    "20 MB of escapes": nested(b'"' + b"\\u0041" * (20 << 20 >> 3) + b'"'),
-}
+def swollen() -> Iterator[tuple[str, bytes]]:
+    """Bodies that are good and large, made one by one."""
+    yield "300,000 keys", nested(b"{" + b",".join(b'"%x":1' % number for number in range(300_000)) + b"}")
+    yield "100,000 keys of one hash", nested(json.dumps(dict.fromkeys(colliding(100_000))).encode())
+    yield "a string of 20 MB", nested(b'"' + b"x" * (20 << 20) + b'"')
+    yield "a key of 20 MB", nested(b'{"' + b"x" * (20 << 20) + b'": 1}')
+    yield "20 MB of white space", nested(b" " * (20 << 20) + b"1")
+    yield "20 MB of escapes", nested(b'"' + b"\\u0041" * (20 << 20 >> 3) + b'"')
 
 
 async def test_a_large_body_is_read_and_nobody_else_waits_for_it(siege: Siege) -> None:
-    for number, (what, body) in enumerate(SWOLLEN.items()):
+    for number, (what, body) in enumerate(swollen()):
         delivering = asyncio.create_task(siege.deliver(body, signed(body, f"d-{number}").items()))
         answered = 0
         while not delivering.done():

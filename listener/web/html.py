@@ -8,7 +8,7 @@ from string import Template
 from typing import Any
 
 from listener.access import Caller
-from listener.journal import Cleaner
+from listener.redaction import Cleaner
 
 _STYLE = """
 :root { color-scheme: light dark; }
