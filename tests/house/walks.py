@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 import listener
-from listener import config
+from listener.config.settings import load
 from listener.rehearsal.published import build
 from listener.rehearsal.sshd import Sshd
 from listener.system import System
@@ -71,7 +71,7 @@ async def walks(folder: Path) -> dict[str, Walk]:
         path = written(folder, configuration(folder, sshd, published.path))
         taken: dict[str, Walk] = {}
         with _walking() as taken["the settings, from the file"]:
-            settings = config.load(path)
+            settings = load(path)
         async with System(settings) as system:
             await system.listen()
             async with client(f"http://127.0.0.1:{system.port}") as speaking:
