@@ -69,7 +69,7 @@ def _guessed(names: Iterable[str], text: str) -> Iterator[str]:
     if plain.casefold() in {name.casefold() for name in names if name}:
         yield "is a name that anybody knows"
     elif letters in COMMON_SECRETS:
-        yield "is a is_common_secret one"
+        yield "is a well-known one"
     elif len(plain) >= LEAST and len(set(plain)) < VARIETY:
         yield "repeats a few characters"
     if len(plain.encode()) < LEAST:
