@@ -278,9 +278,7 @@ class HostStalledError(SyncError):
     """A process that the listener started on the host hangs; nothing else is started beside it."""
 
     code = "host-stalled"
-    default_remedy = (
-        "find out what the process waits for, most often a hanging disk or network file system"
-    )
+    default_remedy = "find out what the process waits for, most often a hanging disk or network file system"
     again_in = 2.0
 
 
