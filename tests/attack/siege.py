@@ -136,10 +136,10 @@ class Siege:
 
 
 @asynccontextmanager
-async def besieged(configuration: Path, name: str) -> AsyncIterator[Siege]:
+async def besieged(configuration: Path, name: str, *, anew: bool = False) -> AsyncIterator[Siege]:
     """A daemon of one's own under attack."""
     async with (
-        daemon(configuration) as running,
+        daemon(configuration, anew=anew) as running,
         client(running.url) as listener,
         Siege(running, listener, name) as siege,
     ):

@@ -124,7 +124,12 @@ async def test_no_secret_is_found_in_what_the_listener_writes_answers_or_shows(
     watch = Watch(known)
     async with (
         besiege(
-            hooks=hooks, sites=sites, studio=studio, sync=sync, metrics={"listen": f"127.0.0.1:{figures}"}
+            anew=True,  # What it shows of itself is what it was started with.
+            hooks=hooks,
+            sites=sites,
+            studio=studio,
+            sync=sync,
+            metrics={"listen": f"127.0.0.1:{figures}"},
         ) as siege,
         watching(watch, siege),
     ):
