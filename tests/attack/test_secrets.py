@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -45,6 +46,10 @@ def spellings(secret: str) -> Iterator[bytes]:
             yield from (text[: len(text) // 2], text[len(text) // 2 :])
 
 
+LOOKS = 40
+"""At each process."""
+
+
 class Watch:
     """Keeps what all processes show of themselves, and every answer."""
 
@@ -72,9 +77,13 @@ class Watch:
 
     async def processes_of(self, daemon: int) -> None:
         """Look at the command lines and environments of what the daemon, commands and hosts start."""
+        looks: Counter[int] = Counter()
         while True:
+            # What is young may still become another program; what is old has shown itself.
             for pid in processes():
-                self._look(pid, daemon)
+                if looks[pid] < LOOKS:
+                    looks[pid] += 1
+                    self._look(pid, daemon)
             await asyncio.sleep(0.005)
 
     def _look(self, pid: int, daemon: int) -> None:
