@@ -18,7 +18,7 @@ from listener.audit import Audit
 from listener.config.settings import Settings
 from listener.config.tls import tls_context
 from listener.directory import Directory
-from listener.edge import Certificates, Door, Edge, Limits, Places, places
+from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Remarks
@@ -86,7 +86,7 @@ class System:
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
-        self._doors: list[Door] = []
+        self._doors: list[Acceptor] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
         self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
@@ -143,9 +143,9 @@ class System:
         for host in self.settings.hosts:
             self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
         self.tasks.start("watchdog", self._watchdog)
-        self.tasks.start("audit", self.audit.go_on)
+        self.tasks.start("audit", self.audit.run_forever)
         self.tasks.start("store", self.store.examine)
-        self.tasks.start("memory", self.edge.give_memory_back)
+        self.tasks.start("memory", self.edge.trim_memory)
         schedule = Schedule(
             self.directory,
             self.synchronizer,
@@ -302,7 +302,7 @@ def _bound(setting: str, host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-def _limits(settings: Settings, places: Places) -> Limits:
+def _limits(settings: Settings, places: ConnectionBudget) -> Limits:
     server = settings.server
     return Limits(
         head_timeout=server.head_timeout,

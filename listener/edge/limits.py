@@ -32,7 +32,7 @@ class Limits:
 
 
 class RateLimitedLog:
-    """A log for what strangers cause as often as they like: one line a window for each cause and client."""
+    """A log for what unverified cause as often as they like: one line a window for each cause and client."""
 
     def __init__(self, log: Log, clock: Callable[[], float]) -> None:
         self._log = log

@@ -57,7 +57,7 @@ class Certificates:
         """Return a context for a server that shows the newest certificate to each client."""
         context = self._load(*self._files)
         context.sni_callback = self._show
-        context.sslobject_class = _telling(limited_log)
+        context.sslobject_class = _logging_ssl_object(limited_log)
         return context
 
     def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -136,10 +136,10 @@ def _good(span: Span, now: datetime) -> bool:
     return span[0] <= now < span[1]
 
 
-def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
+def _logging_ssl_object(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
     """Return the kind of connection that says why a handshake fails."""
 
-    class Telling(ssl.SSLObject):
+    class LoggingSSLObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             try:
                 super().do_handshake()
@@ -151,4 +151,4 @@ def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
                 limited_log.tell("unreadable", reason, reason=reason)
                 raise
 
-    return Telling
+    return LoggingSSLObject

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from listener import __version__
 from listener.access import Delegation, SessionStore, Token
 from listener.audit import Audit
-from listener.deliveries import Hook, told
+from listener.deliveries import Hook, excerpt
 from listener.directory import Directory
 from listener.errors import (
     BadRequestError,
@@ -220,7 +220,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPNotFound):
         meant = misspelt_hook(request.path)
         if meant:
-            reason = f"the path of the hook {told(meant)} has a slash too many"
+            reason = f"the path of the hook {excerpt(meant)} has a slash too many"
             return NotFoundError("No such route: the path has a slash too many.", reason=reason)
         return NotFoundError("No such route.")
     return BadRequestError()

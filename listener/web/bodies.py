@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import HttpVersion11, web
 
-from listener.deliveries.payloads import parse, told
+from listener.deliveries.payloads import excerpt, parse
 from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -16,7 +16,7 @@ from listener.errors import (
     MalformedDeliveryError,
     NoRoomError,
 )
-from listener.request_context import Lease, request_context
+from listener.request_context import Reservation, request_context
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -31,11 +31,11 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     _check_encoding(request)
     _demand(request.content_length or 0, limit)
     await _invite(request)
-    lease = request_context().lease
+    memory = request_context().memory
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            await _collect(request, body, lease, limit)
+            await _collect(request, body, memory, limit)
     except web.RequestPayloadError:
         raise BadRequestError("The body is not HTTP as this server reads it.") from None
     except RuntimeError as error:
@@ -44,19 +44,19 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
         # aiohttp's word for a client that has gone before its body was looked at.
         raise ConnectionResetError from error
     except TimeoutError as error:
-        if lease.waiting:
+        if memory.waiting:
             raise NoRoomError from error
         raise BodyTooSlowError(f"The body took over {seconds:g} s.") from error
     return bytes(body)
 
 
-async def _collect(request: web.Request, body: bytearray, lease: Lease, limit: int) -> None:
+async def _collect(request: web.Request, body: bytearray, memory: Reservation, limit: int) -> None:
     """Read the body to its end; raise `BodyTooLargeError` for one of more than `limit` bytes."""
     try:
         async for chunk in request.content.iter_any():
             body += chunk
             _demand(len(body), limit)
-            await lease.hold(len(body))
+            await memory.hold(len(body))
     except BaseException:
         # The error's traceback keeps this frame, and aiohttp keeps the error of a client that has gone: what
         # was read would be held until the garbage collector comes by, and is not counted any more.
@@ -81,8 +81,8 @@ def _check_encoding(request: web.Request) -> None:
         raise CompressedBodyError
     if codings:
         raise CompressedBodyError(
-            f"The Content-Encoding {told(min(codings))} is not a compression: leave that header out at the "
-            "sender. A charset belongs into Content-Type."
+            f"The Content-Encoding {excerpt(min(codings))} is not a compression: leave that header out "
+            "at the sender. A charset belongs into Content-Type."
         )
 
 

@@ -37,7 +37,9 @@ class Hooks:
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")
         if request_context().over:
-            self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
+            self._intake.check_headers(
+                hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented)
+            )
         body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
         request_context().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
@@ -49,7 +51,7 @@ class Hooks:
                 hidden.guess = error.guess
                 raise hidden from error
             raise
-        request_context().vouch()
+        request_context().mark_verified()
         return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
     def _hook(self, name: str, client: str, secret: str | None) -> Hook:

@@ -217,7 +217,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Wr
         async with asyncio.timeout(300):
             assert await reader.read() == b""
         writer.close()
-        while len(system.edge.crowd):
+        while len(system.edge.connections):
             await asyncio.sleep(0.01)
 
 
