@@ -38,8 +38,8 @@ from listener.config.server import made_server, server_warnings
 from listener.config.sites import made_sites
 from listener.config.stores import store_secrets, unverified
 from listener.runs import RetryPolicy
-from listener.signatures import spellings
-from listener.signatures.weaknesses import famous
+from listener.signatures import redaction_forms
+from listener.signatures.weaknesses import is_common_secret
 from listener.sites import Access, Host
 
 __all__ = [
@@ -119,7 +119,7 @@ def _secrets(document: Document) -> Iterator[str]:
     yield from store_secrets(document.store)
     for hook in document.hooks.values():
         for secret in hook.secrets:
-            yield from spellings(hook.scheme, secret)
+            yield from redaction_forms(hook.scheme, secret)
     if document.studio is not None:
         for token in filter(None, (document.studio.token, document.studio.management_token)):
             yield token
@@ -199,7 +199,7 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
 
 def _known_tokens(document: Document) -> Iterator[str]:
     for index, token in enumerate(document.tokens):
-        if famous(token.sha256, token.name):
+        if is_common_secret(token.sha256, token.name):
             place = shown(("tokens", index, "sha256"))
             yield f"{place}: is that of a word that anybody would try: make another token with token new"
 

@@ -2,7 +2,7 @@
 
 door         accepts connections, and lets in whoever comes
 descriptors  how many there may be, so that syncs find the file descriptors that they need
-crowd        who is connected; the one ranking of who must leave when all places are taken
+connections        who is connected; the one ranking of who must leave when all places are taken
 connection   one of them: what it may cost in time and memory
 parser       aiohttp's, up to the first error of a connection
 tls          the certificate, and its renewal
@@ -14,10 +14,10 @@ memory       what connections have left behind, given back to the system
 middlewares  the same, around every request
 """
 
-from listener.edge.descriptors import Places, places
-from listener.edge.door import Door
+from listener.edge.acceptor import Acceptor
+from listener.edge.connection_budget import ConnectionBudget, places
 from listener.edge.limits import Limits
 from listener.edge.middlewares import Edge
 from listener.edge.tls import Certificates
 
-__all__ = ["Certificates", "Door", "Edge", "Limits", "Places", "places"]
+__all__ = ["Acceptor", "Certificates", "ConnectionBudget", "Edge", "Limits", "places"]

@@ -19,11 +19,11 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from listener.edge.crowd import LEAST, PACE, Crowd
+from listener.edge.connection_limit import LEAST, PACE, ConnectionLimit
 from listener.edge.limits import RateLimitedLog
 from listener.edge.parser import Parser, server_log
 from listener.errors import BadRequestError, ListenerError
-from listener.networks import household, networks_around
+from listener.networks import client_key, network_keys
 
 HEAD_MOST = 64 << 10
 """Bytes of a request's head."""
@@ -70,7 +70,7 @@ class ConnectionContext:
     """What all connections share."""
 
     server: web.Server
-    crowd: Crowd
+    connections: ConnectionLimit
     limited_log: RateLimitedLog
     head_timeout: float
     refused: Callable[[str], None]
@@ -79,7 +79,7 @@ class ConnectionContext:
     """Answers what was no HTTP."""
 
 
-class Alarm:
+class Timer:
     """A time that is up once, unless it is stopped before."""
 
     def __init__(self, seconds: float) -> None:
@@ -114,7 +114,7 @@ class Connection(web.RequestHandler):
             **options,
         )
         self.client = client
-        self.networks = networks_around(client)
+        self.networks = network_keys(client)
         self.trusted = trusted
         self.verified = False
         """Whether its last request was that of somebody known."""
@@ -133,8 +133,8 @@ class Connection(web.RequestHandler):
         self._pieces = 0
         self._dropped = 0
         self._sends_no_more = False
-        self._late = Alarm(shared.head_timeout)
-        self._unread = Alarm(SLOWEST)
+        self._late = Timer(shared.head_timeout)
+        self._unread = Timer(SLOWEST)
         self._gone = asyncio.Event()
 
     def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> Parser:
@@ -167,7 +167,7 @@ class Connection(web.RequestHandler):
         self.verified = False
         self._paid = self._loop.time()
         if client != self.client:
-            self.client, self.networks = household(client), networks_around(client)
+            self.client, self.networks = client_key(client), network_keys(client)
 
     def evict(self) -> None:
         """End it at once."""
@@ -199,7 +199,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget everything."""
-        self._shared.crowd.leaves(self)
+        self._shared.connections.leaves(self)
         self._wire = None
         self._gone.set()
         self._late.stop()
@@ -314,7 +314,7 @@ class Connection(web.RequestHandler):
         self.evict()
 
 
-class SmallTls(SSLProtocol):
+class SmallBufferSSLProtocol(SSLProtocol):
     """asyncio's TLS, with a buffer for a record instead of sixteen."""
 
     max_size = TLS_RECORD
@@ -330,7 +330,7 @@ async def connected(
             await loop.connect_accepted_socket(lambda: connection, accepted)
         return
     shaken = loop.create_future()
-    protocol = SmallTls(
+    protocol = SmallBufferSSLProtocol(
         loop,
         connection,
         tls,

@@ -32,7 +32,7 @@ class Limits:
 
 
 class RateLimitedLog:
-    """A log for what strangers cause as often as they like: one line a window for each cause and client."""
+    """A log for what unverified cause as often as they like: one line a window for each cause and client."""
 
     def __init__(self, log: Log, clock: Callable[[], float]) -> None:
         self._log = log
@@ -49,4 +49,4 @@ class RateLimitedLog:
         self._told[key] = (now, 0)
         while len(self._told) > CLIENTS_MOST:
             self._told.popitem(last=False)
-        self._log.log(30, event, **facts, **({"unsaid": unsaid} if unsaid else {}))
+        self._log.warning(event, **facts, **({"unsaid": unsaid} if unsaid else {}))

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from listener.edge.acceptor import Acceptor
+from listener.edge.body_memory import BodyMemory, Reservation
 from listener.edge.connection import ConnectionContext, connection_of
-from listener.edge.crowd import Crowd
-from listener.edge.door import Door
-from listener.edge.guesses import Guesses
+from listener.edge.connection_limit import ConnectionLimit
+from listener.edge.guess_delay import GuessDelay
 from listener.edge.limits import Limits, RateLimitedLog
-from listener.edge.memory import give_back
-from listener.edge.proxies import client_of
-from listener.edge.refusals import Refusals
-from listener.edge.room import Lease, Room
+from listener.edge.malloc import trim_forever
+from listener.edge.proxies import client_address_of
+from listener.edge.refusal_limit import RefusalLimit
 from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -31,10 +31,10 @@ from listener.errors import (
 from listener.journal import Log
 from listener.request_context import RequestContext, begin, request_context
 
-MISLED = web.RequestKey("misled", BadRequestError)
+BAD_PROXY_HEADER = web.RequestKey("misled", BadRequestError)
 """Request key: what is wrong with the headers of a trusted proxy."""
 
-STRANGERS = (
+COUNTED_REFUSALS = (
     UnauthorizedError,
     SignatureRejectedError,
     HookNotFoundError,
@@ -42,7 +42,7 @@ STRANGERS = (
     BodyTooSlowError,
     CompressedBodyError,
 )
-"""The refusals that strangers get. Errors of known callers are not counted; paths without a route are, for
+"""The refusals that unverified get. Errors of known callers are not counted; paths without a route are, for
 everybody."""
 
 
@@ -60,27 +60,27 @@ class Edge:
         self.limits = limits
         self._render = render
         self.limited_log = RateLimitedLog(log, clock)
-        self.refusals = Refusals(limits.refusals, clock)
-        self.guesses = Guesses(limits.refusals, clock)
-        self.room = Room(limits.unverified_bytes, clock)
-        self.crowd = Crowd(limits.connections, clock)
-        self.scrapers = Crowd(limits.scrapers, clock)
+        self.refusals = RefusalLimit(limits.refusals, clock)
+        self.guesses = GuessDelay(limits.refusals, clock)
+        self.room = BodyMemory(limits.unverified_bytes, clock)
+        self.connections = ConnectionLimit(limits.connections, clock)
+        self.scrapers = ConnectionLimit(limits.scrapers, clock)
 
-    def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Door:
+    def door(self, server: web.Server, tls: ssl.SSLContext | None) -> Acceptor:
         """Return the door of a server, which answers whoever passes it."""
-        return Door(self._shared_by(server, self.crowd), self.limits, tls)
+        return Acceptor(self._shared_by(server, self.connections), self.limits, tls)
 
-    def metrics_door(self, server: web.Server) -> Door:
+    def metrics_door(self, server: web.Server) -> Acceptor:
         """Return the door of the figures' server: nobody is verified there, so it has places of its own."""
-        return Door(self._shared_by(server, self.scrapers), self.limits, None)
+        return Acceptor(self._shared_by(server, self.scrapers), self.limits, None)
 
-    async def give_memory_back(self) -> None:
+    async def trim_memory(self) -> None:
         """Give back to the system what connections have left behind, for ever."""
-        await give_back(lambda: self.crowd.ended + self.scrapers.ended)
+        await trim_forever(lambda: self.connections.ended + self.scrapers.ended)
 
-    def _shared_by(self, server: web.Server, crowd: Crowd) -> ConnectionContext:
+    def _shared_by(self, server: web.Server, connections: ConnectionLimit) -> ConnectionContext:
         return ConnectionContext(
-            server, crowd, self.limited_log, self.limits.head_timeout, self.refusals.count, self._render
+            server, connections, self.limited_log, self.limits.head_timeout, self.refusals.count, self._render
         )
 
     def outer(self) -> Middleware:
@@ -89,15 +89,15 @@ class Edge:
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
-                client = client_of(request, self.limits.trusted)
+                client = client_address_of(request, self.limits.trusted)
             except BadRequestError as error:
-                request[MISLED] = error
+                request[BAD_PROXY_HEADER] = error
             else:
                 if (client.remote, client.scheme) != (request.remote, request.scheme):
                     request = request.clone(remote=client.remote, scheme=client.scheme)
             connection = connection_of(request)
             connection.begins(request.remote or "")
-            lease = Lease(self.room, connection)
+            lease = Reservation(self.room, connection)
             context = begin(RequestContext(connection, lease, over=self.refusals.over(request.remote)))
             try:
                 response = await handler(request)
@@ -114,11 +114,11 @@ class Edge:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if MISLED in request:
-                raise request[MISLED]
+            if BAD_PROXY_HEADER in request:
+                raise request[BAD_PROXY_HEADER]
             try:
                 response = await handler(request)
-            except (*STRANGERS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+            except (*COUNTED_REFUSALS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
                 await self._count(request, error)
                 raise
             except ForbiddenError as error:
@@ -154,7 +154,7 @@ class Edge:
             traceback.clear_frames(error.__traceback__)
             context = request_context()
             context.body = None
-            context.lease.end()
+            context.memory.end()
             await connection_of(request).rest(seconds)
 
 

@@ -29,29 +29,29 @@ clients are counted as one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientAddress:
     """Where a request comes from."""
 
     remote: str
     scheme: str
 
 
-def client_of(request: web.Request, trusted: tuple[Network, ...]) -> Client:
+def client_address_of(request: web.Request, trusted: tuple[Network, ...]) -> ClientAddress:
     """Return the client of a request; raise `BadRequestError` where a trusted proxy names what is none."""
     peer = address_of(request.remote or "")
     remote, scheme = (str(peer) if peer else request.remote or ""), request.scheme
     if not within(remote, trusted):
-        return Client(remote, scheme)
+        return ClientAddress(remote, scheme)
     for said in reversed(_listed(request, FOR)):
         if _NOBODY.fullmatch(said):
-            return Client(UNKNOWN, _scheme(request, scheme))
+            return ClientAddress(UNKNOWN, _scheme(request, scheme))
         address = _address(said)
         if address is None:
             raise BadRequestError(f"{FOR} must hold the client's IP address where a trusted proxy wrote it.")
         remote = str(address)
         if not within(remote, trusted):
             break
-    return Client(remote, _scheme(request, scheme))
+    return ClientAddress(remote, _scheme(request, scheme))
 
 
 def _scheme(request: web.Request, own: str) -> str:

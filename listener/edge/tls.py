@@ -57,7 +57,7 @@ class Certificates:
         """Return a context for a server that shows the newest certificate to each client."""
         context = self._load(*self._files)
         context.sni_callback = self._show
-        context.sslobject_class = _telling(limited_log)
+        context.sslobject_class = _logging_ssl_object(limited_log)
         return context
 
     def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
@@ -82,9 +82,7 @@ class Certificates:
             # Between the writing of the one file and of the other they do not fit: that passes.
             if stamp == self._refused != self._told:
                 self._told = stamp
-                self._log.log(
-                    40, "certificate", kept="the old one", reason=error.message, remedy=error.remedy
-                )
+                self._log.error("certificate", kept="the old one", reason=error.message, remedy=error.remedy)
             self._refused = stamp
             return
         self._stamp = stamp
@@ -127,21 +125,21 @@ class Certificates:
         left = ends.timestamp() - now
         facts = {"expires": ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
         if left > SOON:
-            self._log.log(20, "certificate", **facts)
+            self._log.info("certificate", **facts)
         else:
             remedy = "renew it: a new pair is taken up without a restart"
             reason = "it has expired" if left <= 0 else "it expires soon"
-            self._log.log(30, "certificate", reason=reason, remedy=remedy, **facts)
+            self._log.warning("certificate", reason=reason, remedy=remedy, **facts)
 
 
 def _good(span: Span, now: datetime) -> bool:
     return span[0] <= now < span[1]
 
 
-def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
+def _logging_ssl_object(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
     """Return the kind of connection that says why a handshake fails."""
 
-    class Telling(ssl.SSLObject):
+    class LoggingSSLObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             try:
                 super().do_handshake()
@@ -153,4 +151,4 @@ def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
                 limited_log.tell("unreadable", reason, reason=reason)
                 raise
 
-    return Telling
+    return LoggingSSLObject

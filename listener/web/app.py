@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from listener.access import Delegation, SessionStore, Token
 from listener.audit import Audit
-from listener.deliveries import Hook, told
+from listener.deliveries import Hook, excerpt
 from listener.directory import Directory
 from listener.errors import (
     BadRequestError,
@@ -184,12 +184,13 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except ConnectionResetError:
             response = web.Response(status=GONE)
         except Exception as error:
-            log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
+            path = shown_path(request.path)
+            log.error("defect", method=request.method, path=path, exc_info=error)  # noqa: TRY400 (exc_info)
             response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
         if request_context().quiet:
             return response
-        log.log(
-            10 if request.path in PROBES else 20,
+        write = log.debug if request.path in PROBES else log.info
+        write(
             "request",
             method=request.method,
             path=shown_path(request.path),
@@ -229,7 +230,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPNotFound):
         meant = misspelt_hook(request.path)
         if meant:
-            reason = f"the path of the hook {told(meant)} has a slash too many"
+            reason = f"the path of the hook {excerpt(meant)} has a slash too many"
             return NotFoundError("No such route: the path has a slash too many.", reason=reason)
         return NotFoundError("No such route.")
     return BadRequestError()

@@ -7,7 +7,7 @@ from typing import TypeVar
 from aiohttp import HttpVersion11, web
 from pydantic import BaseModel, ValidationError
 
-from listener.deliveries.payloads import parse, told
+from listener.deliveries.payloads import excerpt, parse
 from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -18,7 +18,7 @@ from listener.errors import (
     NoRoomError,
     RequestError,
 )
-from listener.request_context import Lease, request_context
+from listener.request_context import Reservation, request_context
 
 API_LIMIT = 64 << 10
 """Bytes in the body of an API call, at most."""
@@ -41,11 +41,11 @@ class BodyReader:
         _check_encoding(request)
         _check_size(request.content_length or 0, limit)
         await _invite(request)
-        lease = request_context().lease
+        memory = request_context().memory
         body = bytearray()
         try:
             async with asyncio.timeout(self._seconds):
-                await _collect(request, body, lease, limit)
+                await _collect(request, body, memory, limit)
         except web.RequestPayloadError:
             raise BadRequestError("The body is not valid HTTP.") from None
         except RuntimeError as error:
@@ -54,7 +54,7 @@ class BodyReader:
             # aiohttp raises this for a client that has gone before its body was read.
             raise ConnectionResetError from error
         except TimeoutError as error:
-            if lease.waiting:
+            if memory.waiting:
                 raise NoRoomError from error
             raise BodyTooSlowError(f"The body did not arrive within {self._seconds:g} s.") from error
         return bytes(body)
@@ -88,13 +88,13 @@ def _wrong(error: ValidationError, model: type[BaseModel]) -> RequestError:
     return InvalidParametersError(*dict.fromkeys(str(each["loc"][0]) for each in problems))
 
 
-async def _collect(request: web.Request, body: bytearray, lease: Lease, limit: int) -> None:
+async def _collect(request: web.Request, body: bytearray, memory: Reservation, limit: int) -> None:
     """Read the body to its end; raise `BodyTooLargeError` if it is over `limit` bytes."""
     try:
         async for chunk in request.content.iter_any():
             body += chunk
             _check_size(len(body), limit)
-            await lease.hold(len(body))
+            await memory.hold(len(body))
     except BaseException:
         # The error's traceback keeps this frame alive, and aiohttp keeps the error of a client that has gone.
         # Without this, the bytes would stay in memory until the next garbage collection, uncounted.
@@ -119,8 +119,8 @@ def _check_encoding(request: web.Request) -> None:
         raise CompressedBodyError
     if codings:
         raise CompressedBodyError(
-            f"The Content-Encoding {told(min(codings))} is not a compression: leave that header out at the "
-            "sender. A charset belongs into Content-Type."
+            f"The Content-Encoding {excerpt(min(codings))} is not a compression: leave that header out "
+            "at the sender. A charset belongs into Content-Type."
         )
 
 

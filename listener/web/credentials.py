@@ -61,7 +61,7 @@ class Gate:
         comes by the page's session must come from the page: else `ForbiddenError`.
         """
         caller = await self._caller(request)
-        request_context().vouch()
+        request_context().mark_verified()
         return caller
 
     async def _caller(self, request: web.Request) -> Caller:
@@ -93,7 +93,7 @@ class Gate:
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise _guessed("the token is unknown")
-        request_context().vouch()
+        request_context().mark_verified()
         now = self._clock()
         await self.sign_out(request)
         made = secrets.token_urlsafe(RANDOM_BYTES)

@@ -57,7 +57,8 @@ class Hooks:
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")
         if request_context().over:
-            self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
+            headers = Delivery(hook.name, request.raw_headers, b"", self._clock(), presented)
+            self._intake.check_headers(hook, headers)
         body = await self._bodies.read(request, limit=hook.body_limit)
         request_context().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
@@ -69,7 +70,7 @@ class Hooks:
                 hidden.guess = error.guess
                 raise hidden from error
             raise
-        request_context().vouch()
+        request_context().mark_verified()
         return accepted(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
     def _hook(self, name: str, client: str, secret: str | None) -> Hook:

@@ -262,7 +262,7 @@ class RunControl:
 
     def _log_asked(self, request: web.Request, caller: Caller, event: str, run: Run) -> None:
         who = asker(request, caller).facts
-        self._log.log(20, event, run=run.id, site=run.site, environment=run.environment, **who)
+        self._log.info(event, run=run.id, site=run.site, environment=run.environment, **who)
 
 
 def _filter(request: web.Request) -> RunFilter:

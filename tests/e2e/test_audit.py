@@ -15,6 +15,7 @@ from listener.rehearsal.published import Published
 from listener.system import System
 from tests import figures
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, SYNC_STAGING, Client, client, push, signed
 
 SITES = "/api/v1/sites/mysite/environments/staging"
@@ -320,23 +321,10 @@ async def test_uses_of_secrets_and_tokens_are_counted_by_their_names(
     )
 
 
-class Lines:
-    """A log that is a list."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"event": event, **facts})
-
-    def __getattr__(self, level: str) -> Callable[..., None]:
-        return lambda event, **facts: self.log(0, event, **facts)
-
-
 async def test_whatever_is_asked_for_leaves_a_line_of_who_asked_from_where(
     configured: Callable[..., Path], published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Lines()
+    log = KeptLog()
     monkeypatch.setattr("structlog.get_logger", lambda: log)
     async with System(load(configured())) as system:
         await system.listen()

@@ -10,8 +10,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from listener.access import Caller
 from listener.audit import Audit
+from listener.edge.body_memory import BodyMemory, Reservation
 from listener.edge.connection import connection_of
-from listener.edge.room import Lease, Room
 from listener.errors import BadRequestError, ForbiddenError
 from listener.redaction import Cleaner
 from listener.request_context import RequestContext, begin
@@ -42,7 +42,7 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     cloned = made.clone(scheme=scheme, remote=remote)
     assert isinstance(cloned, web.Request)
     connection = connection_of(cloned)
-    begin(RequestContext(connection, Lease(Room(1 << 20, time.monotonic), connection)))
+    begin(RequestContext(connection, Reservation(BodyMemory(1 << 20, time.monotonic), connection)))
     return cloned
 
 

@@ -7,7 +7,7 @@ import ssl
 
 from listener.edge.connection import Connection, ConnectionContext, connected
 from listener.edge.limits import Limits
-from listener.networks import address_of, household, within
+from listener.networks import address_of, client_key, within
 
 BACKLOG = 1024
 """Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""
@@ -22,7 +22,7 @@ BREATH = 1.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Door:
+class Acceptor:
     """Listens on an address."""
 
     def __init__(self, shared: ConnectionContext, limits: Limits, tls: ssl.SSLContext | None) -> None:
@@ -60,7 +60,7 @@ class Door:
             task.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._shared.crowd.at_once):
+        for _ in range(self._shared.connections.at_once):
             try:
                 accepted, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -75,11 +75,11 @@ class Door:
     def _admit(self, accepted: socket.socket, peer: str) -> None:
         accepted.setblocking(False)
         trusted = within(peer, self._limits.trusted)
-        client = str(address_of(peer) or peer) if trusted else household(peer)
+        client = str(address_of(peer) or peer) if trusted else client_key(peer)
         connection = Connection(self._shared, client, trusted=trusted)
-        if not self._shared.crowd.enter(connection):
+        if not self._shared.connections.enter(connection):
             self._shared.limited_log.tell(
-                "connection refused", client, client=client, connections=len(self._shared.crowd)
+                "connection refused", client, client=client, connections=len(self._shared.connections)
             )
             accepted.close()
             return
@@ -95,7 +95,7 @@ class Door:
         if task.cancelled():
             accepted.close()  # It may have been made to leave before anybody else had the socket.
         if connection.transport is None:
-            self._shared.crowd.leaves(connection)
+            self._shared.connections.leaves(connection)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Let connections wait in the system's queue until descriptors may be free again."""

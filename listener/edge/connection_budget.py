@@ -3,7 +3,7 @@
 import resource
 from dataclasses import dataclass
 
-from listener.edge.crowd import AT_ONCE
+from listener.edge.connection_limit import AT_ONCE
 
 SCRAPERS = 32
 """Connections to the address of the figures: a Prometheus or two, and room for their next ones."""
@@ -19,7 +19,7 @@ OF_A_SYNC = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ConnectionBudget:
     """How many connections there may be."""
 
     most: int
@@ -28,7 +28,7 @@ class Places:
     """How many descriptors the process may have."""
 
 
-def places(wanted: int, hosts: int, syncs: int, files: int | None = None) -> Places:
+def places(wanted: int, hosts: int, syncs: int, files: int | None = None) -> ConnectionBudget:
     """Return for how many of the wanted connections there are descriptors beside what `syncs` need.
 
     `files` is `RLIMIT_NOFILE`, as it is at the start. Strangers never get more than three quarters of it, and
@@ -40,4 +40,4 @@ def places(wanted: int, hosts: int, syncs: int, files: int | None = None) -> Pla
     scrapers = min(SCRAPERS, max(4, files // 32))
     needed = OWN + AT_ONCE + hosts * OF_A_HOST + syncs * OF_A_SYNC + scrapers
     left = min(max(files - needed, files // 4), files * 3 // 4)
-    return Places(min(wanted, left), scrapers, files)
+    return ConnectionBudget(min(wanted, left), scrapers, files)

@@ -1,4 +1,4 @@
-"""Turns: who may ask Studio about a credential that nobody here has seen yet.
+"""FairQueue: who may ask Studio about a credential that nobody here has seen yet.
 
 A few questions are under way at a time, and the clients take turns, so that one that shows many credentials
 waits behind itself. One that has shown many unknown ones is not locked out, for others may stand behind its
@@ -22,7 +22,7 @@ REST = 3.0
 """Seconds between two questions for a client that has shown many unknown credentials."""
 
 
-class Turns:
+class FairQueue:
     """Gives turns to clients, one after the other."""
 
     def __init__(self, slowed: Callable[[str], bool]) -> None:

@@ -5,12 +5,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from listener.edge.limits import CLIENTS_MOST
-from listener.networks import household
+from listener.networks import client_key
 
 MINUTE = 60.0
 
 
-class Refusals:
+class RefusalLimit:
     """Counts refused requests by client."""
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
@@ -21,11 +21,11 @@ class Refusals:
 
     def over(self, client: str | None) -> bool:
         """Return whether a client has been refused too often."""
-        return self._now(household(client)) < 1
+        return self._now(client_key(client)) < 1
 
     def count(self, client: str | None) -> None:
         """Count one refusal."""
-        key = household(client)
+        key = client_key(client)
         left = max(0.0, self._now(key) - 1)
         self._left.pop(key, None)
         self._left[key] = (left, self._clock())
@@ -34,7 +34,7 @@ class Refusals:
 
     def again_in(self, client: str | None) -> int:
         """Return after how many whole seconds a client may be refused once more."""
-        missing = 1 - self._now(household(client))
+        missing = 1 - self._now(client_key(client))
         return max(1, math.ceil(missing * MINUTE / self._most))
 
     def _now(self, key: str) -> float:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from listener.edge.limits import CLIENTS_MOST
-from listener.networks import household
+from listener.networks import client_key
 
 PACE = 1.0
 """Seconds between two answers to wrong secrets of one client, once it had some for free."""
@@ -20,7 +20,7 @@ LONGEST = 10.0
 """Seconds that an answer waits at most: forges do not wait longer."""
 
 
-class Guesses:
+class GuessDelay:
     """Gives each wrong secret its place in two queues: its client's, and that of what it was tried at."""
 
     def __init__(self, free: int, clock: Callable[[], float]) -> None:
@@ -33,7 +33,7 @@ class Guesses:
     def wait(self, client: str | None, target: str) -> float:
         """Count a wrong secret; return for how many seconds its answer is to wait."""
         return max(
-            self._wait(("client", household(client)), self._free, PACE),
+            self._wait(("client", client_key(client)), self._free, PACE),
             self._wait(("target", target), self._free * CROWD, PACE / CROWD),
         )
 

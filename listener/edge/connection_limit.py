@@ -1,7 +1,7 @@
 """Who is connected, and the one ranking of who leaves when there is no place left.
 
 Whoever has not shown who they are costs something for as long as they are here: the seconds in which they
-sent less than `PACE`. The costs of a network are those of all its strangers together, so the slowest and the
+sent less than `PACE`. The costs of a network are those of all its unverified together, so the slowest and the
 most numerous leave first, whatever they are doing. Who comes is let in: a good delivery is verified within
 milliseconds, and has cost next to nothing by then.
 """
@@ -29,7 +29,7 @@ BATCH = 32
 """A thirty-second of the connections leave at once: under a flood, nobody is ranked for each that comes."""
 
 
-class Counted(Protocol):
+class Charged(Protocol):
     """What the networks of a stranger are charged for."""
 
     @property
@@ -37,7 +37,7 @@ class Counted(Protocol):
         """The networks around its client, the widest first."""
 
 
-class Guest(Counted, Protocol):
+class LimitedConnection(Charged, Protocol):
     """One connection."""
 
     @property
@@ -55,7 +55,7 @@ class Guest(Counted, Protocol):
         """End it at once."""
 
 
-G = TypeVar("G", bound=Counted)
+G = TypeVar("G", bound=Charged)
 
 
 def costliest(costs: Mapping[G, float]) -> list[G]:
@@ -74,13 +74,13 @@ def costliest(costs: Mapping[G, float]) -> list[G]:
     return sorted(left, key=left.__getitem__, reverse=True)
 
 
-class Crowd:
+class ConnectionLimit:
     """All connections of one door."""
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        self._here: dict[Guest, None] = {}
+        self._here: dict[LimitedConnection, None] = {}
         """In the order in which they came."""
         self.ended = 0
         """How many have left so far."""
@@ -97,41 +97,41 @@ class Crowd:
         """
         return max(1, min(AT_ONCE, self._most // 16))
 
-    def enter(self, guest: Guest) -> bool:
-        """Let a guest in, at the cost of others if need be; return whether there is a place."""
+    def enter(self, connection: LimitedConnection) -> bool:
+        """Let a connection in, at the cost of others if need be; return whether there is a place."""
         if len(self._here) >= self._most:
             self._make_room()
         if len(self._here) >= self._most:
             return False
-        self._here[guest] = None
+        self._here[connection] = None
         return True
 
-    def leaves(self, guest: Guest) -> None:
+    def leaves(self, connection: LimitedConnection) -> None:
         """Note that a connection has ended."""
-        if guest in self._here:
-            del self._here[guest]
+        if connection in self._here:
+            del self._here[connection]
             self.ended += 1
 
     def _make_room(self) -> None:
-        """End strangers; only where there are none, one of those who were verified and ask for nothing."""
+        """End unverified; only where there are none, one of those who were verified and ask for nothing."""
         now = self._clock()
-        strangers = self._strangers()
-        leaving = strangers or [guest for guest in self._here if not guest.asking]
+        unverified = self._unverified()
+        leaving = unverified or [connection for connection in self._here if not connection.asking]
         if not leaving:
             return
-        many = max(1, self._most // BATCH) if strangers else 1
-        for guest in costliest({guest: guest.cost(now) for guest in leaving})[:many]:
-            self.leaves(guest)
-            guest.evict()
+        many = max(1, self._most // BATCH) if unverified else 1
+        for connection in costliest({connection: connection.cost(now) for connection in leaving})[:many]:
+            self.leaves(connection)
+            connection.evict()
 
-    def _strangers(self) -> list[Guest]:
+    def _unverified(self) -> list[LimitedConnection]:
         """Return who is not verified, and of each verified client what goes beyond its share."""
         share = max(1, self._most // SHARE)
         kept: Counter[NetworkKey] = Counter()
-        strangers = []
-        for guest in self._here:
-            if guest.verified and kept[guest.networks[-1]] < share:
-                kept[guest.networks[-1]] += 1
+        unverified = []
+        for connection in self._here:
+            if connection.verified and kept[connection.networks[-1]] < share:
+                kept[connection.networks[-1]] += 1
             else:
-                strangers.append(guest)
-        return strangers
+                unverified.append(connection)
+        return unverified

@@ -17,7 +17,7 @@ MANY = 32
 _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-async def give_back(ended: Callable[[], int]) -> None:
+async def trim_forever(ended: Callable[[], int]) -> None:
     """Look for ever how many connections have `ended`, and give back what they have left."""
     before = ended()
     while True:
