@@ -226,7 +226,7 @@ class HostConnection:
         try:
             # It may have been lost meanwhile.
             connection = await self._connected(notes)
-            with failures.of_sessions(self.host):
+            with failures.session_errors(self.host):
                 try:
                     async with asyncio.timeout(self._limit):
                         return await opening(connection)
@@ -284,9 +284,9 @@ class HostConnection:
 
     def _tell_skipped(self, notes: Notes) -> None:
         """Tell which lines of known_hosts were passed over: one of them may be meant to forbid a key."""
-        lines = keys.skipped(self.host.known_hosts)
+        lines = keys.unreadable_lines(self.host.known_hosts)
         if lines:
-            told = ", ".join(map(str, lines[: keys.ODD_MOST]))
+            told = ", ".join(map(str, lines[: keys.MAX_UNREADABLE]))
             reason = f"{self.host.known_hosts} has lines that can't be understood, and are skipped: {told}"
             notes.note("known hosts", level="warning", reason=reason)
 

@@ -1,7 +1,7 @@
-"""What asyncssh and the network raise, told in this program's own errors.
+"""What asyncssh and the network raise, turned into this program's own errors.
 
-What was raised says little without how far the attempt had come: a connection that is lost means another
-thing before the host's greeting than after it has looked at a key.
+The same exception means different things at different stages of a login: a connection that is lost before
+the SSH greeting has another cause than one that is lost after the host has seen a key.
 """
 
 import contextlib
@@ -24,44 +24,42 @@ from listener.errors import (
 )
 from listener.sites import Host
 
-MUTE = "check that the port is its sshd's; an sshd that is overrun (MaxStartups) or a guard such as fail2ban"
-
 
 @dataclass(slots=True)
-class Attempt:
-    """One attempt to log in, and how far it came."""
+class LoginAttempt:
+    """One attempt to log in, and how far it got."""
 
     host: Host
-    """With the address and port that it goes to."""
+    """With the address and port that are connected to."""
     limit: float
     """Seconds."""
-    gate: str = ""
-    """The host through which it goes, if there is one."""
+    jump_host: str = ""
+    """The name of the host that the connection goes through; empty for none."""
     proxied: bool = False
-    """Whether a ProxyCommand stands for the network."""
+    """Whether a ProxyCommand makes the connection."""
     connection: asyncssh.SSHClientConnection | None = None
     offered: list[str] = field(default_factory=list)
-    """The keys that were shown, as told."""
+    """The keys that were offered to the host, as an error describes them."""
     agent_keys: int = 0
     exhausted: bool = False
-    """Whether every key was shown, and another asked for."""
-    further: tuple[str, ...] = ()
-    """What else the host wants to be shown."""
+    """Whether the host asked for one more key after all of them."""
+    other_methods: tuple[str, ...] = ()
+    """The login methods besides a key that the host asked for."""
 
     @property
     def greeted(self) -> bool:
-        """Whether the host has said that it speaks SSH."""
+        """Whether the host has sent its SSH greeting."""
         return self.connection is not None and bool(self.connection.get_extra_info("server_version"))
 
     @property
     def verified(self) -> bool:
-        """Whether the host has proved who it is."""
+        """Whether the host has proved its identity."""
         return self.connection is not None and self.connection.get_server_host_key() is not None
 
 
 @contextlib.contextmanager
-def of_connecting(attempt: Attempt) -> Iterator[None]:
-    """Turn what connecting and logging in raise into the error that names the cause."""
+def login_errors(attempt: LoginAttempt) -> Iterator[None]:
+    """Turn each exception of connecting and logging in into the error that names its cause."""
     try:
         yield
     except TimeoutError as error:
@@ -69,189 +67,204 @@ def of_connecting(attempt: Attempt) -> Iterator[None]:
     except asyncssh.ChannelOpenError as error:
         raise _not_forwarded(attempt, error) from error
     except asyncssh.HostKeyNotVerifiable as error:
-        raise _key_rejected(attempt, error.reason) from error
+        raise _host_key_rejected(attempt, error.reason) from error
     except asyncssh.PermissionDenied as error:
-        raise _refused(attempt) from error
+        raise _login_refused(attempt) from error
     except asyncssh.KeyExchangeFailed as error:
-        raise _no_agreement(attempt, error.reason) from error
+        raise _no_common_algorithm(attempt, error.reason) from error
     except asyncssh.Error as error:
-        raise _ended(attempt, error) from error
+        raise _hung_up(attempt, error) from error
     except OSError as error:
-        raise (_ended if attempt.connection else _not_reached)(attempt, error) from error
+        raise (_hung_up if attempt.connection else _unreachable)(attempt, error) from error
     except UnicodeError as error:
         raise HostUnreachableError(
-            f"{_where(attempt.host)}: its address is no name that can be looked up",
+            f"{_label(attempt.host)}: its address is not a valid host name",
             remedy="correct hosts.*.address",
         ) from error
 
 
-def _timed_out(attempt: Attempt) -> SyncError:
-    where, limit = _where(attempt.host), f"within {attempt.limit:g} s"
+def _timed_out(attempt: LoginAttempt) -> SyncError:
+    label, limit = _label(attempt.host), f"within {attempt.limit:g} s"
     if attempt.connection is None:
-        through = f" through {attempt.gate}" if attempt.gate else ""
-        return HostUnreachableError(f"{where} did not answer{through} {limit}")
+        through = f" through {attempt.jump_host}" if attempt.jump_host else ""
+        return HostUnreachableError(f"{label} did not answer{through} {limit}")
     if not attempt.greeted:
         return HostUnreachableError(
-            f"{where} lets connect, but did not greet as an SSH server {limit}",
-            remedy="check that the port is its sshd's, and that the sshd is not stuck",
+            f"{label} accepts connections, but did not send an SSH greeting {limit}",
+            remedy="check that sshd listens on this port, and that it is not stuck",
         )
-    what = "finish logging in" if attempt.verified else "finish the key exchange"
+    stage = "login" if attempt.verified else "key exchange"
     return HostUnreachableError(
-        f"{where} did not {what} {limit}",
-        remedy="see what slows its sshd down (name lookups, PAM, its load), or raise sync.connect_timeout",
+        f"{label} did not finish the {stage} {limit}",
+        remedy="find what slows sshd down there (DNS lookups, PAM, load), or raise sync.connect_timeout",
     )
 
 
 _CAUSES = {
-    errno.ECONNREFUSED: ("refuses the connection", "check that its sshd runs, and on that port"),
+    errno.ECONNREFUSED: (
+        "refuses the connection",
+        "check that sshd runs on the host and listens on this port",
+    ),
     errno.EHOSTUNREACH: ("can't be reached: no route to the host", "check that it is up, and the network"),
     errno.ENETUNREACH: ("can't be reached: no route to its network", "check this machine's network"),
     errno.EACCES: ("can't be reached: this machine forbids it", "check this machine's firewall"),
     errno.EPERM: ("can't be reached: this machine forbids it", "check this machine's firewall"),
-    errno.ENOENT: ("can't be reached: there is no such ProxyCommand", "correct it in the file of ssh.config"),
+    errno.ENOENT: (
+        "can't be reached: its ProxyCommand does not exist",
+        "correct ProxyCommand in the file that ssh.config names",
+    ),
 }
+"""What an operating system error means, and its remedy."""
 
 
-def _not_reached(attempt: Attempt, error: OSError) -> SyncError:
-    where = _where(attempt.host)
+def _unreachable(attempt: LoginAttempt, error: OSError) -> SyncError:
+    label = _label(attempt.host)
     if isinstance(error, socket.gaierror):
-        passing = error.errno == socket.EAI_AGAIN
+        temporary = error.errno == socket.EAI_AGAIN
         return HostUnreachableError(
-            f"{where}: the name {attempt.host.address} can't be looked up: {error.strerror}",
-            remedy="check this machine's name server" if passing else "correct hosts.*.address, or the DNS",
+            f"{label}: the name {attempt.host.address} can't be resolved: {error.strerror}",
+            remedy="check this machine's DNS server"
+            if temporary
+            else "correct hosts.*.address, or the DNS entry",
         )
-    said, remedy = _CAUSES.get(error.errno or 0, (f"can't be reached: {error.strerror or error}", ""))
-    return HostUnreachableError(f"{where} {said}", remedy=remedy)
+    cause, remedy = _CAUSES.get(error.errno or 0, (f"can't be reached: {error.strerror or error}", ""))
+    return HostUnreachableError(f"{label} {cause}", remedy=remedy)
 
 
-def _not_forwarded(attempt: Attempt, error: asyncssh.ChannelOpenError) -> SyncError:
-    """Return why a jump host does not lead further."""
-    where, gate = _where(attempt.host), attempt.gate
+def _not_forwarded(attempt: LoginAttempt, error: asyncssh.ChannelOpenError) -> SyncError:
+    """Return why a jump host does not forward the connection."""
+    label, jump_host = _label(attempt.host), attempt.jump_host
     if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-        return ForwardingRefusedError(f"{where}: {gate} does not forward connections to it")
+        return ForwardingRefusedError(f"{label}: {jump_host} does not forward connections to it")
     if error.reason == "SSH connection closed":
-        return HostUnreachableError(f"{where} can't be reached: the connection to {gate} was lost")
+        return HostUnreachableError(f"{label} can't be reached: the connection to {jump_host} was lost")
     return HostUnreachableError(
-        f"{where} can't be reached from {gate}: {error.reason}",
-        remedy=f"check the address and port as {gate} sees them, and that the sshd there runs",
+        f"{label} can't be reached from {jump_host}: {error.reason}",
+        remedy=f"check the address and port as {jump_host} sees them, and that sshd runs there",
     )
 
 
-_KEY_REMEDIES = (
-    ("is revoked", "known_hosts revokes it (@revoked): give the host another key, and find out who had it"),
-    ("expired", "let the authority sign the host's key anew, and mind the clock of this machine"),
-    ("not yet valid", "mind the clock of this machine, or let the authority sign the host's key anew"),
+_HOST_KEY_REMEDIES = (
+    (
+        "is revoked",
+        "known_hosts marks this key as @revoked: give the host a new one, and find out who had it",
+    ),
+    ("expired", "let the authority sign the host's key again, and check this machine's clock"),
+    ("not yet valid", "check this machine's clock, or let the authority sign the host's key again"),
     (
         "principal mismatch",
-        "write the name that the certificate was made for as hosts.*.address, or have one made for this name",
+        "set hosts.*.address to the name that the certificate has, or get a certificate for this name",
     ),
     ("CA key is not trusted", "add its authority to known_hosts (@cert-authority), or the host's own key"),
 )
+"""What asyncssh says about a host key, and the remedy."""
 
 
-def _key_rejected(attempt: Attempt, reason: str) -> SyncError:
+def _host_key_rejected(attempt: LoginAttempt, reason: str) -> SyncError:
     host = attempt.host
-    remedy = next((remedy for words, remedy in _KEY_REMEDIES if words in reason), "")
-    said = reason if remedy else f"its key is another than known_hosts has ({reason})"
-    return HostKeyRejectedError(f"{_where(host)}: {said} ({host.known_hosts})", remedy=remedy)
+    remedy = next((remedy for words, remedy in _HOST_KEY_REMEDIES if words in reason), "")
+    cause = reason if remedy else f"its key is not the one in known_hosts ({reason})"
+    return HostKeyRejectedError(f"{_label(host)}: {cause} ({host.known_hosts})", remedy=remedy)
 
 
-def other_kind(attempt: Attempt, kind: str) -> SyncError:
-    """Return the error of a host that has no key of a kind that is known of it."""
+def unknown_key_type(attempt: LoginAttempt, key_type: str) -> SyncError:
+    """Return the error for a host whose key is of a type that known_hosts doesn't have for it."""
     host = attempt.host
     return HostKeyRejectedError(
-        f"{_where(host)}: its key is an {kind} one, of which {host.known_hosts} has none, nor its authority",
-        remedy="if it was reinstalled, replace its lines there by what ssh-keyscan says, and compare the "
-        "fingerprints; if not, somebody may be between you and it",
+        f"{_label(host)}: its key is of type {key_type}; {host.known_hosts} has no key of this type for it, "
+        "and no authority",
+        remedy="if the host was reinstalled, replace its lines there by the output of ssh-keyscan, and "
+        "compare the fingerprints; if not, somebody may be between you and it",
     )
 
 
-_DISAGREEMENT = re.compile(r"No matching (.+) algorithm found, sent .+ and received (.+)", re.DOTALL)
+_NO_COMMON_ALGORITHM = re.compile(r"No matching (.+) algorithm found, sent .+ and received (.+)", re.DOTALL)
 
 
-def _no_agreement(attempt: Attempt, reason: str) -> SyncError:
-    found = _DISAGREEMENT.fullmatch(reason)
-    said = f"no common algorithm for {found[1]}: it has {found[2]}" if found else reason
+def _no_common_algorithm(attempt: LoginAttempt, reason: str) -> SyncError:
+    found = _NO_COMMON_ALGORITHM.fullmatch(reason)
+    cause = f"no common algorithm for {found[1]}: it offers {found[2]}" if found else reason
     return LoginRefusedError(
-        f"{_where(attempt.host)}: {said}",
-        remedy="update the host's OpenSSH, or allow what it has in a file that ssh.config names",
+        f"{_label(attempt.host)}: {cause}",
+        remedy="update OpenSSH on the host, or allow one of its algorithms in a file that ssh.config names",
     )
 
 
-def _refused(attempt: Attempt) -> SyncError:
-    host, where = attempt.host, _where(attempt.host)
+def _login_refused(attempt: LoginAttempt) -> SyncError:
+    host, label = attempt.host, _label(attempt.host)
     if not attempt.offered:
         return LoginRefusedError(
-            f"{where} takes no public key of {host.user}",
-            remedy="allow it in the host's sshd_config: PubkeyAuthentication yes",
+            f"{label} does not accept public keys for {host.user}",
+            remedy="allow them in the host's sshd_config: PubkeyAuthentication yes",
         )
     if not attempt.exhausted:
-        more = " or ".join(attempt.further) or "another proof"
+        more = " or ".join(attempt.other_methods) or "another proof"
         return LoginRefusedError(
-            f"{where} takes the key of {host.user}, and then wants more: {more}",
+            f"{label} accepts the key of {host.user}, but asks for more: {more}",
             remedy="let a key alone be enough in the host's sshd_config: AuthenticationMethods publickey in "
             f"a block Match User {host.user}",
         )
     return LoginRefusedError(
-        f"{where} does not let {host.user} log in with {' or '.join(attempt.offered)}",
+        f"{label} does not let {host.user} log in with {' or '.join(attempt.offered)}",
         remedy=_authorize(attempt),
     )
 
 
-def _authorize(attempt: Attempt) -> str:
-    """Return what to do, where only an agent's keys were shown."""
+def _authorize(attempt: LoginAttempt) -> str:
+    """Return the remedy if only the agent's keys were offered."""
     if attempt.host.identity is not None:
         return ""
     return "add one of the agent's keys (ssh-add -L) to the user's authorized_keys on the host"
 
 
-def _ended(attempt: Attempt, error: OSError | asyncssh.Error) -> SyncError:
-    """Return what it means that the host ended the connection."""
-    where = _where(attempt.host)
-    said = error.reason if isinstance(error, asyncssh.Error) else error.strerror or str(error)
-    if "Too many authentication failures" in said:
-        return _too_many(attempt)
+def _hung_up(attempt: LoginAttempt, error: OSError | asyncssh.Error) -> SyncError:
+    """Return why the host ended the connection."""
+    label = _label(attempt.host)
+    reason = error.reason if isinstance(error, asyncssh.Error) else error.strerror or str(error)
+    if "Too many authentication failures" in reason:
+        return _too_many_keys(attempt)
     if not attempt.greeted:
-        command = "; or its ProxyCommand failed" if attempt.proxied else ""
+        command = "; check its ProxyCommand" if attempt.proxied else ""
         return HostUnreachableError(
-            f"{where} does not greet as an SSH server: {said}",
-            remedy=f"{MUTE} also hangs up{command}",
+            f"{label} does not answer as an SSH server: {reason}",
+            remedy="check that sshd listens on this port, that it is not overloaded (MaxStartups), and that "
+            f"no guard such as fail2ban blocks this machine{command}",
         )
-    when = "while logging in" if attempt.verified else "during the key exchange"
+    stage = "login" if attempt.verified else "key exchange"
     return HostUnreachableError(
-        f"{where} ended the connection {when}: {said}", remedy="the log of its sshd says why"
+        f"{label} ended the connection during the {stage}: {reason}", remedy="see the log of its sshd"
     )
 
 
-def _too_many(attempt: Attempt) -> SyncError:
+def _too_many_keys(attempt: LoginAttempt) -> SyncError:
     host = attempt.host
-    shown = " or ".join(attempt.offered)
-    remedy = "name the right key as ssh.identity, which is shown first, or load fewer keys into the agent"
+    offered = " or ".join(attempt.offered)
+    remedy = "set ssh.identity to the right key, which is offered first, or load fewer keys into the agent"
     return LoginRefusedError(
-        f"{_where(host)} gave up on {host.user} after too many keys (its MaxAuthTries): {shown}",
+        f"{_label(host)} ended the login of {host.user} after too many keys (its MaxAuthTries): {offered}",
         remedy=remedy if attempt.agent_keys else "",
     )
 
 
-def behind(host: Host, gate: Host, error: SyncError) -> SyncError:
-    """Return the error of a host that can't be reached because the one before it can't."""
-    told = type(error)(f"{host.name} lies behind {gate.name}: {error.message}", remedy=error.remedy)
-    told.again_in = error.again_in
-    return told
+def behind(host: Host, jump_host: Host, error: SyncError) -> SyncError:
+    """Return the error for a host whose jump host can't be reached."""
+    found = type(error)(f"{host.name} is behind {jump_host.name}: {error.message}", remedy=error.remedy)
+    found.again_in = error.again_in
+    return found
 
 
 @contextlib.contextmanager
-def of_sessions(host: Host) -> Iterator[None]:
-    """Turn what opening a session raises into `ConnectionLostError`: no command has started."""
+def session_errors(host: Host) -> Iterator[None]:
+    """Turn each exception of opening a session into `ConnectionLostError`: no command has started."""
     try:
         yield
     except TimeoutError as error:
-        raise ConnectionLostError(f"{_where(host)} opens no session") from error
+        raise ConnectionLostError(f"{_label(host)} did not open a session in time") from error
     except asyncssh.ChannelOpenError as error:
-        raise SessionRefusedError(f"{_where(host)} opens no session: {error.reason}") from error
+        raise SessionRefusedError(f"{_label(host)} did not open a session: {error.reason}") from error
     except (OSError, asyncssh.Error) as error:
-        raise ConnectionLostError(f"{_where(host)} opens no session: {error}") from error
+        raise ConnectionLostError(f"{_label(host)} did not open a session: {error}") from error
 
 
-def _where(host: Host) -> str:
+def _label(host: Host) -> str:
     return f"{host.name} ({host.address}{f':{host.port}' if host.port else ''})"

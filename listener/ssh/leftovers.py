@@ -118,7 +118,7 @@ class Leftovers:
 
     async def _told(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> tuple[int | None, str]:
         command, given = self._dialogue.ending(left.group, left.name)
-        with failures.of_sessions(self._host):
+        with failures.session_errors(self._host):
             async with asyncio.timeout(KILL_LIMIT):
                 return await told(connection, command, given)
 

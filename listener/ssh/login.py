@@ -1,4 +1,4 @@
-"""Logging in to one host: the way there, its key, and ours."""
+"""Logging in to one host: its jump hosts, its host key, and our keys."""
 
 import asyncio
 import contextlib
@@ -10,31 +10,33 @@ from listener.errors import AgentUnavailableError, HostUnreachableError, SshConf
 from listener.sites import Host
 from listener.ssh import destination, failures, keys
 from listener.ssh.destination import Destination
-from listener.ssh.failures import Attempt
+from listener.ssh.failures import LoginAttempt
 from listener.ssh.keys import Agent
 
-JUMPS_MOST = 8
-"""Jump hosts on the way to a host; a configuration that leads over more leads in a circle."""
+MAX_JUMPS = 8
+"""Jump hosts before a host. A configuration with more than these has a loop."""
 
 Connection = asyncssh.SSHClientConnection
 Keys = Sequence[asyncssh.SSHKey | asyncssh.SSHKeyPair]
 
 
-async def log_in(host: Host, limit: float, tunnel: Connection | None = None, gate: str = "") -> Connection:
+async def log_in(
+    host: Host, limit: float, tunnel: Connection | None = None, jump_host: str = ""
+) -> Connection:
     """Return a new connection to a host; raise the `SyncError` that names the cause.
 
-    Each host on the way may take `limit` seconds. `tunnel` is the connection to the one before it, named
-    `gate`; without it, a ProxyJump of the OpenSSH configuration is followed.
+    Each jump host and the host itself may take `limit` seconds. `tunnel` is the connection to the jump host
+    `jump_host`. Without it, the ProxyJump of the OpenSSH configuration counts.
     """
-    route = await _route(host, JUMPS_MOST) if tunnel is None else [await destination.find(host)]
+    route = await _route(host, MAX_JUMPS) if tunnel is None else [await destination.find(host)]
     connection = tunnel
     try:
         for goal in route:
-            before, connection = connection, await _connect(goal, limit, connection, gate)
+            before, connection = connection, await _connect(goal, limit, connection, jump_host)
             if before is not tunnel:
-                # It carries no other, and ends with this one.
+                # This connection alone uses the one before it, which must end with it.
                 connection.set_tunnel(before)
-            gate = goal.host.name
+            jump_host = goal.host.name
     except BaseException:
         if connection is not None and connection is not tunnel:
             connection.abort()
@@ -43,27 +45,28 @@ async def log_in(host: Host, limit: float, tunnel: Connection | None = None, gat
     return connection
 
 
-async def _route(host: Host, left: int) -> list[Destination]:
-    """Return the jump hosts and the host itself; the first jump host may have such of its own."""
+async def _route(host: Host, jumps_left: int) -> list[Destination]:
+    """Return the jump hosts and then the host. The first jump host may have jump hosts of its own."""
     goal = await destination.find(host)
-    if goal.jumps and not left:
+    if goal.jumps and not jumps_left:
         raise SshConfigUnusableError(
-            f"{host.config}: ProxyJump leads in a circle, or over more than {JUMPS_MOST} hosts",
+            f"{host.config}: ProxyJump is a loop, or has more than {MAX_JUMPS} hosts",
             remedy="give the jump host a block of its own, before the others, with ProxyJump none",
         )
-    route = await _route(goal.jumps[0], left - 1) if goal.jumps else []
-    return [*route, *[await destination.find(hop) for hop in goal.jumps[1:]], goal]
+    route = await _route(goal.jumps[0], jumps_left - 1) if goal.jumps else []
+    return [*route, *[await destination.find(jump) for jump in goal.jumps[1:]], goal]
 
 
-async def _connect(goal: Destination, limit: float, tunnel: Connection | None, gate: str) -> Connection:
+async def _connect(goal: Destination, limit: float, tunnel: Connection | None, jump_host: str) -> Connection:
     host = goal.host
-    attempt = Attempt(host, min(limit, goal.limit or limit), gate, proxied=goal.proxied and tunnel is None)
+    proxied = goal.proxied and tunnel is None
+    attempt = LoginAttempt(host, min(limit, goal.limit or limit), jump_host, proxied=proxied)
     known_hosts = keys.known_keys(goal)
     agent = Agent(host.agent, limit) if host.agent else None
     client = _Client(attempt, agent)
     try:
         await client.prepare()
-        with failures.of_connecting(attempt):
+        with failures.login_errors(attempt):
             async with asyncio.timeout(attempt.limit):
                 return await asyncssh.connect(
                     host.address,
@@ -78,19 +81,19 @@ async def _connect(goal: Destination, limit: float, tunnel: Connection | None, g
                 )
     except HostUnreachableError as error:
         if attempt.greeted and not attempt.verified:
-            await _reject_other_kind(goal, attempt, tunnel, known_hosts[0], error)
+            await _reject_unknown_key_type(goal, attempt, tunnel, known_hosts[0], error)
         raise
     finally:
         if agent is not None:
-            agent.leave()
+            agent.close()
 
 
-async def _reject_other_kind(
-    goal: Destination, attempt: Attempt, tunnel: Connection | None, known: Keys, error: SyncError
+async def _reject_unknown_key_type(
+    goal: Destination, attempt: LoginAttempt, tunnel: Connection | None, known: Keys, error: SyncError
 ) -> None:
-    """Raise `HostKeyRejectedError` if a host hung up because it has no key of the kinds that are known of it.
+    """Raise `HostKeyRejectedError` if the host hung up because it has no key of a type in known_hosts.
 
-    Only those were asked for, so it had nothing to show: now it may show any, and nothing else is asked.
+    The login asked only for those types. This second connection asks for any type, and does not log in.
     """
     shown = None
     with contextlib.suppress(OSError, asyncssh.Error):
@@ -99,65 +102,67 @@ async def _reject_other_kind(
                 goal.host.address, goal.host.port or (), tunnel=tunnel, options=goal.options, config=None
             )
     if shown is not None and shown not in known:
-        raise failures.other_kind(attempt, shown.get_algorithm()) from error
+        raise failures.unknown_key_type(attempt, shown.get_algorithm()) from error
 
 
 class _Client(asyncssh.SSHClient):
-    """Shows the identity and then the agent's keys, and notes how far the attempt comes."""
+    """Offers the identity and then the agent's keys, and notes how far the attempt gets."""
 
-    def __init__(self, attempt: Attempt, agent: Agent | None) -> None:
+    def __init__(self, attempt: LoginAttempt, agent: Agent | None) -> None:
         self._attempt = attempt
         self._agent = agent
-        self._waiting: Keys = ()
-        self._told = ""
+        """Until its keys are read."""
+        self._next_keys: Keys = ()
+        self._described = ""
+        """How an error describes the next keys."""
         self._identity = b""
 
     async def prepare(self) -> None:
-        """Read the identity; without one, ask the agent now: a host is not bothered for nothing."""
+        """Read the identity. Without one, ask the agent now: without keys there is no reason to connect."""
         host = self._attempt.host
         if host.identity is not None:
             key = keys.identity(host.identity)
-            self._show([key], host.identity)
+            self._prepare_keys([key], host.identity)
             self._identity = key.public_data
         elif self._agent is not None:
-            await self._ask(self._agent)
-            if not self._waiting:
+            await self._ask_agent(self._agent)
+            if not self._next_keys:
                 raise AgentUnavailableError(
                     f"the ssh agent at {host.agent} holds no key",
                     remedy=f"load one: SSH_AUTH_SOCK={host.agent} ssh-add KEY; if it is locked, ssh-add -X",
                 )
 
-    async def _ask(self, agent: Agent) -> None:
+    async def _ask_agent(self, agent: Agent) -> None:
         held = [key for key in await agent.keys() if key.public_data != self._identity]
         self._agent, self._attempt.agent_keys = None, len(held)
         count = "the one key" if len(held) == 1 else f"any of the {len(held)} keys"
-        self._show(held, f"{count} of the ssh agent at {agent.path}")
+        self._prepare_keys(held, f"{count} of the ssh agent at {agent.path}")
 
-    def _show(self, waiting: Keys, told: str) -> None:
-        self._waiting, self._told = waiting, told
+    def _prepare_keys(self, found: Keys, described: str) -> None:
+        self._next_keys, self._described = found, described
 
     def connection_made(self, conn: Connection) -> None:
         self._attempt.connection = conn
 
     async def public_key_auth_requested(self) -> Keys | None:
-        if not self._waiting and self._agent is not None:
-            await self._ask(self._agent)
-        shown, self._waiting = self._waiting, ()
-        if not shown:
+        if not self._next_keys and self._agent is not None:
+            await self._ask_agent(self._agent)
+        offered, self._next_keys = self._next_keys, ()
+        if not offered:
             self._attempt.exhausted = True
             return None
-        self._attempt.offered.append(self._told)
-        return shown
+        self._attempt.offered.append(self._described)
+        return offered
 
     def kbdint_auth_requested(self) -> str | None:
-        self._note_further()
+        self._note_other_methods()
         return None
 
     def password_auth_requested(self) -> str | None:
-        self._note_further()
+        self._note_other_methods()
         return None
 
-    def _note_further(self) -> None:
+    def _note_other_methods(self) -> None:
         connection = self._attempt.connection
-        if connection is not None and not self._attempt.further:
-            self._attempt.further = tuple(connection.get_server_auth_methods())
+        if connection is not None and not self._attempt.other_methods:
+            self._attempt.other_methods = tuple(connection.get_server_auth_methods())

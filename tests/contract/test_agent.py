@@ -46,7 +46,7 @@ async def test_an_agent_without_its_socket_is_told_as_such(sshd: Sshd, enter: En
     host = replace(host_of(sshd), identity=None, agent=str(tmp_path / "absent"))
     failed = await failure(enter(host))
     assert isinstance(failed, AgentUnavailableError)
-    assert f"no socket {tmp_path}/absent" in failed.message
+    assert f"socket {tmp_path}/absent does not exist" in failed.message
     assert not failed.permanent
 
 
@@ -75,7 +75,7 @@ async def test_an_agent_whose_socket_is_another_user_s_is_told_as_such(
     monkeypatch.setattr(asyncssh, "connect_agent", forbidden)
     failed = await failure(enter(replace(host_of(sshd), identity=None, agent="/run/agent")))
     assert isinstance(failed, AgentUnavailableError)
-    assert "may not be opened" in failed.message
+    assert "may not open" in failed.message
     assert "as the listener's user" in failed.remedy
 
 
@@ -91,7 +91,7 @@ async def test_an_agent_that_holds_no_key_is_told_before_the_host_is_bothered(
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"), [(b"", "within 0.5 s"), (b"HTTP/1.1 400\r\n", "is no ssh agent")]
+    ("answer", "told"), [(b"", "within 0.5 s"), (b"HTTP/1.1 400\r\n", "is not the socket of an ssh agent")]
 )
 async def test_what_is_no_agent_is_told_as_such(
     sshd: Sshd, enter: Enter, tmp_path: Path, answer: bytes, told: str
@@ -133,7 +133,7 @@ async def test_an_agent_full_of_keys_uses_up_the_attempts_unless_an_identity_com
         failed = await failure(enter(replace(host_of(sshd), identity=None, agent=agent)))
         assert isinstance(failed, LoginRefusedError)
         assert "after too many keys" in failed.message
-        assert "name the right key as ssh.identity" in failed.remedy
+        assert "set ssh.identity to the right key" in failed.remedy
         await enter(replace(host_of(sshd), agent=agent))
 
 
@@ -147,8 +147,8 @@ async def test_each_way_in_which_an_identity_is_unusable_is_told_with_its_own_re
     (tmp_path / "text").write_text("no key\n")
     for path, told, remedy in (
         (locked, "has a passphrase", "ssh.agent"),
-        (f"{locked}.pub", "is no private key", "private half"),
-        (str(tmp_path / "text"), "is no private key", "private half"),
+        (f"{locked}.pub", "is not a usable private key", "private key file"),
+        (str(tmp_path / "text"), "is not a usable private key", "private key file"),
         (str(tmp_path / "absent"), "can't be read: No such file", "correct ssh.identity"),
         (str(tmp_path), "can't be read: Is a directory", "correct ssh.identity"),
     ):
@@ -163,7 +163,7 @@ async def test_a_known_hosts_file_that_is_none_is_told_without_a_word_of_it(
     (tmp_path / "other").write_text("c2VjcmV0\n")
     failed = await failure(enter(replace(host_of(sshd), known_hosts=str(tmp_path / "other"))))
     assert isinstance(failed, IdentityUnusableError)
-    assert "is no known_hosts file" in failed.message
+    assert "is not a known_hosts file" in failed.message
     assert "c2VjcmV0" not in failed.message
     failed = await failure(enter(replace(host_of(sshd), known_hosts=str(tmp_path / "absent"))))
     assert "correct ssh.known_hosts" in failed.remedy

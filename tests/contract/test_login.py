@@ -34,7 +34,7 @@ from tests.saying import say
         (OSError(errno.ENETUNREACH, "Network is unreachable"), "no route to its network"),
         (OSError(errno.EPERM, "Operation not permitted"), "this machine forbids it"),
         (OSError(errno.ETIMEDOUT, "Connection timed out"), "did not answer within"),
-        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "can't be looked up: Temporary failure"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "can't be resolved: Temporary failure"),
         (OSError("Multiple exceptions: one, another"), "can't be reached: Multiple exceptions"),
     ],
 )
@@ -59,7 +59,10 @@ async def test_a_closed_port_and_a_name_that_is_none_are_told_apart(
     assert "refuses the connection" in (await failure(enter(closed))).message
     public = sshd.known_hosts.read_text().split(maxsplit=1)[1]
     (tmp_path / "names").write_text(f"* {public}")
-    for name, told in (("no-such-host.invalid", "can't be looked up"), ("two..dots", "is no name")):
+    for name, told in (
+        ("no-such-host.invalid", "can't be resolved"),
+        ("two..dots", "is not a valid host name"),
+    ):
         host = replace(closed, address=name, known_hosts=str(tmp_path / "names"))
         assert told in (await failure(enter(host))).message
 
@@ -107,12 +110,16 @@ async def greeting_only(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
 @pytest.mark.parametrize(
     ("peer", "told", "remedy"),
     [
-        (silent, "did not greet as an SSH server within 0.5 s", "not stuck"),
-        (hanging_up, "does not greet as an SSH server", "MaxStartups"),
-        (resetting, "does not greet as an SSH server: Connection reset by peer", "MaxStartups"),
-        (web_server, "does not greet as an SSH server", "the port is its sshd's"),
-        (old_server, "does not greet as an SSH server: Unsupported SSH version", "the port is its sshd's"),
-        (babbling, "does not greet as an SSH server: Banner line too long", "the port is its sshd's"),
+        (silent, "did not send an SSH greeting within 0.5 s", "not stuck"),
+        (hanging_up, "does not answer as an SSH server", "MaxStartups"),
+        (resetting, "does not answer as an SSH server: Connection reset by peer", "MaxStartups"),
+        (web_server, "does not answer as an SSH server", "sshd listens on this port"),
+        (
+            old_server,
+            "does not answer as an SSH server: Unsupported SSH version",
+            "sshd listens on this port",
+        ),
+        (babbling, "does not answer as an SSH server: Banner line too long", "sshd listens on this port"),
         (stuck, "did not finish the key exchange within 3 s", "sync.connect_timeout"),
         (greeting_only, "ended the connection during the key exchange", "log of its sshd"),
     ],
@@ -152,7 +159,7 @@ class Unfriendly(asyncssh.SSHServer):
 
 @pytest.mark.parametrize(
     ("hangs_up", "told"),
-    [(True, "ended the connection while logging in"), (False, "did not finish logging in")],
+    [(True, "ended the connection during the login"), (False, "did not finish the login")],
 )
 async def test_a_host_that_hangs_up_or_hangs_while_logging_in_is_told_as_such(
     sshd: Sshd, enter: Enter, tmp_path: Path, hangs_up: bool, told: str
@@ -186,26 +193,26 @@ Match user *
     [
         (
             "Match user *\n PubkeyAuthentication no\n PasswordAuthentication yes\n",
-            "takes no public key",
+            "does not accept public keys",
             "PubkeyAuth",
         ),
         (
             MORE.format(enabled="PasswordAuthentication", method="password"),
-            "takes the key of {user}, and then wants more: password",
+            "accepts the key of {user}, but asks for more: password",
             "AuthenticationMethods publickey",
         ),
         (
             MORE.format(enabled="KbdInteractiveAuthentication", method="keyboard-interactive"),
-            "takes the key of {user}, and then wants more: keyboard-interactive",
+            "accepts the key of {user}, but asks for more: keyboard-interactive",
             "AuthenticationMethods publickey",
         ),
         ("DenyUsers *\n", "does not let {user} log in with", "authorized_keys"),
         (
             "KexAlgorithms diffie-hellman-group1-sha1\n",
-            "no common algorithm for key exchange: it has diffie",
+            "no common algorithm for key exchange: it offers diffie",
             "OpenSSH",
         ),
-        ("Ciphers 3des-cbc\n", "no common algorithm for encryption: it has 3des-cbc", "OpenSSH"),
+        ("Ciphers 3des-cbc\n", "no common algorithm for encryption: it offers 3des-cbc", "OpenSSH"),
     ],
 )
 async def test_what_an_account_or_an_sshd_does_not_agree_to_is_told(
@@ -234,10 +241,10 @@ async def test_an_identity_that_alone_is_too_many_is_a_refused_identity(enter: E
 @pytest.mark.parametrize(
     ("line", "told", "remedy"),
     [
-        ("[127.0.0.1]:{port} {other}", "its key is another than known_hosts has", "reinstalled"),
-        ("[127.0.0.1]:{port} {rsa}", "its key is an ssh-ed25519 one", "ssh-keyscan"),
-        ("@cert-authority [127.0.0.1]:{port} {other}", "nor its authority", "ssh-keyscan"),
-        ("{own}@revoked {own}", "Host key is revoked", "give the host another key"),
+        ("[127.0.0.1]:{port} {other}", "its key is not the one in known_hosts", "reinstalled"),
+        ("[127.0.0.1]:{port} {rsa}", "its key is of type ssh-ed25519", "ssh-keyscan"),
+        ("@cert-authority [127.0.0.1]:{port} {other}", "and no authority", "ssh-keyscan"),
+        ("{own}@revoked {own}", "Host key is revoked", "give the host a new one"),
         ("", "has no line for", "ssh-keyscan"),
     ],
 )
@@ -260,9 +267,9 @@ async def test_each_way_in_which_a_host_key_is_not_trusted_is_told(
 @pytest.mark.parametrize(
     ("facts", "told", "remedy"),
     [
-        ({"valid_before": "20200101"}, "Certificate expired", "sign the host's key anew"),
+        ({"valid_before": "20200101"}, "Certificate expired", "sign the host's key again"),
         ({"valid_after": "20900101"}, "Certificate not yet valid", "clock"),
-        ({"principals": ["other"]}, "Certificate principal mismatch", "the certificate was made for"),
+        ({"principals": ["other"]}, "Certificate principal mismatch", "the name that the certificate has"),
         ({"forged": True}, "Host CA key is not trusted", "@cert-authority"),
     ],
 )
@@ -291,7 +298,7 @@ async def test_an_sshd_that_gives_no_session_is_told_as_such(tmp_path: Path) -> 
         failed = await failure(say(connection, "true"))
         await connection.close()
     assert isinstance(failed, ConnectionLostError)
-    assert "opens no session" in failed.message
+    assert "did not open a session" in failed.message
     assert "MaxSessions" in failed.remedy
 
 
@@ -347,10 +354,10 @@ async def test_a_host_behind_one_that_fails_names_both_and_which_of_them_it_was(
     own_sshd.stop()
     failed = await failure(far.warm(Notes()))
     assert isinstance(failed, HostUnreachableError)
-    assert failed.message == f"far lies behind near: near (127.0.0.1:{near.port}) refuses the connection"
+    assert failed.message == f"far is behind near: near (127.0.0.1:{near.port}) refuses the connection"
     own_sshd.start()
     own_sshd.new_host_key()
     failed = await failure(far.warm(Notes()))
     assert isinstance(failed, HostKeyRejectedError)
-    assert failed.message.startswith("far lies behind near: near")
+    assert failed.message.startswith("far is behind near: near")
     await asyncio.gather(gate.close(), far.close())

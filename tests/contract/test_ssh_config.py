@@ -170,7 +170,10 @@ async def test_a_proxy_command_stands_for_the_network(
     await enter(
         aliased(text.replace("HostName 127.0.0.1", "HostName elsewhere.invalid"), **by_any_name(sshd))
     )
-    for command, told in (("/bin/false", "its ProxyCommand failed"), ("/no/such", "correct it in the file")):
+    for command, told in (
+        ("/bin/false", "check its ProxyCommand"),
+        ("/no/such", "correct ProxyCommand in the file"),
+    ):
         failed = await failure(enter(aliased(f"{STUDIO}  ProxyCommand {command}\n")))
         assert isinstance(failed, HostUnreachableError)
         assert told in failed.remedy
@@ -286,7 +289,7 @@ async def test_via_wins_over_the_file(
         ("Match exec\n", "Missing exec match pattern"),
         (STUDIO + "  Include {folder}/other\n", "has an Include"),
         ("include=/etc/ssh/ssh_config\n", "has an Include"),
-        ("Host *\n  ProxyJump gate\n", "leads in a circle"),
+        ("Host *\n  ProxyJump gate\n", "is a loop"),
         (STUDIO + "  ProxyJump a:b:c\n", "is not [USER@]HOST[:PORT]"),
     ],
 )

@@ -195,7 +195,7 @@ async def test_beyond_a_bound_the_host_is_left_alone_until_some_have_ended(
         await stalled(pool, frozen)
     error = await stalled(pool, other)
     assert all(f"process {frozen.process}" in error.message for frozen in all_frozen)
-    assert "not tried again" in (await stalled(pool, other)).message
+    assert "next attempt in" in (await stalled(pool, other)).message
     looks = await pool.survey([each.environment.legs[0] for each in (*all_frozen, other)], Notes())
     assert all(isinstance(look, HostStalledError) for look in looks)
     await all_frozen[0].thaw()

@@ -10,9 +10,9 @@ import struct
 
 import pytest
 
-from listener.web.edge import connection, middlewares
-from listener.web.edge.connection import HEAD_MOST
-from listener.web.edge.room import Room
+from listener.edge import connection, middlewares
+from listener.edge.body_memory import BodyMemory
+from listener.edge.connection import HEAD_MOST
 from tests.e2e.conftest import Start
 from tests.listening import ADMIN, GITHUB_SECRET, SYNC_STAGING, Client, push, signed
 from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of
@@ -335,7 +335,7 @@ async def asking_on(writer: asyncio.StreamWriter) -> None:
 async def test_bodies_wait_for_room_and_are_told_when_there_is_none(
     listening: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middlewares, "Room", lambda _, clock: Room(3 << 20, clock))
+    monkeypatch.setattr(middlewares, "BodyMemory", lambda _, clock: BodyMemory(3 << 20, clock))
     async with listening(server={**LOOPBACK, "body_timeout": 1}) as listener:
         port = port_of(listener)
         large = b"x" * (2 << 20)

@@ -3,7 +3,7 @@
 import pytest
 
 from listener.errors import HostStalledError, HostUnreachableError
-from listener.ssh.circuit import MOST, THRESHOLD, Circuit
+from listener.ssh.circuit import MAX_PAUSE, THRESHOLD, Circuit
 
 ERROR = HostUnreachableError("no route")
 
@@ -13,7 +13,7 @@ def test_it_opens_after_some_failures_in_a_row_and_refuses_at_once() -> None:
     for _ in range(THRESHOLD):
         circuit.check(100.0)
         circuit.failed(ERROR, 100.0)
-    with pytest.raises(HostUnreachableError, match=r"no route \(not tried again for 2 s\)"):
+    with pytest.raises(HostUnreachableError, match=r"no route \(next attempt in 2 s\)"):
         circuit.check(100.0)
     circuit.check(102.0)
 
@@ -32,7 +32,7 @@ def test_it_stays_open_longer_with_each_failure_up_to_its_most() -> None:
     circuit = Circuit()
     for number in range(20):
         circuit.failed(ERROR, 0.0)
-        open_for = 0.0 if number + 1 < THRESHOLD else min(MOST, 2.0 ** (number + 2 - THRESHOLD))
+        open_for = 0.0 if number + 1 < THRESHOLD else min(MAX_PAUSE, 2.0 ** (number + 2 - THRESHOLD))
         circuit.check(open_for)
         if open_for:
             with pytest.raises(HostUnreachableError):
