@@ -70,7 +70,7 @@ class Edge:
         return Acceptor(self._shared_by(server, self.connections), self.limits, tls)
 
     def metrics_acceptor(self, server: web.Server) -> Acceptor:
-        """Return what accepts connections for the metrics. Nobody is verified there: they have their own limit."""
+        """Return what accepts connections for the metrics: unverified ones, with a limit of their own."""
         return Acceptor(self._shared_by(server, self.scrapers), self.limits, None)
 
     async def trim_memory(self) -> None:

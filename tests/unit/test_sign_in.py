@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -17,6 +16,8 @@ from listener.errors import BadRequestError, ForbiddenError
 from listener.redaction import Cleaner
 from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
+from listener.web.answers.sites import SitesPage
+from listener.web.bodies import BodyReader
 from listener.web.credentials import Gate
 from listener.web.page import Page
 from listener.web.protocol import FORM
@@ -27,13 +28,13 @@ def page(tmp_path: Path) -> Page:
     def clock() -> float:
         return 1000.0
 
-    async def seen_by(_: Caller) -> dict[str, Any]:
-        return {"sites": []}
+    async def seen_by(_: Caller) -> SitesPage:
+        return SitesPage(sites=())
 
     store = SqliteStore(tmp_path / "x.db")
     audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
     gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
-    return Page(gate, seen_by, clock=clock, body_timeout=5)
+    return Page(gate, seen_by, clock, BodyReader(5))
 
 
 def request(method: str, path: str, scheme: str, remote: str, content_type: str) -> web.Request:

@@ -1,9 +1,11 @@
-"""The tables, put together as an OpenAPI document, and the route that tells it."""
+"""The declared routes, put together as an OpenAPI 3.1 document, and the route that answers it."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -11,8 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from listener import __version__
-from listener.web.openapi.operations import Answer, Operation, Parameter
+from listener.web.answers.view import View
+from listener.web.probes import FEWER
 from listener.web.protocol import FORM, JSON
+from listener.web.routes import Answer, Parameter, Route, answered
 
 PIECE = 16 << 10
 """Bytes of the description that are sent at once."""
@@ -45,13 +49,13 @@ _INFO = {
 }
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
+def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the description of these routes."""
-    models = {model for each in operations for model in _models(each)}
+    models = {model for each in routes for model in _models(each)}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(each, "validation") for each in ordered], ref_template=SCHEMAS)
     paths: dict[str, dict[str, Any]] = {}
-    for each in operations:
+    for each in routes:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each)
     return {
         "openapi": "3.1.0",
@@ -83,30 +87,30 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     }
 
 
-def _models(operation: Operation) -> Iterator[type[BaseModel]]:
-    if operation.body is not None:
-        yield operation.body
-    for answer in operation.answers:
+def _models(route: Route) -> Iterator[type[BaseModel]]:
+    if route.body is not None:
+        yield route.body
+    for answer in route.answers:
         yield from filter(None, answer.content.values())
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
-    named = re.findall(r"\{(\w+)\}", operation.path)
+def _operation(route: Route) -> dict[str, Any]:
+    named = re.findall(r"\{(\w+)\}", route.path)
     found: dict[str, Any] = {
-        "operationId": operation.name,
-        "tags": [operation.tag],
-        "summary": operation.summary,
-        "parameters": [*map(_in_path, named), *map(_parameter, operation.parameters)],
-        "responses": {str(answer.status.value): _answer(answer) for answer in operation.answers},
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "parameters": [*map(_in_path, named), *map(_parameter, route.parameters)],
+        "responses": {str(answer.status.value): _answer(answer) for answer in route.answers},
     }
-    content: dict[str, Any] = {media_type: {"schema": {}} for media_type in operation.bodies}
-    if operation.body is not None:
-        content[JSON] = {"schema": _schema(operation.body)}
-    if operation.body is not None and operation.form:
+    content: dict[str, Any] = {media_type: {"schema": {}} for media_type in route.bodies}
+    if route.body is not None:
+        content[JSON] = {"schema": _schema(route.body)}
+    if route.body is not None and route.form:
         content[FORM] = content[JSON]
     if content:
-        found["requestBody"] = {"required": operation.body_required, "content": content}
-    if operation.free:
+        found["requestBody"] = {"required": route.body_required, "content": content}
+    if route.free:
         found["security"] = []
     return found
 
@@ -151,19 +155,42 @@ def _schema(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": SCHEMAS.format(model=model.__name__)}
 
 
+class Description(View):
+    """This document."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
 class Described:
-    """Handles `GET /openapi.json`: the same bytes for everybody, made once."""
+    """Handles `GET /openapi.json`: the same bytes for everybody, made when they are first asked for."""
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
-        self._body = json.dumps(document(operations), ensure_ascii=False).encode()
-        self._tag = hashlib.sha256(self._body).hexdigest()[:32]
+    def __init__(self, routes: Callable[[], Sequence[Route]]) -> None:
+        self._routes = routes
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the route."""
-        yield web.get("/openapi.json", self.describe)
+    @cached_property
+    def _body(self) -> bytes:
+        return json.dumps(document(self._routes()), ensure_ascii=False).encode()
 
+    @cached_property
+    def _tag(self) -> str:
+        return hashlib.sha256(self._body).hexdigest()[:32]
+
+    @Route(
+        "GET",
+        "/openapi.json",
+        "describe",
+        "Probes",
+        (
+            answered(Description, "The description.", headers=("ETag",)),
+            Answer(HTTPStatus.NOT_MODIFIED, "It is the one that If-None-Match names.", {}, ("ETag",)),
+            *FEWER,
+        ),
+        free=True,
+    )
     async def describe(self, request: web.Request) -> web.StreamResponse:
-        """Answer the description, unless the client has it."""
+        """Describe every route (OpenAPI 3.1)."""
         known = request.if_none_match or ()
         headers = {"ETag": f'"{self._tag}"', "Cache-Control": "no-cache"}
         if any(each.value in {self._tag, "*"} for each in known):
@@ -177,10 +204,10 @@ class Described:
         return response
 
     async def _sent(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Send the description in pieces: whole, each client that doesn't read would have a copy here."""
+        """Send the description in pieces: a client that does not read must not keep a copy in memory."""
         try:
             for start in range(0, len(self._body), PIECE):
                 await response.write(self._body[start : start + PIECE])
                 await request.writer.drain()
         except ConnectionError as error:
-            raise ConnectionResetError from error  # aiohttp has several words for a client that has gone.
+            raise ConnectionResetError from error  # aiohttp has several errors for a client that has gone.
