@@ -24,7 +24,7 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reception:
+class DeliveryRecord:
     """What the store keeps of a verified delivery."""
 
     id: str
@@ -90,7 +90,7 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueuePosition:
     """Where a waiting run stands in the queue."""
 
     ahead: int
@@ -128,7 +128,9 @@ class Backlog:
 class RunStore(Protocol):
     """The durable queue and history. Every method may raise `StoreUnavailableError`."""
 
-    async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
+    async def accept(
+        self, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
+    ) -> Acceptance:
         """Store a delivery and its triggers in one transaction, each with a waiting run, new or joined.
 
         Once a body has come very often within an hour, one that repeats it is counted at the row of another,
@@ -233,7 +235,7 @@ class RunStore(Protocol):
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""
 
-    async def standing(self, run_id: str, now: float) -> Standing | None:
+    async def queue_position(self, run_id: str, now: float) -> QueuePosition | None:
         """Return where a waiting run stands in the queue; None for one that does not wait."""
 
     async def backlog(self) -> Backlog:

@@ -67,7 +67,7 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedTrigger:
     """A trigger and the run that serves it now."""
 
     trigger: Trigger
@@ -103,7 +103,7 @@ class Arrival:
     """When the last of those with the same body came; None where it came once."""
     same_body: str | None
     """The id of the last delivery to this hook before it that had the same body."""
-    served: tuple[Served, ...] = ()
+    served: tuple[ServedTrigger, ...] = ()
     """What it asked for, in its order; then what redelivering it asked for."""
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncssh
 
 from listener.progress import Progress
-from listener.queue import Reception
+from listener.queue import DeliveryRecord
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd, free_port
@@ -214,8 +214,8 @@ async def store_rows(folder: Path) -> list[Row]:
     async def accept() -> None:
         now, n = time.time(), next(number)
         trigger = Trigger(new_id(now), f"site-{n % 50}", "staging", Origin.HOOK, "forge", now)
-        reception = Reception(new_id(now), "forge", f"d-{n}", now, 2, "0" * 64, {}, {})
-        await store.accept([trigger], reception, now)
+        record = DeliveryRecord(new_id(now), "forge", f"d-{n}", now, 2, "0" * 64, {}, {})
+        await store.accept([trigger], record, now)
 
     single = await measured("one delivery at a time", accept, DELIVERIES // 10)
     started = time.perf_counter()

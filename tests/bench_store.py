@@ -16,7 +16,7 @@ from pathlib import Path
 
 from listener.cli.printing import say
 from listener.outcomes import Outcome
-from listener.queue import LogLine, Reception, RunFilter
+from listener.queue import DeliveryRecord, LogLine, RunFilter
 from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store, open_store
 from tests import past
@@ -46,7 +46,7 @@ Series = dict[str, list[float]]
 async def accept(store: Store, environment: str, lane: str = "") -> None:
     now = time.time()
     trigger = Trigger(new_id(now), "site", environment, Origin.HOOK, "forge", now, lane=lane)
-    delivery = Reception(new_id(now), "forge", new_id(now), now, 2, "digest", {}, {})
+    delivery = DeliveryRecord(new_id(now), "forge", new_id(now), now, 2, "digest", {}, {})
     await store.accept([trigger], delivery, now)
 
 

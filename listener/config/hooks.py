@@ -6,7 +6,7 @@ from typing import Any
 from listener.config.model import HmacSection, HookEntry, PayloadSection
 from listener.config.problems import Location, Problem, exposed, nearest, shown
 from listener.config.references import Resolution, find
-from listener.deliveries import FORGES, READERS, Hook, Payload, told
+from listener.deliveries import FORGES, READERS, Hook, Payload, excerpt
 from listener.networks import networks_of
 from listener.signatures import SCHEMES, Form, weakness
 from listener.signatures.configured import BODY, TIMESTAMP
@@ -159,7 +159,7 @@ def made(name: str, entry: HookEntry, resolution: Resolution) -> Hook:
         form=None if entry.hmac is None else _made_form(entry.hmac),
         payload=_made_payload(entry.payload),
         secret_names=tuple(
-            told(resolution.references.get(("hooks", name, "secrets", index), ""))
+            excerpt(resolution.references.get(("hooks", name, "secrets", index), ""))
             for index in range(len(entry.secrets))
         ),
         networks=networks_of(entry.networks),

@@ -14,7 +14,7 @@ from listener.ssh.channel import Reply
 from listener.ssh.connection import HostConnection
 from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_observation
-from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, asked
+from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, observe_fields
 
 GROUP_SIZE = 32
 """Legs in one round trip."""
@@ -73,7 +73,8 @@ class Surveyor:
         separator = secrets.token_hex(16)
         room = LISTED_BYTES // len(legs)
         questions = [
-            {"separator": separator, **asked(leg, SURVEY_LISTED, room=room, counting=True)} for leg in legs
+            {"separator": separator, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
+            for leg in legs
         ]
         batch = Batch.of(questions)
         try:

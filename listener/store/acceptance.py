@@ -11,7 +11,7 @@ from typing import Any
 
 from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, Hold, Reception
+from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.runs import EXPLICIT, State, Trigger, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
@@ -129,7 +129,7 @@ RETURNING site
 """
 
 
-def claims(triggers: Iterable[Trigger], delivery: Reception | None) -> list[Key]:
+def claims(triggers: Iterable[Trigger], delivery: DeliveryRecord | None) -> list[Key]:
     """Return what an acceptance must have to itself: environments, and its key and its body at its hook."""
     taken = [_key(trigger) for trigger in triggers]
     if delivery is not None:
@@ -140,7 +140,7 @@ def claims(triggers: Iterable[Trigger], delivery: Reception | None) -> list[Key]
 
 
 async def accept(
-    transaction: Transaction, triggers: Sequence[Trigger], delivery: Reception | None, now: float
+    transaction: Transaction, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
 ) -> Acceptance:
     """Store what `RunStore.accept` promises."""
     if delivery is not None and delivery.ignored:
@@ -260,7 +260,7 @@ def _run_values(trigger: Trigger, now: float, state: State) -> dict[str, Any]:
     }
 
 
-def _delivery_values(delivery: Reception) -> dict[str, Any]:
+def _delivery_values(delivery: DeliveryRecord) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "hook": delivery.hook,

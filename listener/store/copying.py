@@ -10,7 +10,7 @@ from typing import Any
 
 from listener.errors import ConfigurationError, StoreMovedError
 from listener.store.rows import Row
-from listener.store.transaction import Questions, Transaction
+from listener.store.transaction import Reader, Transaction
 
 AT_ONCE = 1000
 """Rows that are read and written in one go."""
@@ -61,9 +61,9 @@ class Copied:
     rows: dict[str, int]
 
 
-async def demand_unmoved(questions: Questions, to: str | None = None) -> None:
+async def demand_unmoved(reader: Reader, to: str | None = None) -> None:
     """Raise `StoreMovedError` if the store was copied elsewhere, to another store than `to`."""
-    row = await questions.one(_MOVED)
+    row = await reader.one(_MOVED)
     if row is not None and row["target"] != to:
         raise StoreMovedError(
             f"This store was moved to {row['target']}: its queue is carried out from there.",

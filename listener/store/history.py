@@ -5,10 +5,10 @@ from collections.abc import Collection
 from typing import Any
 
 from listener.errors import RunNotFoundError
-from listener.queue import Backlog, Hold, LogLine, RunFilter, Standing
+from listener.queue import Backlog, Hold, LogLine, QueuePosition, RunFilter
 from listener.runs import ENDED, Run, State, Trigger
 from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
-from listener.store.transaction import Questions
+from listener.store.transaction import Reader
 
 SOON = 32
 """How many of those whose turn it is are looked at one by one. What lies behind them is found by its lane."""
@@ -157,46 +157,46 @@ _BEYOND = "~"
 """No id is beyond it."""
 
 
-async def next_due(questions: Questions, full: Collection[str]) -> float | None:
+async def next_due(reader: Reader, full: Collection[str]) -> float | None:
     """Return when the next run is due that only its time holds back; a time gone by if one is due already."""
-    row = await questions.one(_NEXT_DUE, {"full": sorted(full)})
+    row = await reader.one(_NEXT_DUE, {"full": sorted(full)})
     return None if row is None else row["due"]
 
 
-async def standing(questions: Questions, run_id: str, now: float) -> Standing | None:
+async def queue_position(reader: Reader, run_id: str, now: float) -> QueuePosition | None:
     """Return where a waiting run stands; None for one that does not wait."""
-    if (await run(questions, run_id)).state is not State.QUEUED:
+    if (await run(reader, run_id)).state is not State.QUEUED:
         return None
-    row = await questions.one(_STANDING, {"id": run_id, "now": now})
-    seconds = [paced["seconds"] for paced in await questions.all(_PACE)]
-    return Standing(row["ahead"] if row else 0, statistics.median(seconds) if seconds else None)
+    row = await reader.one(_STANDING, {"id": run_id, "now": now})
+    seconds = [paced["seconds"] for paced in await reader.all(_PACE)]
+    return QueuePosition(row["ahead"] if row else 0, statistics.median(seconds) if seconds else None)
 
 
-async def running(questions: Questions) -> list[Run]:
+async def running(reader: Reader) -> list[Run]:
     """Return every running run."""
-    return [run_of(row) for row in await questions.all(_RUNNING)]
+    return [run_of(row) for row in await reader.all(_RUNNING)]
 
 
-async def holds(questions: Questions) -> list[Hold]:
+async def holds(reader: Reader) -> list[Hold]:
     """Return every hold."""
-    return [hold_of(row) for row in await questions.all(_HOLDS)]
+    return [hold_of(row) for row in await reader.all(_HOLDS)]
 
 
-async def run(questions: Questions, run_id: str) -> Run:
+async def run(reader: Reader, run_id: str) -> Run:
     """Return a run, or raise `RunNotFoundError`."""
-    return _found(await questions.one(_RUN, {"id": run_id}))
+    return _found(await reader.one(_RUN, {"id": run_id}))
 
 
-async def runs(questions: Questions, which: RunFilter) -> list[Run]:
+async def runs(reader: Reader, which: RunFilter) -> list[Run]:
     """Return a page of the history, newest first."""
     page = {"before": which.before or _BEYOND, "limit": which.limit, "state": which.state}
     sites = _sites_of(which)
     if which.state is None and sites is None and which.environment is None:
-        rows = await questions.all(_NEWEST, page)
+        rows = await reader.all(_NEWEST, page)
     elif which.state in ENDED and sites is None and which.environment is None:
-        rows = await questions.all(_NEWEST_IN_STATE, page)
+        rows = await reader.all(_NEWEST_IN_STATE, page)
     else:
-        rows = await _filtered(questions, sites, which, page)
+        rows = await _filtered(reader, sites, which, page)
     return [run_of(row) for row in rows]
 
 
@@ -208,48 +208,48 @@ def _sites_of(which: RunFilter) -> list[str] | None:
 
 
 async def _filtered(
-    questions: Questions, sites: list[str] | None, which: RunFilter, page: dict[str, Any]
+    reader: Reader, sites: list[str] | None, which: RunFilter, page: dict[str, Any]
 ) -> list[Row]:
     """Return a page of what waits and runs, and what has ended, in some places."""
     where = page | {"environment": which.environment, "sites": sites}
     found: list[Row] = []
     # What is active first: a run that ends in between is seen twice, and not missed.
     if which.state not in ENDED:
-        found += await questions.all(_ACTIVE_ANYWHERE if sites is None else _ACTIVE_IN_SITES, where)
+        found += await reader.all(_ACTIVE_ANYWHERE if sites is None else _ACTIVE_IN_SITES, where)
     if which.state is None or which.state in ENDED:
         if sites is None:
-            where["sites"] = [row["site"] for row in await questions.all(_SITES)]
+            where["sites"] = [row["site"] for row in await reader.all(_SITES)]
         states = sorted(ENDED) if which.state is None else [which.state]
-        found += await questions.all(_ENDED_IN_PLACES, where | {"states": states})
+        found += await reader.all(_ENDED_IN_PLACES, where | {"states": states})
     ids = sorted({row["id"] for row in found}, reverse=True)[: which.limit * 2]
-    return await questions.all(_THESE, page | {"ids": ids}) if ids else []
+    return await reader.all(_THESE, page | {"ids": ids}) if ids else []
 
 
-async def serving(questions: Questions, trigger_id: str) -> Run:
+async def serving(reader: Reader, trigger_id: str) -> Run:
     """Return the run that serves a trigger now, or raise `RunNotFoundError`."""
-    return _found(await questions.one(_SERVING, {"id": trigger_id}))
+    return _found(await reader.one(_SERVING, {"id": trigger_id}))
 
 
-async def triggers(questions: Questions, run_id: str) -> list[Trigger]:
+async def triggers(reader: Reader, run_id: str) -> list[Trigger]:
     """Return the triggers that a run serves, oldest first."""
-    return [trigger_of(row) for row in await questions.all(_TRIGGERS, {"run": run_id})]
+    return [trigger_of(row) for row in await reader.all(_TRIGGERS, {"run": run_id})]
 
 
-async def last_success(questions: Questions, site: str, environment: str) -> Run | None:
+async def last_success(reader: Reader, site: str, environment: str) -> Run | None:
     """Return the newest run that made the environment equal to live, or None."""
-    row = await questions.one(_LAST_SUCCESS, {"site": site, "environment": environment})
+    row = await reader.one(_LAST_SUCCESS, {"site": site, "environment": environment})
     return None if row is None else run_of(row)
 
 
-async def backlog(questions: Questions) -> Backlog:
+async def backlog(reader: Reader) -> Backlog:
     """Return how many runs wait and are running, and when the oldest that waits was made."""
-    row = await questions.one(_BACKLOG)
+    row = await reader.one(_BACKLOG)
     return Backlog() if row is None else Backlog(row["queued"], row["running"], row["oldest"])
 
 
-async def lines(questions: Questions, run_id: str, after: int, limit: int) -> list[LogLine]:
+async def lines(reader: Reader, run_id: str, after: int, limit: int) -> list[LogLine]:
     """Return the stored log lines of a run beyond a sequence number."""
-    rows = await questions.all(_LINES, {"run": run_id, "after": after, "limit": limit})
+    rows = await reader.all(_LINES, {"run": run_id, "after": after, "limit": limit})
     return [LogLine(row["sequence"], row["text"]) for row in rows]
 
 

@@ -1,6 +1,6 @@
 """Deleting what is old: a bounded number of rows at a time, so that nobody waits long behind it.
 
-What is old is looked for among the questions, which hold nobody up; the transaction that deletes it looks
+What is old is looked for by the readers, which hold nobody up; the transaction that deletes it looks
 again only at what was found.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from listener.queue import Pruned
 from listener.runs import first_id
-from listener.store.transaction import Questions, Transaction
+from listener.store.transaction import Reader, Transaction
 
 # What another row refers to stays, and so does the last success of an environment.
 _NEEDLESS = """
@@ -114,11 +114,11 @@ RETURNING key
 _USES = "DELETE FROM uses WHERE last < :before"
 
 
-async def old_runs(questions: Questions, before: float, keep: int, most: int) -> list[str]:
+async def old_runs(reader: Reader, before: float, keep: int, most: int) -> list[str]:
     """Return the ids of runs that may go: those that are too old, or one too many."""
     values = {"before": before, "keep": keep, "most": most}
-    old = [row["id"] for row in await questions.all(_OLD, values)]
-    return old or [row["id"] for row in await questions.all(_TOO_MANY, values)]
+    old = [row["id"] for row in await reader.all(_OLD, values)]
+    return old or [row["id"] for row in await reader.all(_TOO_MANY, values)]
 
 
 async def delete_runs(transaction: Transaction, ids: Collection[str]) -> int:
@@ -129,10 +129,10 @@ async def delete_runs(transaction: Transaction, ids: Collection[str]) -> int:
     return len(old)
 
 
-async def old_deliveries(questions: Questions, before: float, most: int) -> list[str]:
+async def old_deliveries(reader: Reader, before: float, most: int) -> list[str]:
     """Return the ids of deliveries that may go: those that are too old, and that no trigger needs."""
     values = {"first": first_id(before), "before": before, "most": most}
-    return [row["id"] for row in await questions.all(_OLD_DELIVERIES, values)]
+    return [row["id"] for row in await reader.all(_OLD_DELIVERIES, values)]
 
 
 async def delete_arrivals(transaction: Transaction, ids: Collection[str], before: float, most: int) -> int:
@@ -150,28 +150,28 @@ async def prune(transaction: Transaction, before: float, keep: int, most: int) -
     return Pruned(runs, await delete_arrivals(transaction, found, before, most))
 
 
-async def kept(questions: Questions, most: int) -> dict[str, int]:
+async def kept(reader: Reader, most: int) -> dict[str, int]:
     """Return what `RunStore.kept` says."""
     counts = {}
-    for row in await questions.all(_HOOKS):
+    for row in await reader.all(_HOOKS):
         values = {"hook": row["hook"], "most": most}
-        counts[str(row["hook"])] = sum(each["kept"] for each in await questions.all(_KEPT, values))
+        counts[str(row["hook"])] = sum(each["kept"] for each in await reader.all(_KEPT, values))
     return counts
 
 
-async def too_many(questions: Questions, keep: int, most: int) -> list[str]:
+async def too_many(reader: Reader, keep: int, most: int) -> list[str]:
     """Return ids of deliveries that are not among the newest `keep` of their hook, and have all they said."""
     ids: list[str] = []
-    for row in await questions.all(_HOOKS):
+    for row in await reader.all(_HOOKS):
         values = {"hook": row["hook"], "keep": keep, "most": most - len(ids)}
-        ids += [each["id"] for each in await questions.all(_ONE_TOO_MANY, values)]
+        ids += [each["id"] for each in await reader.all(_ONE_TOO_MANY, values)]
     return ids
 
 
-async def old_bare(questions: Questions, before: float, most: int) -> list[str]:
+async def old_bare(reader: Reader, before: float, most: int) -> list[str]:
     """Return ids of deliveries that have only an outcome, from before a time, that no run waits for."""
     values = {"first": first_id(before), "before": before, "most": most}
-    return [row["id"] for row in await questions.all(_OLD_BARE, values)]
+    return [row["id"] for row in await reader.all(_OLD_BARE, values)]
 
 
 async def trim(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from listener.errors import DeliveryNotFoundError
-from listener.records import Arrival, ArrivalFilter, Fate, Refusal, Served, Use
+from listener.records import Arrival, ArrivalFilter, Fate, Refusal, ServedTrigger, Use
 from listener.store.rows import Row, arrival_of, served_of
-from listener.store.transaction import Questions, Transaction
+from listener.store.transaction import Reader, Transaction
 
 CLAIM = ("records", "")
 """What writing down must have to itself: two listeners would take the same rows in two orders."""
@@ -66,23 +66,23 @@ async def record(
         await transaction.many(_USE, [asdict(use) for use in uses])
 
 
-async def arrivals(questions: Questions, which: ArrivalFilter) -> list[Arrival]:
+async def arrivals(reader: Reader, which: ArrivalFilter) -> list[Arrival]:
     """Return a page of what arrived, newest first."""
     values = {"hook": which.hook, "before": which.before or _BEYOND, "limit": which.limit}
-    return await _told(questions, await questions.all(page_of(which), values))
+    return await _told(reader, await reader.all(page_of(which), values))
 
 
-async def arrival(questions: Questions, arrival_id: str) -> Arrival:
+async def arrival(reader: Reader, arrival_id: str) -> Arrival:
     """Return one, or raise `DeliveryNotFoundError`."""
-    found = await _told(questions, await questions.all(_ONE, {"id": arrival_id}))
+    found = await _told(reader, await reader.all(_ONE, {"id": arrival_id}))
     if not found:
         raise DeliveryNotFoundError
     return found[0]
 
 
-async def uses(questions: Questions) -> list[Use]:
+async def uses(reader: Reader) -> list[Use]:
     """Return every credential's uses."""
-    return [Use(**dict(row)) for row in await questions.all(_USES)]
+    return [Use(**dict(row)) for row in await reader.all(_USES)]
 
 
 def page_of(which: ArrivalFilter) -> str:
@@ -93,8 +93,8 @@ def page_of(which: ArrivalFilter) -> str:
     return _PAGE.format(" UNION ALL ".join(some))
 
 
-async def _told(questions: Questions, rows: Sequence[Row]) -> list[Arrival]:
-    served: dict[str, list[Served]] = {}
-    for row in await questions.all(_SERVED, {"deliveries": [row["id"] for row in rows]}):
+async def _told(reader: Reader, rows: Sequence[Row]) -> list[Arrival]:
+    served: dict[str, list[ServedTrigger]] = {}
+    for row in await reader.all(_SERVED, {"deliveries": [row["id"] for row in rows]}):
         served.setdefault(row["delivery"], []).append(served_of(row))
     return [arrival_of(row, served.get(row["id"], ())) for row in rows]

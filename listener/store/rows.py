@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from listener.access import Session
 from listener.outcomes import LegOutcome, LegState, Outcome, Wait
 from listener.queue import Hold
-from listener.records import Arrival, Fate, Served
+from listener.records import Arrival, Fate, ServedTrigger
 from listener.runs import Origin, Run, State, Trigger
 
 
@@ -58,12 +58,12 @@ def trigger_of(row: Row) -> Trigger:
     )
 
 
-def served_of(row: Row) -> Served:
+def served_of(row: Row) -> ServedTrigger:
     """Return the trigger of a row of `triggers`, with its run."""
-    return Served(trigger_of(row), row["run"])
+    return ServedTrigger(trigger_of(row), row["run"])
 
 
-def arrival_of(row: Row, served: Sequence[Served]) -> Arrival:
+def arrival_of(row: Row, served: Sequence[ServedTrigger]) -> Arrival:
     """Return the arrival of a row of `taken` or `refused`."""
     values: dict[str, Any] = dict(row)
     values["fate"] = Fate(values["fate"])

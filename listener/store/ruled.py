@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from listener.access import Session
 from listener.errors import FencedError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, Backlog, Hold, LogLine, Pruned, Reception, RunFilter, Signal, Standing
+from listener.queue import (
+    Acceptance,
+    Backlog,
+    DeliveryRecord,
+    Hold,
+    LogLine,
+    Pruned,
+    QueuePosition,
+    RunFilter,
+    Signal,
+)
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
 from listener.store.signals import Signals
-from listener.store.transaction import Question, Rule, Transaction
+from listener.store.transaction import Query, Rule, Transaction
 from listener.store.unstored import Unstored
 
 if TYPE_CHECKING:
@@ -44,17 +54,19 @@ class RuledStore(ABC):
         """
 
     @abstractmethod
-    async def _read(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Answer a question of somebody who looks on: such have their own connections and a limit in time."""
+    async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Answer a query of somebody who looks on: such have their own connections and a limit in time."""
 
     @abstractmethod
-    async def _look(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Answer a question that the work waits for: those who look on never delay it."""
+    async def _look(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Answer a query that the work waits for: those who look on never delay it."""
 
     async def _write(self, keys: Iterable[Key], rule: Rule[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(lambda transaction: rule(transaction, *args, **kwargs), keys)
 
-    async def accept(self, triggers: Sequence[Trigger], delivery: Reception | None, now: float) -> Acceptance:
+    async def accept(
+        self, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
+    ) -> Acceptance:
         """Store a delivery and its triggers, each with a run, and answer once that is durable."""
         return await self._write(claims(triggers, delivery), acceptance.accept, triggers, delivery, now)
 
@@ -148,9 +160,9 @@ class RuledStore(ABC):
         """Return the stored log lines of a run beyond the sequence number `after`."""
         return await self._read(history.lines, run_id, after, limit)
 
-    async def standing(self, run_id: str, now: float) -> Standing | None:
+    async def queue_position(self, run_id: str, now: float) -> QueuePosition | None:
         """Return where a waiting run stands in the queue; None for one that does not wait."""
-        return await self._read(history.standing, run_id, now)
+        return await self._read(history.queue_position, run_id, now)
 
     async def backlog(self) -> Backlog:
         """Return how many runs wait and are running, and when the oldest that waits was made."""

@@ -2,7 +2,7 @@
 
 from listener.access import SESSIONS_MOST, Session
 from listener.store.rows import session_of
-from listener.store.transaction import Questions, Transaction
+from listener.store.transaction import Reader, Transaction
 
 _BEGIN = "INSERT INTO sessions (key, token, sha256, expires) VALUES (:key, :token, :hash, :expires)"
 _FIND = "SELECT key, token, sha256, expires FROM sessions WHERE key = :key"
@@ -22,9 +22,9 @@ async def begin(transaction: Transaction, session: Session) -> None:
     await transaction.write(_CROWD_OUT, {"token": session.token, "most": SESSIONS_MOST})
 
 
-async def find(questions: Questions, key: str) -> Session | None:
+async def find(reader: Reader, key: str) -> Session | None:
     """Return a session, or None."""
-    row = await questions.one(_FIND, {"key": key})
+    row = await reader.one(_FIND, {"key": key})
     return None if row is None else session_of(row)
 
 

@@ -17,7 +17,7 @@ Values = Mapping[str, Any]
 NOTHING: Values = {}
 
 
-class Questions(Protocol):
+class Reader(Protocol):
     """Reads; each statement sees one moment."""
 
     async def all(self, sql: str, values: Values = NOTHING) -> list[Row]:
@@ -27,7 +27,7 @@ class Questions(Protocol):
         """Return the statement's first row, or None."""
 
 
-class Transaction(Questions, Protocol):
+class Transaction(Reader, Protocol):
     """Writes: all of it becomes durable, or none. A request has what it names at its start to itself."""
 
     node: str
@@ -48,4 +48,4 @@ class Transaction(Questions, Protocol):
 
 
 Rule = Callable[Concatenate[Transaction, P], Coroutine[Any, Any, T]]
-Question = Callable[Concatenate[Questions, P], Coroutine[Any, Any, T]]
+Query = Callable[Concatenate[Reader, P], Coroutine[Any, Any, T]]

@@ -103,7 +103,7 @@ ENDLESS: dict[str, Behaviour] = {
 SERVICES: dict[str, Behaviour] = {
     "branches without end": advertising(None),
     "a million branches": advertising(1_000_000),
-    "no git at all": pouring(b"HTTP/1.1 200 OK\r\n"),
+    "no git at all": pouring(b"HTTP/1.1 200 OK\r\n" * 1000),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from listener.queue import Acceptance, Reception
+from listener.queue import Acceptance, DeliveryRecord
 from listener.runs import Origin, Trigger, new_id
 from listener.sites import Host
 from listener.ssh.login import log_in
@@ -71,11 +71,11 @@ def deliver() -> Callable[..., Awaitable[Acceptance]]:
         ignored: str = "",
         origin: Origin = Origin.HOOK,
     ) -> Acceptance:
-        reception = Reception(
+        record = DeliveryRecord(
             new_id(now), "forge", key, now, 2, "digest", {"x-event": "push"}, {"ref": "live"}, ignored
         )
         triggers = [Trigger(new_id(now), "site", e, origin, "forge", now) for e in environments]
-        return await store.accept(triggers, reception, now)
+        return await store.accept(triggers, record, now)
 
     return delivering
 

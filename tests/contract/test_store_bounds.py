@@ -7,7 +7,7 @@ import pytest
 
 from listener.errors import DeliveryNotFoundError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, Hold, Pruned, Reception, RunFilter
+from listener.queue import Acceptance, DeliveryRecord, Hold, Pruned, RunFilter
 from listener.records import Arrival, ArrivalFilter, Fate
 from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store
@@ -21,9 +21,11 @@ MANY = ALIKE_MOST + 40
 async def sent(
     store: Store, key: str | None, *environments: str, at: float = NOW, digest: str = "body", **more: Any
 ) -> Acceptance:
-    reception = Reception(new_id(at), "forge", key, at, 2, digest, {"x": "y"}, {"key": key, "event": "push"})
+    record = DeliveryRecord(
+        new_id(at), "forge", key, at, 2, digest, {"x": "y"}, {"key": key, "event": "push"}
+    )
     triggers = [Trigger(new_id(at), "site", each, Origin.HOOK, "forge", at) for each in environments]
-    return await store.accept(triggers, replace(reception, **more), at)
+    return await store.accept(triggers, replace(record, **more), at)
 
 
 async def flood(

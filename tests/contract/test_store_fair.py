@@ -8,7 +8,7 @@ import pytest
 
 from listener.errors import RunNotFoundError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, Hold, LogLine, Reception
+from listener.queue import Acceptance, DeliveryRecord, Hold, LogLine
 from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store
 from listener.store.history import SOON
@@ -167,25 +167,25 @@ async def test_where_a_run_stands_is_told(store: Store) -> None:
     later = await ask(store, "d", NOW + 2, settle=100.0, settle_most=100.0)
 
     async def ahead(run: str) -> int | None:
-        standing = await store.standing(run, NOW + 3)
-        return None if standing is None else standing.ahead
+        queue_position = await store.queue_position(run, NOW + 3)
+        return None if queue_position is None else queue_position.ahead
 
     assert [await ahead(run) for run in (urgent, first, second, later)] == [0, 1, 2, 3]
     await claimed(store, NOW + 3)
     assert [await ahead(run) for run in (urgent, first, second)] == [None, 0, 1]
     with pytest.raises(RunNotFoundError):
-        await store.standing("nothing", NOW)
+        await store.queue_position("nothing", NOW)
 
 
 async def test_how_long_runs_take_is_told_once_somebody_knows(store: Store) -> None:
     run = await ask(store, "z", NOW + 50)
-    standing = await store.standing(run, NOW + 50)
-    assert standing is not None
-    assert standing.pace is None
+    queue_position = await store.queue_position(run, NOW + 50)
+    assert queue_position is not None
+    assert queue_position.pace is None
     await ended(store, "a", NOW + 10)
-    standing = await store.standing(run, NOW + 50)
-    assert standing is not None
-    assert standing.pace == 2.0
+    queue_position = await store.queue_position(run, NOW + 50)
+    assert queue_position is not None
+    assert queue_position.pace == 2.0
 
 
 async def test_a_listener_hears_which_runs_are_still_its_own(store: Store) -> None:
@@ -261,7 +261,7 @@ async def test_old_deliveries_go_when_no_trigger_needs_them(store: Store, delive
     assert await store.prune(NOW - 5 * DAY, 100, 100) == replace(
         await store.prune(NOW - 5 * DAY, 100, 100), deliveries=1
     )
-    again = Reception(new_id(NOW), "forge", "old", NOW, 2, "digest", {}, {}, "")
+    again = DeliveryRecord(new_id(NOW), "forge", "old", NOW, 2, "digest", {}, {}, "")
     assert (await store.accept([], again, NOW)).repeated
     await store.finish(run, State.FAILED, Outcome(), NOW - 10 * DAY)
     pruned = await store.prune(NOW - 5 * DAY, 100, 100)

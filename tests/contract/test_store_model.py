@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 )
 
 from listener.outcomes import Outcome
-from listener.queue import Hold, LogLine, Reception, RunFilter
+from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.runs import EXPLICIT, Origin, Run, State, Trigger, new_id
 from listener.store import Store, open_store
 
@@ -113,8 +113,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(key=st.sampled_from("abc"), selected=st.lists(environments, min_size=1, unique=True))
     def a_delivery_arrives(self, key: str, selected: list[str]) -> None:
         triggers = [self.trigger(environment, Origin.HOOK) for environment in selected]
-        reception = Reception(new_id(self.now), "forge", key, self.now, 0, "", {}, {})
-        answer = self.do(self.store.accept(triggers, reception, self.now))
+        record = DeliveryRecord(new_id(self.now), "forge", key, self.now, 0, "", {}, {})
+        answer = self.do(self.store.accept(triggers, record, self.now))
         free = {t.environment: t for t in triggers if t.environment not in self.held}
         known = self.deliveries.get(key)
         assert answer.repeated == (known is not None or (key in self.ignored and not free))

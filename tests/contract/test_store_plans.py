@@ -13,7 +13,7 @@ import pytest
 from listener.access import Session, digest
 from listener.errors import FencedError
 from listener.outcomes import LegOutcome, Outcome
-from listener.queue import Hold, LogLine, Reception, RunFilter
+from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
 from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
@@ -35,9 +35,9 @@ Cost = dict[str, float]
 def spied_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
     """Counts the machine's steps of each statement, and looks whether its plan scans a table."""
     costs: Cost = {}
-    ask = dialect.Questions.all
+    ask = dialect.SqliteReader.all
 
-    async def counting(self: dialect.Questions, sql: str, values: Any = None) -> Any:
+    async def counting(self: dialect.SqliteReader, sql: str, values: Any = None) -> Any:
         text, lists = dialect.translated(sql)
         values = dict(values or {})
         if text.lstrip().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
@@ -61,7 +61,7 @@ def spied_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
         return rows
 
     with monkeypatch.context() as patched:
-        patched.setattr(dialect.Questions, "all", counting)
+        patched.setattr(dialect.SqliteReader, "all", counting)
         yield costs
 
 
@@ -78,9 +78,9 @@ def rows_read(node: Any) -> float:
 def spied_on_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
     """Counts the rows that each statement reads: it is explained, taken back, and carried out."""
     costs: Cost = {}
-    ask = server.Questions.all
+    ask = server.PostgresReader.all
 
-    async def counting(self: server.Questions, sql: str, values: Any = None) -> Any:
+    async def counting(self: server.PostgresReader, sql: str, values: Any = None) -> Any:
         values = dict(values or {})
         text, names = server._numbered(sql)
         if "pg_" not in text:
@@ -96,7 +96,7 @@ def spied_on_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
         return await ask(self, sql, values)
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.Questions, "all", counting)
+        patched.setattr(server.PostgresReader, "all", counting)
         yield costs
 
 
@@ -113,16 +113,18 @@ async def claimed(store: Store, full: tuple[str, ...] = ()) -> Run:
 async def everything(store: Store) -> None:
     """Asks for all that a store does, in all the ways that make it say something else to its database."""
     await store.recover(NOW)
-    reception = Reception(new_id(NOW), "forge-1", "k", NOW, 2, "digest-5", {}, {}, "a ping")
-    await store.accept([], reception, NOW)
+    record = DeliveryRecord(new_id(NOW), "forge-1", "k", NOW, 2, "digest-5", {}, {}, "a ping")
+    await store.accept([], record, NOW)
     taken = await store.accept(
         [trigger("new", settle=5, settle_most=9)],
-        Reception(new_id(NOW), "forge-1", "k", NOW, 2, "digest-5", {}, {}),
+        DeliveryRecord(new_id(NOW), "forge-1", "k", NOW, 2, "digest-5", {}, {}),
         NOW,
     )
     await store.accept([trigger("new", settle=5, settle_most=9)], None, NOW)
     await store.accept([trigger("new", Origin.API), trigger("newer", Origin.API)], None, NOW)
-    await store.accept([trigger("new")], Reception(new_id(NOW), "forge-1", "k", NOW, 2, "d", {}, {}), NOW)
+    await store.accept(
+        [trigger("new")], DeliveryRecord(new_id(NOW), "forge-1", "k", NOW, 2, "d", {}, {}), NOW
+    )
     await store.redeliver(taken.delivery, [trigger("new", Origin.REDELIVERY)], NOW)
     full = tuple(f"host-{n}" for n in range(4))
     for which in ((), full, (*full, "host-4")):
@@ -175,7 +177,7 @@ async def everything(store: Store) -> None:
 
 async def a_flood(store: Store) -> None:
     for number in range(acceptance.ALIKE_MOST + 2):
-        flood = Reception(new_id(NOW), "forge-1", f"flood-{number}", NOW, 2, "flood", {}, {}, "a ping")
+        flood = DeliveryRecord(new_id(NOW), "forge-1", f"flood-{number}", NOW, 2, "flood", {}, {}, "a ping")
         await store.accept([], flood, NOW)
     assert set((await store.kept(100)).values()) == {100}
     for _ in range(2):
@@ -188,7 +190,7 @@ async def everything_that_is_read(store: Store) -> None:
     await store.run(run)
     await store.triggers(run)
     await store.serving(waiting.triggers[0])
-    await store.standing(run, NOW)
+    await store.queue_position(run, NOW)
     await store.lines(run, 0)
     await store.backlog()
     await store.last_success("site-1", "qa")

@@ -32,8 +32,8 @@ from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.postgres import PostgresStore, server, wakeups
 from listener.store.postgres import store as postgres_store
-from listener.store.postgres.writer import Transaction
-from listener.store.transaction import Questions
+from listener.store.postgres.writer import PostgresTransaction
+from listener.store.transaction import Reader
 from tests.cluster import PASSWORD, QUOTED, USER, Cluster
 from tests.conftest import unavailable
 from tests.contract.test_store_sqlite import killed_while_accepting
@@ -110,12 +110,12 @@ async def test_deliveries_that_come_at_once_share_transactions(
     assert int(transactions) <= 2
 
 
-async def spoil(transaction: Transaction) -> None:
+async def spoil(transaction: PostgresTransaction) -> None:
     await transaction.write("DELETE FROM triggers", {})
     await transaction.write("SELECT 1 / 0", {})
 
 
-async def change_and_fail(transaction: Transaction) -> None:
+async def change_and_fail(transaction: PostgresTransaction) -> None:
     await transaction.write("DELETE FROM triggers", {})
     raise RunNotFoundError
 
@@ -174,10 +174,8 @@ async def test_a_session_does_not_rely_on_the_databases_defaults(
 
     ours = ["read committed", "off", "8s", "5s", "3s", "0"]
 
-    async def told(questions: Questions) -> list[str]:
-        rows = [
-            await questions.one("SELECT current_setting(:name) AS it", {"name": name}) for name in HOSTILE
-        ]
+    async def told(reader: Reader) -> list[str]:
+        rows = [await reader.one("SELECT current_setting(:name) AS it", {"name": name}) for name in HOSTILE]
         return [str(row and row["it"]) for row in rows]
 
     for asked in (one._read(told), one._look(told), one._write((), told)):
@@ -512,7 +510,7 @@ async def test_a_listener_that_is_stopped_in_the_middle_of_a_transaction_holds_o
     one, other = await opened(), await opened()
     begun = asyncio.Event()
 
-    async def dwell(transaction: Transaction) -> None:
+    async def dwell(transaction: PostgresTransaction) -> None:
         await transaction.all("SELECT 1", {})
         begun.set()
         while not transaction._connection.is_closed():

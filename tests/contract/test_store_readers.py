@@ -14,7 +14,7 @@ from listener.store import Store
 from listener.store.postgres import store as postgres_store
 from listener.store.ruled import RuledStore
 from listener.store.sqlite import readers
-from listener.store.transaction import Questions
+from listener.store.transaction import Reader
 
 NOW = 1_700_000_000.0
 COUNTING = """
@@ -24,8 +24,8 @@ WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000
 Ask = Callable[..., Awaitable[Acceptance]]
 
 
-async def count(questions: Questions) -> Any:
-    return await questions.all(COUNTING)
+async def count(reader: Reader) -> Any:
+    return await reader.all(COUNTING)
 
 
 async def work(store: Store, call: Ask, run: Run, name: str) -> float:

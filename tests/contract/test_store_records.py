@@ -9,7 +9,7 @@ import pytest
 
 from listener.errors import DeliveryNotFoundError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, Hold, Reception
+from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.records import SECRET, TOKEN, ArrivalFilter, Fate, Refusal, Use
 from listener.runs import Origin, State, Trigger, new_id
 from listener.store import Store
@@ -119,16 +119,16 @@ async def test_notes_that_are_written_down_at_once_are_all_there(store: Store) -
 
 
 async def test_a_repeated_body_is_marked_with_the_last_delivery_that_had_it(store: Store) -> None:
-    def reception(number: int, hook: str, digest: str) -> Reception:
+    def record(number: int, hook: str, digest: str) -> DeliveryRecord:
         at = NOW + number
-        return Reception(new_id(at), hook, None, at, 0, digest, {}, {}, "ignored")
+        return DeliveryRecord(new_id(at), hook, None, at, 0, digest, {}, {}, "ignored")
 
     came = [
-        reception(1, "forge", "a"),
-        reception(2, "forge", "b"),
-        reception(3, "forge", "a"),
-        reception(4, "other", "a"),
-        reception(5, "forge", "a"),
+        record(1, "forge", "a"),
+        record(2, "forge", "b"),
+        record(3, "forge", "a"),
+        record(4, "other", "a"),
+        record(5, "forge", "a"),
     ]
     for each in came:
         await store.accept([], each, NOW)
@@ -139,7 +139,7 @@ async def test_a_repeated_body_is_marked_with_the_last_delivery_that_had_it(stor
 
 
 async def test_who_asked_from_where_and_with_what_is_kept(store: Store) -> None:
-    reception = Reception(
+    record = DeliveryRecord(
         new_id(NOW),
         "forge",
         "1",
@@ -152,7 +152,7 @@ async def test_who_asked_from_where_and_with_what_is_kept(store: Store) -> None:
         client="192.0.2.1",
     )
     trigger = replace(again(1), origin=Origin.HOOK)
-    accepted = await store.accept([trigger], reception, NOW)
+    accepted = await store.accept([trigger], record, NOW)
     assert await store.triggers(accepted.runs[0]) == [trigger]
     found = await store.arrival(accepted.delivery)
     assert (found.credential, found.client) == ("hook forge, secret file:new", "192.0.2.1")

@@ -30,7 +30,7 @@ from listener.store import open_store
 from listener.store.migrations import migrations
 from listener.store.rows import outcome_text
 from listener.store.sqlite import SqliteStore
-from listener.store.sqlite.dialect import Transaction
+from listener.store.sqlite.dialect import SqliteTransaction
 
 NOW = 1_700_000_000.0
 MIGRATIONS = migrations("listener.store.sqlite")
@@ -55,7 +55,7 @@ def committing(store: SqliteStore) -> Iterator[list[str]]:
     commits: list[str] = []
     begun, gate = threading.Event(), threading.Event()
 
-    async def hold_up(_: Transaction) -> None:
+    async def hold_up(_: SqliteTransaction) -> None:
         begun.set()
         gate.wait()
 
@@ -120,7 +120,7 @@ async def test_what_a_failing_request_wrote_is_undone_and_nobody_is_woken(
     store: SqliteStore, call: Ask
 ) -> None:
     async def half(run_id: str) -> None:
-        async def perform(transaction: Transaction) -> None:
+        async def perform(transaction: SqliteTransaction) -> None:
             await transaction.write("DELETE FROM triggers")
             transaction.changed.add(run_id)
             raise KeyError(run_id)
@@ -144,7 +144,7 @@ async def test_what_a_failing_request_wrote_is_undone_and_nobody_is_woken(
 
 
 async def test_a_commit_that_fails_accepts_nothing_of_its_batch(store: SqliteStore, call: Ask) -> None:
-    async def spoil(transaction: Transaction) -> None:
+    async def spoil(transaction: SqliteTransaction) -> None:
         await transaction.write("PRAGMA defer_foreign_keys = ON")
         await transaction.write("INSERT INTO log_lines (run, sequence, text) VALUES ('none', 1, '')")
 
@@ -163,7 +163,7 @@ async def test_a_commit_that_fails_accepts_nothing_of_its_batch(store: SqliteSto
 async def test_a_defect_that_ends_the_transaction_is_told_and_the_writer_goes_on(
     store: SqliteStore, call: Ask
 ) -> None:
-    async def spoil(transaction: Transaction) -> None:
+    async def spoil(transaction: SqliteTransaction) -> None:
         await transaction.write("ROLLBACK")
         raise KeyError("a defect")
 
@@ -516,7 +516,7 @@ def test_a_url_of_no_store_is_refused_without_repeating_its_secrets(url: str, sa
 
 ACCEPT_FOREVER = """
 import asyncio, itertools, sys
-from listener.queue import Reception
+from listener.queue import DeliveryRecord
 from listener.runs import Origin, Trigger, new_id
 from listener.store import open_store
 
@@ -524,8 +524,8 @@ async def accept(store, worker):
     for number in itertools.count():
         now, key = 1.7e9 + number, f"{worker}-{number}"
         trigger = Trigger(new_id(now), "site", f"e{worker}-{number % 7}", Origin.HOOK, "forge", now)
-        reception = Reception(new_id(now), "forge", key, now, 2, "digest", {}, {})
-        accepted = await store.accept([trigger], reception, now)
+        record = DeliveryRecord(new_id(now), "forge", key, now, 2, "digest", {}, {})
+        accepted = await store.accept([trigger], record, now)
         print(key, accepted.delivery, trigger.id, accepted.runs[0], flush=True)
         if number % 3 == 0 and (run := await store.claim(now)) is not None:
             store.append(run, [])

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from listener.runs import Run
 from listener.store import history
 from listener.store.lifecycle import LEASE, put_back
-from listener.store.transaction import Questions, Transaction
+from listener.store.transaction import Reader, Transaction
 
 TAKEN_AT_ONCE = 100
 """Runs that are taken over in one transaction at most."""
@@ -39,7 +39,7 @@ ORDER BY id FOR UPDATE SKIP LOCKED
 _LET_GO = "UPDATE runs SET lease_until = statement_timestamp() WHERE state = 'running' AND node = :node"
 
 
-async def beat(questions: Questions, node: str, held: Collection[Run]) -> frozenset[str]:
+async def beat(reader: Reader, node: str, held: Collection[Run]) -> frozenset[str]:
     """Extend the leases of the runs that still are this node's in the same attempt; return their ids."""
     values = {
         "node": node,
@@ -47,15 +47,15 @@ async def beat(questions: Questions, node: str, held: Collection[Run]) -> frozen
         "attempts": [run.attempt for run in held],
         "lease": LEASE,
     }
-    return frozenset(str(row["id"]) for row in await questions.all(_BEAT, values))
+    return frozenset(str(row["id"]) for row in await reader.all(_BEAT, values))
 
 
-async def left_over(questions: Questions, node: str) -> dict[str, tuple[str, str]]:
+async def left_over(reader: Reader, node: str) -> dict[str, tuple[str, str]]:
     """Return the runs that nobody is known to carry out, by id, with their environments.
 
     They are those with a lease that has expired, and those of `node` itself, if one is given.
     """
-    rows = await questions.all(_LEFT_OVER, {"node": node, "most": TAKEN_AT_ONCE})
+    rows = await reader.all(_LEFT_OVER, {"node": node, "most": TAKEN_AT_ONCE})
     return {str(row["id"]): (row["site"], row["environment"]) for row in rows}
 
 

@@ -1,4 +1,4 @@
-"""The server: how it is connected to, what its errors mean, and the form of a question to it."""
+"""The server: how it is connected to, what its errors mean, and the form of a query to it."""
 
 import re
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Server:
         return connection
 
     def pool(self, most: int) -> asyncpg.Pool:
-        """Return up to so many connections for questions, none of them made yet."""
+        """Return up to `most` connections for reads, none of them made yet."""
         return asyncpg.create_pool(
             self._url,
             min_size=0,
@@ -123,7 +123,7 @@ class Server:
         return text
 
 
-class Questions:
+class PostgresReader:
     """A connection, spoken to in statements with named parameters, such as `:id`."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
@@ -146,9 +146,9 @@ class Questions:
         await self._connection.executemany(text, [[_storable(row[name]) for name in names] for row in rows])
 
 
-async def demand_writable(questions: Questions) -> None:
+async def demand_writable(reader: PostgresReader) -> None:
     """Raise what the server says to a write, if it takes none: after a fail-over, say."""
-    row = await questions.one(_LOOK)
+    row = await reader.one(_LOOK)
     if row is None or row["read_only"] == "on":
         raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
@@ -166,7 +166,7 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """Spare the pool its clearing up: a question leaves nothing behind."""
+    """Spare the pool its clearing up: a query leaves nothing behind."""
 
 
 @cache

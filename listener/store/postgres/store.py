@@ -1,6 +1,6 @@
 """The durable store on PostgreSQL: the queue, the deliveries and the history of several listeners.
 
-Writes go through one connection with group commit (`writer`); questions have a few of their own, and what
+Writes go through one connection with group commit (`writer`); reads have a few of their own, and what
 other listeners did is heard on one more (`wakeups`). The rules are in `listener.store`, and the ones that
 matter most in the schema itself. Runs are leased: what a listener has not been heard of for
 `lifecycle.LEASE` seconds, on the server's clock, may be taken over by any other.
@@ -23,11 +23,11 @@ from listener.store.acceptance import Key
 from listener.store.copying import demand_unmoved
 from listener.store.postgres import leases
 from listener.store.postgres.schema import migrate
-from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, Questions, Server, away, demand_writable
+from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, PostgresReader, Server, away, demand_writable
 from listener.store.postgres.wakeups import Wakeups
 from listener.store.postgres.writer import Writer
 from listener.store.ruled import RuledStore
-from listener.store.transaction import Question, Transaction
+from listener.store.transaction import Query, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,18 +129,18 @@ class PostgresStore(RuledStore):
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform, keys)
 
-    async def _read(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(self._readers, lambda questions: question(questions, *args, **kwargs))
+    async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._ask(self._readers, lambda reader: query(reader, *args, **kwargs))
 
-    async def _look(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._ask(self._lookout, lambda questions: question(questions, *args, **kwargs))
+    async def _look(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._ask(self._lookout, lambda reader: query(reader, *args, **kwargs))
 
-    async def _ask(self, pool: asyncpg.Pool, question: Callable[[Questions], Awaitable[T]]) -> T:
-        """Ask a question; one that lost its connection is asked once more on another."""
+    async def _ask(self, pool: asyncpg.Pool, query: Callable[[PostgresReader], Awaitable[T]]) -> T:
+        """Run a query; run it once more on another connection if the first was lost."""
         for again in (True, False):
             try:
                 async with asyncio.timeout(ANSWER_LIMIT), pool.acquire() as connection:
-                    return await question(Questions(connection))
+                    return await query(PostgresReader(connection))
             except FAULTS as error:
                 if not away(error):
                     raise

@@ -8,7 +8,7 @@ from listener.errors import StoreLockedError
 from listener.store.postgres import leases
 from listener.store.postgres.schema import LOCK, OPEN, migrate
 from listener.store.postgres.server import FAULTS, Server
-from listener.store.postgres.writer import Transaction
+from listener.store.postgres.writer import PostgresTransaction
 
 _PATIENCE = """
 SET statement_timeout = 0; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = 0;
@@ -23,7 +23,7 @@ SELECT setval(
 
 
 @asynccontextmanager
-async def alone(url: str, now: float) -> AsyncIterator[Transaction]:
+async def alone(url: str, now: float) -> AsyncIterator[PostgresTransaction]:
     """Give a transaction over a store that no listener has open, with nothing left running.
 
     Raises `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
@@ -34,7 +34,7 @@ async def alone(url: str, now: float) -> AsyncIterator[Transaction]:
         try:
             await migrate(connection)
             await connection.execute(_PATIENCE)
-            transaction = Transaction(connection, secrets.token_hex(8))
+            transaction = PostgresTransaction(connection, secrets.token_hex(8))
             row = await transaction.one(_ALONE, {"lock": LOCK, "open": OPEN})
             if row is None or not row["alone"]:
                 raise StoreLockedError("A listener has the store open.", remedy="stop every listener first")

@@ -20,7 +20,7 @@ import asyncpg
 
 from listener.errors import ListenerError, StoreUnavailableError
 from listener.store.postgres.schema import LOCK
-from listener.store.postgres.server import Questions, Server, away
+from listener.store.postgres.server import PostgresReader, Server, away
 from listener.store.rows import Row
 from listener.store.signals import Signals
 from listener.store.transaction import NOTHING, Values
@@ -49,7 +49,7 @@ _RACES = (
 )
 
 
-class Transaction(Questions):
+class PostgresTransaction(PostgresReader):
     """One request's part of a batch: where it writes, and whom to wake once that is committed."""
 
     def __init__(self, connection: asyncpg.Connection, node: str) -> None:
@@ -80,7 +80,7 @@ class Transaction(Questions):
         await super().many(sql, rows)
 
 
-Perform = Callable[[Transaction], Awaitable[T]]
+Perform = Callable[[PostgresTransaction], Awaitable[T]]
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class _Request:
     perform: Perform[Any]
     stripes: frozenset[int]
     future: asyncio.Future[Any]
-    transaction: Transaction | None = None
+    transaction: PostgresTransaction | None = None
     result: Any = None
     error: Exception | None = None
     settled: bool = field(default=False)
@@ -203,18 +203,18 @@ class Writer:
         stripes = sorted(frozenset().union(*(request.stripes for request in batch)))
         async with connection.transaction():
             if stripes:
-                await Questions(connection).all(_LOCK, {"lock": LOCK, "stripes": stripes})
+                await PostgresReader(connection).all(_LOCK, {"lock": LOCK, "stripes": stripes})
             for request in batch:
                 await self._perform(connection, request)
             heard = sorted(set().union(*map(self._news, batch)))
             if heard:
-                await Questions(connection).all(_NOTIFY, {"channel": CHANNEL, "heard": heard})
+                await PostgresReader(connection).all(_NOTIFY, {"channel": CHANNEL, "heard": heard})
         for request in batch:
             request.settled = True
 
     async def _perform(self, connection: asyncpg.Connection, request: _Request) -> None:
         """Carry out one request; one that is refused before it has written is its own affair."""
-        request.transaction = transaction = Transaction(connection, self._node)
+        request.transaction = transaction = PostgresTransaction(connection, self._node)
         request.error = None
         try:
             request.result = await request.perform(transaction)

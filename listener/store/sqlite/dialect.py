@@ -49,7 +49,7 @@ def step(rule: Coroutine[Any, Any, T]) -> T:
 
 
 @dataclass(slots=True)
-class Questions:
+class SqliteReader:
     """A connection as rules see it."""
 
     connection: sqlite3.Connection
@@ -69,7 +69,7 @@ class Questions:
 
 
 @dataclass(slots=True)
-class Transaction(Questions):
+class SqliteTransaction(SqliteReader):
     """One request's part of a batch."""
 
     changed: set[str] = field(default_factory=set)

@@ -12,7 +12,7 @@ from listener.queue import Pruned
 from listener.store import pruning
 from listener.store.migrations import migrations
 from listener.store.sqlite import database
-from listener.store.sqlite.dialect import Transaction, step
+from listener.store.sqlite.dialect import SqliteTransaction, step
 from listener.store.sqlite.writer import unavailable
 
 PAGES_AT_ONCE = 1024
@@ -104,7 +104,7 @@ def prune(path: Path, before: float, keep: int, deliveries: int, trimmed: float)
         connection.execute("PRAGMA foreign_keys = ON")
         while True:
             connection.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection)
+            transaction = SqliteTransaction(connection)
             pruned = step(pruning.prune(transaction, before, keep, PRUNED_AT_ONCE))
             pruned += step(pruning.trim_all(transaction, deliveries, trimmed, PRUNED_AT_ONCE))
             connection.execute("COMMIT")

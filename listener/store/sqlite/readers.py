@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from listener.errors import StoreUnavailableError
 from listener.store.sqlite import database
-from listener.store.sqlite.dialect import Questions, step
+from listener.store.sqlite.dialect import SqliteReader, step
 from listener.store.sqlite.health import Health
 from listener.store.sqlite.writer import translated
 
@@ -24,8 +24,8 @@ _LOOK_EVERY = 10_000
 """After how many of SQLite's steps the time is looked at."""
 
 
-class Readers:
-    """So many threads that answer questions."""
+class ReaderPool:
+    """So many threads that answer reader."""
 
     def __init__(self, path: Path, health: Health, threads: int, name: str) -> None:
         self._path = path
@@ -34,11 +34,11 @@ class Readers:
         self._connections: list[sqlite3.Connection] = []
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
-    async def ask(self, question: Callable[[Questions], Coroutine[Any, Any, T]]) -> T:
+    async def ask(self, query: Callable[[SqliteReader], Coroutine[Any, Any, T]]) -> T:
         """Return the answer; raise `StoreUnavailableError` when there is none in time."""
         until = time.monotonic() + READ_LIMIT
         try:
-            asked = self._executor.submit(self._answer, question, until)
+            asked = self._executor.submit(self._answer, query, until)
         except RuntimeError:
             raise StoreUnavailableError("The store is closed.") from None
         try:
@@ -56,11 +56,11 @@ class Readers:
         for connection in self._connections:
             connection.close()
 
-    def _answer(self, question: Callable[[Questions], Coroutine[Any, Any, T]], until: float) -> T:
+    def _answer(self, query: Callable[[SqliteReader], Coroutine[Any, Any, T]], until: float) -> T:
         connection = self._connection()
         connection.set_progress_handler(lambda: time.monotonic() > until, _LOOK_EVERY)
         try:
-            return step(question(Questions(connection)))
+            return step(query(SqliteReader(connection)))
         finally:
             with suppress(sqlite3.Error):
                 connection.set_progress_handler(None, 0)

@@ -17,11 +17,11 @@ from listener.store.acceptance import Key
 from listener.store.copying import demand_unmoved
 from listener.store.ruled import RuledStore
 from listener.store.sqlite import database
-from listener.store.sqlite.dialect import Questions, step
+from listener.store.sqlite.dialect import SqliteReader, step
 from listener.store.sqlite.health import Health, log_left
-from listener.store.sqlite.readers import Readers
+from listener.store.sqlite.readers import ReaderPool
 from listener.store.sqlite.writer import Writer, unavailable
-from listener.store.transaction import Question, Transaction
+from listener.store.transaction import Query, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,8 +50,8 @@ class SqliteStore(RuledStore):
         except BaseException:
             self._lock.release()
             raise
-        self._readers = Readers(path, self._health, READERS, "store-reader")
-        self._lookout = Readers(path, self._health, 1, "store-lookout")
+        self._readers = ReaderPool(path, self._health, READERS, "store-reader")
+        self._lookout = ReaderPool(path, self._health, 1, "store-lookout")
         log = path.with_name(path.name + "-wal")
         self._writer = Writer(self._writing, self._signals, self._health, log)
 
@@ -92,11 +92,11 @@ class SqliteStore(RuledStore):
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform)
 
-    async def _read(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._readers.ask(lambda questions: question(questions, *args, **kwargs))
+    async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._readers.ask(lambda reader: query(reader, *args, **kwargs))
 
-    async def _look(self, question: Question[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._lookout.ask(lambda questions: question(questions, *args, **kwargs))
+    async def _look(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._lookout.ask(lambda reader: query(reader, *args, **kwargs))
 
 
 def _connection(path: Path, health: Health) -> sqlite3.Connection:
@@ -112,7 +112,7 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
             health.look(log_left=left)
             # A damaged store is written to no more: whether it was moved does not matter then.
             if not health.damaged:
-                step(demand_unmoved(Questions(connection)))
+                step(demand_unmoved(SqliteReader(connection)))
         except BaseException:
             connection.close()
             raise

@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from listener.store.sqlite import database
-from listener.store.sqlite.dialect import Transaction
+from listener.store.sqlite.dialect import SqliteTransaction
 from listener.store.sqlite.store import recover
 from listener.store.sqlite.writer import unavailable
 
 
 @asynccontextmanager
-async def alone(path: Path, now: float) -> AsyncIterator[Transaction]:
+async def alone(path: Path, now: float) -> AsyncIterator[SqliteTransaction]:
     """Give a transaction over a store that no listener has open, with nothing left running.
 
     Raises `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
@@ -24,7 +24,7 @@ async def alone(path: Path, now: float) -> AsyncIterator[Transaction]:
             connection.execute("BEGIN IMMEDIATE")
             # A run is copied before its successor.
             connection.execute("PRAGMA defer_foreign_keys = ON")
-            transaction = Transaction(connection)
+            transaction = SqliteTransaction(connection)
             await recover(transaction, now)
             yield transaction
             connection.execute("COMMIT")

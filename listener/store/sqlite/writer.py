@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from listener.errors import StoreUnavailableError
 from listener.store.signals import Signals
 from listener.store.sqlite.database import LOCK_WAIT_MS, LOG_LIMIT
-from listener.store.sqlite.dialect import Transaction, step
+from listener.store.sqlite.dialect import SqliteTransaction, step
 from listener.store.sqlite.health import CORRUPT, REMEDY, Health
 
 T = TypeVar("T")
@@ -26,14 +26,14 @@ T = TypeVar("T")
 SHORTEN_WAIT_MS = 100
 """Milliseconds that the writer waits for readers, to begin its log anew."""
 
-Perform = Callable[[Transaction], Coroutine[Any, Any, T]]
+Perform = Callable[[SqliteTransaction], Coroutine[Any, Any, T]]
 
 
 @dataclass(slots=True)
 class _Request:
     perform: Perform[Any]
     future: asyncio.Future[Any]
-    transaction: Transaction
+    transaction: SqliteTransaction
     result: Any = None
     error: Exception | None = None
 
@@ -64,7 +64,7 @@ class Writer:
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Request(perform, future, Transaction(self._connection)))
+        self._queue.put(_Request(perform, future, SqliteTransaction(self._connection)))
         return future
 
     async def close(self) -> None:
