@@ -7,7 +7,7 @@ kept of them has its bounds, in memory and on the disk. What does not fit in is 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from listener.deliveries import Hook, told
+from listener.deliveries import Hook, excerpt
 from listener.errors import StoreError
 from listener.journal import Log
 from listener.records import SECRET, TOKEN, Records, Refusal, Use
@@ -61,12 +61,12 @@ class Audit:
         refusal = Refusal(
             new_id(now),
             now,
-            self._clean(told(request)),
+            self._clean(excerpt(request)),
             self._clean(reason),
             status,
-            self._clean(told(client)),
+            self._clean(excerpt(client)),
             credential,
-            self._clean(told(hook)),
+            self._clean(excerpt(hook)),
             min(size, SIZE_MOST),
             digest,
             self._clean(headers or {}),
@@ -90,14 +90,14 @@ class Audit:
         """Note that a token has let its bearer in."""
         self._used(TOKEN, "", name, at)
 
-    async def go_on(self) -> None:
+    async def run_forever(self) -> None:
         """Write down what was noted, time and again, until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             try:
                 await self.flush()
             except StoreError as error:
-                self._log.log(30, "audit", error=error.code, message=error.message)
+                self._log.warning("audit", error=error.code, message=error.message)
 
     async def flush(self) -> None:
         """Write down what was noted so far; after `StoreUnavailableError` it is tried again the next time."""
@@ -120,7 +120,7 @@ class Audit:
         except StoreError:
             raise
         except Exception as defect:  # noqa: BLE001 (a row that can't be stored must not take the others with it)
-            self._log.log(40, "defect", exc_info=defect)
+            self._log.error("defect", exc_info=defect)
             await self._write_singly(refusals, uses)
 
     async def _write_singly(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
@@ -132,7 +132,7 @@ class Audit:
                 self._take_back(one_refusal, {(use.kind, use.owner, use.name): use for use in one_use}, 0)
             except Exception as defect:  # noqa: BLE001 (the same)
                 self._left_out += len(one_refusal)
-                self._log.log(40, "defect", exc_info=defect)
+                self._log.error("defect", exc_info=defect)
 
     def _used(self, kind: str, owner: str, name: str, at: float, count: int = 1) -> None:
         before = self._uses.get((kind, owner, name))
@@ -155,8 +155,7 @@ class Audit:
         return Refusal(new_id(now), now, "", "more came than are recorded one by one", 0, count=left_out)
 
     def _log_refused(self, refusal: Refusal, error: str) -> None:
-        self._log.log(
-            30,
+        self._log.warning(
             "delivery refused" if refusal.hook else "call refused",
             id=refusal.id,
             request=refusal.request,

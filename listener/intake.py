@@ -60,9 +60,11 @@ class Intake:
             raise HookNotFoundError(reason="the address lies in none of the hook's networks")
         return hook
 
-    def doubt(self, hook: Hook, delivery: Delivery) -> None:
+    def check_headers(self, hook: Hook, delivery: Delivery) -> None:
         """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
-        if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
+        if signatures.rejected_by_headers(
+            hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
+        ):
             raise SignatureRejectedError(challenge=signatures.scheme_of(hook.scheme, hook.form).challenge)
 
     async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
@@ -79,8 +81,7 @@ class Intake:
         except ListenerError as error:
             error.credential = asker.credential
             raise
-        self._log.log(
-            20,
+        self._log.info(
             "delivery",
             hook=hook.name,
             # A secret that no delivery names any more can go.
@@ -101,7 +102,7 @@ class Intake:
         if isinstance(verdict, signatures.Rejected):
             challenge = signatures.scheme_of(hook.scheme, hook.form).challenge
             error = SignatureRejectedError(verdict.reason, challenge=challenge)
-            error.guess = signatures.guessed(hook.scheme, verdict)
+            error.guess = signatures.shows_wrong_secret(hook.scheme, verdict)
             raise error
         return verdict.secret
 
@@ -142,8 +143,8 @@ class Intake:
         environments = self._selected_again(arrival)
         triggers = [_trigger(each, Origin.REDELIVERY, asker, now) for each in environments]
         acceptance = await self._store.redeliver(arrival.id, triggers, now)
-        self._log.log(
-            20, "redeliver", delivery=arrival.id, hook=arrival.hook, runs=list(acceptance.runs), **asker.facts
+        self._log.info(
+            "redeliver", delivery=arrival.id, hook=arrival.hook, runs=list(acceptance.runs), **asker.facts
         )
         return acceptance
 
@@ -175,7 +176,7 @@ class Intake:
         released = await self._store.release(environment.site, environment.name, catch_up)
         if released is None:
             return None, None
-        self._log.log(20, "release", site=environment.site, environment=environment.name, **asker.facts)
+        self._log.info("release", site=environment.site, environment=environment.name, **asker.facts)
         return released, await self._store.serving(trigger.id) if catch_up else None
 
     async def scheduled(self, environment: Environment) -> Acceptance:
@@ -183,8 +184,7 @@ class Intake:
         now = self._clock()
         trigger = self._settled(environment, Origin.SCHEDULE, Asker("schedule"), now)
         acceptance = await self._store.accept([trigger], None, now)
-        self._log.log(
-            20,
+        self._log.info(
             "drift",
             site=environment.site,
             environment=environment.name,
@@ -202,8 +202,7 @@ class Intake:
         now = self._clock()
         trigger = _trigger(environment, origin, asker, now)
         acceptance = await self._store.accept([trigger], None, now)
-        self._log.log(
-            20,
+        self._log.info(
             "retry" if origin is Origin.RETRY else "call",
             site=environment.site,
             environment=environment.name,

@@ -19,7 +19,8 @@ from listener.runs import Asker, Origin, State
 from listener.sites import Environment
 from listener.sync import Look
 from listener.system import System, cleaner
-from listener.web import views
+from listener.web.answers.runs import RunView
+from listener.web.answers.sites import drift_of
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -36,7 +37,7 @@ async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
         looks = await look_with(system, environment)
     if len(looks) == 1 and looks[0].error is not None:
         raise looks[0].error
-    return views.looks(looks)
+    return drift_of(looks).model_dump(mode="json")
 
 
 async def look_with(system: System, environment: Environment) -> list[Look]:
@@ -82,7 +83,7 @@ async def _served(system: System, trigger: str) -> dict[str, Any]:
                 tell(wording.log_line(line.text))
         run = await system.store.run(run.id)
         if run.state is not State.SUPERSEDED:
-            return views.run(run, await system.store.triggers(run.id))
+            return RunView.of(run, await system.store.triggers(run.id)).model_dump(mode="json")
 
 
 def _system_user() -> str:

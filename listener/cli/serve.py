@@ -62,7 +62,7 @@ def _telling_unused(log: Log) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def tell(number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(partial(log.log, 30, "signal ignored", signal=signal.Signals(number).name))
+        loop.call_soon_threadsafe(partial(log.warning, "signal ignored", signal=signal.Signals(number).name))
 
     for number in UNUSED:
         signal.signal(number, tell)
@@ -74,7 +74,7 @@ def _telling_unused(log: Log) -> Iterator[None]:
 
 def _warn(system: System, settings: Settings) -> None:
     for warning in settings.warnings:
-        system.log.log(30, "configuration", warning=warning)
+        system.log.warning("configuration", warning=warning)
 
 
 def _on_signals(system: System) -> tuple[asyncio.Event, list[asyncio.Task[int]]]:

@@ -16,7 +16,7 @@ from listener.config.names import (
 )
 from listener.config.problems import OTHER, Location, Problem, shown
 from listener.config.sections import Section
-from listener.deliveries import FORGES, READERS, Hook, Payload, told
+from listener.deliveries import FORGES, READERS, Hook, Payload, excerpt
 from listener.signatures import SCHEMES, Form, weakness
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
@@ -232,7 +232,7 @@ class HookSection(Section):
             form=None if self.hmac is None else self.hmac.form,
             payload=self.payload.payload,
             secret_names=tuple(
-                told(references.get(("hooks", name, "secrets", index), ""))
+                excerpt(references.get(("hooks", name, "secrets", index), ""))
                 for index in range(len(self.secrets))
             ),
             networks=tuple(self.networks),

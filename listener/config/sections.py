@@ -33,7 +33,7 @@ from listener.config.names import (
 )
 from listener.config.problems import Location, Problem
 from listener.runs import RetryPolicy
-from listener.signatures.weaknesses import famous
+from listener.signatures.weaknesses import is_common_secret
 from listener.sites import Access
 
 
@@ -149,7 +149,7 @@ class TokenSection(Section):
 
     def warnings(self, place: str) -> Iterator[str]:
         """Yield what is valid but risky."""
-        if famous(self.sha256, self.name):
+        if is_common_secret(self.sha256, self.name):
             yield (
                 f"{place}.sha256: is the hash of a word that is easy to guess; "
                 "make another token with token new"

@@ -24,7 +24,7 @@ from listener.config.sites import built_sites, site_warnings
 from listener.config.stores import store_secrets, told, unverified
 from listener.deliveries import Hook
 from listener.errors import ConfigurationError
-from listener.signatures import spellings
+from listener.signatures import redaction_forms
 from listener.sites import Host, Sites
 
 STORE_PREFIX = "sqlite:///"
@@ -164,7 +164,7 @@ def _secrets(document: Document) -> Iterator[str]:
     yield from store_secrets(document.store)
     for hook in document.hooks.values():
         for secret in hook.secrets:
-            yield from spellings(hook.scheme, secret)
+            yield from redaction_forms(hook.scheme, secret)
     if document.studio is not None:
         for token in filter(None, (document.studio.token, document.studio.management_token)):
             yield token

@@ -35,7 +35,7 @@ from listener.ssh import HostPool
 from listener.ssh.cache import Cache
 from listener.ssh.git import ENVIRONMENT
 from listener.ssh.service import FETCH
-from listener.sync import Synchronizer, _all
+from listener.sync import Synchronizer, _wait_for_all
 from tests.conftest import age
 from tests.contract.test_faults import fill, small
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
@@ -236,7 +236,7 @@ async def test_whoever_cancels_twice_leaves_no_leg_to_itself() -> None:
                     await may_end.wait()
 
     running = asyncio.create_task(leg())
-    waiting = asyncio.create_task(_all([running], Progress()))
+    waiting = asyncio.create_task(_wait_for_all([running], Progress()))
     await asyncio.sleep(0)
     waiting.cancel()
     await cancelled.wait()
@@ -508,7 +508,7 @@ async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(wor
 
 async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(world: World) -> None:
     connection = world.pool._connections["eu1"]
-    await connection._connected(Notes())
+    await connection.warm_connection.get(Notes())
     for turns in range(12):  # more than sshd's MaxSessions
         asking = asyncio.create_task(connection.call(Notes(), 20, "hello"))
         for _ in range(turns + 2):

@@ -15,6 +15,7 @@ from listener.rehearsal.published import Published
 from listener.system import System
 from tests import figures
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, SYNC_STAGING, Client, client, push, signed
 
 SITES = "/api/v1/sites/mysite/environments/staging"
@@ -140,7 +141,7 @@ async def test_every_way_of_refusing_a_delivery_is_told_with_its_reason(listener
         "hook forge, secret 1",
     )
     packed = signed(push(), "d-1") | {"Content-Encoding": "gzip"}
-    assert await sent("/hooks/forge", push(), **packed) == (415, "Compressed bodies are not read.", "")
+    assert await sent("/hooks/forge", push(), **packed) == (415, "Compressed bodies are not accepted.", "")
     assert (await sent("/hooks/forge", push()))[:2] == (401, "X-Hub-Signature-256 is missing")
     status, _, answered = await listener.call("GET", "/hooks/forge", token=None)
     assert (status, (await looked_up(listener, answered))["request"]) == (405, "GET /hooks/forge")
@@ -320,23 +321,10 @@ async def test_uses_of_secrets_and_tokens_are_counted_by_their_names(
     )
 
 
-class Lines:
-    """A log that is a list."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"event": event, **facts})
-
-    def __getattr__(self, level: str) -> Callable[..., None]:
-        return lambda event, **facts: self.log(0, event, **facts)
-
-
 async def test_whatever_is_asked_for_leaves_a_line_of_who_asked_from_where(
     configured: Callable[..., Path], published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Lines()
+    log = KeptLog()
     monkeypatch.setattr("structlog.get_logger", lambda: log)
     async with System(load(configured())) as system:
         await system.listen()

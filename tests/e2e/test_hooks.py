@@ -20,6 +20,7 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.system import System
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import Client, client, configuration, daemon, push, signed, written
 from tests.vectors import OURS, body_of, headers_of, hmac_of, refused_by, scheme_of, secrets_of
 
@@ -483,7 +484,7 @@ async def test_the_log_tells_which_secret_a_delivery_was_made_with_and_never_the
     settings = load(configured(hooks={"gitea": own_hook("gitea", secrets=secrets)}))
     lines: list[dict[str, Any]] = []
     async with System(settings) as system:
-        system.intake._log = system.audit._log = Lines(lines)
+        system.intake._log = system.audit._log = KeptLog(lines)
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             for secret in [*reversed(secrets), "neither"]:
@@ -493,13 +494,3 @@ async def test_the_log_tells_which_secret_a_delivery_was_made_with_and_never_the
     (refused,) = [line for line in lines if line["event"] == "delivery refused"]
     assert refused["reason"] == "the signature is not made with a secret of this hook"
     assert not any(secret in str(lines) for secret in secrets)
-
-
-class Lines:
-    """A log that is a list."""
-
-    def __init__(self, lines: list[dict[str, Any]]) -> None:
-        self._lines = lines
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self._lines.append({"event": event, **facts})

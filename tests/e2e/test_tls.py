@@ -7,18 +7,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
 
 from listener.config.files import tls_context
 from listener.config.settings import load
+from listener.edge import tls
 from listener.errors import ConfigurationError
 from listener.system import System
-from listener.web.edge import tls
 from tests.e2e.cli.shell import Shell
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import client
 from tests.strangers import certificate, head
 
@@ -128,10 +128,10 @@ async def test_an_expired_certificate_never_replaces_a_good_one(
 
 
 def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
-    pair, now, lines = certificate(tmp_path, days=-1), [time.time()], Lines()
+    pair, now, lines = certificate(tmp_path, days=-1), [time.time()], KeptLog()
     files = Path(pair["certificate"]), Path(pair["key"])
     shows = tls.Certificates(*files, tls_context, lambda: now[0], lines)
-    assert lines.said[-1]["reason"] == "it has expired"
+    assert lines.lines[-1]["reason"] == "it has expired"
     certificate(tmp_path, days=-2)
     shows.renew()
     assert shows._span[1] == written(pair).not_valid_after_utc, "neither is good: the newer one is shown"
@@ -142,21 +142,11 @@ def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
     for _ in range(3):
         shows.renew()
     assert shows._span[1] == good
-    assert "is not good before" in lines.said[-1]["reason"]
-    assert [line.get("kept") for line in lines.said].count("the old one") == 1
+    assert "is not valid before" in lines.lines[-1]["reason"]
+    assert [line.get("kept") for line in lines.lines].count("the old one") == 1
     now[0] += 4 * 86400
     shows.renew()
     assert shows._span[1] == written(pair).not_valid_after_utc, "its time has come"
-
-
-class Lines:
-    """A log that is kept."""
-
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
 
 
 async def test_a_browser_is_told_to_come_by_https_alone_where_tls_is_the_listener_s_own(
@@ -215,7 +205,7 @@ async def test_plain_http_on_a_port_with_tls_is_told_as_such_without_a_trace(
             assert not (await reader.read()).startswith(b"HTTP/1.1 200")
             writer.close()
     said = capsys.readouterr()
-    assert said.out.count("plain HTTP, and this port speaks TLS") == 1
+    assert said.out.count("the client speaks plain HTTP, but this port is TLS") == 1
     assert "Traceback" not in said.out + said.err
 
 
@@ -227,7 +217,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Wr
         async with asyncio.timeout(300):
             assert await reader.read() == b""
         writer.close()
-        while len(system.edge.crowd):
+        while len(system.edge.connections):
             await asyncio.sleep(0.01)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -11,14 +10,17 @@ from aiohttp.test_utils import make_mocked_request
 
 from listener.access import Caller
 from listener.audit import Audit
+from listener.edge.body_memory import BodyMemory, Reservation
+from listener.edge.connection import connection_of
 from listener.errors import BadRequestError, ForbiddenError
 from listener.redaction import Cleaner
+from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
+from listener.web.answers.sites import SitesPage
+from listener.web.bodies import BodyReader
 from listener.web.credentials import Gate
-from listener.web.edge.connection import connection_of
-from listener.web.edge.room import LEASE, Lease, Room
-from listener.web.page import FORM, Page
-from listener.web.trace import begin
+from listener.web.page import Page
+from listener.web.protocol import FORM
 
 
 @pytest.fixture
@@ -26,21 +28,21 @@ def page(tmp_path: Path) -> Page:
     def clock() -> float:
         return 1000.0
 
-    async def seen_by(_: Caller) -> dict[str, Any]:
-        return {"sites": []}
+    async def seen_by(_: Caller) -> SitesPage:
+        return SitesPage(sites=())
 
-    begin()
     store = SqliteStore(tmp_path / "x.db")
     audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
     gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
-    return Page(gate, seen_by, clock=clock, body_timeout=5)
+    return Page(gate, seen_by, clock, BodyReader(5))
 
 
 def request(method: str, path: str, scheme: str, remote: str, content_type: str) -> web.Request:
     made = make_mocked_request(method, path, headers={"Host": "x", "Content-Type": content_type})
     cloned = made.clone(scheme=scheme, remote=remote)
     assert isinstance(cloned, web.Request)
-    cloned[LEASE] = Lease(Room(1 << 20, time.monotonic), connection_of(cloned))
+    connection = connection_of(cloned)
+    begin(RequestContext(connection, Reservation(BodyMemory(1 << 20, time.monotonic), connection)))
     return cloned
 
 
