@@ -18,7 +18,7 @@ from yarl import URL
 from listener import __version__
 from listener.cli import address
 from listener.cli.failures import CredentialRefusedError, ListenerUnreachableError, RefusedByListenerError
-from listener.web.protocol import DELIVERY_ID, NDJSON
+from listener.web.protocol import DELIVERY_ID, NDJSON, PAGE_MOST
 
 CONNECT_LIMIT = 5.0
 """Seconds to reach the listener."""
@@ -76,6 +76,16 @@ class Client:
     async def get(self, where: str, **query: Any) -> dict[str, Any]:
         """Return the document there. Query values that are None are left out."""
         return await self._document("GET", where, params=_given(query))
+
+    async def pages(self, where: str, **query: Any) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the pages of a list, to its last one."""
+        after = None
+        while True:
+            page = await self.get(where, limit=PAGE_MOST, after=after, **query)
+            yield page
+            after = page.get("next")
+            if after is None:
+                return
 
     async def post(self, where: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send an object, or nothing, and return the answered document."""

@@ -1,10 +1,11 @@
 """`status`, `hold` and `release`: how environments stand, and freezing them."""
 
 import argparse
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from listener.cli.client import connected, path
+from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE
 from listener.cli.options import Commands, add_client, add_command, add_json, add_target
 from listener.cli.printing import document, say, table
@@ -70,7 +71,7 @@ def _add_release(commands: Commands) -> None:
 async def status(arguments: argparse.Namespace) -> int:
     """Show how environments stand."""
     async with connected(arguments) as client:
-        found = await client.get(path("sites", *([arguments.site] if arguments.site else [])))
+        found = await (client.get(path("sites", arguments.site)) if arguments.site else _all(client))
     if arguments.json:
         document(found)
         return DONE
@@ -85,6 +86,17 @@ async def status(arguments: argparse.Namespace) -> int:
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE
+
+
+async def _all(client: Client) -> dict[str, Any]:
+    """Return every site, and the patterns whose sites can't be listed."""
+    sites: list[Document] = []
+    unlisted: dict[str, Document] = {}
+    async with contextlib.aclosing(client.pages(path("sites"))) as pages:
+        async for page in pages:
+            sites += page["sites"]
+            unlisted |= {each["pattern"]: each for each in page.get("unlisted", ())}
+    return {"sites": sites, "unlisted": list(unlisted.values())}
 
 
 async def hold(arguments: argparse.Namespace) -> int:
