@@ -86,7 +86,7 @@ class System:
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
-        self._doors: list[Acceptor] = []
+        self._acceptors: list[Acceptor] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
         self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
@@ -111,8 +111,8 @@ class System:
         self.log.info("stopping", limit=self.settings.server.drain)
         # The runs that are drained are this listener's for as long as it says so.
         await self.tasks.stop(but={"beat"})
-        for door in self._doors:
-            door.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         await self.tasks.stop()
         self._stopping.set()
@@ -175,15 +175,15 @@ class System:
     async def _open(self, host: str, port: int) -> int:
         """Open the door of the HTTP server; return the port, which may be configured as 0."""
         server = await self._served(self._application())
-        self._doors.append(self.edge.door(server, self._tls()))
+        self._acceptors.append(self.edge.acceptor(server, self._tls()))
         with _bound("server.port", host, port):
-            return await self._doors[-1].open(host, port)
+            return await self._acceptors[-1].open(host, port)
 
     async def _tell(self, application: web.Application, host: str, port: int) -> int:
         """Open the door to the figures; return the port."""
-        self._doors.append(self.edge.metrics_door(await self._served(application)))
+        self._acceptors.append(self.edge.metrics_acceptor(await self._served(application)))
         with _bound("metrics.listen", host, port):
-            return await self._doors[-1].open(host, port)
+            return await self._acceptors[-1].open(host, port)
 
     async def _served(self, application: web.Application) -> web.Server:
         """Return what answers for an application whoever passes a door."""

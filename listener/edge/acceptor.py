@@ -1,4 +1,4 @@
-"""The door: accepts connections itself, and decides who is let in before a connection costs anything."""
+"""Accepts connections, and decides who is let in before a connection costs anything."""
 
 import asyncio
 import errno
@@ -10,14 +10,14 @@ from listener.edge.limits import Limits
 from listener.networks import address_of, client_key, within
 
 BACKLOG = 1024
-"""Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""
+"""Connections that the system queues until they are accepted (at most net.core.somaxconn)."""
 
 SENT_MOST = 128 << 10
-"""Bytes of answers that the system holds for one connection. Else it takes megabytes of each client that does
-not read, and count them as this service's memory."""
+"""Bytes of answers that the system buffers for one connection. Its default is megabytes for each client that
+does not read, and they count as this service's memory."""
 
-BREATH = 1.0
-"""Seconds without accepting when the process has no file descriptors left."""
+PAUSE = 1.0
+"""Seconds without accepting after the process has run out of file descriptors."""
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -33,7 +33,7 @@ class Acceptor:
         self._connecting: set[asyncio.Task[None]] = set()
 
     async def open(self, host: str, port: int) -> int:
-        """Listen, and return the port, which may be given as 0; raise `OSError` where that can't be."""
+        """Listen, and return the port, which may be given as 0; raise `OSError` if that is not possible."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         try:
@@ -51,7 +51,7 @@ class Acceptor:
         return bound
 
     def close(self) -> None:
-        """Accept no more. Connections that are there stay."""
+        """Stop accepting. Open connections stay open."""
         for listening in self._sockets:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
@@ -77,8 +77,8 @@ class Acceptor:
         trusted = within(peer, self._limits.trusted)
         client = str(address_of(peer) or peer) if trusted else client_key(peer)
         connection = Connection(self._shared, client, trusted=trusted)
-        if not self._shared.connections.enter(connection):
-            self._shared.limited_log.tell(
+        if not self._shared.connections.admit(connection):
+            self._shared.limited_log.warning(
                 "connection refused", client, client=client, connections=len(self._shared.connections)
             )
             accepted.close()
@@ -93,16 +93,16 @@ class Acceptor:
     def _connected(self, connection: Connection, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         self._connecting.discard(task)
         if task.cancelled():
-            accepted.close()  # It may have been made to leave before anybody else had the socket.
+            accepted.close()  # It was evicted before the transport had the socket.
         if connection.transport is None:
-            self._shared.connections.leaves(connection)
+            self._shared.connections.remove(connection)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
-        """Let connections wait in the system's queue until descriptors may be free again."""
-        self._shared.limited_log.tell("connections wait", "", reason=error.strerror)
+        """Let connections wait in the system's queue until descriptors are free again."""
+        self._shared.limited_log.warning("connections wait", "", reason=error.strerror)
         loop = asyncio.get_running_loop()
         loop.remove_reader(listening)
-        loop.call_later(BREATH, self._resume, listening)
+        loop.call_later(PAUSE, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._sockets:

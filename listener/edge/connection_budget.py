@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from listener.edge.connection_limit import AT_ONCE
 
 SCRAPERS = 32
-"""Connections to the address of the figures: a Prometheus or two, and room for their next ones."""
+"""Connections to the address of the metrics: one or two Prometheus servers, and their next connections."""
 
 OWN = 96
-"""What a listener has open by itself: its store, log and sockets, Studio, what a command-line call needs."""
+"""Descriptors of the listener itself: its store, log, sockets and Studio."""
 
 OF_A_HOST = 4
-"""A connection, or a proxy command's pipes."""
+"""Descriptors of a host: its connection, or the pipes of a proxy command."""
 
 OF_A_SYNC = 8
-"""A git's pipes, and what it hands over to a session of the host's connection."""
+"""Descriptors of a sync: the pipes of a git process, and those of a session of the host's connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class ConnectionBudget:
     most: int
     scrapers: int
     files: int
-    """How many descriptors the process may have."""
+    """How many descriptors the process may open."""
 
 
 def places(wanted: int, hosts: int, syncs: int, files: int | None = None) -> ConnectionBudget:
-    """Return for how many of the wanted connections there are descriptors beside what `syncs` need.
+    """Return how many of the wanted connections there are descriptors for, besides those of `syncs`.
 
-    `files` is `RLIMIT_NOFILE`, as it is at the start. Strangers never get more than three quarters of it, and
-    there is always a quarter for the door: with less, the limit is too low for so many hosts.
+    `files` is `RLIMIT_NOFILE` at the start. Connections get at most three quarters of it and at least one
+    quarter. If syncs would need more than the rest, the limit is too low for so many hosts.
     """
     if files is None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,9 +1,8 @@
-"""Who is connected, and the one ranking of who leaves when there is no place left.
+"""All open connections, and the ranking of which must leave when there is no place left.
 
-Whoever has not shown who they are costs something for as long as they are here: the seconds in which they
-sent less than `PACE`. The costs of a network are those of all its unverified together, so the slowest and the
-most numerous leave first, whatever they are doing. Who comes is let in: a good delivery is verified within
-milliseconds, and has cost next to nothing by then.
+An unverified connection has a cost: the seconds in which it sent less than `PACE`. A network pays for all its
+unverified connections together. So the slowest and the most numerous clients leave first. A new connection is
+always let in: a valid delivery is verified within milliseconds, and has cost almost nothing by then.
 """
 
 from collections import Counter, defaultdict
@@ -13,24 +12,24 @@ from typing import Protocol, TypeVar
 from listener.networks import NetworkKey
 
 PACE = 32 << 10
-"""Bytes a second of a sender who costs nothing."""
+"""Bytes a second. A sender at this rate costs nothing."""
 
 LEAST = 0.25
-"""Seconds that a connection costs however fast it is: else those who make new ones all the time would cost
-less than a good sender who has to wait for us."""
+"""The least cost of a connection, in seconds. Without it, a client that opens new connections all the time
+would cost less than a valid sender that waits for our answer."""
 
 SHARE = 4
-"""One client may keep a quarter of the connections by being verified: a leaked secret shuts no door."""
+"""A verified client may keep a quarter of the connections. So a leaked secret can't take all of them."""
 
 AT_ONCE = 32
-"""Connections that are accepted before anything else gets its turn, at most."""
+"""The most connections that are accepted before the event loop does anything else."""
 
 BATCH = 32
-"""A thirty-second of the connections leave at once: under a flood, nobody is ranked for each that comes."""
+"""A thirty-second of the connections leave at once. So a flood does not rank all of them for each new one."""
 
 
 class Charged(Protocol):
-    """What the networks of a stranger are charged for."""
+    """Something whose cost is added up by network."""
 
     @property
     def networks(self) -> tuple[NetworkKey, ...]:
@@ -42,11 +41,11 @@ class LimitedConnection(Charged, Protocol):
 
     @property
     def verified(self) -> bool:
-        """Whether its last request was that of somebody known."""
+        """Whether its last request came from a known caller."""
 
     @property
     def asking(self) -> bool:
-        """Whether a request of it is being answered."""
+        """Whether one of its requests is being answered."""
 
     def cost(self, now: float) -> float:
         """Return what it costs, in seconds."""
@@ -59,10 +58,10 @@ G = TypeVar("G", bound=Charged)
 
 
 def costliest(costs: Mapping[G, float]) -> list[G]:
-    """Return those of the client that has to leave, the costliest first.
+    """Return everything of the client that has to leave, the costliest first.
 
-    It is the costliest client of the costliest network in the costliest wider network: many addresses of one
-    owner count as one, and an address that is alone costs what it costs alone.
+    The costliest wide network is chosen first, then the costliest network in it, then the costliest client
+    in that. So the addresses of one owner count together.
     """
     left = costs
     for width in range(len(next(iter(costs)).networks)):
@@ -75,61 +74,61 @@ def costliest(costs: Mapping[G, float]) -> list[G]:
 
 
 class ConnectionLimit:
-    """All connections of one door."""
+    """All connections of one server, at most so many."""
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self._most = most
         self._clock = clock
-        self._here: dict[LimitedConnection, None] = {}
-        """In the order in which they came."""
+        self._open: dict[LimitedConnection, None] = {}
+        """In the order of their arrival."""
         self.ended = 0
-        """How many have left so far."""
+        """How many have ended so far."""
 
     def __len__(self) -> int:
-        return len(self._here)
+        return len(self._open)
 
     @property
     def at_once(self) -> int:
-        """How many may come before those who are here get their turn.
+        """How many may be accepted before the open ones get their turn.
 
-        It takes some turns until who comes is known. If as many came meanwhile as there are places, whoever
-        came just before would leave for them without having been read.
+        Verifying a client takes some turns of the event loop. If a flood filled all places meanwhile, valid
+        clients would be evicted before their first byte is read.
         """
         return max(1, min(AT_ONCE, self._most // 16))
 
-    def enter(self, connection: LimitedConnection) -> bool:
-        """Let a connection in, at the cost of others if need be; return whether there is a place."""
-        if len(self._here) >= self._most:
-            self._make_room()
-        if len(self._here) >= self._most:
+    def admit(self, connection: LimitedConnection) -> bool:
+        """Let a connection in, and evict others for it if necessary; return whether there was a place."""
+        if len(self._open) >= self._most:
+            self._evict()
+        if len(self._open) >= self._most:
             return False
-        self._here[connection] = None
+        self._open[connection] = None
         return True
 
-    def leaves(self, connection: LimitedConnection) -> None:
+    def remove(self, connection: LimitedConnection) -> None:
         """Note that a connection has ended."""
-        if connection in self._here:
-            del self._here[connection]
+        if connection in self._open:
+            del self._open[connection]
             self.ended += 1
 
-    def _make_room(self) -> None:
-        """End unverified; only where there are none, one of those who were verified and ask for nothing."""
+    def _evict(self) -> None:
+        """Evict unverified connections; if there are none, one verified connection that is idle."""
         now = self._clock()
         unverified = self._unverified()
-        leaving = unverified or [connection for connection in self._here if not connection.asking]
+        leaving = unverified or [connection for connection in self._open if not connection.asking]
         if not leaving:
             return
         many = max(1, self._most // BATCH) if unverified else 1
         for connection in costliest({connection: connection.cost(now) for connection in leaving})[:many]:
-            self.leaves(connection)
+            self.remove(connection)
             connection.evict()
 
     def _unverified(self) -> list[LimitedConnection]:
-        """Return who is not verified, and of each verified client what goes beyond its share."""
+        """Return the unverified connections, and those of each verified client beyond its share."""
         share = max(1, self._most // SHARE)
         kept: Counter[NetworkKey] = Counter()
         unverified = []
-        for connection in self._here:
+        for connection in self._open:
             if connection.verified and kept[connection.networks[-1]] < share:
                 kept[connection.networks[-1]] += 1
             else:

@@ -1,7 +1,7 @@
-"""Gives back to the system what connections have left behind.
+"""Gives the memory of ended connections back to the system.
 
-The C library keeps what was freed below something that is still in use, so that a flood would be seen in the
-size of the process for days. glibc gives it back when it is asked to; other libraries are not asked.
+The C library keeps freed memory that lies below memory in use. So the process would stay large for days after
+a flood. glibc has `malloc_trim` for that; other C libraries are left alone.
 """
 
 import asyncio
@@ -9,16 +9,16 @@ import ctypes
 from collections.abc import Callable
 
 LOOK = 2.0
-"""Seconds between two looks at how many connections have ended."""
+"""Seconds between two checks of how many connections have ended."""
 
 MANY = 32
-"""Connections that have ended since the last time: what fewer leave is not worth the search."""
+"""Ended connections since the last time that are worth a trim."""
 
 _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 async def trim_forever(ended: Callable[[], int]) -> None:
-    """Look for ever how many connections have `ended`, and give back what they have left."""
+    """Trim whenever many connections have ended, until cancelled; `ended` returns their number."""
     before = ended()
     while True:
         await asyncio.sleep(LOOK)

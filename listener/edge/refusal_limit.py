@@ -1,4 +1,4 @@
-"""How often a client may be refused: a token bucket each. What is not refused costs it nothing."""
+"""How often a client may be refused: one token bucket for each. Other requests are not counted."""
 
 import math
 from collections import OrderedDict
@@ -17,7 +17,7 @@ class RefusalLimit:
         self._most = most
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Of each client: how many refusals it had left, and when that was."""
+        """For each client, how many refusals it had left, and when that was."""
 
     def over(self, client: str | None) -> bool:
         """Return whether a client has been refused too often."""

@@ -38,7 +38,7 @@ def asked(impatient: HostPool) -> list[int]:
 
     async def counted(*arguments: Any, **more: Any) -> str:
         if arguments[2] == "survey":
-            counts.append(len(more["tour"].paths))
+            counts.append(len(more["batch"].paths))
         return await call(*arguments, **more)
 
     connection.call = counted  # type: ignore[method-assign]

@@ -142,7 +142,7 @@ def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
     for _ in range(3):
         shows.renew()
     assert shows._span[1] == good
-    assert "is not good before" in lines.lines[-1]["reason"]
+    assert "is not valid before" in lines.lines[-1]["reason"]
     assert [line.get("kept") for line in lines.lines].count("the old one") == 1
     now[0] += 4 * 86400
     shows.renew()
@@ -205,7 +205,7 @@ async def test_plain_http_on_a_port_with_tls_is_told_as_such_without_a_trace(
             assert not (await reader.read()).startswith(b"HTTP/1.1 200")
             writer.close()
     said = capsys.readouterr()
-    assert said.out.count("plain HTTP, and this port speaks TLS") == 1
+    assert said.out.count("the client speaks plain HTTP, but this port is TLS") == 1
     assert "Traceback" not in said.out + said.err
 
 

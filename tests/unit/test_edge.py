@@ -17,7 +17,7 @@ from listener.edge.connection_budget import places
 from listener.edge.connection_limit import ConnectionLimit
 from listener.edge.guess_delay import LONGEST, GuessDelay
 from listener.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
-from listener.edge.parser import NOTHING, Fed, Parser
+from listener.edge.parser import NOTHING, FailFastParser, Fed
 from listener.edge.refusal_limit import RefusalLimit
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey, address_of, client_key, network_keys, networks_of, within
@@ -88,10 +88,10 @@ def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
     clock, lines = Clock(), KeptLog()
     limited_log = RateLimitedLog(lines, clock)
     for _ in range(500):
-        limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
-    limited_log.tell("refused", "192.0.2.2", client="192.0.2.2")
+        limited_log.warning("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.warning("refused", "192.0.2.2", client="192.0.2.2")
     clock.now += WINDOW
-    limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.warning("refused", "192.0.2.1", client="192.0.2.1")
     assert lines.lines == [
         {"level": "warning", "event": "refused", "client": "192.0.2.1"},
         {"level": "warning", "event": "refused", "client": "192.0.2.2"},
@@ -149,18 +149,18 @@ class Visitor:
 
 
 def gathered(most: int, *guests: Visitor) -> ConnectionLimit:
-    """A crowd of these guests."""
-    crowd = ConnectionLimit(most, Clock())
-    assert all(crowd.enter(guest) for guest in guests)
-    return crowd
+    """A limit of these guests."""
+    limit = ConnectionLimit(most, Clock())
+    assert all(limit.admit(guest) for guest in guests)
+    return limit
 
 
 def test_the_slowest_stranger_leaves_for_who_comes() -> None:
     guests = [Visitor(f"192.0.{number}.1", costs=number) for number in range(8)]
-    crowd = gathered(8, *guests)
-    assert crowd.enter(Visitor("198.51.100.1", costs=0.02))
+    limit = gathered(8, *guests)
+    assert limit.admit(Visitor("198.51.100.1", costs=0.02))
     assert [guest.evicted for guest in guests] == [False] * 7 + [True]
-    assert len(crowd) == 8
+    assert len(limit) == 8
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_the_slowest_stranger_leaves_for_who_comes() -> None:
 )
 def test_the_most_numerous_leave_before_one_who_is_alone_and_slower(numerous: list[str], alone: str) -> None:
     many, one = [Visitor(address) for address in numerous], Visitor(alone, costs=3)
-    crowd = gathered(8, one, *many)
+    limit = gathered(8, one, *many)
     for number in range(4):
-        assert crowd.enter(Visitor(f"203.0.{number}.1", costs=0.02))
+        assert limit.admit(Visitor(f"203.0.{number}.1", costs=0.02))
     assert sum(guest.evicted for guest in many) == 4
     assert not one.evicted
 
@@ -190,41 +190,41 @@ def test_whoever_is_verified_stays_and_makes_room_only_where_there_is_no_strange
     answered = [Visitor(f"192.0.2.{number}", verified=True, asking=True) for number in range(6)]
     idle = Visitor("198.51.100.1", verified=True)
     stranger = Visitor("203.0.113.1", costs=0.02, asking=True)
-    crowd = gathered(8, *answered, idle, stranger)
-    assert crowd.enter(next_one := Visitor("203.0.113.2", verified=True, asking=True))
+    limit = gathered(8, *answered, idle, stranger)
+    assert limit.admit(next_one := Visitor("203.0.113.2", verified=True, asking=True))
     assert stranger.evicted
-    assert crowd.enter(Visitor("203.0.113.3", verified=True, asking=True))
+    assert limit.admit(Visitor("203.0.113.3", verified=True, asking=True))
     assert idle.evicted
-    assert not crowd.enter(Visitor("203.0.113.4"))
+    assert not limit.admit(Visitor("203.0.113.4"))
     assert not any(guest.evicted for guest in [*answered, next_one])
-    crowd.leaves(answered[0])
-    crowd.leaves(answered[0])
-    assert crowd.enter(Visitor("203.0.113.4"))
-    assert len(crowd) == 8
+    limit.remove(answered[0])
+    limit.remove(answered[0])
+    assert limit.admit(Visitor("203.0.113.4"))
+    assert len(limit) == 8
 
 
 def test_a_client_keeps_a_quarter_of_the_connections_by_being_verified() -> None:
     mine = [Visitor("192.0.2.1", verified=True, asking=True) for _ in range(8)]
-    crowd = gathered(8, *mine)
+    limit = gathered(8, *mine)
     for number in range(6):
-        assert crowd.enter(Visitor(f"198.51.{number}.1", verified=True, asking=True))
+        assert limit.admit(Visitor(f"198.51.{number}.1", verified=True, asking=True))
     assert [guest.evicted for guest in mine] == [False, False, *[True] * 6]
-    assert not crowd.enter(Visitor("203.0.113.1"))
+    assert not limit.admit(Visitor("203.0.113.1"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 100), st.booleans(), st.booleans()), max_size=60))
 def test_there_are_never_more_than_allowed_and_no_stranger_outlasts_a_verified_one(
     guests: list[tuple[int, float, bool, bool]],
 ) -> None:
-    crowd = ConnectionLimit(8, Clock())
+    limit = ConnectionLimit(8, Clock())
     inside: list[Visitor] = []
     for address, costs, verified, asking in guests:
         guest = Visitor(f"192.{address}.{address % 3}.1", costs, verified, asking)
         before = [each for each in inside if not each.evicted]
-        if crowd.enter(guest):
+        if limit.admit(guest):
             inside.append(guest)
         left = [each for each in before if each.evicted]
-        assert len(crowd) == sum(not each.evicted for each in inside) <= 8
+        assert len(limit) == sum(not each.evicted for each in inside) <= 8
         if any(each.verified for each in left):
             clients = Counter(each.client for each in before if each.verified)
             assert all(each.verified for each in before) or max(clients.values()) > 2
@@ -379,7 +379,7 @@ class Failing:
 def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_was_sent() -> None:
     failing = Failing()
     told: list[str] = []
-    parser = Parser(failing, told.append)
+    parser = FailFastParser(failing, told.append)
     [(error, body)], upgraded, rest = parser.feed_data(b"Zx9Marker" * 100)
     assert not upgraded
     assert (rest, body.is_eof()) == (b"", True)
@@ -392,7 +392,7 @@ def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_w
 
 
 async def test_a_body_that_can_not_become_whole_ends_with_an_error_and_not_as_a_whole_one() -> None:
-    parser = Parser(Failing(), lambda _: None)
+    parser = FailFastParser(Failing(), lambda _: None)
     parser.payload = StreamReader(ResponseHandler(asyncio.get_running_loop()), 1000)
     parser.payload.feed_data(b"the beginning")
     assert parser.feed_data(b"garbage") == NOTHING
