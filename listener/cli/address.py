@@ -16,7 +16,7 @@ from listener.cli.options import CA_VARIABLE, CONFIG_VARIABLE, TOKEN_VARIABLE, U
 from listener.config.address import DEFAULT_PATH
 from listener.config.file import read
 from listener.config.references import Surroundings, resolve
-from listener.config.server import ServerSection
+from listener.config.sections import ServerSection
 from listener.errors import ConfigurationError
 
 DEFAULT_URL = "http://127.0.0.1:8787"

@@ -17,8 +17,8 @@ from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageErr
 from listener.cli.options import Commands, add_client, add_command, add_group, add_json
 from listener.cli.printing import document, say, tell
 from listener.cli.rotation import add_hook_list
-from listener.config.part import load_hook
 from listener.config.references import resolved
+from listener.config.settings import load_hook
 from listener.deliveries import READERS, Hook, Sample, Wanted
 from listener.errors import ListenerError
 from listener.signatures.standard_webhooks import PUBLIC

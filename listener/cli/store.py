@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from listener.cli import address
@@ -127,7 +127,7 @@ def copy(arguments: argparse.Namespace) -> int:
     """Move everything to another store."""
     settings, to = _settings(arguments), arguments.to
     target = resolved(to) if to.startswith(("file:", "env:", "credential:")) else to
-    if replace(settings, store=target).store_name == settings.store_name:
+    if settings.model_copy(update={"store": target}).store_name == settings.store_name:
         raise UsageError("Both are the same store.", remedy="name another one with --to")
     copied = asyncio.run(move(settings.store, target, told(target), time.time()))
     if arguments.json:

@@ -35,6 +35,8 @@ MOST_VALUES = 1_000_000
 
 EXAMPLE = "config/listener.example.yaml"
 
+_NAMED = "name the YAML file with --config"
+_LARGE = f"the configuration is larger than {LARGEST >> 20} MiB"
 _SYNTAX = "correct the YAML there; put a value with special characters in quotes"
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
@@ -49,18 +51,20 @@ class _Mistake(Exception):  # noqa: N818 (becomes a `ConfigurationError`)
     """What this reader refuses, with its line."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of a file; raise `ConfigurationError` if it can't be read or isn't a YAML map."""
-    return _read(path, None)
+def read(path: Path, room: int = LARGEST, remedy: str = _NAMED) -> dict[str, Any]:
+    """Return the content of a file of at most `room` bytes.
+
+    Raise `ConfigurationError` if it can't be read or isn't a YAML map; `remedy` is for what isn't a file.
+    """
+    return _tree(path, _text(path, room, remedy), None)
 
 
 def read_part(path: Path, key: str) -> Any:
-    """Return what stands at a key of the top, None if it is absent. What stands behind it is not read."""
-    return _read(path, key).get(key)
+    """Return what stands at a key of the top level; None if it is absent. The rest of the file isn't read."""
+    return _tree(path, _text(path, LARGEST, _NAMED), key).get(key)
 
 
-def _read(path: Path, last: str | None) -> dict[str, Any]:
-    text = _text(path)
+def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
     try:
         tree = _Reader(text).document(last)
     except _Mistake as mistake:
@@ -68,30 +72,28 @@ def _read(path: Path, last: str | None) -> dict[str, Any]:
     else:
         if isinstance(tree, dict):
             return tree
-        fault = f"{path} is empty." if tree is None else f"{path}: not a map of settings."
+        fault = f"{path} is empty." if tree is None else f"{path} isn't a map of settings."
         raise ConfigurationError(fault, remedy=f"write it like {EXAMPLE}")
     raise ConfigurationError(fault, remedy=_SYNTAX)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, room: int, remedy: str) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{path} is not a file.", remedy="name the YAML file with --config")
+            raise ConfigurationError(f"{path} is not a file.", remedy=remedy)
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(room + 1)
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or name another file with --config"
+            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or {remedy}"
         ) from None
     except OSError as error:
         raise ConfigurationError(
             f"{path} can't be read: {error.strerror}.",
             remedy="let the user that the listener runs as read the file and enter its folders",
         ) from None
-    if len(content) > LARGEST:
-        raise ConfigurationError(
-            f"{path} is larger than {LARGEST >> 20} MiB.", remedy="name the configuration file with --config"
-        )
+    if len(content) > room:
+        raise ConfigurationError(f"{path}: {_LARGE}.", remedy=remedy)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

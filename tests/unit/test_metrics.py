@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from listener.config.names import listen_fault
-from listener.config.settings import MetricsSettings
+from listener.config.sections import MetricsSection
 from listener.errors import StoreUnavailableError
 from listener.metrics import CODES, Metrics
 from listener.queue import Backlog, Hold, Success
@@ -195,6 +195,6 @@ def test_what_is_no_address_to_listen_on_is_refused(text: str) -> None:
 
 
 def test_an_address_is_split_as_it_is_bound() -> None:
-    assert MetricsSettings("[::1]:9787").address == ("::1", 9787)
-    assert MetricsSettings("localhost:0").address == ("localhost", 0)
-    assert MetricsSettings("off").address is None
+    assert MetricsSection(listen="[::1]:9787").address == ("::1", 9787)
+    assert MetricsSection(listen="localhost:0").address == ("localhost", 0)
+    assert MetricsSection(listen="off").address is None
