@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from listener.config.address import DEFAULT_PATH
+from listener.web.protocol import PAGE_MOST
 
 Handler = Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]]
 """Carries a command out and returns its exit status."""
@@ -18,10 +19,6 @@ TOKEN_VARIABLE = "SYNC_STAGING_TOKEN"  # noqa: S105 (the name of a variable)
 UNASKED = "the command line is wrong, the listener can't be reached, or it refuses the token"
 """What exit status 2 means for a command that talks to the listener."""
 WRONG_USAGE = "the command line is wrong"
-
-
-PAGE_MOST = 200
-"""How much of a history the listener tells at once."""
 
 
 class Commands(Protocol):

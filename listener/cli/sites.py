@@ -96,7 +96,7 @@ async def _all(client: Client) -> dict[str, Any]:
         async for page in pages:
             sites += page["sites"]
             unlisted |= {each["pattern"]: each for each in page.get("unlisted", ())}
-    return {"sites": sites, "unlisted": list(unlisted.values())}
+    return {"sites": sites, **({"unlisted": list(unlisted.values())} if unlisted else {})}
 
 
 async def hold(arguments: argparse.Namespace) -> int:
