@@ -35,7 +35,7 @@ async def test_status_tells_why_a_host_can_not_be_asked(
         done = await Shell(config)("status")
     assert done.status == 0
     assert "error: host-unreachable" in done.out
-    assert done.out.splitlines()[-1].startswith("  remedy: check that sshd runs")
+    assert done.out.splitlines()[-1].startswith("  remedy: check that sshd runs on the host")
 
 
 async def test_status_tells_of_every_site_however_many_pages_there_are(
