@@ -33,7 +33,8 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import Ports, add_headers, application, private_problem
+from listener.web.app import Ports, application
+from listener.web.replies import add_headers, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})

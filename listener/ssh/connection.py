@@ -5,8 +5,8 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol, TypeVar
 
 import asyncssh
 
@@ -46,6 +46,18 @@ MAX_STDERR_LINES, MAX_STDERR_LINE = 20, 500
 
 RETRY_PAUSES = (0.1, 0.1, 0.2, 0.4)
 """Seconds before each further attempt to open a session."""
+
+
+class HostRequests(Protocol):
+    """What a repository needs of its host."""
+
+    async def call(
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+    ) -> str:
+        """Send a request to the script and return its output; raise `SyncError`."""
+
+    def service(self, notes: Notes, name: str, path: str) -> AbstractAsyncContextManager[Service]:
+        """Lend one of git's services for the repository at `path`; raise `SyncError`."""
 
 
 class _NoNotes:

@@ -11,7 +11,7 @@ from listener.observations import Branch, Observation
 from listener.plans import Notes
 from listener.sites import Leg
 from listener.ssh.cache import SiteCache, tip_ref
-from listener.ssh.connection import HostConnection
+from listener.ssh.connection import HostRequests
 from listener.ssh.remote_errors import cause_of
 from listener.ssh.replies import object_id, strictly
 from listener.ssh.service import FETCH, PUSH
@@ -51,7 +51,7 @@ class GitRemote:
     """The repository of one leg: fetch its branch, push to it, list its refs."""
 
     leg: Leg
-    connection: HostConnection
+    connection: HostRequests
     cache: SiteCache
     notes: Notes
 

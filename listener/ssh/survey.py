@@ -1,9 +1,10 @@
 """Looks at many repositories of one host in few round trips. One that hangs or is broken stops no other."""
 
 import asyncio
+import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from listener.errors import ConnectionLostError, RemoteStepError, SyncError
 from listener.observations import Observation
@@ -12,14 +13,41 @@ from listener.sites import Leg
 from listener.ssh.batch import Batch
 from listener.ssh.channel import Reply
 from listener.ssh.connection import HostConnection
+from listener.ssh.dialogue import Fields
 from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_observation
 from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, observe_fields
+from listener.ssh.service import Service
 
 GROUP_SIZE = 32
 """Legs in one round trip."""
 
 Answer = Observation | SyncError
+
+
+class SurveyLane:
+    """A host's requests for surveys: one shell and one service at a time, so that runs have the others.
+
+    Without it, a survey of many repositories takes all shells of the host, and each run waits behind it.
+    """
+
+    def __init__(self, connection: HostConnection) -> None:
+        self._connection = connection
+        self._shell_turn = asyncio.Lock()
+        self._service_turn = asyncio.Lock()
+
+    async def call(
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+    ) -> str:
+        """Send a request when the survey's earlier ones are answered; raise `SyncError`."""
+        async with self._shell_turn:
+            return await self._connection.call(notes, limit, verb, *parts, batch=batch)
+
+    @contextlib.asynccontextmanager
+    async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
+        """Lend a service when the survey's earlier ones have ended; raise `SyncError`."""
+        async with self._service_turn, self._connection.service(notes, name, path) as service:
+            yield service
 
 
 class Surveyor:
@@ -32,6 +60,7 @@ class Surveyor:
 
     def __init__(self, connection: HostConnection, limit: float) -> None:
         self._connection = connection
+        self.lane = SurveyLane(connection)
         self._limit = limit
         """Seconds for each leg."""
         self._silent: set[tuple[str, str]] = set()
@@ -78,7 +107,7 @@ class Surveyor:
         ]
         batch = Batch.of(questions)
         try:
-            text = await self._connection.call(notes, self._limit, "survey", *questions, batch=batch)
+            text = await self.lane.call(notes, self._limit, "survey", *questions, batch=batch)
             answers = read_survey(legs, separator, text)
         except SyncError as error:
             return self._failed(legs, batch, error)
