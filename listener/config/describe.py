@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
+from listener.config.names import public_url
 from listener.config.sections import MetricsSection, ServerSection, StudioSection
 from listener.config.settings import Settings
-from listener.config.stores import told
 from listener.deliveries import READERS, Hook
 from listener.signatures import PATH
 from listener.sites import Access, Environment, Host, Site, Sites
@@ -122,7 +122,7 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     """Return what was understood of a configuration as values for JSON, without secrets."""
     return {
         "server": settings.server.model_dump(mode="json"),
-        "store": told(settings.store),
+        "store": public_url(settings.store),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
         "sites": {site.id: _site_dict(site) for site in _configured(settings.sites)},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},

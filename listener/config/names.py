@@ -6,16 +6,16 @@ Every refusal says what to write instead and repeats nothing of what was written
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from listener.config.address import address_fault
 from listener.config.references import Referenced
-from listener.config.stores import store_fault
 from listener.networks import Network
 
 OFF: Final = "off"
@@ -38,6 +38,19 @@ _STUDIO = re.compile(
     r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/studio/?"
 )
+_WRITE_STORE = (
+    "write sqlite:///var/lib/sync-staging/listener.db (the part after sqlite:// is the absolute path), "
+    "or postgresql://USER@HOST/DATABASE"
+)
+_SQLITE = re.compile(r"sqlite:///[^?#\x00-\x1f\x7f]*[^?#/\x00-\x1f\x7f]")
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?"
+_POSTGRES = re.compile(
+    rf"postgres(?:ql)?://(?:[^\s:@/?#]+(?::[^\s:@/?#]*)?@)?(?:{_HOST}(?:,{_HOST})*)?"
+    r"/[^\s/?#]+(?:\?[^\s?#\x00-\x1f\x7f]+)?"
+)
+_PASSWORD = re.compile(r"(//[^:@/]*):[^@/]*@")
+_VERIFIED = ("verify-ca", "verify-full")
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def rule(text: str) -> PydanticCustomError:
@@ -158,6 +171,56 @@ def not_everybody(value: Network) -> Network:
             "covers every address, so anybody could claim any address; write the proxies' own addresses"
         )
     return value
+
+
+def store_fault(store: str) -> str:
+    """Return what is wrong with the store's URL."""
+    if store.startswith(("postgresql:", "postgres:")):
+        return _postgres_fault(store)
+    if not _SQLITE.fullmatch(store) or ":memory:" in store:
+        return f"is not the URL of a store; {_WRITE_STORE}"
+    return ""
+
+
+def _postgres_fault(store: str) -> str:
+    if not _POSTGRES.fullmatch(store):
+        return (
+            "is not the URL of a database; write postgresql://USER:PASSWORD@HOST/DATABASE, "
+            "with %40 %3A %2F %3F %23 %25 for @ : / ? # % in the password"
+        )
+    if "password" in parse_qs(urlsplit(store).query):
+        return "has the password among its options; write postgresql://USER:PASSWORD@HOST/DATABASE"
+    return ""
+
+
+def store_secrets(store: str) -> Iterator[str]:
+    """Yield the password of a store's URL, as it is and as it stands there."""
+    password = "" if store.startswith("sqlite:") else urlsplit(store).password
+    if password:
+        yield unquote(password)
+        yield password
+
+
+def public_url(store: str) -> str:
+    """Return a store's URL without a password and without options."""
+    return store if store.startswith("sqlite:") else _PASSWORD.sub(r"\1@", store.partition("?")[0])
+
+
+def unverified(store: str) -> bool:
+    """Return whether a store lies on another machine, and nothing makes sure that it is that one."""
+    if store.startswith("sqlite:"):
+        return False
+    url = urlsplit(store)
+    options = parse_qs(url.query)
+    hosts = url.netloc.rpartition("@")[2] or options.get("host", ["/"])[0]
+    elsewhere = any(
+        not host.startswith("/") and _without_port(host) not in _HERE for host in hosts.split(",")
+    )
+    return elsewhere and options.get("sslmode", [""])[0] not in _VERIFIED
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r"\A\[?([^\]]*?)\]?(:[0-9]+)?\Z", r"\1", host) if "[" in host else host.partition(":")[0]
 
 
 def loopback(host: str) -> bool:

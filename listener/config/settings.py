@@ -13,15 +13,22 @@ from urllib.parse import quote
 from pydantic import ConfigDict, Field
 
 from listener.access import Token
-from listener.config.document import Checked, Common, Document, check, missing
+from listener.config.document import (
+    Checked,
+    Common,
+    Document,
+    broken_references,
+    broken_rules,
+    check,
+    missing,
+)
+from listener.config.file import Written, read_all
 from listener.config.files import broken_cache, broken_modes, broken_ssh, broken_tls
-from listener.config.include import Written, read_all
+from listener.config.names import public_url, store_secrets, unverified
 from listener.config.problems import Location, Problem, exposed, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, resolve
-from listener.config.rules import broken_references, broken_rules
 from listener.config.sections import HostSection, SshSection, TokenSection
 from listener.config.sites import built_sites, site_warnings
-from listener.config.stores import store_secrets, told, unverified
 from listener.deliveries import Hook
 from listener.errors import ConfigurationError
 from listener.signatures import redaction_forms
@@ -50,7 +57,7 @@ class Settings(Common):
     def store_name(self) -> str:
         """The path of the SQLite file, or the database by its URL without password and options."""
         if not self.store.startswith(STORE_PREFIX):
-            return told(self.store)
+            return public_url(self.store)
         return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
 
 
