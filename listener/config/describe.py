@@ -1,4 +1,4 @@
-"""What was understood of a configuration, for a person and as JSON, without its secrets."""
+"""What a configuration says, for a person and as JSON, without its secrets."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from listener.sites import Access, Environment, Host, Site, Sites
 
 
 def describe(settings: Settings) -> list[str]:
-    """Return what was understood of a configuration, a line each, without secrets; warnings come last."""
+    """Return what a configuration says, one line for each thing, without secrets. Warnings come last."""
     server, sync = settings.server, settings.sync
     return [
         _server_line(server),
@@ -48,7 +48,7 @@ def _authority(host: str, port: int) -> str:
 def _ssh_line(host: Host) -> str:
     shown = [f"the key {host.identity}"] if host.identity else []
     shown += [f"the keys of the agent at {host.agent}"] if host.agent else []
-    ways = f", hosts as {host.config} has them" if host.config else ""
+    ways = f", reaches hosts as {host.config} says" if host.config else ""
     return f"ssh: logs in with {', then '.join(shown)}{ways}"
 
 
@@ -119,7 +119,7 @@ def _utc(seconds: float) -> str:
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Return what was understood of a configuration as values for JSON, without secrets."""
+    """Return what a configuration says as values for JSON, without secrets."""
     return {
         "server": settings.server.model_dump(mode="json"),
         "store": public_url(settings.store),

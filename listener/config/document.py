@@ -63,12 +63,12 @@ class Document(Common):
 
 REQUIRED = ("ssh", "hosts", "sites")
 MAPS = ("hosts", "sites", "hooks")
-"""Maps whose entries are judged one by one: a wrong one is left out, and the rules go on with the others."""
+"""Maps whose entries are checked one by one: the rules skip a wrong entry, not the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A configuration's shape: what is right of it, and what is wrong."""
+    """The sections with the right shape, and what is wrong with the others."""
 
     document: Document
     problems: list[Problem]
@@ -76,38 +76,34 @@ class Checked:
     """The sections, and the entries of maps, whose shape is wrong."""
 
     def names(self, key: str) -> set[str]:
-        """Return the names in a map, those of wrong entries too: they can be referred to."""
+        """Return the names in a map, including those of wrong entries: other sections can name them."""
         return {
             *getattr(self.document, key),
             *(str(at[1]) for at in self.left_out if at[0] == key and at[1:]),
         }
 
 
-def check(tree: Mapping[str, Any]) -> Checked:
-    """Check the shape of a configuration."""
+def check(tree: Mapping[str, Any], required: Iterable[str] = REQUIRED) -> Checked:
+    """Check the shape of a configuration, of which some sections are required."""
     try:
-        return Checked(Document.model_validate(tree), [], frozenset())
+        document, problems = Document.model_validate(tree), []
+        left_out: frozenset[Location] = frozenset()
     except ValidationError as error:
         problems = [_problem(dict(fault)) for fault in error.errors(include_url=False)]
-    left_out = frozenset(each.location[: 2 if each.location[0] in MAPS else 1] for each in problems)
-    right = {
-        key: {name: entry for name, entry in value.items() if (key, name) not in left_out}
-        if key in MAPS
-        else value
-        for key, value in tree.items()
-        if (key,) not in left_out
-    }
-    return Checked(Document.model_validate(right), problems, left_out)
-
-
-def missing(tree: Mapping[str, Any], left_out: frozenset[Location]) -> list[Problem]:
-    """Return the required sections that are missing or empty."""
-    found = []
-    for key in REQUIRED:
+        left_out = frozenset(each.location[: 1 + (each.location[0] in MAPS)] for each in problems)
+        document = Document.model_validate(_without(tree, left_out))
+    for key in required:
         if (key,) not in left_out and not tree.get(key):
             verb = "is missing:" if tree.get(key) is None else "is empty: write"
-            found.append(Problem((key,), f"{verb} {Document.model_fields[key].description}"))
-    return found
+            problems.append(Problem((key,), f"{verb} {Document.model_fields[key].description}"))
+    return Checked(document, problems, left_out)
+
+
+def _without(tree: Mapping[str, Any], left_out: Collection[Location]) -> dict[str, Any]:
+    rest = {key: value for key, value in tree.items() if (key,) not in left_out}
+    for key in rest.keys() & set(MAPS):
+        rest[key] = {name: entry for name, entry in rest[key].items() if (key, name) not in left_out}
+    return rest
 
 
 _WANTED = {
@@ -202,7 +198,7 @@ def _wanted(kind: Any) -> Any:
 
 
 def broken_rules(document: Document) -> Iterator[Problem]:
-    """Yield every rule that the sections break, each by itself and beside the others of its kind."""
+    """Yield every rule that the sections break, alone or together."""
     if document.ssh is not None:
         yield from document.ssh.broken()
     if document.studio is not None:
@@ -249,7 +245,7 @@ def _equal_tokens(tokens: Iterable[TokenSection]) -> Iterator[Problem]:
 def broken_references(checked: Checked) -> Iterator[Problem]:
     """Yield every name of a host, site or environment that isn't configured.
 
-    A section whose shape is wrong can be named; nothing is said where its whole map is wrong.
+    An entry with the wrong shape can be named. If a whole map has the wrong shape, its names are not checked.
     """
     if ("hosts",) not in checked.left_out:
         yield from _hosts(checked.document, checked.names("hosts"))

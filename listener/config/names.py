@@ -1,6 +1,6 @@
-"""What a single setting may be: names, addresses, branches, durations, moments.
+"""The types of single settings: names, addresses, branches, URLs, durations, times.
 
-Every refusal says what to write instead and repeats nothing of what was written.
+Every refusal says what to write instead, and repeats nothing of what was written.
 """
 
 import ipaddress
@@ -19,10 +19,10 @@ from listener.config.references import Referenced
 from listener.networks import Network
 
 OFF: Final = "off"
-"""Where an address to listen on could stand: nothing listens."""
+"""Instead of an address to listen on: nothing listens."""
 
 RULE: Final = "rule"
-"""The type of the errors that are raised here: their text is our own."""
+"""The type of the errors that are raised here, with a text of our own."""
 
 LONGEST_DURATION = 86400.0
 """Seconds: a day."""
@@ -59,7 +59,7 @@ def rule(text: str) -> PydanticCustomError:
 
 
 def matching(pattern: str, text: str) -> AfterValidator:
-    """Return the check that a setting matches the whole pattern; `text` says what else to write."""
+    """Return a check that the whole setting matches a pattern; `text` is the refusal."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -71,7 +71,7 @@ def matching(pattern: str, text: str) -> AfterValidator:
 
 
 def checked(find_fault: Callable[[str], str]) -> AfterValidator:
-    """Return the check that a function, which returns a refusal or nothing, finds nothing."""
+    """Return a check that refuses a setting with the text that a function returns, unless it is empty."""
 
     def check(value: str) -> str:
         fault = find_fault(value)
@@ -115,7 +115,7 @@ def branch_fault(branch: str) -> str:
 def listen_fault(listen: str) -> str:
     """Return what is wrong with an address to listen on."""
     match = _LISTEN.fullmatch(listen)
-    if listen != OFF and (not match or int(match[1]) >= 65536):  # noqa: PLR2004 (the ports that there are)
+    if listen != OFF and (not match or int(match[1]) >= 65536):  # noqa: PLR2004 (one more than the highest port)
         return "is not an address to listen on; write one such as 127.0.0.1:9787 or [::1]:9787, or off"
     return ""
 
@@ -128,7 +128,7 @@ def path_fault(path: str) -> str:
 
 
 def plain_path(path: str) -> str:
-    """Return the one spelling of a path: `/srv//a/./b/` is `/srv/a/b`."""
+    """Return a path in its simplest form: `/srv//a/./b/` is `/srv/a/b`."""
     return re.sub(r"/(?:\.?/)+", "/", f"{path}/").rstrip("/") or "/"
 
 
@@ -138,7 +138,7 @@ def studio_fault(url: str) -> str:
     if re.search("[@?#]", url):
         return f"contains a user, a query or a fragment; {write}, and its tokens as separate settings"
     match = _STUDIO.fullmatch(url)
-    if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (the ports that there are)
+    if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (one more than the highest port)
         return f"is not a Studio URL; {write}, with /studio at its end"
     return ""
 
@@ -194,7 +194,7 @@ def _postgres_fault(store: str) -> str:
 
 
 def store_secrets(store: str) -> Iterator[str]:
-    """Yield the password of a store's URL, as it is and as it stands there."""
+    """Yield the password of a store's URL, decoded and as written there."""
     password = "" if store.startswith("sqlite:") else urlsplit(store).password
     if password:
         yield unquote(password)
@@ -207,7 +207,7 @@ def public_url(store: str) -> str:
 
 
 def unverified(store: str) -> bool:
-    """Return whether a store lies on another machine, and nothing makes sure that it is that one."""
+    """Return whether a store is on another machine, and nothing verifies that it is the right one."""
     if store.startswith("sqlite:"):
         return False
     url = urlsplit(store)
@@ -224,7 +224,7 @@ def _without_port(host: str) -> str:
 
 
 def loopback(host: str) -> bool:
-    """Return whether an address is this machine's own."""
+    """Return whether an address is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -20,7 +20,6 @@ from listener.config.document import (
     broken_references,
     broken_rules,
     check,
-    missing,
 )
 from listener.config.file import Written, read_all
 from listener.config.files import broken_cache, broken_modes, broken_ssh, broken_tls
@@ -97,7 +96,6 @@ def _problems(
     document, unresolved = checked.document, resolution.unresolved
     yield from written.problems
     yield from resolution.problems
-    yield from missing(written.tree, checked.left_out)
     judged = [*checked.problems, *broken_rules(document), *broken_references(checked)]
     if document.ssh is not None:
         judged += broken_ssh(document.ssh, surroundings)
@@ -225,7 +223,7 @@ def load_hook(
         )
     # The shape requires a secret. One that isn't for signing stays a reference, and the rules skip it.
     entry["secrets"] = secrets
-    checked = check(resolution.tree)
+    checked = check(resolution.tree, required=())
     section = checked.document.hooks.get(name)
     broken = section.broken(("hooks", name)) if section else ()
     problems = [*checked.problems, *(each for each in broken if signing or not _secret(each.location))]

@@ -111,7 +111,7 @@ def test_an_error_names_the_file_and_the_place_in_it(folder: Folder, tree: objec
 def test_a_place_in_another_file_is_named_with_that_file(folder: Folder) -> None:
     first = included(folder, "a.yaml", {"sites": {"one": site("/srv/one")}})
     second = included(folder, "b.yaml", {"sites": {"two": site("/srv/one")}})
-    told = f"{second}: sites.two.repository: is the same as {first}: sites.one.repository; each site has"
+    told = f"{second}: sites.two.repository: is the same as {first}: sites.one.repository; each site needs"
     assert told in refused(folder)
 
 
