@@ -27,7 +27,8 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-TRANSITIONS: Mapping[State, frozenset[State]] = {
+TRANSITIONS: Mapping[State | None, frozenset[State]] = {
+    None: frozenset({State.QUEUED, State.FAILED}),
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),
     State.RUNNING: frozenset(
         {State.SUCCEEDED, State.FAILED, State.QUEUED, State.SUPERSEDED, State.CANCELLED}
@@ -37,10 +38,19 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.SUPERSEDED: frozenset(),
     State.CANCELLED: frozenset(),
 }
-"""Every way a run may go; what is not here is an error."""
+"""The states that a run may go to from each state. None stands for a run that does not exist yet.
 
-ENDED = frozenset(state for state, following in TRANSITIONS.items() if not following)
+The store builds every statement that sets a state by `demand_transition`, which refuses all others.
+"""
+
+ENDED = frozenset(state for state, following in TRANSITIONS.items() if state and not following)
 """The states in which nothing more happens to a run."""
+
+
+def demand_transition(before: State | None, after: State) -> None:
+    """Raise `ValueError` unless `TRANSITIONS` lets a run go from the state `before` to `after`."""
+    if after not in TRANSITIONS[before]:
+        raise ValueError(f"A run can't go from {before or 'nothing'} to {after}.")
 
 
 class Origin(StrEnum):

@@ -12,7 +12,7 @@ from typing import Any
 from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold
-from listener.runs import EXPLICIT, State, Trigger, first_id, new_id
+from listener.runs import EXPLICIT, State, Trigger, demand_transition, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 
@@ -211,6 +211,7 @@ async def new_run(
     outcome: str | None = None,
 ) -> str:
     """Store a run for a trigger and return its id."""
+    demand_transition(None, state)
     values = _run_values(trigger, now, state) | {"undoes": undoes, "outcome": outcome}
     await transaction.write(_NEW_RUN, values)
     transaction.changed.add(values["id"])
