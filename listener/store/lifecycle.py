@@ -116,7 +116,7 @@ _END_ALL_WAITING = moving(
 )
 
 
-async def claim(transaction: Transaction, now: float, full: Collection[str]) -> Run | None:
+async def claim(transaction: Transaction, now: float, full: Collection[str] = ()) -> Run | None:
     """Start the first run that may be started."""
     await transaction.change(_MAKE_READY, {"now": now})
     values = {"now": now, "full": sorted(full), "node": transaction.node, "lease": LEASE}
