@@ -3,33 +3,35 @@
 What a method does is said in its port: `listener.queue`, `listener.records`, `listener.access`.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from listener.errors import FencedError
 from listener.outcomes import Outcome
-from listener.queue import Hold, LogLine, Pruned, Signal
+from listener.queue import Acceptance, DeliveryRecord, Hold, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
-from listener.store.signals import Signals
+from listener.store.signals import Offer, Signals
 from listener.store.transaction import Query, Rule, Transaction
 from listener.store.unstored import Unstored
 
-if TYPE_CHECKING:
-    import asyncio
-
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
+
+LINES_WAIT = 0.05
+"""Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
 
 
 class Writes(Generic[P, T]):
     """A method that carries out a rule, and returns its result once that is durable.
 
-    `keys` says what the rule must have to itself. It is given the method's arguments.
+    `keys` says what the rule must have to itself. It is given the positional arguments of the method.
     """
 
     def __init__(self, rule: Rule[P, T], keys: Callable[..., Iterable[Key]] | None = None) -> None:
@@ -40,7 +42,7 @@ class Writes(Generic[P, T]):
         return partial(self._call, store)
 
     async def _call(self, store: "RuledStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        keys = self._keys(*args, **kwargs) if self._keys is not None else ()
+        keys = self._keys(*args) if self._keys is not None else ()
         rule = self._rule
         return await store._submit(lambda transaction: rule(transaction, *args, **kwargs), keys)  # noqa: SLF001
 
@@ -64,16 +66,29 @@ class RuledStore(ABC):
     def __init__(self) -> None:
         self._signals = Signals()
         self._unstored = Unstored()
+        self._flush: asyncio.TimerHandle | None = None
+        """The write of log lines that is due, if there are any."""
+        self._offer: Offer | None = None
+        """The worker's last one; None while there was none."""
 
     @abstractmethod
     def _submit(
         self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
-    ) -> "asyncio.Future[T]":
+    ) -> asyncio.Future[T]:
         """Queue a write. The future has its result, or its error, once that is durable.
 
         The write has `keys`, environments most often, to itself. It is carried out even if the future is
         cancelled.
         """
+
+    @abstractmethod
+    def _submit_both(
+        self,
+        first: Callable[[Transaction], Coroutine[Any, Any, T]],
+        keys: Iterable[Key],
+        second: Callable[[Transaction], Coroutine[Any, Any, U]],
+    ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
+        """Queue two writes for one transaction. What goes wrong in the second leaves the first alone."""
 
     @abstractmethod
     async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -86,11 +101,9 @@ class RuledStore(ABC):
     async def _write(self, keys: Iterable[Key], rule: Rule[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._submit(lambda transaction: rule(transaction, *args, **kwargs), keys)
 
-    accept = Writes(acceptance.accept, lambda triggers, delivery, _: claims(triggers, delivery))
     redeliver = Writes(acceptance.redeliver, lambda _, triggers, __: claims(triggers, None))
     roll_back = Writes(lifecycle.roll_back, lambda trigger, _, __: claims([trigger], None))
     claim = Writes(lifecycle.claim)
-    keep = Writes(lifecycle.keep)
     hasten = Writes(lifecycle.hasten)
     hold = Writes(lifecycle.hold, lambda hold: [(hold.site, hold.environment)])
     record = Writes(records.record, lambda *_: [records.CLAIM])
@@ -139,13 +152,61 @@ class RuledStore(ABC):
         old = await self._read(pruning.old_bare, before, most)
         return await self._write((), pruning.trim, many, old, before, most)
 
+    async def accept(
+        self, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
+    ) -> Acceptance:
+        """Store a delivery and its triggers, each with a run, and answer once that is durable."""
+        keys, offer = claims(triggers, delivery), self._offer
+        if offer is None or not offer.stands:
+            return await self._write(keys, acceptance.accept, triggers, delivery, now)
+        full, work = offer.full(), False
+
+        async def take(transaction: Transaction) -> Acceptance:
+            nonlocal work
+            work = False
+            accepted = await acceptance.accept(transaction, triggers, delivery, now)
+            work = transaction.work
+            return accepted
+
+        async def claim(transaction: Transaction) -> Run | None:
+            return await lifecycle.claim(transaction, now, full) if work else None
+
+        # Two requests in one transaction, not one: a claim that fails must not take the delivery with it.
+        taken, claimed = self._submit_both(take, keys, claim)
+        offer.fill(claimed)
+        return await taken
+
+    def offer(self, full: Callable[[], Collection[str]]) -> Offer:
+        """Let the next acceptance claim a run, in its own transaction, until the offer is withdrawn."""
+        self._offer = Offer(full)
+        return self._offer
+
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
-        """Store log lines soon. If that fails, they are tried again with the owner's next write."""
+        """Store log lines with the owner's next write, or after `LINES_WAIT`.
+
+        What can't be stored then is tried again with the owner's next write.
+        """
         self._unstored.add(run, lines)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(LINES_WAIT, self._flush_lines)
+
+    def _flush_lines(self) -> None:
+        """Queue a write of all lines that wait for one."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        for run in self._unstored.untried():
+            self._store_lines(run)
+
+    def _store_lines(self, run: Run) -> None:
         stored = self._submit(
             lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run)), ()
         )
         stored.add_done_callback(lambda future: self._unstored.tried(run, future))
+
+    async def keep(self, run: Run, outcome: Outcome) -> None:
+        """Make durable what a running run is about to do, or raise `FencedError`."""
+        await self._own(run, (), lambda transaction: lifecycle.keep(transaction, run, outcome))
 
     async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
         """End a running run, or raise `FencedError`."""
@@ -162,19 +223,29 @@ class RuledStore(ABC):
 
     async def _leave(self, run: Run, leave: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
         """Store the rest of the owner's log lines and end its ownership: both or neither."""
+        left = await self._own(run, [(run.site, run.environment)], leave)
+        self._unstored.forget(run)
+        return left
+
+    async def _own(
+        self, run: Run, keys: Iterable[Key], write: Callable[[Transaction], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Carry out a write of a run's owner, with the log lines that wait for one."""
+        last = 0
 
         async def perform(transaction: Transaction) -> T:
+            nonlocal last
             if unstored := self._unstored.of(run):
-                await lifecycle.store_lines(transaction, run, unstored)
-            return await leave(transaction)
+                last = await lifecycle.store_lines(transaction, run, unstored)
+            return await write(transaction)
 
         try:
-            left = await self._submit(perform, [(run.site, run.environment)])
+            written = await self._submit(perform, keys)
         except FencedError:
             self._unstored.forget(run)
             raise
-        self._unstored.forget(run)
-        return left
+        self._unstored.stored(run, last)
+        return written
 
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""
