@@ -13,7 +13,7 @@ LONG ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts bench-store replay soak attack fuzz audit clean
+.PHONY: help demo test lint format bench bench-hosts bench-store replay house soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -45,6 +45,9 @@ bench-store: $(VENV)/test.stamp ## Measure what a long past costs the store: 200
 replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the listener (LONG=yes, SECONDS=60 a row, JGIT=DIR for jars)
 	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \
 		$(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS)) $(ARGS)
+
+house: $(VENV)/test.stamp ## Show the house in figures: rooms, what stands twice, five walks, what a start costs (ARGS=--plan)
+	@$(PYTHON) -m tests.house $(ARGS)
 
 soak: $(VENV)/test.stamp ## The long forms, some minutes: publishes beside syncs, everything under load, histories
 	@SYNC_STAGING_SOAK=60 SYNC_STAGING_CHAOS=$(CHAOS) SYNC_STAGING_HISTORIES=300 SYNC_STAGING_ORDERS=100 \

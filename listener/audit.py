@@ -97,7 +97,7 @@ class Audit:
             try:
                 await self.flush()
             except StoreError as error:
-                self._log.log(30, "audit", error=error.code, message=error.message)
+                self._log.warning("audit", error=error.code, message=error.message)
 
     async def flush(self) -> None:
         """Write down what was noted so far; after `StoreUnavailableError` it is tried again the next time."""
@@ -120,7 +120,7 @@ class Audit:
         except StoreError:
             raise
         except Exception as defect:  # noqa: BLE001 (a row that can't be stored must not take the others with it)
-            self._log.log(40, "defect", exc_info=defect)
+            self._log.error("defect", exc_info=defect)
             await self._write_singly(refusals, uses)
 
     async def _write_singly(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
@@ -132,7 +132,7 @@ class Audit:
                 self._take_back(one_refusal, {(use.kind, use.owner, use.name): use for use in one_use}, 0)
             except Exception as defect:  # noqa: BLE001 (the same)
                 self._left_out += len(one_refusal)
-                self._log.log(40, "defect", exc_info=defect)
+                self._log.error("defect", exc_info=defect)
 
     def _used(self, kind: str, owner: str, name: str, at: float, count: int = 1) -> None:
         before = self._uses.get((kind, owner, name))
@@ -155,8 +155,7 @@ class Audit:
         return Refusal(new_id(now), now, "", "more came than are recorded one by one", 0, count=left_out)
 
     def _log_refused(self, refusal: Refusal, error: str) -> None:
-        self._log.log(
-            30,
+        self._log.warning(
             "delivery refused" if refusal.hook else "call refused",
             id=refusal.id,
             request=refusal.request,

@@ -19,7 +19,8 @@ from typing import Any
 
 import aiohttp
 
-from listener import config, logs, signatures
+from listener import logs, signatures
+from listener.config.settings import load
 from listener.redaction import Cleaner
 from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published, build
@@ -84,7 +85,7 @@ async def _with_listener(folder: Path, server: Sshd | EmbeddedServer, published:
     path = folder / "listener.yaml"
     path.touch(mode=0o600)
     path.write_text(json.dumps(whole))
-    async with System(config.load(path)) as system:
+    async with System(load(path)) as system:
         await system.listen()
         url = f"http://127.0.0.1:{system.port}"
         say(f"The listener listens on {url}.")

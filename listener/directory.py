@@ -74,7 +74,7 @@ class Directory:
         try:
             there = site_id in await self._present(pattern, site_id)
         except SyncError as error:
-            self._log.log(30, "site", site=site_id, error=error.code, message=error.message)
+            self._log.warning("site", site=site_id, error=error.code, message=error.message)
             return True
         if len(self._known) >= REMEMBERED:
             self._known.clear()
@@ -85,7 +85,7 @@ class Directory:
         try:
             present = await self._present(pattern, None)
         except SyncError as error:
-            self._log.log(30, "sites", pattern=pattern.text, error=error.code, message=error.message)
+            self._log.warning("sites", pattern=pattern.text, error=error.code, message=error.message)
             return Unlisted(pattern.text, error)
         return [pattern.site(each) for each in present if self._sites.pattern(each) is pattern]
 

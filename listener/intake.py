@@ -79,8 +79,7 @@ class Intake:
         except ListenerError as error:
             error.credential = asker.credential
             raise
-        self._log.log(
-            20,
+        self._log.info(
             "delivery",
             hook=hook.name,
             # A secret that no delivery names any more can go.
@@ -142,8 +141,8 @@ class Intake:
         environments = self._selected_again(arrival)
         triggers = [_trigger(each, Origin.REDELIVERY, asker, now) for each in environments]
         acceptance = await self._store.redeliver(arrival.id, triggers, now)
-        self._log.log(
-            20, "redeliver", delivery=arrival.id, hook=arrival.hook, runs=list(acceptance.runs), **asker.facts
+        self._log.info(
+            "redeliver", delivery=arrival.id, hook=arrival.hook, runs=list(acceptance.runs), **asker.facts
         )
         return acceptance
 
@@ -175,7 +174,7 @@ class Intake:
         released = await self._store.release(environment.site, environment.name, catch_up)
         if released is None:
             return None, None
-        self._log.log(20, "release", site=environment.site, environment=environment.name, **asker.facts)
+        self._log.info("release", site=environment.site, environment=environment.name, **asker.facts)
         return released, await self._store.serving(trigger.id) if catch_up else None
 
     async def scheduled(self, environment: Environment) -> Acceptance:
@@ -183,8 +182,7 @@ class Intake:
         now = self._clock()
         trigger = self._settled(environment, Origin.SCHEDULE, Asker("schedule"), now)
         acceptance = await self._store.accept([trigger], None, now)
-        self._log.log(
-            20,
+        self._log.info(
             "drift",
             site=environment.site,
             environment=environment.name,
@@ -202,8 +200,7 @@ class Intake:
         now = self._clock()
         trigger = _trigger(environment, origin, asker, now)
         acceptance = await self._store.accept([trigger], None, now)
-        self._log.log(
-            20,
+        self._log.info(
             "retry" if origin is Origin.RETRY else "call",
             site=environment.site,
             environment=environment.name,

@@ -17,8 +17,22 @@ from listener.runs import Run
 class Log(Protocol):
     """The process's log, such as a structlog logger."""
 
-    def log(self, level: int, event: str, **facts: Any) -> Any:
-        """Write one event."""
+    def debug(self, event: str, **facts: Any) -> Any:
+        """Write one event that only a developer needs."""
+
+    def info(self, event: str, **facts: Any) -> Any:
+        """Write one event of the usual course."""
+
+    def warning(self, event: str, **facts: Any) -> Any:
+        """Write one event that somebody should look at."""
+
+    def error(self, event: str, **facts: Any) -> Any:
+        """Write one event that somebody has to repair."""
+
+
+def log_at(log: Log, level: str) -> Callable[..., Any]:
+    """Return the method of `log` that writes at a level, by its name."""
+    return {"debug": log.debug, "info": log.info, "warning": log.warning, "error": log.error}[level]
 
 
 class Lines(Protocol):
@@ -26,9 +40,6 @@ class Lines(Protocol):
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store lines of a running run soon, in the order of the calls."""
-
-
-LEVELS: Mapping[str, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 class Journal:
@@ -68,7 +79,7 @@ class Journal:
         line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
         self._sequence += 1
         self._lines.append(self._run, [LogLine(self._sequence, json.dumps(line, ensure_ascii=False))])
-        self._log.log(LEVELS[level], event, **self._who, **facts)
+        log_at(self._log, level)(event, **self._who, **facts)
 
 
 class Remarks:
@@ -82,4 +93,4 @@ class Remarks:
         """Write one event to the process's log, unless it is a repeated one."""
         if repeated:
             return
-        self._log.log(LEVELS[level], event, **self._who, **facts)
+        log_at(self._log, level)(event, **self._who, **facts)

@@ -1,6 +1,6 @@
-"""One leg's way: observe, decide, apply, confirm.
+"""The sync of one leg: observe, decide, apply, confirm.
 
-Live may move while a leg goes, and a connection may be lost in the middle of a step: the answer is to look
+Live may move during a sync, and a connection may be lost in the middle of a step. In both cases the leg looks
 again.
 """
 
@@ -34,29 +34,29 @@ from listener.plans import (
     undo,
     undone,
 )
-from listener.progress import Progress, applied, commit_of, looked, sent
+from listener.progress import Progress, after_apply, after_look, before_send, commit_of
 from listener.sites import Leg
 from listener.waits import Waits
 
 ROUNDS = 3
-"""How often a run looks and applies before it gives up to a branch that keeps moving."""
+"""How often a run looks and applies before it fails because the branches keep moving."""
 
 LOOK_AFTER_CANCEL = 10.0
-"""Seconds that a cancelled run may take to learn whether its branch has moved."""
+"""Seconds that a cancelled run may take to find out whether its branch has moved."""
 
 STUDIO_AGAIN = 2.0
-"""Seconds after which a Studio that publishes is asked again."""
+"""Seconds until Studio is asked again while it publishes."""
 
 
 class Studio(Protocol):
     """CrafterCMS Studio, which publishes into live's own repository."""
 
     async def check(self, site: str) -> str:
-        """Return why nothing may be moved there now; empty if it may. Raise `SyncError`."""
+        """Return why no branch may be moved there now; empty if it may. Raise `SyncError`."""
 
 
 Keep = Callable[[], Awaitable[None]]
-"""Makes what a run's progress says durable."""
+"""Stores a run's progress durably."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +70,10 @@ class Rules:
     def decide(
         self, leg: Leg, observation: Observation, back: LegOutcome | None = None, *, since: float
     ) -> tuple[Plan, float]:
-        """Return the plan for a leg: of a sync, or of the rollback of what `back` tells.
+        """Return the plan for a leg, and since when it has been busy without a mark of a publish.
 
-        And since when it has been found busy without a mark of a publish, where `since` is what was known of
-        that before (`listener.plans.busy_since`).
+        `back` is the outcome that a rollback takes back; None for a sync. `since` is the second result of the
+        last look (`listener.plans.busy_since`).
         """
         if back is not None:
             plan = undo(leg, observation, back.new, quiet=self.quiet, patience=self.patience)
@@ -85,7 +85,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class LegSync:
-    """One leg's sync or rollback: what is compared to what, when it may move, and when it is there."""
+    """The sync or rollback of one leg."""
 
     leg: Leg
     repository: Repository
@@ -97,16 +97,16 @@ class LegSync:
     keep: Keep
     waits: Waits
     held_live: str = ""
-    """The commit of live at which an earlier rollback holds the environment; empty if none does."""
+    """The live commit at which an earlier rollback holds the environment; empty for no hold."""
     back: LegOutcome | None = None
-    """What a rollback takes back; None for a sync."""
+    """The outcome that a rollback takes back; None for a sync."""
 
     async def run(self) -> None:
-        """Look and move until the leg is where it should be; raise `SyncError` if that can't be done."""
+        """Look and move until the branch is where it should be; raise `SyncError` if that can't be done."""
         for last in (False,) * (ROUNDS - 1) + (True,):
             try:
                 if await self._uncancelled_round():
-                    self.happened(LegEvent.EQUAL)
+                    self.record(LegEvent.EQUAL)
                     return
             except ConnectionLostError as error:
                 if last:
@@ -115,9 +115,9 @@ class LegSync:
         raise BranchMovedError(f"The branches moved {ROUNDS} times while they were being made equal.")
 
     async def _uncancelled_round(self) -> bool:
-        """Go one round. A cancel that comes while a plan is in doubt counts only if the branch has not moved.
+        """Go one round. While a plan's result is unknown, a cancel counts only if the branch has not moved.
 
-        Else a run whose reply was lost would end as cancelled although it has moved its branch.
+        Otherwise a run whose reply was lost would end as cancelled although it has moved its branch.
         """
         try:
             return await self._round()
@@ -142,33 +142,33 @@ class LegSync:
         """What was done to the leg so far."""
         return self.progress[self.leg]
 
-    def happened(self, event: LegEvent) -> None:
-        """Take down what has happened to the leg."""
+    def record(self, event: LegEvent) -> None:
+        """Record an event of the leg."""
         self.progress[self.leg] = self.outcome.after(event)
 
     async def _round(self) -> bool:
-        """Look once and act once; return whether the leg is where it should be now."""
+        """Look once and move once; return whether the branch is where it should be now."""
         with self.progress.timed("observe"):
             observation = await self.repository.observe(target=self.back.old if self.back else "")
         plan = self._decided(observation)
         self.progress.warn(*plan.warnings)
         if self.held_live and self.held_live == commit_of(observation.live):
             raise OnHoldError("A rollback holds the environment until live moves or somebody syncs it.")
-        _proceed(plan)
+        _raise_unless_movable(plan)
         if plan.kind is PlanKind.UP_TO_DATE:
             return True
         await self._about_to_move(plan, observation)
         done = await self._move(plan, observation)
-        self.notes.note("apply", **_done(done))
+        self.notes.note("apply", **_applied_facts(done))
         if done.busy:
             self._wait_for(f"Studio holds {done.busy}.", again_in=max(self.rules.quiet, 0.5))
         return not done.changed and self._confirmed(observation, done)
 
     async def _ask_studio(self, observation: Observation) -> None:
-        """Raise unless Studio, where it is configured, lets its own repository be moved.
+        """Raise `BusyError` if Studio, where it is configured, is publishing the site.
 
-        A publish that crashed may leave Studio saying for ever that it publishes: after `patience` without a
-        touch, that is taken for what it is.
+        After a publish that crashed, Studio may say for ever that it is publishing. So its word counts only
+        until nobody has touched the repository for `patience`.
         """
         if self.rules.studio is None or not self.leg.own:
             return
@@ -181,70 +181,71 @@ class LegSync:
         self.progress.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
 
     def _decided(self, observation: Observation) -> Plan:
-        """Decide what is to be done, and take it down; what the last look found is not said again."""
+        """Decide and log the decision. A look that finds the same as the last one is marked as repeated."""
         known = self.outcome.wait.since or self.waits.since(self.leg)
         plan, since = self.rules.decide(self.leg, observation, self.back, since=known)
         self.waits.found(self.leg, since, overdue=plan.overdue)
         before = self.outcome.wait
-        self.progress[self.leg] = looked(self.outcome, observation, plan, since)
+        self.progress[self.leg] = after_look(self.outcome, observation, plan, since)
         repeated = before.seen == self.outcome.wait.seen
-        self.notes.note("observe", repeated=repeated, **_observed(observation))
-        self.notes.note("plan", repeated=repeated, **_planned(plan, observation))
+        self.notes.note("observe", repeated=repeated, **_observation_facts(observation))
+        self.notes.note("plan", repeated=repeated, **_plan_facts(plan, observation))
         return plan
 
     async def _about_to_move(self, plan: Plan, observation: Observation) -> None:
-        """Make durable what is about to move, and then ask Studio: nothing lies between that and the move.
+        """Store what is about to move, and then ask Studio, directly before the move.
 
-        A listener that is killed from here on must not forget it. Whatever stops the leg before anything is
-        sent (Studio is busy, a cancel, the store) must not leave it looking as if it may have moved.
+        A listener that is killed after the move must find its old commit in the store. If something stops the
+        leg before the plan is sent (Studio, a cancel, the store), the leg must not look as if it may have
+        moved.
         """
-        self.progress[self.leg] = sent(self.outcome, observation, plan)
+        self.progress[self.leg] = before_send(self.outcome, observation, plan)
         try:
             with self.progress.timed("keep"):
                 await self.keep()
             await self._ask_studio(observation)
         except BaseException:
-            self.happened(LegEvent.NOT_CARRIED_OUT)
+            self.record(LegEvent.NOT_CARRIED_OUT)
             raise
 
     def _wait_for(self, reason: str, again_in: float) -> NoReturn:
-        """Raise `BusyError`, for a reason that is not to be seen in the repository."""
+        """Raise `BusyError` for a reason that the look did not find."""
         self.progress[self.leg] = replace(self.outcome, wait=replace(self.outcome.wait, reason=reason))
         raise BusyError(reason, again_in=again_in)
 
     async def _move(self, plan: Plan, observation: Observation) -> Applied:
-        """Apply a plan."""
+        """Send the plan and record its result."""
         try:
             with self.progress.timed("apply"):
                 done = await self.repository.apply(plan, observation, self.signing)
         except PushRefusedError:
-            self.happened(LegEvent.NOT_CARRIED_OUT)
+            self.record(LegEvent.NOT_CARRIED_OUT)
             raise
-        self.progress[self.leg] = applied(self.outcome, done)
+        self.progress[self.leg] = after_apply(self.outcome, done)
         return done
 
     def _confirmed(self, observation: Observation, done: Applied) -> bool:
-        """Return whether the branch is where it should be, by what was read back."""
+        """Return whether the branch is where it should be, by the result that was read back."""
         if self.back is not None:
-            there = undone(self.leg, done.branch, observation.target)
+            is_equal = undone(self.leg, done.branch, observation.target)
         else:
-            there = equal(self.leg, done.live, done.branch)
+            is_equal = equal(self.leg, done.live, done.branch)
         goal: Branch | None = observation.target or done.live
         fact = "live" if observation.target is None else "target"
         facts: dict[str, Any] = {fact: commit_of(goal), "branch": commit_of(done.branch)}
-        self.notes.note("confirm", equal=there, **facts)
-        return there
+        self.notes.note("confirm", equal=is_equal, **facts)
+        return is_equal
 
 
-def _proceed(plan: Plan) -> None:
-    """Raise what a plan that goes no further stands for."""
+def _raise_unless_movable(plan: Plan) -> None:
+    """Raise the error of a busy or refusing plan."""
     if plan.kind is PlanKind.BUSY:
         raise BusyError(plan.reason, again_in=plan.again_in)
     if plan.refusal is not None:
         raise plan.refusal
 
 
-def _observed(observation: Observation) -> dict[str, Any]:
+def _observation_facts(observation: Observation) -> dict[str, Any]:
     return {
         "live": commit_of(observation.live),
         "branch": commit_of(observation.branch),
@@ -255,7 +256,7 @@ def _observed(observation: Observation) -> dict[str, Any]:
     }
 
 
-def _planned(plan: Plan, observation: Observation) -> dict[str, Any]:
+def _plan_facts(plan: Plan, observation: Observation) -> dict[str, Any]:
     facts: dict[str, Any] = {"plan": plan.kind.value}
     if plan.reason:
         facts["reason"] = plan.reason
@@ -270,7 +271,7 @@ def _planned(plan: Plan, observation: Observation) -> dict[str, Any]:
     return facts
 
 
-def _done(done: Applied) -> dict[str, Any]:
+def _applied_facts(done: Applied) -> dict[str, Any]:
     if done.busy:
         return {"result": "busy", "reason": f"Studio holds {done.busy}"}
     if done.changed:

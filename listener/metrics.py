@@ -43,10 +43,25 @@ class Counted:
         self._log = log
         self._counts = counts
 
-    def log(self, level: int, event: str, **facts: Any) -> Any:
-        """Write one event, whatever its level counts."""
+    def debug(self, event: str, **facts: Any) -> None:
+        """Count and write one event."""
         self._counts(event, facts)
-        return self._log.log(level, event, **facts)
+        self._log.debug(event, **facts)
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Count and write one event."""
+        self._counts(event, facts)
+        self._log.info(event, **facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Count and write one event."""
+        self._counts(event, facts)
+        self._log.warning(event, **facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Count and write one event."""
+        self._counts(event, facts)
+        self._log.error(event, **facts)
 
 
 class Metrics:

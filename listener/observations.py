@@ -1,4 +1,4 @@
-"""What was read from repositories: branches, how they differ, and all else that a decision needs."""
+"""What a look at a repository found: branches, how they differ, and everything else that a decision needs."""
 
 import math
 from collections.abc import Mapping
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 
 COMMITTER_NAME = "sync-staging"
 COMMITTER_EMAIL = "sync-staging@localhost"
-"""Marks the forward commits as ours: the question whether live contains one need not be asked."""
+"""Marks the forward commits as ours. Live contains none of them, so ancestry need not be computed."""
 
 PATHS_LISTED = 1000
-"""How many of the paths that a sync adds, changes or removes are listed; all of them are counted."""
+"""How many paths of each kind (added, changed, removed) are listed. All of them are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A branch as `git for-each-ref` tells it."""
+    """A branch, as `git for-each-ref` prints it."""
 
     commit: str
     tree: str
@@ -47,7 +47,7 @@ class Drift:
     removed: Paths = field(default_factory=Paths)
     """What is in the environment only."""
     ahead: int | None = None
-    """Commits that only the environment has; None where nobody asked for it."""
+    """Commits that only the environment has; None if they were not counted."""
     behind: int | None = None
     """Commits that only live has."""
     blobs: int = 0
@@ -61,7 +61,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What was read from a repository, in one look, before deciding."""
+    """What one look at a repository found."""
 
     live: Branch | None
     branch: Branch | None
@@ -71,33 +71,33 @@ class Observation:
     worktree: str
     """The repository's own work tree; the repository itself when bare."""
     now: float
-    """Unix seconds: by the files' clock where a move is near or a time is young, else by the host's."""
+    """Unix seconds: by the clock of the file system if a move may follow, else by the host's."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """When each file that a publish writes was last written, by the same clock as `now`, as far as they are
-    there: `HEAD` (its reflog), `index`, `FETCH_HEAD`, the marks by their names, the locks by their paths."""
+    """When each file that a publish writes was last written, by the same clock as `now`. Files that do not
+    exist are left out. Names: `HEAD` (its reflog), `index`, `FETCH_HEAD`, a mark's branch, a lock's path."""
     in_progress: Mapping[str, str] = field(default_factory=dict)
-    """The marks of a publish into live and into the branch, `<branch>_in_progress`: name and commit."""
+    """The marks of a publish into live or into the branch (`<branch>_in_progress`): name and commit."""
     ancestor: bool = False
     """Whether the environment's branch is an ancestor of live."""
     target: Branch | None = None
-    """The commit that a rollback goes back to, where one was asked about: the drift is to it, not to live."""
+    """The commit that a rollback goes back to; None for a sync. The drift is to this commit, not to live."""
     drift: Drift = field(default_factory=Drift)
     fingerprint: str = ""
-    """What `apply` reads again and finds unchanged before it moves anything."""
+    """The lines that `apply` reads again. It moves the branch only if they are unchanged."""
 
     @property
     def touched(self) -> float:
-        """When the repository was last touched; 0 where nobody can tell."""
+        """When the repository was last touched; 0 if no time is known."""
         return max(self.times.values(), default=0.0)
 
     @property
     def locks(self) -> tuple[str, ...]:
-        """The locks that somebody holds or has left, by their paths in the repository."""
+        """The lock files that exist, by their paths in the repository."""
         return tuple(name for name in self.times if name.endswith(".lock"))
 
     @property
     def newest(self) -> str:
-        """The name of what was written last; empty where nobody can tell."""
+        """The name of the file that was written last; empty if no time is known."""
         return max(self.times, key=lambda name: self.times[name], default="")
 
     @property
@@ -106,16 +106,16 @@ class Observation:
         return self.now - self.touched
 
     def idle_within(self, patience: float) -> float:
-        """Return the same, as far as the times can be believed (`age`); infinite where there is none."""
+        """Return the same, without the times that can't be right (`age`); infinite if there is no time."""
         return min((self.age(name, patience) for name in self.times), default=math.inf)
 
     def age(self, name: str, patience: float) -> float:
         """Return for how many seconds a file has not changed.
 
-        What has no time of its own (a ref that was packed) is as old as the last touch of all. A time
-        somewhat in the future is a clock that is off, and may hide a publish: its age is negative, as good as
-        none. One that is further off than `patience` was written before the clock was set back, and must not
-        hold the site up: its age is infinite.
+        A file without a time (a packed ref) is as old as the newest file. A time in the near future comes
+        from a clock that is off, and may hide a publish: its age is negative, so that it counts as just
+        touched. A time further in the future than `patience` was written before the clock was set back: its
+        age is infinite, or it would hold the site up until then.
         """
         age = self.now - self.times.get(name, self.touched)
         return age if age >= -patience else math.inf

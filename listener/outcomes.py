@@ -1,4 +1,4 @@
-"""What a run has done so far: each leg's state, how it may go, and what is kept of a whole attempt."""
+"""What a run has done: the state of each leg, its transitions, and the outcome of an attempt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,36 +11,36 @@ class LegState(StrEnum):
     """What a run has done to one leg of its environment."""
 
     WAITING = "waiting"
-    """Nothing, and nothing is under way."""
+    """Nothing was done, and nothing is under way."""
     SENT = "sent"
-    """A plan is stored as about to be carried out, or was sent, and its result is not known."""
+    """A plan is stored and about to be sent, or was sent. Its result is not known."""
     DOUBTED = "doubted"
-    """A plan whose result is not known had done nothing at the last look: it may yet."""
+    """A plan of an unknown result had not moved the branch at the last look. It still may."""
     RESENT = "resent"
-    """The same, and another plan is under way."""
+    """The same, and another plan is about to be sent, or was sent."""
     MOVED = "moved"
-    """It has moved the branch."""
+    """The run has moved the branch."""
     FOUND_EQUAL = "found-equal"
-    """The branch was where it should be: another attempt leaves it alone."""
+    """The branch was already where it should be. A further attempt skips this leg."""
     MADE_EQUAL = "made-equal"
-    """It has moved the branch to where it should be: another attempt leaves it alone."""
+    """The run has moved the branch to where it should be. A further attempt skips this leg."""
 
 
 class LegEvent(StrEnum):
     """What happens to one leg."""
 
     SEND = "send"
-    """A plan is about to be made durable, and then sent."""
+    """A plan is about to be stored and then sent."""
     NOT_CARRIED_OUT = "not carried out"
-    """The plan was not sent after all, or it is known that it moved nothing."""
+    """The plan was not sent after all, or its reply says that it moved nothing."""
     CARRIED_OUT = "carried out"
-    """The plan has moved the branch, and that was read back."""
+    """The plan has moved the branch; its reply says so."""
     SEEN_WHERE_IT_WAS = "seen where it was"
-    """A look finds the branch where the last one found it, and it has to move."""
+    """A look finds the branch at its old commit, and it has to move."""
     SEEN_WHERE_SENT = "seen where sent"
-    """A look finds the branch elsewhere, where a plan of this run would have put it."""
+    """A look finds the branch at another commit, to which a plan of this run would have moved it."""
     SEEN_SETTLED = "seen settled"
-    """A look finds that no plan of this run can move the branch any more, or has a need to."""
+    """A look finds that no plan of this run can move the branch any more, or that none has to."""
     EQUAL = "equal"
     """The branch is where it should be."""
     LIVE_MOVED = "live moved"
@@ -87,25 +87,25 @@ LEG_TRANSITIONS: Mapping[LegState, Mapping[LegEvent, LegState]] = {
     LegState.FOUND_EQUAL: {LegEvent.LIVE_MOVED: LegState.WAITING},
     LegState.MADE_EQUAL: {LegEvent.LIVE_MOVED: LegState.MOVED},
 }
-"""Every way a leg may go; what is not here is an error."""
+"""All transitions of a leg. `LegOutcome.after` raises for any other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a leg waits for, as far as the next attempt has to know it."""
+    """What a leg waits for. The next attempt compares its own look with it."""
 
     seen: str = ""
-    """A digest of what the last look found and decided, without what changes by itself (times)."""
+    """A digest of what the last look found and decided, without times."""
     reason: str = ""
-    """What it waits for although its plan could move; empty if the look itself says what."""
+    """What it waits for if the look itself does not say it (Studio's answer, a lock); else empty."""
     since: float = 0.0
     """When it was first found busy without a mark of a publish, in Unix seconds of its host's clock; 0 if it
-    was found at rest since."""
+    has been found at rest since."""
 
 
 @dataclass(frozen=True, slots=True)
 class LegOutcome:
-    """What a run has done to one leg of its environment so far, or why it has not."""
+    """What a run has done to one leg so far, or why it could not."""
 
     repository: str = ""
     """The configured name of its host and the path there, as `host:path`."""
@@ -113,7 +113,7 @@ class LegOutcome:
     plan: str = ""
     state: LegState = LegState.WAITING
     live: str = ""
-    """The commit that it was to be made equal to: live's, or the one that a rollback goes back to."""
+    """The commit to be equal to: live's, or the one that a rollback goes back to."""
     old: str = ""
     new: str = ""
     backup: str = ""
@@ -125,17 +125,17 @@ class LegOutcome:
     message: str = ""
     remedy: str = ""
     sent_for: tuple[str, ...] = ()
-    """The commits that plans of an unknown result were to make it equal to."""
+    """The commits to which plans of an unknown result would make the branch equal."""
     wait: Wait = Wait()
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the other legs of its environment (`listener.sites.Leg.key`)."""
+        """Its identity among the legs of its environment (`listener.sites.Leg.key`)."""
         return self.repository, self.branch
 
     @property
     def done(self) -> bool:
-        """Whether it is where it should be: another attempt leaves it alone."""
+        """Whether the branch is where it should be. A further attempt skips this leg."""
         return self.state in {LegState.FOUND_EQUAL, LegState.MADE_EQUAL}
 
     @property
@@ -150,11 +150,11 @@ class LegOutcome:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether a plan was sent, or is about to be, and it is not known whether it has moved the branch."""
+        """Whether a plan was sent, or is about to be, and its result is not known."""
         return self.moved and not self.has_moved
 
     def after(self, event: LegEvent) -> "LegOutcome":
-        """Return the leg after an event; raise `ValueError` for one that can't happen to it."""
+        """Return the leg after an event; raise `ValueError` if its state has no such transition."""
         following = LEG_TRANSITIONS[self.state].get(event)
         if following is None:
             raise ValueError(f"A leg that is {self.state} can't be {event}.")
@@ -169,10 +169,10 @@ class LegOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did, leg by leg, or why it did not."""
+    """What an attempt of a run did, leg by leg, or why it failed."""
 
     legs: tuple[LegOutcome, ...] = ()
-    """Those that were begun."""
+    """The legs that were begun."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     """The code of the error; empty on success."""
@@ -181,26 +181,26 @@ class Outcome:
     durations: Mapping[str, float] = field(default_factory=dict)
     """Seconds by step."""
     waits: bool = False
-    """Whether nothing failed and only the moment was wrong: it is looked at again soon."""
+    """Whether nothing failed and the run only has to wait; it looks again soon."""
     equal_looks: int = 0
-    """How many attempts in a row, up to this one, have found what the one before them found."""
+    """How many attempts in a row, this one included, found the same as the attempt before them."""
 
     @property
     def moved(self) -> bool:
-        """Whether a branch has moved, or may have: such a run can't be cancelled."""
+        """Whether a branch has moved, or may have. Such a run can't be cancelled."""
         return any(leg.moved for leg in self.legs)
 
     @property
     def undoable(self) -> tuple[LegOutcome, ...]:
-        """The legs that can be rolled back: the branch was there before, and moved."""
+        """The legs that can be rolled back: the branch existed before, and moved."""
         return tuple(leg for leg in self.legs if leg.moved and leg.old and leg.new != leg.old)
 
 
 def alike(before: Outcome | None, now: Outcome) -> bool:
-    """Return whether two attempts one after the other wait for the same."""
+    """Return whether two attempts in a row wait for the same."""
 
-    def told(outcome: Outcome) -> tuple[str, list[tuple[tuple[str, str], str, str, str]]]:
+    def waits_for(outcome: Outcome) -> tuple[str, list[tuple[tuple[str, str], str, str, str]]]:
         legs = [(leg.key, leg.error, leg.wait.seen, leg.wait.reason) for leg in outcome.legs]
         return outcome.error, legs
 
-    return before is not None and told(before) == told(now)
+    return before is not None and waits_for(before) == waits_for(now)

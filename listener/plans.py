@@ -1,9 +1,8 @@
-"""From what was observed in a repository to what will be done about it.
+"""The decision: from an observation of a repository to a plan.
 
-Everything here is pure. A `Repository` tells what is there (`Observation`), `decide` turns that into a
-`Plan`, and the repository applies the plan, checking everything again. The table of decisions is the heart
-of the program; each row stands because leaving it out lost content, put unapproved content on live, or made
-Studio's next publish fail.
+Everything here is pure. A `Repository` makes an `Observation`, `decide` turns it into a `Plan`, and the
+repository applies the plan after it has checked everything again. Each rule exists because without it content
+was lost, unapproved content came to live, or Studio's next publish failed.
 """
 
 import math
@@ -50,23 +49,23 @@ class Plan:
 
     kind: PlanKind
     reason: str = ""
-    """For a person: why it is refused, or what is waited for."""
+    """For a person: why it is refused, or what it waits for."""
     refusal: RefusedError | None = None
-    """What a refusing plan raises when it is carried out."""
+    """The error of a refusing plan."""
     again_in: float = 0.0
     """Seconds until a busy repository may be at rest."""
     unmarked: bool = False
-    """Whether a busy repository bears no mark of a publish: only times tell that somebody is at work."""
+    """Whether a busy repository has no mark of a publish: only the times of its files say that it is busy."""
     overdue: bool = False
-    """Whether it has kept a run waiting like that for longer than `patience`."""
+    """Whether an unmarked repository has been busy for longer than `patience`."""
     stale: Mapping[str, str] = field(default_factory=dict)
-    """The `_in_progress` branches that a crashed publish left, with the commits they must still have."""
+    """The `_in_progress` branches of a crashed publish, with the commits that they must still have."""
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What makes a run's commits and backups its own, so that a repetition gives the same object ids."""
+    """The identity of a run in its commits and backups: a repeated step makes the same object ids."""
 
     run: str
     at: int
@@ -85,26 +84,26 @@ class Applied:
     """What stood in the repository right after a plan was applied, read back."""
 
     changed: bool
-    """Whether the repository was no longer as observed: nothing was moved, look again."""
+    """Whether the repository was not as observed any more. Then nothing was moved: look again."""
     busy: str = ""
-    """What Studio holds; empty if nothing. Nothing was moved."""
+    """The lock that Studio holds; empty for none. If there is one, nothing was moved."""
     live: Branch | None = None
     branch: Branch | None = None
     backup: str = ""
     """The ref that keeps the commit which a reset took away."""
     detached: bool = False
-    """Whether HEAD named the branch and was detached, with its work tree left as it was."""
+    """Whether HEAD named the branch and was detached. The work tree stays as it was."""
 
 
 class Notes(Protocol):
-    """Takes down what happens on the way."""
+    """Writes down the events of a run."""
 
     def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
-        """Take down one event and its facts; `repeated` if the run's last attempt found the same."""
+        """Write down one event and its facts; `repeated` if the run's last attempt found the same."""
 
 
 class Repository(Protocol):
-    """The repository of one leg, as its host shows it."""
+    """The repository of one leg."""
 
     async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
         """Read everything that a decision needs, and with `counting` how many commits are apart.
@@ -114,71 +113,71 @@ class Repository(Protocol):
         """
 
     async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
-        """Carry out a moving plan if all is still as observed, and read back; raise `SyncError`."""
+        """Carry out a moving plan if everything is still as observed, and read back; raise `SyncError`."""
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many. Raise `SyncError`."""
 
 
 class Repositories(Protocol):
-    """Finds the repositories of legs, and which ones are there."""
+    """Finds the repositories of legs, and the sites of a pattern."""
 
     async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:
         """Return the ids of the sites that have a repository where a pattern's address says.
 
-        With `site`, only that one is looked for. Ids are told as they are found: they may match no pattern.
+        With `site`, only look for that one. The ids are not checked: they may match no pattern.
         Raises `SyncError`.
         """
 
     def of(self, leg: Leg, notes: Notes) -> Repository:
-        """Return the leg's repository; what happens while it is spoken to goes to `notes`."""
+        """Return the leg's repository; its events go to `notes`."""
 
     async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
-        """Observe many legs, each host asked in few round trips, commits counted."""
+        """Observe many legs in few round trips for each host, and count the commits apart."""
 
 
 def decide(leg: Leg, observation: Observation, *, quiet: float, patience: float) -> Plan:
     """Return what to do about `leg`, whose repository is as `observation` says.
 
-    `quiet` is how many seconds a repository must have been left alone: Studio marks not every moment of a
-    publish. A bare repository that does not have live is not waited for. Marks of a publish that have not
-    changed for `patience` seconds are taken for a crash's.
+    `quiet` is for how many seconds nobody may have touched the repository: some moments of a publish have no
+    mark. This does not apply to a bare repository without live. Marks that have not changed for `patience`
+    seconds were left by a publish that crashed.
     """
-    refusal = LiveMissingError() if observation.live is None else _immovable(leg, observation)
+    refusal = LiveMissingError() if observation.live is None else _why_immovable(leg, observation)
     if refusal is not None:
         return _refuse(refusal)
-    busy, stale = _studio(leg, observation, quiet, patience)
+    busy, crashed = _check_studio(leg, observation, quiet, patience)
     if busy is not None:
         return busy
-    kind = _move(leg, observation)
-    return _refuse(DivergedError()) if kind is None else _go(kind, leg, observation, stale)
+    kind = _kind_of_move(leg, observation)
+    return _refuse(DivergedError()) if kind is None else _plan(kind, leg, observation, crashed)
 
 
 def undo(leg: Leg, observation: Observation, left: str, *, quiet: float, patience: float) -> Plan:
-    """Return how the branch goes back from `left`, where a run had put it, to the observation's target.
+    """Return how the branch goes back to the observation's target from `left`, where a run has put it.
 
-    By the policy `forward` it gets a commit with the target's tree, which whoever pulls fast-forwards to; by
-    any other it is moved back, its commit kept under a backup ref.
+    With the policy `forward` it gets a new commit with the target's tree, so that everybody who pulls can
+    fast-forward. With another policy it is moved back, and a backup ref keeps its commit.
     """
-    refusal = _immovable(leg, observation)
+    refusal = _why_immovable(leg, observation)
     if refusal is not None:
         return _refuse(refusal)
     if undone(leg, observation.branch, observation.target):
         return Plan(PlanKind.UP_TO_DATE)
     if observation.branch is None or observation.branch.commit != left:
         return _refuse(MovedSinceError())
-    busy, stale = _studio(leg, observation, quiet, patience)
+    busy, crashed = _check_studio(leg, observation, quiet, patience)
     if busy is not None:
         return busy
     kind = PlanKind.FORWARD_COMMIT if leg.policy is Policy.FORWARD else PlanKind.RESET
-    return _go(kind, leg, observation, stale)
+    return _plan(kind, leg, observation, crashed)
 
 
 def busy_since(plan: Plan, now: float, before: float) -> float:
     """Return when a leg was first found busy without a mark of a publish; 0 if it is at rest now.
 
-    `now` is the time of the look, and `before` what this returned for the last one, both by the host's clock.
-    A look that finds a mark leaves that open: Studio may publish beside whatever else is at work there.
+    `now` is the time of the look, and `before` the result of the last look, both by the host's clock. A look
+    that finds a mark neither begins nor ends the wait: Studio may publish while another program writes there.
     """
     if plan.kind is not PlanKind.BUSY:
         return 0.0
@@ -187,16 +186,16 @@ def busy_since(plan: Plan, now: float, before: float) -> float:
 
 
 def overdue(plan: Plan, observation: Observation, since: float, patience: float) -> Plan:
-    """Return a plan with a warning if it has waited too long for a repository without a mark of a publish.
+    """Return the plan, with a warning if an unmarked repository has been busy for longer than `patience`.
 
-    `since` is what `busy_since` returns for it.
+    `since` is the result of `busy_since`.
     """
     if not plan.unmarked or not since or observation.now - since <= patience:
         return plan
     at = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds")
     warning = (
-        f"the repository has not been at rest since {at}, and that is not a marked publish: see what keeps "
-        f"writing {observation.newest} there; a monitor or a prompt that runs git status needs "
+        f"the repository has not been at rest since {at}, and Studio has not marked a publish: find out what "
+        f"keeps writing {observation.newest} there; a monitor or a prompt that runs git status needs "
         "GIT_OPTIONAL_LOCKS=0"
     )
     return replace(plan, overdue=True, warnings=(*plan.warnings, warning))
@@ -206,16 +205,19 @@ def _refuse(refusal: RefusedError) -> Plan:
     return Plan(PlanKind.REFUSE, reason=refusal.message, refusal=refusal)
 
 
-def _go(kind: PlanKind, leg: Leg, observation: Observation, stale: str) -> Plan:
-    """Return the plan of that kind, unless a lock that somebody left is in its way."""
-    left = _in_the_way(leg, observation)
-    if kind in MOVING and left:
-        return _refuse(StaleLockError(f"{left[0]} was left behind by a process that was killed."))
-    warnings = [stale] if stale else []
+def _plan(kind: PlanKind, leg: Leg, observation: Observation, crashed: str) -> Plan:
+    """Return the plan of that kind, or a refusal if a stale lock prevents the move.
+
+    `crashed` is the warning about a publish that crashed; empty for none.
+    """
+    locks = _blocking_locks(leg, observation)
+    if kind in MOVING and locks:
+        return _refuse(StaleLockError(f"{locks[0]} was left behind by a process that was killed."))
+    warnings = [crashed] if crashed else []
     if kind in MOVING and observation.drift.blobs:
         warnings.append(
-            f"{observation.drift.blobs} of the paths point into a blob store (*.blob): the pointers move, "
-            "the objects do not; staging must read them from live's store or a copy of it"
+            f"{observation.drift.blobs} of the paths point into a blob store (*.blob): a sync moves the "
+            "pointers, not the objects; staging must read them from live's store or a copy of it"
         )
     marks = _marks(leg, observation)
     return Plan(
@@ -225,8 +227,8 @@ def _go(kind: PlanKind, leg: Leg, observation: Observation, stale: str) -> Plan:
     )
 
 
-def _immovable(leg: Leg, observation: Observation) -> RefusedError | None:
-    """Return why this branch can't be moved at all, or None."""
+def _why_immovable(leg: Leg, observation: Observation) -> RefusedError | None:
+    """Return why the branch must not be moved at all, or None."""
     branch = observation.branch
     if branch is None:
         return None
@@ -241,11 +243,13 @@ def _immovable(leg: Leg, observation: Observation) -> RefusedError | None:
     return None
 
 
-def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -> tuple[Plan | None, str]:
-    """Return the plan that Studio's presence dictates, or the warning about what a crashed publish left.
+def _check_studio(
+    leg: Leg, observation: Observation, quiet: float, patience: float
+) -> tuple[Plan | None, str]:
+    """Return a busy plan if Studio may be publishing; else None and a warning if a publish has crashed.
 
-    A mark is as old as itself: what else is written in the repository does not keep a crashed publish alive.
-    But while anything there is young, nothing moves.
+    The age of a mark is its own: a crashed publish must not look alive because live is still published. But
+    while any file is younger than `quiet`, nothing moves.
     """
     marks, idle = _marks(leg, observation), observation.idle_within(patience)
     unchanged = min((observation.age(mark, patience) for mark in marks), default=math.inf)
@@ -255,7 +259,7 @@ def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -
     if _published_into(leg, observation) and idle < quiet:
         return Plan(PlanKind.BUSY, _touched(idle), again_in=quiet - idle, unmarked=True), ""
     if not observation.bare and _unborn(leg, observation):
-        return _about_to_be_born(idle, quiet, patience), ""
+        return _wait_for_unborn(idle, quiet, patience), ""
     if not marks:
         return None, ""
     age = "at a time in the future" if unchanged == math.inf else f"{unchanged:.0f} s ago"
@@ -263,7 +267,7 @@ def _studio(leg: Leg, observation: Observation, quiet: float, patience: float) -
 
 
 def _published_into(leg: Leg, observation: Observation) -> bool:
-    """Return whether Studio may publish there. Studio 5 makes its published repositories bare."""
+    """Return whether Studio may publish there. Studio 5 makes bare published repositories too."""
     return leg.own or not observation.bare
 
 
@@ -273,16 +277,16 @@ def _touched(idle: float) -> str:
     return f"the repository was touched {idle:.1f} s ago"
 
 
-def _about_to_be_born(idle: float, quiet: float, patience: float) -> Plan:
-    """Return the plan for a missing branch that HEAD names: a publish makes it, or nobody does."""
+def _wait_for_unborn(idle: float, quiet: float, patience: float) -> Plan:
+    """Return the plan for a missing branch that HEAD names: a publish that runs now may create it."""
     if idle < patience:
-        reason = "HEAD is the unborn branch: it is about to be made"
+        reason = "HEAD is the unborn branch: a publish may be about to create it"
         return Plan(PlanKind.BUSY, reason, again_in=max(quiet, 0.5), unmarked=True)
     return Plan(PlanKind.REFUSE, reason=UnbornBranchError().message, refusal=UnbornBranchError())
 
 
 def _marks(leg: Leg, observation: Observation) -> list[str]:
-    """Return the marks that a publish in progress leaves, as far as they concern this leg."""
+    """Return the marks and locks of a publish into this leg's branch or into live."""
     branches = [f"{leg.branch}_in_progress"]
     if leg.own:
         branches.append(f"{leg.live}_in_progress")
@@ -292,8 +296,8 @@ def _marks(leg: Leg, observation: Observation) -> list[str]:
     ]
 
 
-def _in_the_way(leg: Leg, observation: Observation) -> list[str]:
-    """Return the locks without which the branch can't be moved."""
+def _blocking_locks(leg: Leg, observation: Observation) -> list[str]:
+    """Return the existing locks that a move of the branch needs to take."""
     own = {f"refs/heads/{leg.branch}.lock", f"refs/heads/{leg.branch}_in_progress.lock"}
     if _head_names(leg, observation):
         own.add("HEAD.lock")
@@ -309,8 +313,8 @@ def _unborn(leg: Leg, observation: Observation) -> bool:
     return observation.branch is None and _head_names(leg, observation)
 
 
-def _move(leg: Leg, observation: Observation) -> PlanKind | None:
-    """Return how the branch becomes equal to live, or None if its policy has no way."""
+def _kind_of_move(leg: Leg, observation: Observation) -> PlanKind | None:
+    """Return how the branch becomes equal to live, or None if its policy does not allow it."""
     live, branch = observation.live, observation.branch
     if branch is None or live is None:
         return PlanKind.CREATE

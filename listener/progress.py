@@ -1,4 +1,4 @@
-"""What a run has done so far, leg by leg: its outcome is made of it, whenever it ends."""
+"""What a run's attempt has done so far, leg by leg; the run's outcome is made from it."""
 
 import contextlib
 import hashlib
@@ -15,14 +15,14 @@ from listener.sites import Leg
 
 
 def resumed(before: LegOutcome) -> LegOutcome:
-    """Return where a leg stands after an earlier attempt, which may have moved the branch already."""
+    """Return a leg at the start of a new attempt. An earlier attempt may have moved the branch already."""
     if before.moved or before.done:
         return before.failed(None)
     return LegOutcome(before.repository, before.branch, wait=before.wait)
 
 
-def looked(leg: LegOutcome, observation: Observation, plan: Plan, since: float = 0.0) -> LegOutcome:
-    """Return a leg after a look at it, and what was decided.
+def after_look(leg: LegOutcome, observation: Observation, plan: Plan, since: float = 0.0) -> LegOutcome:
+    """Return a leg after a look and its decision.
 
     `since` is when it was first found busy without a mark (`listener.plans.busy_since`).
     """
@@ -31,20 +31,20 @@ def looked(leg: LegOutcome, observation: Observation, plan: Plan, since: float =
     leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip, wait=wait)
     if leg.state is LegState.WAITING:
         return _planned(replace(leg, old=tip, sent_for=()), observation, plan)
-    # What was sent, and where the branch started from, stay: the plan was carried out, or may yet be.
+    # The plan that was sent may have been carried out, or may still be: keep it, and where it started from.
     return leg
 
 
-def sent(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
-    """Return a leg whose plan is about to be sent: from here on its result is not known."""
+def before_send(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
+    """Return a leg whose plan is about to be sent. Its result is unknown from here on."""
     leg = leg.after(LegEvent.SEND)
     if leg.state is LegState.MOVED:
         return leg
     return _planned(replace(leg, sent_for=(*leg.sent_for, _goal(observation))), observation, plan)
 
 
-def applied(leg: LegOutcome, applied: Applied) -> LegOutcome:
-    """Return a leg after what was read back when its plan had been applied."""
+def after_apply(leg: LegOutcome, applied: Applied) -> LegOutcome:
+    """Return a leg after the reply to its plan."""
     if applied.changed or applied.busy:
         return leg.after(LegEvent.NOT_CARRIED_OUT)
     leg = leg.after(LegEvent.CARRIED_OUT)
@@ -52,7 +52,7 @@ def applied(leg: LegOutcome, applied: Applied) -> LegOutcome:
 
 
 def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
-    """Return what a look tells about plans of an unknown result: each was to move the branch from `old`."""
+    """Return what a look says about sent plans of an unknown result. Each starts from `old`."""
     if commit_of(observation.branch) == leg.old:
         settled = plan.kind is PlanKind.UP_TO_DATE
         return LegEvent.SEEN_SETTLED if settled else LegEvent.SEEN_WHERE_IT_WAS
@@ -61,7 +61,7 @@ def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
 
 
 def _digest(observation: Observation, plan: Plan) -> str:
-    """Return what two looks have in common that find the same: no time, and nothing that tells one."""
+    """Return a digest that is equal for two looks that found the same; times are not part of it."""
     found = (
         plan.kind.value,
         plan.unmarked,
@@ -96,7 +96,7 @@ class Progress:
 
     @classmethod
     def of(cls, run: Run) -> "Progress":
-        """Return where a run stands: an earlier attempt may have moved branches already."""
+        """Return the progress of a run at the start of an attempt; an earlier one may have moved branches."""
         before = run.outcome
         if before is None:
             return cls()
@@ -105,17 +105,17 @@ class Progress:
         return cls({leg.key: leg for leg in legs if leg != LegOutcome(*leg.key)}, [*kept])
 
     def __getitem__(self, leg: Leg) -> LegOutcome:
-        """Return what was done to a leg, begun now if it was not before.
+        """Return what was done to a leg; a new outcome if nothing was done yet.
 
-        What an old run did without a word of where, it did to the only leg that there was.
+        Outcomes of old versions don't name the repository: there was only one leg then.
         """
         for key in [key for key in self.legs if not key[0]]:
-            nameless = self.legs.pop(key)
-            self[leg] = replace(nameless, repository=str(leg), branch=leg.branch)
+            unnamed = self.legs.pop(key)
+            self[leg] = replace(unnamed, repository=str(leg), branch=leg.branch)
         return self.legs.setdefault(leg.key, LegOutcome(*leg.key))
 
     def __setitem__(self, leg: Leg, outcome: LegOutcome) -> None:
-        """Take down how a leg stands now."""
+        """Set what was done to a leg."""
         self.legs[leg.key] = outcome
 
     @property
@@ -128,7 +128,7 @@ class Progress:
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
 
     def outcome(self, error: ListenerError | None = None) -> Outcome:
-        """Return what to keep of the attempt, with the error that ended it."""
+        """Return the outcome of the attempt, with the error that ended it; None for none."""
         return Outcome(
             legs=tuple(self.legs.values()),
             warnings=tuple(self.warnings),
@@ -155,5 +155,5 @@ def commit_of(branch: Branch | None) -> str:
 
 
 def _is_ours(tip: Branch | None, sent_for: Collection[str]) -> bool:
-    """Return whether a plan whose result was lost seems to have put the branch where it is."""
+    """Return whether a plan of this run, whose result was lost, seems to have moved the branch to its tip."""
     return tip is not None and (tip.commit in sent_for or tip.committer_email == COMMITTER_EMAIL)

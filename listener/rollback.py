@@ -66,8 +66,7 @@ class Rollbacks:
         )
         hold = Hold(run.site, run.environment, f"run {run.id} was rolled back", asker.name, now, live)
         started = await self._store.roll_back(trigger, run.id, hold)
-        self._log.log(
-            20,
+        self._log.info(
             "rollback",
             site=run.site,
             environment=run.environment,

@@ -76,7 +76,7 @@ class Schedule:
                 await self._intake.scheduled(environment)
                 asked += 1
         except StoreError as error:
-            self._log.log(30, "schedule", error=error.code, message=error.message)
+            self._log.warning("schedule", error=error.code, message=error.message)
             return 0
         return asked
 
@@ -84,7 +84,7 @@ class Schedule:
         """Log whether an environment differs from live, if that is known."""
         if all(look.plan is not None for look in seen):
             where = {"site": environment.site, "environment": environment.name}
-            self._log.log(10, "looked", **where, drifted=_drifted(seen))
+            self._log.debug("looked", **where, drifted=_drifted(seen))
 
 
 def _part_of(site: Site) -> int:

@@ -1,4 +1,4 @@
-"""Sites, their environments, and where these lie."""
+"""Sites, their environments, and the repositories that carry them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,7 +8,7 @@ from enum import StrEnum
 from listener.errors import EnvironmentNotFoundError, SiteNotFoundError
 
 CREATED_BY_STUDIO = re.compile(r"[a-z0-9_][a-z0-9_-]{0,49}")
-"""The ids that Studio gives a new site, except that none begins with a dash."""
+"""The ids that Studio allows for a new site, but none that begins with a dash."""
 
 PLACEHOLDER = "{site}"
 """Stands for the site's id in the paths of a pattern."""
@@ -18,11 +18,11 @@ class Policy(StrEnum):
     """How an environment that has diverged from live is made equal to it."""
 
     FORWARD = "forward"
-    """By a new commit with live's tree and both branches as parents: whoever pulls fast-forwards."""
+    """By a new commit with live's tree and both branches as parents: everybody who pulls can fast-forward."""
     RESET = "reset"
     """By moving the branch to live's commit; the old commit is kept under a backup ref."""
     FAST_FORWARD = "fast-forward"
-    """Not at all: only an ancestor of live is moved."""
+    """Not at all: a branch that is not an ancestor of live is refused."""
 
 
 class Access(StrEnum):
@@ -31,9 +31,9 @@ class Access(StrEnum):
     SH = "sh"
     """A POSIX shell."""
     GIT = "git"
-    """Nothing but git's own services, as with git-shell."""
+    """Only git's own services, as with git-shell."""
     RESTRICTED = "restricted"
-    """Nothing but what the script that is installed there lets a restricted key do."""
+    """Only the script that is installed there, for a restricted key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Host:
     address: str
     """Its name or IP address, or an alias of the OpenSSH configuration."""
     port: int | None
-    """None for what the OpenSSH configuration says, and 22 where that says nothing."""
+    """None for the port of the OpenSSH configuration, which is 22 if it sets none."""
     user: str
     known_hosts: str
-    """Path of the OpenSSH known_hosts file that its key must be in."""
+    """Path of the OpenSSH known_hosts file that must contain its key."""
     identity: str | None
-    """Path of the private key that is shown first; None for the agent's keys alone."""
+    """Path of the private key that is offered first; None to offer the agent's keys only."""
     via: str | None = None
-    """The configured name of the host through which it is reached; None for directly."""
+    """The configured name of the jump host; None for a direct connection."""
     access: Access = Access.SH
     agent: str | None = None
-    """Path of the socket of the ssh agent whose keys are shown then; None for no agent."""
+    """Path of the socket of the ssh agent whose keys are offered next; None for no agent."""
     config: str | None = None
-    """Path of the OpenSSH configuration that says how it is reached; None for none at all."""
+    """Path of the OpenSSH configuration that applies to it; None for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class RepositoryAddress:
     host: str
     path: str
     root: str = ""
-    """The folder that the path may not lead out of, through no symbolic link; empty where any will do."""
+    """The folder that no symbolic link may lead out of; empty for no such limit."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.path}"
@@ -74,7 +74,7 @@ class RepositoryAddress:
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One repository that carries an environment's branch, and the live branch to make it equal to."""
+    """One repository that carries an environment's branch, and the live branch that it follows."""
 
     site: str
     environment: str
@@ -90,7 +90,7 @@ class Leg:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the other legs of its environment: its repository and its branch."""
+        """Its identity among the legs of its environment: repository and branch."""
         return str(self.repository), self.branch
 
     @property
@@ -109,7 +109,7 @@ class Environment:
     """At least one."""
     policy: Policy
     follow: bool
-    """Whether hooks sync it, or only a call that names it."""
+    """Whether hooks and the schedule sync it; else only a call that names it does."""
 
     @classmethod
     def of(
@@ -123,24 +123,24 @@ class Environment:
         *,
         follow: bool,
     ) -> "Environment":
-        """Return one that follows `live` in `source`; each carrier is a repository and a branch."""
+        """Return an environment that follows `live` in `source`; a carrier is a repository and a branch."""
         legs = tuple(Leg(site, name, at, branch, source, live, policy) for at, branch in carriers)
         return cls(site, name, legs, policy, follow)
 
     @property
     def where(self) -> str:
-        """Where it lies, for a person: its repositories."""
+        """Its repositories, for a person."""
         return ", ".join(map(str, self.legs))
 
     @property
     def lane(self) -> str:
-        """The names of all hosts that a run of it needs, live's included."""
+        """The names of all hosts that its runs need, live's included."""
         hosts = {leg.source.host for leg in self.legs} | {leg.repository.host for leg in self.legs}
         return ",".join(sorted(hosts))
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The configured names of the hosts that its legs lie on, each once."""
+        """The configured names of the hosts of its legs, each once."""
         return tuple(dict.fromkeys(leg.repository.host for leg in self.legs))
 
 
@@ -167,15 +167,15 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class SitePattern:
-    """Sites that are configured together: their ids match the pattern, and stand in their paths."""
+    """Sites that are configured together: their ids match a pattern, and their paths contain the id."""
 
     text: str
-    """Characters of a site id, and one `*` for any of them."""
+    """Characters of a site id, and one `*`, which stands for any characters."""
     template: Site
-    """What a site is, with `{site}` in the place of its id in each path."""
+    """The settings of each site, with `{site}` in place of the id in each path."""
 
     def matches(self, site_id: str) -> bool:
-        """Return whether this is the id of such a site, by Studio's rules too."""
+        """Return whether the id matches the pattern, and is one that Studio allows."""
         before, _, after = self.text.partition("*")
         return (
             CREATED_BY_STUDIO.fullmatch(site_id) is not None
@@ -185,7 +185,7 @@ class SitePattern:
         )
 
     def site(self, site_id: str) -> Site:
-        """Return the site of that id, which matches."""
+        """Return the site of an id that matches."""
 
         def named(address: RepositoryAddress) -> RepositoryAddress:
             return replace(address, path=address.path.replace(PLACEHOLDER, site_id))
@@ -207,7 +207,7 @@ class SitePattern:
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """All configured sites. A site id from outside is only ever looked up here."""
+    """All configured sites. A site id from outside is only looked up here, and never used otherwise."""
 
     by_id: Mapping[str, Site] = field(default_factory=dict)
     patterns: tuple[SitePattern, ...] = ()
@@ -215,19 +215,19 @@ class Sites:
 
     @classmethod
     def of(cls, sites: Iterable[Site], patterns: Iterable[SitePattern] = ()) -> "Sites":
-        """Return the sites, to be found by their ids, and what stands for the others."""
+        """Return the collection of these sites and patterns."""
         ordered = sorted(patterns, key=lambda pattern: -len(pattern.text))
         return cls({site.id: site for site in sites}, tuple(ordered))
 
     def __iter__(self) -> Iterator[Site]:
-        """Iterate over those that are configured by their ids."""
+        """Iterate over the sites that are configured by their ids."""
         return iter(self.by_id.values())
 
     def __contains__(self, site_id: object) -> bool:
         return isinstance(site_id, str) and (site_id in self.by_id or self.pattern(site_id) is not None)
 
     def pattern(self, site_id: str) -> SitePattern | None:
-        """Return the pattern that stands for a site; None for a site of its own, or none at all."""
+        """Return the pattern that a site belongs to; None if it is configured by its id, or unknown."""
         if site_id in self.by_id:
             return None
         return next((pattern for pattern in self.patterns if pattern.matches(site_id)), None)

@@ -105,7 +105,7 @@ class Supervisor:
             task.pausing, task.began = False, self._clock()
 
     def _log_failure(self, name: str, error: BaseException, **facts: Any) -> None:
-        self._log.log(40, "task failed", task=name, exc_info=error, **facts)
+        self._log.error("task failed", task=name, exc_info=error, **facts)
 
 
 def _asked_to_end() -> bool:

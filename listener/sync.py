@@ -1,8 +1,7 @@
-"""One run's way to branches that are equal to live, on every repository that carries its environment.
+"""Makes an environment equal to live, on every repository that carries it.
 
-Each repository is a leg (`listener.legs`), two round trips where something moves and one where nothing does.
-They go side by side, and what fails on one does not stop the others. A rollback goes the same way, to where
-an earlier run had found the branches.
+Each repository is a leg (`listener.legs`). The legs run side by side, and one that fails does not stop the
+others. A rollback works in the same way: it moves the branches back to where an earlier run had found them.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ from listener.waits import Waits
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one leg stands and what a run would do, or why that can't be told."""
+    """What a look at one leg found, and the plan that a run would carry out; or the error of the look."""
 
     leg: Leg
     observation: Observation | None = None
@@ -39,7 +38,7 @@ class Look:
 
 
 class Synchronizer:
-    """Makes environments equal to live, and takes that back."""
+    """Makes environments equal to live, and rolls runs back."""
 
     def __init__(
         self, repositories: Repositories, *, quiet: float, patience: float, studio: Studio | None = None
@@ -49,23 +48,23 @@ class Synchronizer:
         self.waits = Waits()
 
     async def look(self, environment: Environment, notes: Notes) -> list[Look]:
-        """Return how each leg stands and what a run would do now; move nothing and raise nothing."""
+        """Look at each leg, and decide what a run would do now; move nothing and raise nothing."""
         return list(await asyncio.gather(*(self._look(leg, notes) for leg in environment.legs)))
 
     async def look_back(self, environment: Environment, run: Run, notes: Notes) -> list[Look]:
-        """Return how each leg that a run moved stands, and what its rollback would do now; move nothing."""
+        """Look at each leg that a run moved, and decide what its rollback would do now; move nothing."""
         undoable = _undoable(environment, run)
         legs = [leg for leg in environment.legs if leg.key in undoable]
         return list(await asyncio.gather(*(self._look(leg, notes, undoable[leg.key]) for leg in legs)))
 
     async def survey(self, environments: Sequence[Environment], notes: Notes) -> list[list[Look]]:
-        """Return for many environments how each leg stands; raise nothing."""
+        """Look at each leg of many environments; raise nothing."""
         legs = [leg for environment in environments for leg in environment.legs]
         seen = dict(zip(legs, await self._repositories.survey(legs, notes), strict=True))
-        return [[self._told(leg, seen[leg]) for leg in environment.legs] for environment in environments]
+        return [[self._judged(leg, seen[leg]) for leg in environment.legs] for environment in environments]
 
     async def live(self, environment: Environment, notes: Notes) -> str:
-        """Return the commit that live is at now, empty if there is none; raise `SyncError`."""
+        """Return live's commit, empty if there is no live branch; raise `SyncError`."""
         observation = await self._repositories.of(environment.legs[0], notes).observe()
         return commit_of(observation.live)
 
@@ -81,9 +80,9 @@ class Synchronizer:
             await _run(legs, progress)
             if len({leg.outcome.live for leg in legs}) == 1:
                 return
-            # Live moved while the legs were being looked at, one after the other.
+            # Live moved while the legs were being looked at: they are equal to different commits.
             for leg in legs:
-                leg.happened(LegEvent.LIVE_MOVED)
+                leg.record(LegEvent.LIVE_MOVED)
         raise BranchMovedError(f"Live moved {ROUNDS} times while the repositories were being made equal.")
 
     async def roll_back(
@@ -95,7 +94,7 @@ class Synchronizer:
         progress: Progress,
         keep: Keep,
     ) -> None:
-        """Take back what an earlier run did; raise `SyncError` if it can't be done now, or at all."""
+        """Move the branches back to where an earlier run found them; raise `SyncError` if it fails."""
         carried = {leg.key: leg for leg in environment.legs}
         legs = []
         for key, back in _undoable(environment, undone_run).items():
@@ -115,7 +114,7 @@ class Synchronizer:
         back: LegOutcome | None = None,
     ) -> LegSync:
         if len(environment.legs) > 1:
-            notes = _OfLeg(notes, leg)
+            notes = _LegNotes(notes, leg)
         return LegSync(
             leg,
             self._repositories.of(leg, notes),
@@ -137,9 +136,9 @@ class Synchronizer:
             )
         except SyncError as error:
             seen = error
-        return self._told(leg, seen, back)
+        return self._judged(leg, seen, back)
 
-    def _told(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
+    def _judged(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
         plan, _ = self._rules.decide(leg, seen, back, since=self.waits.since(leg))
@@ -147,32 +146,32 @@ class Synchronizer:
 
 
 async def _run(legs: Sequence[LegSync], progress: Progress) -> None:
-    """Run all legs that are not done, side by side; raise what failed."""
+    """Run all legs that are not done, side by side; raise `SyncError` if one fails."""
     waiting = [leg for leg in legs if not leg.outcome.done]
     if len(legs) == 1:
         for leg in waiting:
             await leg.run()
         return
-    errors = await _all([asyncio.create_task(leg.run()) for leg in waiting], progress)
+    errors = await _wait_for_all([asyncio.create_task(leg.run()) for leg in waiting], progress)
     for leg, error in zip(waiting, errors, strict=True):
         progress[leg.leg] = leg.outcome.failed(error)
     failed = [(leg, error) for leg, error in zip(waiting, errors, strict=True) if error is not None]
     if failed and all(isinstance(error, OnHoldError) for _, error in failed):
         raise failed[0][1]
     if failed:
-        told = "; ".join(f"{leg.leg}: {error.code}: {error.message}" for leg, error in failed)
-        message = f"{len(failed)} of {len(legs)} repositories failed: {told}"
+        reasons = "; ".join(f"{leg.leg}: {error.code}: {error.message}" for leg, error in failed)
+        message = f"{len(failed)} of {len(legs)} repositories failed: {reasons}"
         raise LegsFailedError(message, [error for _, error in failed])
 
 
 def _undoable(environment: Environment, run: Run) -> dict[tuple[str, str], LegOutcome]:
-    """Return by key what a run did. An old one that names no repository had the only one that there was."""
+    """Return what a run did, by leg. An outcome of an old version that names no repository has one leg."""
     legs = run.outcome.undoable if run.outcome else ()
     return {leg.key if leg.repository else environment.legs[0].key: leg for leg in legs}
 
 
-class _OfLeg:
-    """Notes of one leg among several: each says of which."""
+class _LegNotes:
+    """Adds the repository to each event of one leg among several."""
 
     def __init__(self, notes: Notes, leg: Leg) -> None:
         self._notes = notes
@@ -182,10 +181,10 @@ class _OfLeg:
         self._notes.note(event, level, repeated=repeated, repository=str(self._leg), **facts)
 
 
-async def _all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[SyncError | None]:
-    """Wait for every leg and return how each ended; a cancel counts only if nothing has moved.
+async def _wait_for_all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[SyncError | None]:
+    """Wait for every leg and return its error, or None. A cancel is ignored if a branch has moved.
 
-    However often that comes, no leg is left to itself.
+    No leg may go on without its run, even after several cancels: it would move a branch that nobody watches.
     """
     cancel = None
     while under_way := [task for task in tasks if not task.done()]:
@@ -201,13 +200,13 @@ async def _all(tasks: Sequence[asyncio.Task[None]], progress: Progress) -> list[
             raise cancel
         while current.uncancel():
             pass
-    ended = await asyncio.gather(*tasks, return_exceptions=True)
-    return [_error(each) for each in ended]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [_error(result) for result in results]
 
 
-def _error(ended: BaseException | None) -> SyncError | None:
-    if ended is None or isinstance(ended, SyncError):
-        return ended
-    if isinstance(ended, asyncio.CancelledError):
+def _error(result: BaseException | None) -> SyncError | None:
+    if result is None or isinstance(result, SyncError):
+        return result
+    if isinstance(result, asyncio.CancelledError):
         return HandedBackError()
-    raise ended
+    raise result

@@ -15,8 +15,10 @@ from aiohttp import web
 
 from listener import metrics
 from listener.audit import Audit
-from listener.config import Settings, tls_context
+from listener.config.settings import Settings
+from listener.config.tls import tls_context
 from listener.directory import Directory
+from listener.edge import Certificates, Door, Edge, Limits, Places, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Remarks
@@ -31,17 +33,7 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import (
-    Certificates,
-    Door,
-    Edge,
-    Limits,
-    Places,
-    Ports,
-    add_headers,
-    application,
-    places,
-)
+from listener.web import Ports, add_headers, application, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -96,7 +88,7 @@ class System:
         self._runners: list[web.AppRunner] = []
         self._doors: list[Door] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
-        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log)
+        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
         """The port that is listened on; the configured one may be 0."""
         self.metrics_port: int | None = None
@@ -106,7 +98,7 @@ class System:
         """Open the store, take up what was left, and start working."""
         await self.store.open()
         for run in await self.store.recover(time.time()):
-            self.log.log(30, "recovered", run=run.id, site=run.site, environment=run.environment)
+            self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
         self.tasks.start("worker", self.worker.work)
         self.tasks.start("beat", self.worker.beat)
         return self
@@ -116,7 +108,7 @@ class System:
     ) -> None:
         """Stop listening, let runs end within the limit, hand the others back, close everything."""
         self.manager.notify("STOPPING=1")
-        self.log.log(20, "stopping", limit=self.settings.server.drain)
+        self.log.info("stopping", limit=self.settings.server.drain)
         # The runs that are drained are this listener's for as long as it says so.
         await self.tasks.stop(but={"beat"})
         for door in self._doors:
@@ -130,7 +122,7 @@ class System:
         with suppress(StoreError):
             await self.audit.flush()
         await self.store.close()
-        self.log.log(20, "stopped", handed_back=handed_back)
+        self.log.info("stopped", handed_back=handed_back)
 
     async def close(self) -> None:
         """Close the ways to the hosts and to Studio."""
@@ -178,7 +170,7 @@ class System:
         )
         self.tasks.start("upkeep", upkeep.run_forever)
         self.manager.notify("READY=1", f"STATUS={self._status()}")
-        self.log.log(20, "listening", host=server.host, port=self.port, metrics=self.metrics_port)
+        self.log.info("listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
     async def _open(self, host: str, port: int) -> int:
         """Open the door of the HTTP server; return the port, which may be configured as 0."""
@@ -216,8 +208,7 @@ class System:
         """Warn where the system lets the process have fewer connections than are configured."""
         wanted, places = self.settings.server.connections, self._places
         if places.most < wanted:
-            self.log.log(
-                30,
+            self.log.warning(
                 "connections",
                 configured=wanted,
                 allowed=places.most,
@@ -245,7 +236,8 @@ class System:
                 stopping=self._stopping,
                 clock=time.time,
                 log=self.log,
-                edge=self.edge,
+                outer=self.edge.outer(),
+                inner=self.edge.inner(),
                 wait=self.settings.server.wait,
                 session=self.settings.server.session,
                 concurrency=self.settings.sync.concurrency,
@@ -270,7 +262,7 @@ class System:
         try:
             await self.pool.warm(host, Remarks(self.log, host=host))
         except SyncError as error:
-            self.log.log(30, "host", host=host, error=error.code, message=error.message, remedy=error.remedy)
+            self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
 
     async def _watchdog(self) -> None:
         """Tell systemd that the service lives: that the store answers, if only that it can't be written to.

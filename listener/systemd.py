@@ -41,8 +41,7 @@ class ServiceManager:
             return
         self._warned = True
         reason = "it is not read" if isinstance(error, BlockingIOError) else str(error)
-        self._log.log(
-            30,
+        self._log.warning(
             "service manager",
             socket=self._address,
             reason=reason,

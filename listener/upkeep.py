@@ -60,7 +60,7 @@ class Upkeep:
             try:
                 await self.prune()
             except StoreError as error:
-                self._log.log(30, "upkeep", error=error.code, message=error.message)
+                self._log.warning("upkeep", error=error.code, message=error.message)
             if number % EXPIRED_EACH == 0:
                 await self.expire()
             await asyncio.sleep(AGAIN_AFTER)
@@ -79,7 +79,7 @@ class Upkeep:
                 break
             total += pruned
         if total != Pruned():
-            self._log.log(20, "upkeep", **asdict(total))
+            self._log.info("upkeep", **asdict(total))
         return total
 
     async def expire(self) -> int:
@@ -92,9 +92,9 @@ class Upkeep:
             try:
                 expired = await self._repositories.of(leg, Remarks(self._log, **where)).expire(before)
             except SyncError as error:
-                self._log.log(30, "upkeep", error=error.code, message=error.message, **where)
+                self._log.warning("upkeep", error=error.code, message=error.message, **where)
                 continue
             if expired:
-                self._log.log(20, "upkeep", expired=expired, **where)
+                self._log.info("upkeep", expired=expired, **where)
             deleted += expired
         return deleted

@@ -1,8 +1,8 @@
 """Which repositories keep runs waiting, across attempts and runs.
 
-A run that waits hands on what it knows to its next attempt by its outcome. What a successor takes over
-from it stands here, and so does what is told to those who ask how things are. Whatever no attempt confirms
-is forgotten: the run was cancelled, or another listener carries it out.
+A run's outcome carries this from one attempt to the next. Here it is kept for the run's successor and for
+status answers. An entry that no attempt confirms is dropped: its run was cancelled, or another listener
+carries it out.
 """
 
 import time
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from listener.sites import Leg
 
 FORGOTTEN = 60.0
-"""Seconds without a look by a run. It looks every 5 s, unless its host has enough to do."""
+"""Seconds after the last look by a run until an entry is dropped. A run looks every 5 s, unless its host is
+full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Waits:
         self._waiting: dict[Leg, _Waiting] = {}
 
     def found(self, leg: Leg, since: float, *, overdue: bool) -> None:
-        """Take down what an attempt of a run has found; `since` is 0 for a leg that is at rest."""
+        """Keep what an attempt has found; `since` is 0 for a leg that is at rest."""
         if since:
             self._waiting[leg] = _Waiting(since, overdue, self._clock())
         else:
@@ -43,7 +44,7 @@ class Waits:
         return waiting.since if waiting else 0.0
 
     def overdue(self) -> frozenset[tuple[str, str]]:
-        """Return the sites and environments whose runs have waited for longer than they should."""
+        """Return the sites and environments whose runs have waited for longer than `patience`."""
         self._forget()
         return frozenset((leg.site, leg.environment) for leg, each in self._waiting.items() if each.overdue)
 

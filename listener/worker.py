@@ -115,7 +115,7 @@ class Worker:
                 else:
                     run = await self._offer(POLL if due is None else min(POLL, due - self._clock()))
             except StoreUnavailableError as error:
-                self._log.log(40, "store", error=error.message)
+                self._log.error("store", error=error.message)
                 await asyncio.sleep(STORE_PAUSE)
                 continue
             if run is not None:
@@ -164,16 +164,16 @@ class Worker:
             try:
                 if set_back():
                     hastened = await self._store.hasten(self._clock())
-                    self._log.log(30, "clock set back", hastened=hastened)
+                    self._log.warning("clock set back", hastened=hastened)
                 held = await self._store.beat([each.run for each in active]) if active else frozenset()
                 for run in await self._store.take_over(self._clock()):
-                    self._log.log(30, "taken over", run=run.id, site=run.site, environment=run.environment)
+                    self._log.warning("taken over", run=run.id, site=run.site, environment=run.environment)
             except StoreUnavailableError as error:
-                self._log.log(30, "store", error=error.message)
+                self._log.warning("store", error=error.message)
                 continue
             for each in active:
                 if each.run.id not in held and each in self._active:
-                    self._log.log(30, "lost", run=each.run.id)
+                    self._log.warning("lost", run=each.run.id)
                     each.end()
 
     async def drain(self, limit: float) -> int:
@@ -232,9 +232,9 @@ class Worker:
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
-            self._log.log(30, "fenced", run=run.id, error=fenced.message)
+            self._log.warning("fenced", run=run.id, error=fenced.message)
         except Exception as defect:  # noqa: BLE001 (a run that met a defect must end, not hang)
-            self._log.log(40, "defect", run=run.id, exc_info=defect)
+            self._log.error("defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
             self._leave(active)
@@ -248,7 +248,7 @@ class Worker:
         not move one branch side by side.
         """
         for earlier in self._active.before(active):
-            self._log.log(30, "lost", run=earlier.run.id)
+            self._log.warning("lost", run=earlier.run.id)
             earlier.end()
             await earlier.ended()
 
@@ -280,9 +280,9 @@ class Worker:
                 active, lambda: self._store.finish(active.run, State.FAILED, outcome, self._clock())
             )
         except FencedError as fenced:
-            self._log.log(30, "fenced", run=active.run.id, error=fenced.message)
+            self._log.warning("fenced", run=active.run.id, error=fenced.message)
         except Exception as defect:  # noqa: BLE001 (nobody waits for it: it would be lost)
-            self._log.log(40, "defect", run=active.run.id, exc_info=defect)
+            self._log.error("defect", run=active.run.id, exc_info=defect)
 
     def _environment(self, run: Run) -> Environment | None:
         try:
@@ -301,7 +301,7 @@ class Worker:
         except FencedError:
             raise
         except Exception as error:  # noqa: BLE001 (a run that met a defect must end, not hang)
-            self._log.log(40, "defect", run=active.run.id, exc_info=error)
+            self._log.error("defect", run=active.run.id, exc_info=error)
             return ListenerError("The sync met a defect of this program; the log has it.")
         return None
 
@@ -346,7 +346,7 @@ class Worker:
             try:
                 return await write()
             except StoreUnavailableError as error:
-                self._log.log(40, "store", run=active.run.id, error=error.message)
+                self._log.error("store", run=active.run.id, error=error.message)
                 await asyncio.sleep(STORE_PAUSE)
 
 

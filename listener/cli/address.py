@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from listener.cli.failures import UsageError
 from listener.cli.options import CA_VARIABLE, CONFIG_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
-from listener.config import DEFAULT_PATH
+from listener.config.address import DEFAULT_PATH
 from listener.config.file import read
 from listener.config.references import Surroundings, resolve
 from listener.config.server import ServerSection

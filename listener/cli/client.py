@@ -18,8 +18,7 @@ from yarl import URL
 from listener import __version__
 from listener.cli import address
 from listener.cli.failures import CredentialRefusedError, ListenerUnreachableError, RefusedByListenerError
-from listener.web.preferences import NDJSON
-from listener.web.refusals import DELIVERY_ID
+from listener.web.protocol import DELIVERY_ID, NDJSON
 
 CONNECT_LIMIT = 5.0
 """Seconds to reach the listener."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cryptography import x509
 
-from listener import config
 from listener.cli import address, local
 from listener.cli.failures import DONE, FAILED
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
 from listener.cli.printing import document, say
-from listener.config import Settings
+from listener.config.describe import describe, to_dict
+from listener.config.settings import Settings, load
 from listener.errors import ListenerError, RefusedError, RestrictedKeyError, ShellUnavailableError, SyncError
 from listener.journal import Remarks
 from listener.plans import PlanKind
@@ -59,13 +59,13 @@ async def check_config(arguments: argparse.Namespace) -> int:
         settings = local.settings_of(arguments)
         checks = await _checks(settings)
     else:
-        settings = config.load(address.config_path(arguments))
+        settings = load(address.config_path(arguments))
         checks = await _aliases(settings)
     checks = [*_certificate(settings), *checks]
     if arguments.json:
-        document({"configuration": config.to_dict(settings), "checks": [asdict(check) for check in checks]})
+        document({"configuration": to_dict(settings), "checks": [asdict(check) for check in checks]})
     else:
-        for line in [*config.describe(settings), *(line for check in checks for line in _lines(check))]:
+        for line in [*describe(settings), *(line for check in checks for line in _lines(check))]:
             say(line)
     return DONE if all(check.ok for check in checks) else FAILED
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from http import HTTPStatus
 
-from listener import config, signatures
+from listener import signatures
 from listener.cli import address
 from listener.cli.client import Answer, connected, opened
 from listener.cli.client import path as api
@@ -17,7 +17,8 @@ from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageErr
 from listener.cli.options import Commands, add_client, add_command, add_group, add_json
 from listener.cli.printing import document, say, tell
 from listener.cli.rotation import add_hook_list
-from listener.config import resolved
+from listener.config.part import load_hook
+from listener.config.references import resolved
 from listener.deliveries import READERS, Hook, Sample, Wanted
 from listener.errors import ListenerError
 from listener.signatures.standard_webhooks import PUBLIC
@@ -66,7 +67,7 @@ def add(commands: Commands) -> None:
 async def send(arguments: argparse.Namespace) -> int:
     """Send the delivery and tell what the listener answers."""
     path = address.config_path(arguments)
-    hook, sites = config.load_hook(path, arguments.hook, signing=arguments.secret is None)
+    hook, sites = load_hook(path, arguments.hook, signing=arguments.secret is None)
     _refuse_options(hook, arguments)
     secret = _secret(hook, arguments.secret)
     key = arguments.id or str(uuid.uuid4())

@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from listener import config
 from listener.cli import address
 from listener.cli.failures import DONE, UsageError
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_group, add_json
 from listener.cli.printing import document, say, tell, verbatim
-from listener.config import Settings
+from listener.config.settings import Settings, load
 from listener.networks import networks_of
 from listener.sites import Access, Host
 from listener.ssh import authorized, keys
@@ -78,7 +77,7 @@ def script(arguments: argparse.Namespace) -> int:
 
 def key(arguments: argparse.Namespace) -> int:
     """Print the line of authorized_keys."""
-    settings = config.load(address.config_path(arguments))
+    settings = load(address.config_path(arguments))
     host = _host(settings, arguments.host)
     sites = [*settings.sites, *(pattern.template for pattern in settings.sites.patterns)]
     public = _public(host, arguments.key)

@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from listener import config, follow, logs
+from listener import follow, logs
 from listener.cli import address, wording
 from listener.cli.printing import tell
-from listener.config import Settings
+from listener.config.settings import Settings, load
 from listener.errors import StoreLockedError
 from listener.journal import Remarks
 from listener.runs import Asker, Origin, State
@@ -24,7 +24,7 @@ from listener.web import views
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Load the configuration and send the process's log, from warnings up, to standard error."""
-    settings = config.load(address.config_path(arguments))
+    settings = load(address.config_path(arguments))
     logs.configure("warning", settings.log.format, cleaner(settings))
     structlog.configure(processors=[_once, *structlog.get_config()["processors"]])
     return settings

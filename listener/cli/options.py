@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
-from listener.config import DEFAULT_PATH
+from listener.config.address import DEFAULT_PATH
 
 Handler = Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]]
 """Carries a command out and returns its exit status."""

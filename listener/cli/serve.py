@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from listener import config, logs
+from listener import logs
 from listener.cli import address
 from listener.cli.failures import DONE
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config
-from listener.config import Settings
+from listener.config.settings import Settings, load
 from listener.journal import Log
 from listener.system import System, cleaner
 
@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
 async def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until it is told to stop."""
     _ignore_unused()
-    settings = config.load(address.config_path(arguments))
+    settings = load(address.config_path(arguments))
     logs.configure(settings.log.level, settings.log.format, cleaner(settings))
     system = System(settings)
     with _telling_unused(system.log):
@@ -62,7 +62,7 @@ def _telling_unused(log: Log) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def tell(number: int, _frame: object) -> None:
-        loop.call_soon_threadsafe(partial(log.log, 30, "signal ignored", signal=signal.Signals(number).name))
+        loop.call_soon_threadsafe(partial(log.warning, "signal ignored", signal=signal.Signals(number).name))
 
     for number in UNUSED:
         signal.signal(number, tell)
@@ -74,7 +74,7 @@ def _telling_unused(log: Log) -> Iterator[None]:
 
 def _warn(system: System, settings: Settings) -> None:
     for warning in settings.warnings:
-        system.log.log(30, "configuration", warning=warning)
+        system.log.warning("configuration", warning=warning)
 
 
 def _on_signals(system: System) -> tuple[asyncio.Event, list[asyncio.Task[int]]]:

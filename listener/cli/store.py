@@ -6,14 +6,13 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from listener import config
 from listener.cli import address
 from listener.cli.failures import DONE, FAILED, UsageError
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_group, add_json
 from listener.cli.printing import document, say
 from listener.cli.wording import counted
-from listener.config import STORE_PREFIX, Settings
 from listener.config.references import resolved
+from listener.config.settings import STORE_PREFIX, Settings, load
 from listener.config.stores import told
 from listener.records import SENT_AGAIN
 from listener.store import move
@@ -170,7 +169,7 @@ def prune(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    return config.load(address.config_path(arguments))
+    return load(address.config_path(arguments))
 
 
 def _path(settings: Settings) -> Path:

@@ -1,61 +1,76 @@
-"""Reads a configuration file: YAML, and no more of it than a configuration needs.
+"""Reads a configuration file: YAML, restricted to what a configuration needs.
 
-Scalars follow YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), so that `no`, `on`, a
-timestamp, `22:30` and `0755` stay the text that they look like. Tags, aliases and repeated keys are refused,
-size and depth are bounded. What PyYAML's own messages quote from the file may be a secret:
-it is cut out.
+libyaml parses; this module builds maps, lists and values from its events, and refuses the rest. Scalars
+follow YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), so `no`, `on`, a timestamp,
+`22:30` and `0755` stay text. Tags, anchors, aliases and repeated keys are refused. Size, depth and number of
+values are bounded. libyaml's own messages quote nothing from the file, so no message here shows a value.
 """
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from yaml._yaml import CParser
+from yaml.events import (
+    AliasEvent,
+    DocumentEndEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
 
 from listener.config.problems import shown
 from listener.errors import ConfigurationError
 
-LARGEST = 1 << 20
-"""Bytes."""
+LARGEST = 16 << 20
+"""Bytes of a file."""
 DEEPEST = 20
 """Maps and lists inside each other."""
+MOST_VALUES = 1_000_000
+"""Keys, values, maps and lists in a file."""
 
 EXAMPLE = "config/listener.example.yaml"
 
-_SYNTAX = "correct the YAML there; a value with special characters wants quotes"
+_SYNTAX = "correct the YAML there; put a value with special characters in quotes"
 
-_WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
-_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}")
+_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
 
-_QUOTED = re.compile(r"""(['"])(.*?)\1""")
-_HARMLESS = re.compile(r"<[a-z ]+>|.{0,2}")
-"""What PyYAML may quote: a kind of token, such as <scalar>, or one character."""
 
-
-class _Mistake(yaml.MarkedYAMLError):
-    """What this reader refuses; its text shows no value."""
-
-    def __init__(self, problem: str, mark: Any) -> None:
-        super().__init__(problem=problem, problem_mark=mark)
+class _Mistake(Exception):  # noqa: N818 (becomes a `ConfigurationError`)
+    """What this reader refuses, with its line."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the file's content; raise `ConfigurationError` if it can't be read or is no YAML map."""
+    """Return the content of a file; raise `ConfigurationError` if it can't be read or isn't a YAML map."""
+    return _read(path, None)
+
+
+def read_part(path: Path, key: str) -> Any:
+    """Return what stands at a key of the top, None if it is absent. What stands behind it is not read."""
+    return _read(path, key).get(key)
+
+
+def _read(path: Path, last: str | None) -> dict[str, Any]:
     text = _text(path)
     try:
-        _check(text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = None if node is None else _value(node)
-        mistake = ""
-    except (yaml.YAMLError, ValueError) as error:
-        tree, mistake = None, _described(error)
-    if mistake:
-        raise ConfigurationError(f"{path}: {mistake}", remedy=_SYNTAX)
-    if tree is None:
-        raise ConfigurationError(f"{path} is empty.", remedy=f"write it after {EXAMPLE}")
-    if not isinstance(tree, dict):
-        raise ConfigurationError(f"{path}: not a map of settings.", remedy=f"write it after {EXAMPLE}")
-    return tree
+        tree = _Reader(text).document(last)
+    except _Mistake as mistake:
+        fault = f"{path}: {mistake}."
+    else:
+        if isinstance(tree, dict):
+            return tree
+        fault = f"{path} is empty." if tree is None else f"{path}: not a map of settings."
+        raise ConfigurationError(fault, remedy=f"write it like {EXAMPLE}")
+    raise ConfigurationError(fault, remedy=_SYNTAX)
 
 
 def _text(path: Path) -> str:
@@ -66,7 +81,7 @@ def _text(path: Path) -> str:
             content = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{path} does not exist.", remedy=f"write it after {EXAMPLE}, or name another file with --config"
+            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or name another file with --config"
         ) from None
     except OSError as error:
         raise ConfigurationError(
@@ -85,63 +100,89 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _check(text: str) -> None:
-    """Raise for what is YAML, but not read here, before anything is built from it."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise _Mistake(f"more than {DEEPEST} levels deep", event.start_mark)
-        if getattr(event, "anchor", None) is not None:
-            raise _Mistake("anchors (&name) and aliases (*name) are not read", event.start_mark)
-        if getattr(event, "tag", None) is not None:
-            raise _Mistake("tags (!name) are not read", event.start_mark)
+class _Reader:
+    """Builds maps, lists and values from the events of one document."""
 
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._parser = CParser(text)
+        self._left = MOST_VALUES
 
-def _value(node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return _map(node)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item) for item in node.value]
-    text: str = node.value
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Mistake("half of a surrogate pair is no character", node.start_mark)
-    return _scalar(text) if node.style is None else text  # type: ignore[attr-defined] # of scalar nodes only
+    def document(self, last: str | None) -> Any:
+        """Return the document, at most up to the value of its key `last`; None for an empty file."""
+        self._event()  # the stream begins
+        if self._event().__class__ is StreamEndEvent:
+            return None
+        event = self._event()
+        value = self._value(event, 0, last)
+        if last is not None and isinstance(value, dict) and last in value:
+            return value
+        while (event := self._event()).__class__ is not StreamEndEvent:
+            if event.__class__ is not DocumentEndEvent:
+                _refuse(event, "another document begins here; write one document")
+        return value
 
+    def _event(self) -> Any:
+        try:
+            event = self._parser.get_event()
+        except yaml.reader.ReaderError as error:
+            before = self._text.encode()[: error.position].decode(errors="ignore")
+            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+            raise _Mistake(f"line {line}, column {column}: the character is not allowed in YAML") from None
+        except yaml.MarkedYAMLError as error:
+            raise _Mistake(f"{_where(error.problem_mark)}{error.problem}") from None
+        self._left -= 1
+        if not self._left:
+            _refuse(event, f"more than {MOST_VALUES:,} keys and values")
+        return event
 
-def _map(node: yaml.MappingNode) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _Mistake("a map or list can't be a key", key.start_mark)
-        if key.value in content:
-            raise _Mistake(f"the key {shown((key.value,))} stands twice in its map", key.start_mark)
-        content[key.value] = _value(value)
-    return content
+    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
+        """Return the value that begins with an event. Of a map, nothing behind the key `last` is read."""
+        kind = event.__class__
+        if kind is AliasEvent or event.anchor is not None:
+            _refuse(event, "anchors (&name) and aliases (*name) are not supported")
+        if event.tag is not None:
+            _refuse(event, "tags (!name) are not supported")
+        if kind is ScalarEvent:
+            return event.value if event.style else _scalar(event.value)
+        if depth == DEEPEST:
+            _refuse(event, f"more than {DEEPEST} levels deep")
+        return self._map(depth, last) if kind is MappingStartEvent else self._list(depth)
+
+    def _map(self, depth: int, last: str | None) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        while (event := self._event()).__class__ is not MappingEndEvent:
+            if event.__class__ is SequenceStartEvent or event.__class__ is MappingStartEvent:
+                _refuse(event, "a map or list can't be a key")
+            self._value(event, depth)
+            key = event.value
+            if key in content:
+                _refuse(event, f"the key {shown((key,))} appears twice in its map")
+            content[key] = self._value(self._event(), depth + 1)
+            if key == last:
+                break
+        return content
+
+    def _list(self, depth: int) -> list[Any]:
+        items = []
+        while (event := self._event()).__class__ is not SequenceEndEvent:
+            items.append(self._value(event, depth + 1))
+        return items
 
 
 def _scalar(text: str) -> Any:
     """Return what text without quotes stands for. Numbers of more than 18 digits stay text."""
-    if text in {"", "~", "null", "Null", "NULL"}:
-        return None
-    if text in {"true", "True", "TRUE", "false", "False", "FALSE"}:
-        return text.lower() == "true"
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    return float(text) if _DECIMAL.fullmatch(text) else text
+    if text in _WORDS:
+        return _WORDS[text]
+    number = _NUMBER.fullmatch(text)
+    if not number:
+        return text
+    return float(text) if number[1] else int(text)
 
 
-def _described(error: yaml.YAMLError | ValueError) -> str:
-    """Return where the YAML is wrong and, as far as it quotes nothing, why."""
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"the character at offset {error.position} is not allowed in YAML."
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return "a number or an escaped character that YAML does not have."
-    mark = error.problem_mark or error.context_mark
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    problem = error.problem or "not YAML"
-    return f"{where}{problem if isinstance(error, _Mistake) else _QUOTED.sub(_harmless, problem)}."
+def _refuse(event: Any, text: str) -> NoReturn:
+    raise _Mistake(_where(event.start_mark) + text)
 
 
-def _harmless(quoted: re.Match[str]) -> str:
-    return quoted[0] if _HARMLESS.fullmatch(quoted[2]) else "…"
+def _where(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from listener.config.address import address_fault
 from listener.config.references import Referenced
 from listener.config.stores import store_fault
 
@@ -94,17 +95,6 @@ def branch_fault(branch: str) -> str:
         or len(branch.encode()) > 200  # noqa: PLR2004 (leaves room for suffixes in a file name of 255 bytes)
     ):
         return "is not a branch name that git takes; write one such as staging"
-    return ""
-
-
-def address_fault(address: str) -> str:
-    """Return what is wrong with a host's address."""
-    if "@" in address:
-        return "holds a user; write the address alone, and the user as the setting user beside it"
-    if re.fullmatch(r"[^:]*:[0-9]+", address):
-        return "holds a port; write the address alone, and the port as the setting port beside it"
-    if not re.fullmatch(r"[A-Za-z0-9:][A-Za-z0-9.:%_-]{0,254}", address):
-        return "is not a host name or IP address; write one such as studio.example.com"
     return ""
 
 

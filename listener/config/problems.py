@@ -4,7 +4,6 @@ No text here ever shows a value from the file: any of them may be a secret, or o
 Only keys, which make up the place, and the words that this program knows are shown.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -56,6 +55,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     if not words:
         return "none is configured"
+    import difflib  # noqa: PLC0415 (most callers need no hint)
+
     close = difflib.get_close_matches(word[:LONGEST_KEY], words, n=1)
     meant = f"did you mean {close[0]}? " if close else ""
     return f"{meant}Known: {', '.join(words)}"

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
+from listener.config.address import DEFAULT_HOST, DEFAULT_PORT, HIGHEST_PORT
+from listener.config.made import ServerSettings, TlsSettings
 from listener.config.names import Address, Duration, Limit, ProxyNetwork, Whole, loopback
-from listener.config.settings import ServerSettings, TlsSettings
 from listener.config.shape import Section
 from listener.networks import networks_of
 
@@ -20,8 +21,10 @@ class TlsSection(Section):
 class ServerSection(Section):
     """Where the listener answers HTTP."""
 
-    host: Address = Field("127.0.0.1", description="the address to listen on, such as 127.0.0.1")
-    port: Whole = Field(8787, ge=0, le=65535, description="the port to listen on, such as 8787")
+    host: Address = Field(DEFAULT_HOST, description="the address to listen on, such as 127.0.0.1")
+    port: Whole = Field(
+        DEFAULT_PORT, ge=0, le=HIGHEST_PORT, description="the port to listen on, such as 8787"
+    )
     wait: Duration = Field(55.0, description="how long a caller waits for its sync, such as 55s")
     body_timeout: Limit = Field(10.0, description="how long a request's body may take, such as 10s")
     drain: Duration = Field(30.0, description="how long running syncs may go on at a stop, such as 30s")

@@ -1,323 +1,254 @@
-"""A valid configuration, made of the core's own values, and how it is told without its secrets."""
+"""Loads a configuration: everything that is configured, or everything that is wrong with it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 from listener.access import Token
-from listener.config.names import OFF
-from listener.config.stores import told
-from listener.deliveries import READERS, Hook
-from listener.networks import Network
+from listener.config.check import check
+from listener.config.file import read
+from listener.config.hooks import made, weak_secrets
+from listener.config.made import (
+    STORE_PREFIX,
+    HistorySettings,
+    LogSettings,
+    MetricsSettings,
+    ServerSettings,
+    Settings,
+    StudioSettings,
+    SyncSettings,
+    TlsSettings,
+)
+from listener.config.model import (
+    Document,
+    HostEntry,
+    SshSection,
+    StudioSection,
+    SyncSection,
+    TokenEntry,
+)
+from listener.config.modes import broken_modes
+from listener.config.names import loopback, plain_path, unix_seconds
+from listener.config.problems import Location, Problem, quoted, refusal, shown
+from listener.config.references import Resolution, Surroundings, find, resolve
+from listener.config.rules import broken
+from listener.config.server import made_server, server_warnings
+from listener.config.sites import made_sites
+from listener.config.stores import store_secrets, unverified
 from listener.runs import RetryPolicy
-from listener.signatures import PATH
-from listener.sites import Access, Environment, Host, Site, Sites
+from listener.signatures import spellings
+from listener.signatures.weaknesses import famous
+from listener.sites import Access, Host
 
-STORE_PREFIX = "sqlite:///"
+__all__ = [
+    "STORE_PREFIX",
+    "HistorySettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ServerSettings",
+    "Settings",
+    "StudioSettings",
+    "SyncSettings",
+    "TlsSettings",
+    "load",
+]
 
+SECRETS = ("hooks.*.secrets.*", "studio.token", "studio.management_token")
+"""Where secrets stand in a file."""
 
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """The paths of the listener's certificate and its key, as PEM."""
-
-    certificate: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """Where the listener answers HTTP. Times are seconds."""
-
-    host: str
-    port: int
-    wait: float
-    """How long a caller waits for its sync unless it asks for another time."""
-    body_timeout: float
-    drain: float
-    """How long running syncs may go on when the listener is stopped."""
-    session: float
-    """How long a sign-in to the page lasts."""
-    tls: TlsSettings | None
-    trusted_proxies: tuple[Network, ...]
-    head_timeout: float
-    """How long a request's head may take."""
-    connections: int
-    refusals: int
-    """How many requests of one client may be refused in a minute."""
-    unverified_bytes: int
-    """How much of bodies may be held before they are verified."""
+SSH_PORT = 22
 
 
-@dataclass(frozen=True, slots=True)
-class StudioSettings:
-    """Where Studio is asked before a branch is moved, or who a caller is; it is asked at least one thing."""
+def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in a configuration file; raise `ConfigurationError` with all that is wrong in it.
 
-    url: str
-    """It ends with Studio's own path, without a slash."""
-    token: str | None = field(repr=False)
-    """Whose user may read the publishing status."""
-    management_token: str | None = field(repr=False)
-    """What tells the cluster role."""
-    timeout: float
-    """Seconds."""
-    callers: frozenset[str] = frozenset()
-    """The Studio roles whose holders may call as members of their sites."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncSettings:
-    """How syncs go. Times are seconds."""
-
-    quiet: float
-    patience: float
-    step_timeout: float
-    connect_timeout: float
-    transfer_timeout: float
-    cache: str
-    """The folder in which objects travel from host to host."""
-    keep_backups: float
-    concurrency: int
-    per_host: int
-    settle: float
-    settle_most: float
-    interval: float
-    retry: RetryPolicy
+    `environ` is where `env:NAME` and the folder of `credential:NAME` are looked up.
+    """
+    path = Path(path)
+    surroundings = Surroundings(path.absolute().parent, environ)
+    resolution = resolve(read(path), surroundings)
+    document, faults = check(resolution.tree)
+    faults = [fault for fault in faults if fault.location not in resolution.unresolved]
+    problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
+    problems += [*_open_file(path, resolution), *broken_modes(path, resolution, surroundings)]
+    if document is None or problems:
+        raise refusal(path, problems)
+    return _settings(document, resolution)
 
 
-@dataclass(frozen=True, slots=True)
-class HistorySettings:
-    """What is kept of the past."""
-
-    age: float
-    """Seconds."""
-    runs: int
-    deliveries: int
-    """Of each hook, with all that they said."""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsSettings:
-    """Where the figures are told."""
-
-    listen: str
-    """`HOST:PORT`, or `off`."""
-
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """The host and the port to listen on; None for nowhere."""
-        if self.listen == OFF:
-            return None
-        host, _, port = self.listen.rpartition(":")
-        return host.strip("[]"), int(port)
+def _open_file(path: Path, resolution: Resolution) -> Iterator[Problem]:
+    """Yield the secrets that stand in clear in a file that everybody may read."""
+    if not path.stat().st_mode & stat.S_IROTH:
+        return
+    for location in _in_clear(resolution):
+        yield Problem(
+            location,
+            f"the secret stands in clear in a file that everybody may read; run chmod 600 {quoted(path)}, or "
+            "write credential:NAME or file:PATH",
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """What is logged, and in which form."""
-
-    level: str
-    format: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that is configured. It never changes; a new file makes new settings."""
-
-    server: ServerSettings
-    store: str = field(repr=False)
-    """The store's URL, which may hold a password."""
-    hosts: Mapping[str, Host]
-    sites: Sites
-    hooks: Mapping[str, Hook]
-    tokens: tuple[Token, ...]
-    sync: SyncSettings
-    history: HistorySettings
-    metrics: MetricsSettings
-    log: LogSettings
-    secrets: frozenset[bytes] = field(repr=False)
-    """Every secret, for the log to leave out."""
-    warnings: tuple[str, ...] = ()
-    """What is allowed, but better known."""
-    studio: StudioSettings | None = None
-
-    @property
-    def store_name(self) -> str:
-        """The path of the SQLite file, or the database by its URL without password and options."""
-        if not self.store.startswith(STORE_PREFIX):
-            return told(self.store)
-        return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
+def _in_clear(resolution: Resolution) -> Iterator[Location]:
+    for pattern in SECRETS:
+        for location, value in find(resolution.tree, pattern):
+            if value is not None and location not in resolution.references:
+                yield location
 
 
-def describe(settings: Settings) -> list[str]:
-    """Return what was understood of a configuration, a line each, without secrets; warnings come last."""
-    server, sync = settings.server, settings.sync
-    return [
-        _server_line(server),
-        f"store: {settings.store_name}",
-        *(_ssh_line(host) for host in list(settings.hosts.values())[:1]),
-        *(_host_line(host) for host in settings.hosts.values()),
-        *(line for site in _told(settings.sites) for line in _site_lines(site)),
-        *(_hook_line(hook) for hook in settings.hooks.values()),
-        *(_token_line(token) for token in settings.tokens),
-        *(_studio_line(studio) for studio in (settings.studio,) if studio),
-        f"sync: at most {sync.concurrency} at a time, each tried up to {sync.retry.attempts} times",
-        f"schedule: {_schedule_text(sync.interval)}",
-        f"metrics: {_metrics_text(settings.metrics)}",
-        f"log: {settings.log.level} and above, format {settings.log.format}",
-        *(f"warning: {warning}" for warning in settings.warnings),
-    ]
-
-
-def _server_line(server: ServerSettings) -> str:
-    speaks = "http" if server.tls is None else "https"
-    proxies = ", ".join(str(network) for network in server.trusted_proxies)
-    behind = f", behind the trusted proxies {proxies}" if proxies else ""
-    authority = _authority(server.host, server.port)
-    return f"server: {speaks} on {authority}{behind}, a caller waits up to {server.wait:g} s"
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _ssh_line(host: Host) -> str:
-    shown = [f"the key {host.identity}"] if host.identity else []
-    shown += [f"the keys of the agent at {host.agent}"] if host.agent else []
-    ways = f", hosts as {host.config} has them" if host.config else ""
-    return f"ssh: logs in with {', then '.join(shown)}{ways}"
-
-
-def _host_line(host: Host) -> str:
-    address = host.address if host.port is None else _authority(host.address, host.port)
-    through = f", through {host.via}" if host.via else ""
-    through += _ACCESSES.get(host.access, "")
-    return f"host {host.name}: {host.user}@{address}{through}"
-
-
-_ACCESSES = {Access.GIT: ", git's own services only", Access.RESTRICTED: ", by a restricted key"}
-
-
-def _told(sites: Sites) -> list[Site]:
-    """Return the sites as they are configured, patterns last."""
-    return [*sites, *(pattern.template for pattern in sites.patterns)]
-
-
-def _site_lines(site: Site) -> list[str]:
-    return [
-        f"site {site.id}: {site.repository}, live branch {site.live}",
-        *(f"environment {site.id}/{e.name}: {_environment_text(e)}" for e in site.environments.values()),
-    ]
-
-
-def _environment_text(environment: Environment) -> str:
-    when = "by every publish to live" if environment.follow else "only by a call that names it"
-    branches = ", ".join(
-        f"branch {leg.branch}" + ("" if leg.own else f" on {leg}") for leg in environment.legs
+def _settings(document: Document, resolution: Resolution) -> Settings:
+    return Settings(
+        server=made_server(document.server),
+        store=document.store,
+        hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
+        sites=made_sites(document.sites),
+        hooks={name: made(name, entry, resolution) for name, entry in document.hooks.items()},
+        tokens=tuple(_token(entry) for entry in document.tokens),
+        sync=_sync(document.sync),
+        history=HistorySettings(**document.history.model_dump()),
+        metrics=MetricsSettings(**document.metrics.model_dump()),
+        log=LogSettings(**document.log.model_dump()),
+        secrets=frozenset(secret.encode() for secret in _secrets(document)),
+        warnings=tuple(_warnings(document, resolution)),
+        studio=None if document.studio is None else _studio(document.studio),
     )
-    return f"{branches}, policy {environment.policy}, synced {when}"
 
 
-def _hook_line(hook: Hook) -> str:
-    secrets = "1 secret" if len(hook.secrets) == 1 else f"{len(hook.secrets)} secrets"
-    selects = [f"{repository} is {site}" for repository, site in hook.repositories.items()]
-    selects += sorted(hook.sites) + ([hook.site] if hook.site else [])
-    selects += [f"branch {hook.branch}"] if hook.branch else []
-    selects += [f"environment {name} only" for name in sorted(hook.environments)]
-    selects += [f"from {network} only" for network in hook.networks]
-    path = f"/hooks/{hook.name}" + ("/SECRET" if hook.scheme == PATH else "")
-    return f"hook {hook.name}: POST {path}, scheme {hook.scheme}, {secrets}, {', '.join(selects)}"
+def _secrets(document: Document) -> Iterator[str]:
+    yield from store_secrets(document.store)
+    for hook in document.hooks.values():
+        for secret in hook.secrets:
+            yield from spellings(hook.scheme, secret)
+    if document.studio is not None:
+        for token in filter(None, (document.studio.token, document.studio.management_token)):
+            yield token
+            yield quote(token, safe="")  # as it stands in a URL
 
 
-def _token_line(token: Token) -> str:
-    covers = "" if token.admin else f" of {', '.join(sorted(token.sites))}"
-    ends = "" if token.expires is None else f", expires {_utc(token.expires)}"
-    return f"token {token.name}: {token.role}{covers}{ends}"
+def _host(name: str, entry: HostEntry, ssh: SshSection) -> Host:
+    port = SSH_PORT if entry.port is None and ssh.config is None else entry.port
+    return Host(
+        name,
+        entry.address,
+        port,
+        entry.user,
+        ssh.known_hosts,
+        ssh.identity,
+        via=entry.via,
+        access=entry.access,
+        agent=ssh.agent,
+        config=ssh.config,
+    )
 
 
-def _studio_line(studio: StudioSettings) -> str:
-    asked = ["whether it is publishing"] if studio.token else []
-    asked += ["whether it is the primary"] if studio.management_token else []
-    asked += [f"who a caller is ({', '.join(sorted(studio.callers))} may sync)"] if studio.callers else []
-    return f"studio: {studio.url}, asked {' and '.join(asked)}, answers within {studio.timeout:g} s"
+def _token(entry: TokenEntry) -> Token:
+    expires = None if entry.expires is None else unix_seconds(entry.expires)
+    return Token(entry.name, entry.sha256, entry.role, frozenset(entry.sites), expires)
 
 
-def _schedule_text(interval: float) -> str:
-    return f"each site is looked at for drift every {interval:g} s" if interval else "nothing is looked at"
+def _studio(section: StudioSection) -> StudioSettings:
+    return StudioSettings(
+        section.url.removesuffix("/"),
+        section.token,
+        section.management_token,
+        section.timeout,
+        frozenset(section.callers),
+    )
 
 
-def _metrics_text(metrics: MetricsSettings) -> str:
-    return f"told on {metrics.listen}" if metrics.address else "not told"
+def _sync(section: SyncSection) -> SyncSettings:
+    return SyncSettings(
+        quiet=section.quiet,
+        patience=section.patience,
+        step_timeout=section.step_timeout,
+        connect_timeout=section.connect_timeout,
+        transfer_timeout=section.transfer_timeout,
+        cache=section.cache,
+        keep_backups=section.keep_backups,
+        concurrency=section.concurrency,
+        per_host=section.per_host,
+        settle=section.settle,
+        settle_most=section.settle_most,
+        interval=section.interval,
+        retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
+    )
 
 
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
+    yield from _reachable(document)
+    for site, entry in document.sites.items():
+        for name, environment in entry.environments.items():
+            if environment.follow and not environment.repositories:
+                place = shown(("sites", site, "environments", name, "follow"))
+                yield f"{place}: each publish to live removes the items that are staged for review there"
+    yield from _blind(document)
+    studio = document.studio
+    if studio is None or not studio.token:
+        yield from _unmarked(document)
+    if studio is not None and studio.url.startswith("http:") and not loopback(_host_in(studio.url)):
+        yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
+    yield from _store_warnings(document.store, resolution)
+    for location in _in_clear(resolution):
+        yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
+    yield from weak_secrets(document.hooks)
+    yield from _known_tokens(document)
+    if not document.hooks and not document.tokens and not (studio and studio.callers):
+        yield "hooks, tokens: there are none, so only sync --local can start a sync"
 
 
-def to_dict(settings: Settings) -> dict[str, Any]:
-    """Return what was understood of a configuration as values for JSON, without secrets."""
-    return {
-        "server": _server_dict(settings.server),
-        "store": told(settings.store),
-        "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
-        "sites": {site.id: _site_dict(site) for site in _told(settings.sites)},
-        "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
-        "tokens": [_token_dict(token) for token in settings.tokens],
-        "studio": _studio_dict(settings.studio) if settings.studio else None,
-        "sync": asdict(settings.sync),
-        "history": asdict(settings.history),
-        "metrics": asdict(settings.metrics),
-        "log": asdict(settings.log),
-        "warnings": list(settings.warnings),
-    }
+def _known_tokens(document: Document) -> Iterator[str]:
+    for index, token in enumerate(document.tokens):
+        if famous(token.sha256, token.name):
+            place = shown(("tokens", index, "sha256"))
+            yield f"{place}: is that of a word that anybody would try: make another token with token new"
 
 
-def _server_dict(server: ServerSettings) -> dict[str, Any]:
-    return {**asdict(server), "trusted_proxies": [str(network) for network in server.trusted_proxies]}
+def _reachable(document: Document) -> Iterator[str]:
+    """Yield what others than this machine may reach."""
+    yield from server_warnings(document.server)
+    metrics = MetricsSettings(document.metrics.listen).address
+    if metrics is not None and not loopback(metrics[0]):
+        yield "metrics.listen: others than this machine read the figures, whose labels name sites and hooks"
 
 
-def _site_dict(site: Site) -> dict[str, Any]:
-    return {
-        "repository": asdict(site.repository),
-        "live": site.live,
-        "environments": {
-            e.name: {
-                "legs": [{"repository": str(leg), "branch": leg.branch} for leg in e.legs],
-                "policy": str(e.policy),
-                "follow": e.follow,
-            }
-            for e in site.environments.values()
-        },
-    }
+def _store_warnings(store: str, resolution: Resolution) -> Iterator[str]:
+    if unverified(store):
+        yield "store: nothing verifies that it is the right server: write ?sslmode=verify-full behind the URL"
+    if any(store_secrets(store)) and ("store",) not in resolution.references:
+        yield "store: the password stands in clear: write the URL as credential:NAME or file:PATH"
 
 
-def _hook_dict(hook: Hook) -> dict[str, Any]:
-    return {
-        "scheme": hook.scheme,
-        "secrets": len(hook.secrets),
-        "repositories": dict(hook.repositories),
-        "site": hook.site,
-        "sites": sorted(hook.sites),
-        "branch": hook.branch,
-        "environments": sorted(hook.environments),
-        "networks": [str(network) for network in hook.networks],
-        "events": sorted(hook.events),
-        "hmac": None if hook.form is None else asdict(hook.form),
-        "payload": asdict(hook.payload) if READERS[hook.scheme].configurable else None,
-        "body_limit": hook.body_limit,
-    }
+def _blind(document: Document) -> Iterator[str]:
+    """Yield the environments of which nobody can tell whether Studio is writing into their repository."""
+    for site, entry in document.sites.items():
+        if document.hosts[entry.repository.host].access is not Access.GIT:
+            continue
+        for name, environment in entry.environments.items():
+            if not environment.repositories:
+                yield (
+                    f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
+                    "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
+                )
 
 
-def _token_dict(token: Token) -> dict[str, Any]:
-    expires = None if token.expires is None else _utc(token.expires)
-    return {"name": token.name, "role": str(token.role), "sites": sorted(token.sites), "expires": expires}
+def _unmarked(document: Document) -> Iterator[str]:
+    """Yield the environments in whose repository a publish may go unseen, for Studio is not asked."""
+    for site, entry in document.sites.items():
+        host, path = entry.repository.host, plain_path(entry.repository.path)
+        if document.hosts[host].access is Access.GIT:
+            continue
+        for name, environment in entry.environments.items():
+            carriers = [(each.host, plain_path(each.path)) for each in environment.repositories]
+            if not carriers or (host, path) in carriers:
+                yield f"{shown(('sites', site, 'environments', name))}: {_UNMARKED}"
 
 
-def _studio_dict(studio: StudioSettings) -> dict[str, Any]:
-    return {
-        "url": studio.url,
-        "token": studio.token is not None,
-        "management_token": studio.management_token is not None,
-        "timeout": studio.timeout,
-        "callers": sorted(studio.callers),
-    }
+_UNMARKED = (
+    "a sync can lose what Studio 5 publishes here: a large publish can pause for longer than sync.quiet, and "
+    "nothing in the repository shows it; give studio.token, or ignore this if your Studio is older than 5"
+)
+
+
+def _host_in(url: str) -> str:
+    return urlsplit(url).hostname or ""

@@ -1,7 +1,8 @@
-"""Two ways to speak with a host: to `sh`, which is sent the script, and to the gate of a restricted key.
+"""The dialogue with the script on a host: how it is started, and what a request looks like.
 
-Behind a gate the script is on the host already. Once it runs, both ways are the same dialogue: a request is a
-verb and its fields, by name, and all of it is text that the script reads and never runs.
+There are two ways to start it. With `access: sh` the script is sent to `sh`. With `access: restricted` it is
+installed on the host behind its gate. The dialogue is the same: a request is a verb and named fields, text
+that the script reads and never runs.
 """
 
 import hashlib
@@ -13,22 +14,22 @@ from listener.errors import ShellUnavailableError, SyncError
 from listener.sites import Access
 
 
-def _part(name: str) -> str:
+def _resource(name: str) -> str:
     return files("listener.ssh").joinpath(name).read_text(encoding="utf-8")
 
 
-REMOTE, END, GATE = (_part(name) for name in ("remote.sh", "end.sh", "gate.sh"))
+REMOTE, END, GATE = (_resource(name) for name in ("remote.sh", "end.sh", "gate.sh"))
 
 DIGEST = hashlib.sha256((REMOTE + END + GATE).encode()).hexdigest()[:16]
-"""Tells one version of the installed script from another."""
+"""The version of the installed script."""
 
 INSTALLED_NAME = "sync-staging-shell"
 
 INSTALLED = f"""\
 #!/bin/sh
-# {INSTALLED_NAME}: what a key of sync-staging is bound to here; printed by `sync-staging host script`.
+# {INSTALLED_NAME}: a key of sync-staging is bound to this script. `sync-staging host script` prints it.
 #
-# Three parts: what is done in a repository, how it is ended, and, last, what the key may ask for.
+# It has three parts: what is done in a repository, how a step is ended, and what the key may ask for.
 
 key_digest={DIGEST}
 
@@ -39,73 +40,74 @@ key_digest={DIGEST}
 
 
 Fields = Mapping[str, str]
-"""What one part of a request says, by name; a field that is left out is empty."""
+"""The fields of one part of a request, by name. A field that is left out is empty."""
 
 
 def request(token: str, verb: str, parts: Sequence[Fields]) -> bytes:
-    """Return a request, whose reply is closed by the token: one part's fields, or those of several."""
-    told = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
-    return f"{token} {verb}\n{told}.\n".encode("utf-8", "surrogateescape")
+    """Return a request of one or more parts. The host closes its reply with the token."""
+    body = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
+    return f"{token} {verb}\n{body}.\n".encode("utf-8", "surrogateescape")
 
 
 def _field(name: str, text: str) -> str:
-    """Return a field; what is empty need not be told."""
+    """Return a field as lines; nothing for an empty one."""
     return f"{name}={text}\n".replace("\n", "\n+", text.count("\n")) if text else ""
 
 
 class Dialogue(Protocol):
-    """How a shell on a host is opened and ended. It greets by the name that it is given."""
+    """How a shell on a host is started and ended. The shell greets with the name that it is given."""
 
     def preamble(self, name: str) -> bytes:
-        """Return what it is sent before it greets."""
+        """Return what the shell is sent before it greets."""
 
     def opening(self, name: str) -> str:
-        """Return the command that starts it; the name tells its process group from a stranger's."""
+        """Return the command that starts the shell. The name identifies its process group."""
 
     def ending(self, group: int, name: str) -> tuple[str, bytes]:
-        """Return the command that ends a shell's process group from another session, and what it reads."""
+        """Return the command that ends a shell's process group from another session, and its input."""
 
     def unopened(self, said: str, status: int | None) -> SyncError:
-        """Return the error of an account that does not run it, by its last words and how it ended."""
+        """Return the error for an account that did not start the shell, from its output and exit status."""
 
 
-IN_ITS_PLACE = {97: "csh or tcsh", 98: "zsh"}
-"""The status with which another shell that was started in sh's place ends, and what it is."""
+OTHER_SHELLS = {97: "csh or tcsh", 98: "zsh"}
+"""The exit statuses of `SHELL_CHECK`, and the shell that each stands for."""
 
-WHO_ANSWERS = """\
+SHELL_CHECK = """\
 test "$?shell" = 1 && exit 97
 ss_words='1 2'; set -- $ss_words; test $# = 2 || exit 98
 """
-"""Ends a shell that is not like sh: csh tells of each variable whether it is set, zsh splits no words."""
+"""Ends a shell that does not behave like sh: csh has the variable `$?shell`, zsh does not split words."""
 
 
-class _Sent:
-    """The script is sent to `sh` on its standard input: tcsh takes no new lines within a command's quotes."""
+class _SentScript:
+    """The script is sent to `sh` on its standard input: tcsh allows no new lines in quotes."""
 
     def preamble(self, name: str) -> bytes:
-        # What it starts bears the name too, and is known by it when the shell itself has ended already.
+        # The processes that it starts get the name in their environment: `end.sh` must find them even if the
+        # shell itself has ended.
         named = f"SYNC_STAGING_SHELL={name}; export SYNC_STAGING_SHELL"
-        return f"{WHO_ANSWERS}{named}\n{REMOTE}\nss_dialogue {name}\n".encode()
+        return f"{SHELL_CHECK}{named}\n{REMOTE}\nss_dialogue {name}\n".encode()
 
     def opening(self, name: str) -> str:
         return f"exec sh -s {name}"
 
     def ending(self, group: int, name: str) -> tuple[str, bytes]:
-        # Its own name must not be the one that it looks for.
+        # Its own command line must not contain the name that it searches for.
         return "exec sh -s", f"{END}ss_end {group} {name} </dev/null; exit\n".encode()
 
     def unopened(self, said: str, status: int | None) -> SyncError:
-        other = "fish" if "In fish, please use" in said else IN_ITS_PLACE.get(status or 0, "")
+        other = "fish" if "In fish, please use" in said else OTHER_SHELLS.get(status or 0, "")
         if not other:
             return ShellUnavailableError(f"The account does not run sh: {said or f'exit status {status}'}")
         return ShellUnavailableError(
             f"{other} answers in place of sh: a start-up file of the account, such as .bashrc, starts it",
-            remedy="let the start-up file do that only for a person at a terminal: put the line behind "
+            remedy=f"start {other} only in interactive shells: in the start-up file, put the line inside "
             "case $- in *i*) … esac",
         )
 
 
-class _Gated:
+class _InstalledScript:
     """The script is installed on the host, behind its gate."""
 
     def preamble(self, name: str) -> bytes:
@@ -119,17 +121,18 @@ class _Gated:
 
     def unopened(self, said: str, status: int | None) -> SyncError:
         return ShellUnavailableError(
-            f"The key is not bound to {INSTALLED_NAME}: {said or f'exit status {status}, without a word'}",
+            f"The key is not bound to {INSTALLED_NAME}: {said or f'exit status {status}, no output'}",
             remedy=f"install {INSTALLED_NAME} on the host and bind the key to it in authorized_keys "
-            "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh; if the key is "
-            "bound to it, let no start-up file of the account, such as .bashrc, start another shell",
+            "(sync-staging host script, sync-staging host key); or set hosts.*.access to sh. If the key is "
+            "bound to it, make sure that no start-up file of the account, such as .bashrc, starts another "
+            "shell",
         )
 
 
-_SENT = _Sent()
-_GATED = _Gated()
+_SENT_SCRIPT = _SentScript()
+_INSTALLED_SCRIPT = _InstalledScript()
 
 
 def dialogue_of(access: Access) -> Dialogue:
-    """Return how the shells of a host with this access are spoken with."""
-    return _GATED if access is Access.RESTRICTED else _SENT
+    """Return the dialogue with a host of this access."""
+    return _INSTALLED_SCRIPT if access is Access.RESTRICTED else _SENT_SCRIPT

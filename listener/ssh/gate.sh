@@ -1,17 +1,18 @@
-# The gate: what sshd runs, in place of whatever was asked for, for a key that may speak our dialogue and nothing else.
+# The gate of a restricted key. sshd runs it in place of the command that the client sent. It carries out requests of
+# our dialogue, and nothing else.
 #
 #   sync-staging-shell [--branch NAME]… [--protect NAME]… FOLDER…
 #
-# FOLDER     repositories at or below it may be looked at, and nothing else; no symbolic link leads out of it
-# --branch   only branches of these names may be moved; without it, all but `live` and those that are protected
-# --protect  a branch of this name is never moved, whatever else is said; none that ends in _in_progress ever is
+# FOLDER     the key may look at repositories in this folder only; a symbolic link does not lead out of it
+# --branch   the key may move branches of these names only; without it, all but `live` and the protected ones
+# --protect  the key never moves a branch of this name; it never moves one whose name ends in _in_progress either
 #
-# No code comes from the client. A request is text, whose fields are held against the rules below before one of the
-# functions above is called, each by a name that stands there.
+# No code comes from the client. A request is text. Its fields are checked against the rules below before a function
+# above is called.
 
 key_branches='' key_protected='' key_folders=''
 key_incoming=refs/sync-staging/incoming
-# Git lets a push within a namespace reach nothing that lies outside, and still tells which commits are here.
+# A push within a namespace can't reach a ref outside of it, but git still tells the client which commits are here.
 key_namespace=sync-staging
 key_newline='
 '
@@ -26,7 +27,7 @@ key_main() {
 	key_command "${SSH_ORIGINAL_COMMAND-}"
 }
 
-# Forget what a client may have sent for git, where sshd lets such variables in.
+# Drop git's variables that a client may have sent (sshd's AcceptEnv): they could name another program or repository.
 key_environment() {
 	for key_name in $(env | sed -n 's/^\(GIT_[A-Za-z0-9_]*\)=.*/\1/p'); do
 		case $key_name in
@@ -40,12 +41,12 @@ key_options() {
 	while [ $# -gt 0 ]; do
 		case $1 in
 		--branch | --protect)
-			key_is_branch "${2-}" || key_refuse "the key's line in authorized_keys has no branch behind $1"
+			key_is_branch "${2-}" || key_refuse "the key's line in authorized_keys has no branch after $1"
 			case $1 in --branch) key_branches="$key_branches $2" ;; *) key_protected="$key_protected $2" ;; esac
 			shift
 			;;
 		/?*) key_folders=${key_folders:+$key_folders$key_newline}${1%/} ;;
-		*) key_refuse "the key's line in authorized_keys has $1, which is no absolute path of a folder" ;;
+		*) key_refuse "the key's line in authorized_keys has $1, which is not the absolute path of a folder" ;;
 		esac
 		shift
 	done
@@ -53,7 +54,7 @@ key_options() {
 	[ -n "$key_branches" ] || key_protected="$key_protected live"
 }
 
-# Carry out the one command that a session is opened with.
+# Carry out the command that the session was opened with.
 key_command() {
 	case $1 in
 	"sync-staging-dialogue $key_digest "*)
@@ -62,7 +63,7 @@ key_command() {
 		ss_dialogue "$key_name"
 		;;
 	"sync-staging-dialogue "*)
-		ss_refuse script-outdated "the sync-staging-shell on this host is not the listener's own version" >&2
+		ss_refuse script-outdated "the sync-staging-shell on this host has another version than the listener" >&2
 		;;
 	"sync-staging-end "*" sync-staging-"*)
 		key_group=${1#sync-staging-end } key_name=${1##* }
@@ -81,7 +82,7 @@ key_command() {
 	esac
 }
 
-# Set `key_path` to the text that stood in quotes, in which a quote is written as '\'' and an exclamation mark as '\!'.
+# Set `key_path` to the text within the quotes: '\'' stands for a quote, '\!' for an exclamation mark.
 key_unquote() {
 	key_path='' key_rest=$1
 	while :; do
@@ -106,10 +107,10 @@ key_unquote() {
 
 key_refuse_command() {
 	key_log "the command: ${1:-a shell}"
-	ss_refuse restricted-key "this key is bound to sync-staging-shell, which runs nothing else" >&2
+	ss_refuse restricted-key "this key is bound to sync-staging-shell, which does not run this command" >&2
 }
 
-# Refuse what the key may not ask for. Each verb's rules name all of its fields.
+# Refuse a request that the key may not make. Each verb's rules check all of its fields.
 ss_permit_request() {
 	case $1 in
 	hello) ;;
@@ -123,18 +124,18 @@ ss_permit_request() {
 
 key_check_observe() {
 	key_check_place
-	key_is_branch "$branch" || key_refuse "the branch is none"
+	key_is_branch "$branch" || key_refuse "the branch has an invalid name"
 	case $compare/$counting in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
 	key_is_number "$listed" || key_malformed
 	key_is_number "$room" || key_malformed
-	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is no commit"
+	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is not a commit id"
 }
 
-# The fields that tell which repository it is: `path`, `root` and `live`.
+# Check the fields that name the repository: `path`, `root` and `live`.
 key_check_place() {
 	key_check_path "$path"
 	[ -z "$root" ] || key_check_path "$root"
-	[ -z "$live" ] || key_is_branch "$live" || key_refuse "live is no branch"
+	[ -z "$live" ] || key_is_branch "$live" || key_refuse "live has an invalid name"
 }
 
 key_check_sites() {
@@ -152,44 +153,44 @@ key_check_expire() {
 	key_is_word "$before" || key_malformed
 }
 
-# What stands in `seen` is only compared, and `subject` and `body` may be any text.
+# `seen` is only compared, and `subject` and `body` may be any text.
 key_check_apply() {
 	key_check_place
 	key_check_movable "$branch"
-	[ "$live" != "$branch" ] || key_refuse "live is not moved"
+	[ "$live" != "$branch" ] || key_refuse "the branch live can't be moved"
 	case $kind in create | fast-forward | forward-commit | reset) ;; *) key_malformed ;; esac
-	[ -z "$to" ] || key_is_commit "$to" || key_refuse "what to move to is no commit"
-	[ -z "$stale" ] || key_is_commit "$stale" || key_refuse "what stands in the way is no commit"
-	[ -z "$backup" ] || key_is_backup "$backup" "$branch" || key_refuse "the backup is none of $branch"
-	[ -z "$incoming" ] || [ "$incoming" = "$key_incoming/$branch" ] || key_refuse "what has come in is not for $branch"
+	[ -z "$to" ] || key_is_commit "$to" || key_refuse "the new commit is not a commit id"
+	[ -z "$stale" ] || key_is_commit "$stale" || key_refuse "the stale mark is not a commit id"
+	[ -z "$backup" ] || key_is_backup "$backup" "$branch" || key_refuse "the backup is not one of $branch"
+	[ -z "$incoming" ] || [ "$incoming" = "$key_incoming/$branch" ] || key_refuse "the incoming ref is not one of $branch"
 	key_is_word "$run" || key_malformed
 	key_is_number "$date" || key_malformed
 	incoming=${incoming:+refs/namespaces/$key_namespace/$incoming}
 }
 
 key_malformed() {
-	key_refuse "a request does not have the fields that it should have"
+	key_refuse "the request has missing or invalid fields"
 }
 
-# Refuse a path that is not written below one of the key's folders; ss_permit looks where it leads.
+# Refuse a path that is not below one of the key's folders, as it is written; ss_permit checks where it leads.
 key_check_path() {
 	case $1/ in
 	[!/]* | *[[:cntrl:]]*) key_refuse "a path is not absolute, or has a control character" ;;
-	*//* | */./* | */../*) key_refuse "$1 goes back on itself" ;;
+	*//* | */./* | */../*) key_refuse "$1 has //, /./ or /../ in it" ;;
 	esac
-	key_in_folder "$1" || key_refuse "$1 is not in a folder of this key's"
+	key_in_folder "$1" || key_refuse "$1 is not in one of this key's folders"
 }
 
-# Refuse unless the directory that we are in, which $1 has led to, lies in one of the key's folders; so must what a
-# repository consists of.
+# Refuse unless the current directory, to which the path $1 has led, lies in one of the key's folders. In a repository,
+# its parts must lie there too: a symbolic link in place of one would let the key read or write elsewhere.
 ss_permit() {
-	key_is_here || key_refuse "$1 leads out of this key's folders through a symbolic link"
+	key_is_here || key_refuse "a symbolic link leads from $1 out of this key's folders"
 	[ ! -d .git ] && [ -d objects ] || return 0
-	[ ! -e commondir ] || key_refuse "$1 has its refs and objects elsewhere (commondir), where this key can't follow"
+	[ ! -e commondir ] || key_refuse "$1 has its refs and objects elsewhere (commondir), which this key does not allow"
 	for key_part in HEAD config objects refs refs/heads logs packed-refs index; do
 		[ -L "$key_part" ] || continue
 		(cd -P "$key_part" 2>/dev/null && key_is_here) ||
-			key_refuse "$1 has a symbolic link in the place of its $key_part, which this key can't follow"
+			key_refuse "$1 has a symbolic link in place of its $key_part, which leads out of this key's folders"
 	done
 }
 
@@ -214,10 +215,10 @@ key_in_folder() {
 }
 
 key_check_movable() {
-	key_is_branch "$1" || key_refuse "the branch is none"
-	case $1 in *_in_progress) key_refuse "$1 is Studio's own" ;; esac
+	key_is_branch "$1" || key_refuse "the branch has an invalid name"
+	case $1 in *_in_progress) key_refuse "the branch $1 belongs to Studio" ;; esac
 	case " $key_protected " in *" $1 "*) key_refuse "the branch $1 is protected from this key" ;; esac
-	case " ${key_branches:-$1} " in *" $1 "*) ;; *) key_refuse "the branch $1 is none of this key's" ;; esac
+	case " ${key_branches:-$1} " in *" $1 "*) ;; *) key_refuse "the branch $1 is not one that this key may move" ;; esac
 }
 
 # By the rules of git check-ref-format.
@@ -236,7 +237,7 @@ key_is_commit() {
 	key_is_hex "$1" && { [ ${#1} -eq 40 ] || [ ${#1} -eq 64 ]; }
 }
 
-# A whole name: a part of one could be any shell's.
+# The whole name of a shell: a part of one would match the shells of others.
 key_is_name() {
 	case $1 in sync-staging-????????????????) key_is_hex "${1#sync-staging-}" ;; *) return 1 ;; esac
 }
@@ -253,8 +254,8 @@ key_is_word() {
 	case $1 in '' | -* | *[!A-Za-z0-9-]*) return 1 ;; esac
 }
 
-# key_service git-upload|git-receive PATH: run one of git's own services. What upload-pack gives can be read in the
-# dialogue too; what receive-pack takes lands in our namespace, from where the dialogue takes it.
+# key_service git-upload|git-receive PATH: run one of git's own services. The key may read these objects in the dialogue
+# too. A push arrives in our namespace, and only a request of the dialogue moves it to the branch.
 key_service() {
 	key_check_path "$2" >&2
 	path=$2 root=''
@@ -266,7 +267,7 @@ key_service() {
 	git-receive)
 		GIT_NAMESPACE=$key_namespace
 		export GIT_NAMESPACE
-		# Whatever the repository allows: no push makes it shallow, or tells its hooks more than refs and commits.
+		# Override the repository's settings: a push must not make it shallow, or pass options to its hooks.
 		exec git -c receive.hideRefs=refs -c "receive.hideRefs=!$key_incoming" -c receive.shallowUpdate=false \
 			-c receive.advertisePushOptions=false receive-pack "$key_path"
 		;;
@@ -278,7 +279,7 @@ key_refuse() {
 	ss_refuse beyond-key "$1"
 }
 
-# Tell the system's log what was refused, and to whom.
+# Write to the system's log what was refused, and to which client.
 key_log() {
 	printf '%s refused to %s: %s' "$(id -un)" "${SSH_CONNECTION%% *}" "$1" | tr -c '[:print:]' '?' | cut -c 1-400 |
 		logger -p auth.notice -t sync-staging-shell >/dev/null 2>&1 || :

@@ -1,4 +1,4 @@
-"""What the script on a host replies, read strictly: the host may be broken, or somebody may play it."""
+"""Reads the replies of the script on a host strictly: the host may be broken, or an impostor."""
 
 import contextlib
 import re
@@ -11,14 +11,14 @@ from listener.plans import Applied
 from listener.sites import Leg
 
 
-def live_in(leg: Leg) -> str:
-    """Return live's branch in the leg's own repository; empty where live lies elsewhere."""
+def live_branch(leg: Leg) -> str:
+    """Return live's branch in the leg's own repository; empty if live lies in another one."""
     return leg.live if leg.own else ""
 
 
 @contextlib.contextmanager
 def strictly() -> Iterator[None]:
-    """Turn what a host can't have told into `RemoteStepError`: it is broken, or somebody plays it."""
+    """Turn the `ValueError` or `LookupError` of an invalid reply into `RemoteStepError`."""
     try:
         yield
     except (ValueError, LookupError) as error:
@@ -26,47 +26,47 @@ def strictly() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Seen:
+class Fingerprint:
     """The lines that must be the same when the branch is moved; `remote.sh` lists their kinds.
 
-    Each line stands for one member, by its kind and name, so that members can be expected one by one.
+    Each line is one member, by its kind and name.
     """
 
     head: str = ""
     branches: dict[str, Branch] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)
-    """The marks of a publish, and what their refs hold to the letter: a move verifies it."""
+    """The marks of a publish, and the object ids of their refs: a move verifies them."""
     times: dict[str, float] = field(default_factory=dict)
 
     def read(self, line: str) -> None:
-        """Take a line in; raise `ValueError` for one that is none of ours."""
+        """Read one line; raise `ValueError` if it is not a member."""
         kind, _, rest = line.partition(" ")
         if kind == "head":
             self.head = rest
         elif kind == "ref":
-            name, holds, branch = _read_branch(rest)
+            name, object_, branch = _read_branch(rest)
             self.branches[name] = branch
             if name.endswith("_in_progress"):
-                self.marks[name] = holds
+                self.marks[name] = object_
         elif kind == "file":
-            path, moment, _, _ = rest.rsplit(" ", 3)
-            self.times[_NAMES.get(path) or _MARK.sub(r"\1", path)] = _moment(moment)
+            path, time, _, _ = rest.rsplit(" ", 3)
+            self.times[_NAMES.get(path) or _MARK.sub(r"\1", path)] = _latest(time)
         else:
             raise ValueError(line)
 
 
 _NAMES = {"logs/HEAD": "HEAD"}
-"""Files that stand for another."""
+"""Files that are known by another name in an observation."""
 
 _MARK = re.compile(r"\Arefs/heads/(.*_in_progress)\Z")
-"""The file of a mark, which is called by its branch's name."""
+"""The file of a mark, which an observation knows by its branch's name."""
 
 
-def _read_seen(text: str) -> Seen:
-    seen = Seen()
+def _read_fingerprint(text: str) -> Fingerprint:
+    fingerprint = Fingerprint()
     for line in text.removesuffix("\n").split("\n"):
-        seen.read(line)
-    return seen
+        fingerprint.read(line)
+    return fingerprint
 
 
 _BRANCH = re.compile(
@@ -80,7 +80,7 @@ def _read_branch(text: str) -> tuple[str, str, Branch]:
     found = _BRANCH.fullmatch(text)
     if found is None:
         raise ValueError(text)
-    # A mark may name something that is no commit, and has no tree.
+    # A mark may name something that is not a commit, and has no tree.
     tree = object_id(found["tree"]) if found["tree"] else ""
     branch = Branch(
         object_id(found["commit"]), tree, found["target"], found["worktree"], found["email"] or ""
@@ -90,18 +90,18 @@ def _read_branch(text: str) -> tuple[str, str, Branch]:
 
 @strictly()
 def read_observation(leg: Leg, text: str) -> Observation:
-    """Return what `observe` told; raise `RemoteStepError` for what it can't have told."""
-    facts, found, rest = text.partition("\nhead ")
-    fingerprint, told, findings = rest.partition("\nseen\n")
-    if not found or not told:
+    """Return the observation in a reply to `observe`; raise `RemoteStepError` for an invalid one."""
+    facts, has_head, rest = text.partition("\nhead ")
+    fingerprint, has_end, findings = rest.partition("\nseen\n")
+    if not has_head or not has_end:
         raise ValueError(text)
-    findings.encode()  # git quotes what is no UTF-8
+    findings.encode()  # git quotes bytes that are not UTF-8
     fingerprint = f"head {fingerprint}"
-    seen = _read_seen(fingerprint)
+    seen = _read_fingerprint(fingerprint)
     target = re.match(r"target (\S+) (\S+)\n", findings)
     values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
     return Observation(
-        live=seen.branches.get(live_in(leg)),
+        live=seen.branches.get(live_branch(leg)),
         branch=seen.branches.get(leg.branch),
         head=seen.head,
         bare=values["bare"] == "yes",
@@ -116,8 +116,8 @@ def read_observation(leg: Leg, text: str) -> Observation:
     )
 
 
-def _moment(text: str) -> float:
-    """Return when a file was touched; told in whole seconds, it may have been up to one later."""
+def _latest(text: str) -> float:
+    """Return the latest time at which a file may have been written: whole seconds may hide a fraction."""
     return _seconds(text) if "." in text else _seconds(text) + 1
 
 
@@ -128,7 +128,7 @@ def _seconds(text: str) -> float:
 
 
 def object_id(text: str) -> str:
-    """Return the id of an object; raise `ValueError` for other words, which git might take for an option."""
+    """Return the id of an object; raise `ValueError` for other text, which git might take for an option."""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text):
         raise ValueError(text)
     return text
@@ -136,17 +136,17 @@ def object_id(text: str) -> str:
 
 @strictly()
 def read_applied(leg: Leg, text: str, backup: str) -> Applied:
-    """Return what `ss_apply` told."""
-    said, found, rest = text.partition("new ")
+    """Return what a reply to `apply` says; raise `RemoteStepError` for an invalid one."""
+    said, moved, rest = text.partition("new ")
     words = said.split()
-    if not found:
+    if not moved:
         busy = words[-1] if "busy" in words else ""
         return Applied(changed=not busy, busy=busy, detached="detached" in words)
     _, _, fingerprint = rest.partition("\n")
-    seen = _read_seen(fingerprint)
+    seen = _read_fingerprint(fingerprint)
     return Applied(
         changed=False,
-        live=seen.branches.get(live_in(leg)),
+        live=seen.branches.get(live_branch(leg)),
         branch=seen.branches.get(leg.branch),
         backup=backup,
         detached="detached" in words,
@@ -154,7 +154,7 @@ def read_applied(leg: Leg, text: str, backup: str) -> Applied:
 
 
 def _read_drift(findings: str) -> Drift:
-    """Return the drift: commits apart, a path a line behind its kind, and their numbers on the last line."""
+    """Return the drift: the commits apart, then a line with kind and path for each, and their counts last."""
     facts, _, differences = findings.partition("differences\n")
     apart = re.search(r"^apart ([0-9]{1,9})\t([0-9]{1,9})$", facts, re.MULTILINE)
     pointers = re.search(r"^blobs ([0-9]{1,9})$", facts, re.MULTILINE)
@@ -181,7 +181,7 @@ _ESCAPES = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34,
 
 
 def unquote(path: str) -> str:
-    """Return a path that git printed, its C-style quotes undone; bytes that are no UTF-8 stay escaped."""
+    """Return a path without git's C-style quotes; bytes that are not UTF-8 stay escaped."""
     if not (path.startswith('"') and path.endswith('"')):
         return path
 

@@ -11,7 +11,7 @@ from listener.plans import Notes
 from listener.sites import Leg
 from listener.ssh.connection import HostConnection
 from listener.ssh.replies import read_observation
-from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, asked
+from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, observe_fields
 from listener.ssh.shell import Reply, refusal
 from listener.ssh.tour import Tour
 
@@ -74,7 +74,8 @@ class Surveyor:
         mark = secrets.token_hex(16)
         room = LISTED_BYTES // len(legs)
         questions = [
-            {"separator": mark, **asked(leg, SURVEY_LISTED, room=room, counting=True)} for leg in legs
+            {"separator": mark, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
+            for leg in legs
         ]
         tour = Tour.of(questions)
         try:

@@ -1,19 +1,6 @@
 """The HTTP surface, on aiohttp."""
 
 from listener.web.app import Ports, application
-from listener.web.edge import Certificates, Door, Edge, Limits, Places, places
-from listener.web.replies import add_headers
-from listener.web.unreadable import server_log
+from listener.web.replies import add_headers, private_problem
 
-__all__ = [
-    "Certificates",
-    "Door",
-    "Edge",
-    "Limits",
-    "Places",
-    "Ports",
-    "add_headers",
-    "application",
-    "places",
-    "server_log",
-]
+__all__ = ["Ports", "add_headers", "application", "private_problem"]

@@ -24,6 +24,7 @@ from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
 from listener.records import Records
+from listener.request_context import request_context
 from listener.rollback import Rollbacks
 from listener.sites import Sites
 from listener.sync import Synchronizer
@@ -32,18 +33,15 @@ from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
-from listener.web.edge import Edge
-from listener.web.edge.refusals import QUIET
 from listener.web.hooks import Hooks
 from listener.web.openapi import OPERATIONS, Described
 from listener.web.page import Page
-from listener.web.paths import hook_meant, shown_path
-from listener.web.refusals import DELIVERY_ID, record
+from listener.web.protocol import DELIVERY_ID
+from listener.web.refused import misspelt_hook, record, shown_path
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
 from listener.web.runs import Runs
 from listener.web.sites import SiteRoutes
-from listener.web.trace import begin, trace
 from listener.worker import Worker
 
 GONE = 499
@@ -76,7 +74,10 @@ class Ports:
     """Set when the listener stops: who waits is answered with what there is."""
     clock: Callable[[], float]
     log: Log
-    edge: Edge
+    outer: Middleware
+    """Goes around everything, and begins the context of each request."""
+    inner: Middleware
+    """Goes around the routes alone: it sees their errors before they are rendered."""
     wait: float
     session: float
     """Seconds that a sign-in to the page lasts."""
@@ -96,7 +97,7 @@ def application(ports: Ports) -> web.Application:
     )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     errors_and_log = _errors_and_log(ports.log, ports.audit)
-    app = web.Application(middlewares=[ports.edge.outer(), errors_and_log, ports.edge.inner()])
+    app = web.Application(middlewares=[ports.outer, errors_and_log, ports.inner])
     _add(app, Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
     _add(app, Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
     _add(
@@ -162,10 +163,9 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.monotonic()
-        begin()
         try:
             response = await handler(request)
-            if (refused := trace().refused) is not None:
+            if (refused := request_context().refused) is not None:
                 record(audit, request, refused, response.status)
         except ListenerError as error:
             response = _render(request, error, audit)
@@ -174,12 +174,13 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except ConnectionResetError:
             response = web.Response(status=GONE)
         except Exception as error:
-            log.log(40, "defect", method=request.method, path=shown_path(request.path), exc_info=error)
+            path = shown_path(request.path)
+            log.error("defect", method=request.method, path=path, exc_info=error)  # noqa: TRY400 (exc_info)
             response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
-        if QUIET in request:
+        if request_context().quiet:
             return response
-        log.log(
-            10 if request.path in PROBES else 20,
+        write = log.debug if request.path in PROBES else log.info
+        write(
             "request",
             method=request.method,
             path=shown_path(request.path),
@@ -217,7 +218,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPMethodNotAllowed):
         return MethodNotAllowedError(sorted(error.allowed_methods))
     if isinstance(error, web.HTTPNotFound):
-        meant = hook_meant(request.path)
+        meant = misspelt_hook(request.path)
         if meant:
             reason = f"the path of the hook {told(meant)} has a slash too many"
             return NotFoundError("No such route: the path has a slash too many.", reason=reason)

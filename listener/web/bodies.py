@@ -16,8 +16,7 @@ from listener.errors import (
     MalformedDeliveryError,
     NoRoomError,
 )
-from listener.web.edge.middlewares import INVITED
-from listener.web.edge.room import LEASE, Lease
+from listener.request_context import Lease, request_context
 
 API_LIMIT = 64 << 10
 """Bytes that an API call may say."""
@@ -32,7 +31,7 @@ async def read(request: web.Request, *, limit: int, seconds: float) -> bytes:
     _check_encoding(request)
     _demand(request.content_length or 0, limit)
     await _invite(request)
-    lease = request[LEASE]
+    lease = request_context().lease
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
@@ -93,7 +92,7 @@ async def uninvited(_request: web.Request) -> None:
 
 async def _invite(request: web.Request) -> None:
     """Ask for the body where the client waits for that (RFC 9110, 10.1.1)."""
-    request[INVITED] = True
+    request_context().invited = True
     if request.version == HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # Else aiohttp took it for a part of the answer.

@@ -12,7 +12,8 @@ from listener.queue import Acceptance, RunStore
 from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
 from listener.web import views
-from listener.web.preferences import EVENTS, JSON, NDJSON, Preferences, preferred
+from listener.web.preferences import Preferences, preferred
+from listener.web.protocol import EVENTS, JSON, NDJSON
 from listener.web.replies import RETRY_AFTER
 from listener.web.streams import LogStream, send_trigger, unless
 

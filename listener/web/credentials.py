@@ -22,10 +22,9 @@ from listener.access import (
 )
 from listener.audit import Audit
 from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
+from listener.request_context import request_context
 from listener.runs import Asker
 from listener.web.cookies import cookie, of_own_page, session_id
-from listener.web.edge.connection import vouch
-from listener.web.trace import trace
 from listener.web.views import moment
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -62,7 +61,7 @@ class Gate:
         comes by the page's session must come from the page: else `ForbiddenError`.
         """
         caller = await self._caller(request)
-        vouch(request)
+        request_context().vouch()
         return caller
 
     async def _caller(self, request: web.Request) -> Caller:
@@ -94,7 +93,7 @@ class Gate:
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise _guessed("the token is unknown")
-        vouch(request)
+        request_context().vouch()
         now = self._clock()
         await self.sign_out(request)
         made = secrets.token_urlsafe(RANDOM_BYTES)
@@ -128,7 +127,7 @@ class Gate:
         """Return the token of that text, if it is one; raise `UnauthorizedError` for one that has expired."""
         token = known(presented, self._tokens)
         if token is not None and not token.valid(self._clock()):
-            trace().credential = token.caller.credential
+            request_context().credential = token.caller.credential
             raise UnauthorizedError(f"the token {token.name} has expired, at {moment(token.expires)}")
         return token
 
@@ -149,13 +148,13 @@ class Gate:
             raise UnauthorizedError(error.message) from None
         if caller is None:
             raise _guessed("Studio does not know the credential")
-        trace().credential = caller.credential
+        request_context().credential = caller.credential
         return caller
 
     def _accepted(self, token: Token, by: str = "token") -> Caller:
         """Return whose token it is: every use of a token that lets somebody in comes by here."""
         caller = replace(token.caller, credential=f"{by} {token.name}")
-        trace().credential = caller.credential
+        request_context().credential = caller.credential
         self._audit.used_token(token.name, self._clock())
         return caller
 

@@ -8,11 +8,9 @@ from listener.deliveries import Delivery, Hook
 from listener.errors import HookNotFoundError, SignatureRejectedError
 from listener.intake import Intake
 from listener.queue import Acceptance
+from listener.request_context import request_context
 from listener.signatures import PATH
 from listener.web import bodies
-from listener.web.edge.connection import vouch
-from listener.web.edge.refusals import OVER
-from listener.web.trace import trace
 
 
 class Hooks:
@@ -38,10 +36,10 @@ class Hooks:
             error.guess = secret is not None
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")
-        if request[OVER]:
+        if request_context().over:
             self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
         body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
-        trace().body = body
+        request_context().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
             signed_with = self._intake.verify(hook, delivery)
@@ -51,7 +49,7 @@ class Hooks:
                 hidden.guess = error.guess
                 raise hidden from error
             raise
-        vouch(request)
+        request_context().vouch()
         return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
     def _hook(self, name: str, client: str, secret: str | None) -> Hook:

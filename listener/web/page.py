@@ -13,13 +13,13 @@ from aiohttp import web
 
 from listener.access import Caller
 from listener.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from listener.request_context import request_context
 from listener.web import bodies, views
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
 from listener.web.credentials import Gate, demand_own_page
-from listener.web.document import HEADERS, overview, sign_in
-from listener.web.trace import trace
+from listener.web.html import HEADERS, overview, sign_in
+from listener.web.protocol import FORM
 
-FORM = "application/x-www-form-urlencoded"
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
 Seen = Callable[[Caller], Awaitable[dict[str, Any]]]
@@ -66,7 +66,7 @@ class Page:
         except UnauthorizedError as error:
             if not by_form:
                 raise
-            trace().refused = error
+            request_context().refused = error
             headers = {"WWW-Authenticate": UnauthorizedError.challenge}
             return _html(sign_in("That is no token, or one that has expired."), status=401, headers=headers)
         response = _see_page() if by_form else web.json_response(_told(caller, session.expires), status=201)

@@ -9,10 +9,6 @@ from aiohttp import web
 LONGEST_WAIT = 600.0
 """Seconds that a caller may ask to wait at most."""
 
-JSON = "application/json"
-NDJSON = "application/x-ndjson"
-EVENTS = "text/event-stream"
-
 
 @dataclass(frozen=True, slots=True)
 class Preferences:

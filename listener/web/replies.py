@@ -120,6 +120,13 @@ def as_problem(error: ListenerError) -> web.Response:
     return _finished(response, status, challenge, error.again_in)
 
 
+def private_problem(error: ListenerError) -> web.Response:
+    """Return an error as problem details, for a request that reaches no route and gets no headers there."""
+    response = as_problem(error)
+    mark_private(response)
+    return response
+
+
 def _finished(
     response: web.Response,
     status: HTTPStatus,

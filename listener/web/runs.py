@@ -22,7 +22,8 @@ from listener.sites import Sites
 from listener.web import bodies, pages, views
 from listener.web.calls import Calls
 from listener.web.credentials import Gate, asker, uncovered
-from listener.web.preferences import EVENTS, NDJSON, preferred
+from listener.web.preferences import preferred
+from listener.web.protocol import EVENTS, NDJSON
 from listener.web.streams import send_log
 from listener.worker import Worker
 
@@ -156,7 +157,7 @@ class Runs:
 
     def _log_asked(self, request: web.Request, caller: Caller, event: str, run: Run) -> None:
         who = asker(request, caller).facts
-        self._log.log(20, event, run=run.id, site=run.site, environment=run.environment, **who)
+        self._log.info(event, run=run.id, site=run.site, environment=run.environment, **who)
 
 
 def _filter(request: web.Request) -> RunFilter:

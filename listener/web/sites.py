@@ -107,7 +107,7 @@ class SiteRoutes:
         self, request: web.Request, caller: Caller, event: str, environment: Environment, **facts: str
     ) -> None:
         who = asker(request, caller).facts
-        self._log.log(20, event, site=environment.site, environment=environment.name, **facts, **who)
+        self._log.info(event, site=environment.site, environment=environment.name, **facts, **who)
 
     async def _asked(self, request: web.Request) -> tuple[Caller, Environment]:
         site_id = request.match_info["site"]

@@ -12,7 +12,7 @@ from listener import follow
 from listener.errors import BadRequestError, StoreError
 from listener.queue import LogLine, RunStore
 from listener.runs import ENDED, Run, State
-from listener.web.preferences import EVENTS, NDJSON
+from listener.web.protocol import EVENTS, NDJSON
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from listener import config
+from listener.config.settings import load
 from listener.errors import ConfigurationError
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
@@ -268,7 +268,7 @@ def loads(tmp_path: Path, sshd: Sshd, published: Published, setting: str, name: 
     whole = copy.deepcopy(configuration(tmp_path, sshd, published.path))
     WRONG[setting](whole, name)
     try:
-        config.load(written(tmp_path, whole))
+        load(written(tmp_path, whole))
     except ConfigurationError:
         return False
     return True

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from aiohttp import ClientSession
 
-from listener import config
+from listener.config.settings import load
 from listener.deliveries import READERS
 from listener.rehearsal.git import git
 from listener.rehearsal.published import Published
@@ -128,7 +128,7 @@ async def test_no_secret_is_found_in_what_the_listener_writes_answers_or_shows(
         ) as siege,
         watching(watch, siege),
     ):
-        settings = config.load(tmp_path / "listener.yaml")
+        settings = load(tmp_path / "listener.yaml")
         for scheme in SCHEMES:
             await drive(siege, watch, scheme, own_delivery(settings, scheme, known[scheme]))
         await call(siege, watch)

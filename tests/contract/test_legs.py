@@ -35,7 +35,7 @@ from listener.ssh import HostPool
 from listener.ssh.cache import Cache
 from listener.ssh.git import ENVIRONMENT
 from listener.ssh.service import FETCH
-from listener.sync import Synchronizer, _all
+from listener.sync import Synchronizer, _wait_for_all
 from tests.conftest import age
 from tests.contract.test_faults import fill, small
 from tests.contract.test_repository import PATIENCE, QUIET, Notes, a_run, host_of
@@ -236,7 +236,7 @@ async def test_whoever_cancels_twice_leaves_no_leg_to_itself() -> None:
                     await may_end.wait()
 
     running = asyncio.create_task(leg())
-    waiting = asyncio.create_task(_all([running], Progress()))
+    waiting = asyncio.create_task(_wait_for_all([running], Progress()))
     await asyncio.sleep(0)
     waiting.cancel()
     await cancelled.wait()

@@ -23,6 +23,7 @@ from listener.sites import Environment, Leg, Policy, RepositoryAddress, Site, Si
 from listener.store import Store
 from listener.sync import Synchronizer
 from listener.worker import Worker
+from tests.kept_log import KeptLog
 
 QUIET, PATIENCE = 2.0, 900.0
 HOME = RepositoryAddress("studio", "/srv/site")
@@ -80,13 +81,6 @@ class Seen:
         raise NotImplementedError
 
 
-class Quiet:
-    """A process log that nobody reads."""
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        """Write nothing."""
-
-
 @asynccontextmanager
 async def working(store: Store, seen: Seen, synchronizer: Synchronizer) -> AsyncIterator[Worker]:
     worker = Worker(
@@ -97,7 +91,7 @@ async def working(store: Store, seen: Seen, synchronizer: Synchronizer) -> Async
         per_host=2,
         policy=RetryPolicy(),
         clock=time.time,
-        log=Quiet(),
+        log=KeptLog(),
         clean=Cleaner(),
     )
     task = asyncio.create_task(worker.work())
@@ -199,7 +193,7 @@ async def test_a_repository_that_is_never_at_rest_is_told_once_patience_is_over(
             await asyncio.sleep(0.002)
         assert (await store.run(run)).state in {State.QUEUED, State.RUNNING}, "it keeps waiting"
         assert synchronizer.waits.overdue() == {("site", "staging")}
-        ((look,),) = await synchronizer.survey([STAGING], Quiet())  # type: ignore[arg-type]
+        ((look,),) = await synchronizer.survey([STAGING], KeptLog())  # type: ignore[arg-type]
         assert look.plan is not None
         assert "has not been at rest since 1970-01-12T13:46:40" in look.plan.warnings[0]
         seen.now, seen.looks = at_rest(), ()

@@ -16,7 +16,7 @@ from listener.rehearsal.published import Published
 from listener.sites import Environment, Policy, RepositoryAddress
 from listener.ssh.dialogue import REMOTE, Fields, request
 from listener.ssh.replies import read_observation
-from listener.ssh.repository import asked
+from listener.ssh.repository import observe_fields
 from tests.conftest import age
 from tests.contract.test_gate import SHELLS, shell_of
 
@@ -80,7 +80,7 @@ class Script:
 
     def observe(self, *, counting: bool = False) -> Observation:
         leg = self.environment().legs[0]
-        status, said, _ = self.ask("observe", asked(leg, 10, counting=counting))
+        status, said, _ = self.ask("observe", observe_fields(leg, 10, counting=counting))
         assert status == 0, said
         return read_observation(leg, said)
 
@@ -386,7 +386,7 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
         case _:
             clock.mkdir()
     leg = dashed.environment().legs[0]
-    status, said, err = dashed.ask("observe", asked(leg, 10, counting=False))
+    status, said, err = dashed.ask("observe", observe_fields(leg, 10, counting=False))
     assert (status, "can't be written" in err) == (0, True)
     assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
     assert elsewhere.read_text() == "kept"
@@ -400,7 +400,7 @@ def test_a_broken_ref_file_is_told_by_its_name(dashed: Script, name: str, holds:
     path = dashed.inside / "refs" / "heads" / name
     path.write_bytes(holds)
     leg = dashed.environment().legs[0]
-    status, said, _ = dashed.ask("observe", asked(leg, 10, counting=False))
+    status, said, _ = dashed.ask("observe", observe_fields(leg, 10, counting=False))
     assert status == 1
     assert f"error broken-ref the file {path} does not hold a commit\n" in said
 
@@ -431,7 +431,7 @@ def test_an_empty_folder_of_the_name_of_a_mark_holds_nothing_up(dashed: Script) 
 def test_a_git_file_in_the_place_of_a_git_directory_is_told(dashed: Script) -> None:
     elsewhere = dashed.inside.rename(dashed.folder / "elsewhere.git")
     (dashed.published.path / ".git").write_text(f"gitdir: {elsewhere}\n")
-    status, said, _ = dashed.ask("observe", asked(dashed.environment().legs[0], 10, counting=False))
+    status, said, _ = dashed.ask("observe", observe_fields(dashed.environment().legs[0], 10, counting=False))
     assert (status, "not-a-repository" in said, "has a .git file" in said) == (1, True, True)
 
 
@@ -492,7 +492,7 @@ def test_a_list_of_paths_is_bounded_by_what_a_reply_may_hold(script: Script) -> 
     script.published.git("add", "--all")
     script.published.git("commit", "--quiet", "-m", "many")
     leg = script.environment().legs[0]
-    _, said, _ = script.ask("observe", asked(leg, 1000, room=1000, counting=False))
+    _, said, _ = script.ask("observe", observe_fields(leg, 1000, room=1000, counting=False))
     removed = read_observation(leg, said).drift.removed
     assert removed.count == 21
     assert 0 < len(removed.listed) < 6

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from listener.config import DEFAULT_PATH
+from listener.config.address import DEFAULT_PATH
 from listener.config.server import ServerSection
+from listener.edge import places
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.web import places
 from tests.conftest import unavailable
 from tests.listening import Daemon, configuration, daemon, written
 

@@ -20,6 +20,7 @@ from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
 from listener.store import Store
 from listener.store.sqlite import SqliteStore
 from listener.worker import Worker
+from tests.kept_log import KeptLog
 
 HOME = RepositoryAddress("studio", "/srv/site")
 NAMES = ("staging", "qa", "demo")
@@ -31,16 +32,6 @@ SITES = Sites.of([Site("site", HOME, "live", ENVIRONMENTS)])
 SLOTS = 2
 
 Ask = Callable[..., Awaitable[Acceptance]]
-
-
-class Kept:
-    """A log that keeps the names of its events."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.events.append(event)
 
 
 class Lossy:
@@ -132,7 +123,7 @@ class Scene:
     def __init__(self, store: Store) -> None:
         self.store: Any = Lossy(store)
         self.syncs = Syncs()
-        self.log = Kept()
+        self.log = KeptLog()
         self.worker = Worker(
             self.store,
             SITES,

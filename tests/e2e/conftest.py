@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from listener import config
+from listener.config.settings import load
 from listener.system import System
 from tests.listening import Client, client
 
@@ -20,7 +20,7 @@ def listening(configured: Callable[..., Path]) -> Start:
 
     @asynccontextmanager
     async def start(**overrides: Any) -> AsyncIterator[Client]:
-        async with System(config.load(configured(**overrides))) as system:
+        async with System(load(configured(**overrides))) as system:
             await system.listen()
             async with client(f"http://127.0.0.1:{system.port}") as speaking:
                 yield speaking

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from listener import config
 from listener.access import digest
+from listener.config.settings import load
 from listener.errors import StoreUnavailableError
 from listener.rehearsal.published import Published
 from listener.system import System
 from tests import figures
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, SYNC_STAGING, Client, client, push, signed
 
 SITES = "/api/v1/sites/mysite/environments/staging"
@@ -213,7 +214,7 @@ async def test_a_call_that_a_role_does_not_cover_is_told(listening: Start) -> No
 
 
 async def test_what_was_refused_is_still_there_after_a_restart(configured: Callable[..., Path]) -> None:
-    settings = config.load(configured())
+    settings = load(configured())
     async with System(settings) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
@@ -228,7 +229,7 @@ async def test_a_delivery_that_could_not_be_stored_is_on_record_once_the_store_i
     async def away(*_: object) -> None:
         raise StoreUnavailableError("The store does not answer: the disk is full")
 
-    async with System(config.load(configured())) as system:
+    async with System(load(configured())) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             with monkeypatch.context() as patched:
@@ -246,7 +247,7 @@ async def test_an_ignored_delivery_is_redelivered_once_the_configuration_covers_
     hook = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/other": "mysite"}}
 
     async def redelivered(delivery: str, hooks: dict[str, Any]) -> tuple[int, Any]:
-        async with System(config.load(configured(hooks=hooks))) as system:
+        async with System(load(configured(hooks=hooks))) as system:
             await system.listen()
             async with client(f"http://127.0.0.1:{system.port}") as listener:
                 status, answer, _ = await listener.call("POST", f"/api/v1/deliveries/{delivery}/redeliver")
@@ -263,7 +264,7 @@ async def test_an_ignored_delivery_is_redelivered_once_the_configuration_covers_
                     )
         return status, answer
 
-    async with System(config.load(configured(hooks={"forge": hook}))) as system:
+    async with System(load(configured(hooks={"forge": hook}))) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             _, answer, _ = await listener.deliver("d-1")
@@ -320,25 +321,12 @@ async def test_uses_of_secrets_and_tokens_are_counted_by_their_names(
     )
 
 
-class Lines:
-    """A log that is a list."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"event": event, **facts})
-
-    def __getattr__(self, level: str) -> Callable[..., None]:
-        return lambda event, **facts: self.log(0, event, **facts)
-
-
 async def test_whatever_is_asked_for_leaves_a_line_of_who_asked_from_where(
     configured: Callable[..., Path], published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = Lines()
+    log = KeptLog()
     monkeypatch.setattr("structlog.get_logger", lambda: log)
-    async with System(config.load(configured())) as system:
+    async with System(load(configured())) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             await listener.call("POST", f"{SITES}/sync", json={"dry_run": True})

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from listener import audit, config, supervision
+from listener import audit, supervision
 from listener import worker as working
+from listener.config.settings import load
 from listener.progress import Progress
 from listener.runs import Run
 from listener.system import System
@@ -30,7 +31,7 @@ def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(configured: Callable[..., Path]) -> Any:
-    return config.load(configured())
+    return load(configured())
 
 
 LENGTHS = [2**63 - 1, 2**63, 2**64 - 1]

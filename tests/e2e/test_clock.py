@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from listener import config, worker
+from listener import worker
+from listener.config.settings import load
 from listener.rehearsal.published import Published
 from listener.system import System
 from tests.listening import client
@@ -20,7 +21,7 @@ async def test_a_clock_that_is_set_back_holds_up_no_run(
     off = [0.0]
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + off[0])
-    async with System(config.load(configured(sync=sync))) as system:
+    async with System(load(configured(sync=sync))) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             _, answer, _ = await listener.deliver("d-1")

@@ -10,9 +10,9 @@ import struct
 
 import pytest
 
-from listener.web.edge import connection, middlewares
-from listener.web.edge.connection import HEAD_MOST
-from listener.web.edge.room import Room
+from listener.edge import connection, middlewares
+from listener.edge.connection import HEAD_MOST
+from listener.edge.room import Room
 from tests.e2e.conftest import Start
 from tests.listening import ADMIN, GITHUB_SECRET, SYNC_STAGING, Client, push, signed
 from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of

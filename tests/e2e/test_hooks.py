@@ -12,14 +12,15 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from listener import config, signatures
-from listener.config import Settings
+from listener import signatures
+from listener.config.settings import Settings, load
 from listener.deliveries import READERS, Wanted
 from listener.errors import ConfigurationError
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.system import System
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import Client, client, configuration, daemon, push, signed, written
 from tests.vectors import OURS, body_of, headers_of, hmac_of, refused_by, scheme_of, secrets_of
 
@@ -340,7 +341,7 @@ async def test_a_sample_with_a_secret_that_is_none_starts_nothing(configured: Ca
     assert len(vectors) >= 4
     for vector in vectors:
         with pytest.raises(ConfigurationError, match=r"hooks\.sample\.secrets\.0: is "):
-            config.load(configured(hooks={"sample": hook_for(vector)}))
+            load(configured(hooks={"sample": hook_for(vector)}))
 
 
 OWN_SECRETS = {
@@ -387,7 +388,7 @@ def own_delivery(settings: Settings, scheme: str, secret: str) -> tuple[str, byt
 async def test_a_push_by_each_scheme_makes_staging_equal_to_live(
     configured: Callable[..., Path], published: Published
 ) -> None:
-    settings = config.load(configured(hooks={scheme: own_hook(scheme) for scheme in READERS}))
+    settings = load(configured(hooks={scheme: own_hook(scheme) for scheme in READERS}))
     async with System(settings) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
@@ -480,10 +481,10 @@ async def test_the_log_tells_which_secret_a_delivery_was_made_with_and_never_the
     configured: Callable[..., Path],
 ) -> None:
     secrets = ["an old secret", "a new secret"]
-    settings = config.load(configured(hooks={"gitea": own_hook("gitea", secrets=secrets)}))
+    settings = load(configured(hooks={"gitea": own_hook("gitea", secrets=secrets)}))
     lines: list[dict[str, Any]] = []
     async with System(settings) as system:
-        system.intake._log = system.audit._log = Lines(lines)
+        system.intake._log = system.audit._log = KeptLog(lines)
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             for secret in [*reversed(secrets), "neither"]:
@@ -493,13 +494,3 @@ async def test_the_log_tells_which_secret_a_delivery_was_made_with_and_never_the
     (refused,) = [line for line in lines if line["event"] == "delivery refused"]
     assert refused["reason"] == "the signature is not made with a secret of this hook"
     assert not any(secret in str(lines) for secret in secrets)
-
-
-class Lines:
-    """A log that is a list."""
-
-    def __init__(self, lines: list[dict[str, Any]]) -> None:
-        self._lines = lines
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self._lines.append({"event": event, **facts})

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from listener import config
+from listener.config.settings import load
 from listener.system import System
 from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, Client, client, push, signed
 
@@ -15,7 +15,7 @@ from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, Client, client, push, 
 @pytest.fixture
 async def told(configured: Callable[..., Path]) -> AsyncIterator[tuple[Client, Client]]:
     """A client of the listener, and one of its figures."""
-    async with System(config.load(configured())) as system:
+    async with System(load(configured())) as system:
         await system.listen()
         async with (
             client(f"http://127.0.0.1:{system.port}") as listener,
@@ -87,7 +87,7 @@ async def test_no_secret_and_nothing_that_a_stranger_says_is_in_the_figures(
 
 
 async def test_the_figures_can_be_switched_off(configured: Callable[..., Path]) -> None:
-    settings = config.load(configured(metrics={"listen": "off"}))
+    settings = load(configured(metrics={"listen": "off"}))
     async with System(settings) as system:
         await system.listen()
         assert system.metrics_port is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from listener import config
+from listener.config.settings import load
 from listener.system import System
 from listener.web.openapi import OPERATIONS, document
 from tests.e2e.conftest import Start
@@ -20,7 +20,7 @@ BY_NAME = {each.name: each for each in OPERATIONS}
 async def test_every_route_is_described_and_every_described_one_is_there(
     configured: Callable[..., Path],
 ) -> None:
-    system = System(config.load(configured()))
+    system = System(load(configured()))
     routes = {
         (route.method, route.resource.canonical)
         for route in system._application().router.routes()

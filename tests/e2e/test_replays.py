@@ -7,8 +7,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from listener import config
 from listener.cli import wording
+from listener.config.settings import load
 from listener.store.acceptance import ALIKE_MOST
 from listener.system import System
 from tests.e2e.conftest import Start
@@ -54,7 +54,7 @@ async def test_a_delivery_that_is_replayed_under_2000_ids_takes_few_rows_and_few
     configured: Callable[..., Path],
 ) -> None:
     path = configured(sync={"settle": "20s", "settle_most": "60s"}, history={"deliveries": 5_000})
-    async with System(config.load(path)) as system:
+    async with System(load(path)) as system:
         await system.listen()
         async with (
             client(f"http://127.0.0.1:{system.port}") as listener,
@@ -84,7 +84,7 @@ async def test_a_delivery_that_is_replayed_under_2000_ids_takes_few_rows_and_few
 async def test_a_delivery_of_which_only_the_outcome_is_left_is_known_but_not_redelivered(
     configured: Callable[..., Path],
 ) -> None:
-    async with System(config.load(configured())) as system:
+    async with System(load(configured())) as system:
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             _, first, _ = await listener.deliver("d-1")

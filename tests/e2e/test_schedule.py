@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from listener import config
+from listener.config.settings import load
 from listener.queue import Hold
 from listener.rehearsal.published import Published
 from listener.schedule import SLICES, Schedule
@@ -36,7 +36,7 @@ class Round:
 
 @pytest.fixture
 async def going(configured: Callable[..., Path]) -> Any:
-    async with System(config.load(configured(sync={**QUICK, "interval": 0}))) as system:
+    async with System(load(configured(sync={**QUICK, "interval": 0}))) as system:
         schedule = Schedule(
             system.directory,
             system.synchronizer,

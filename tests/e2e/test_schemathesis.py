@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from listener import config
+from listener.config.settings import load
 from listener.system import System
 from tests import figures
 from tests.conftest import unavailable
@@ -88,7 +88,7 @@ async def test_the_listener_answers_as_it_is_described(
         unavailable("schemathesis")
     token, known = CALLERS[caller]
     path = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5, "wait": 1, "refusals": 10**6})
-    async with System(config.load(path)) as system:
+    async with System(load(path)) as system:
         await system.listen()
         url = f"http://127.0.0.1:{system.port}"
         async with client(url) as listener:

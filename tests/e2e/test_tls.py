@@ -7,17 +7,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
 
-from listener import config
+from listener.config.settings import load
+from listener.config.tls import tls_context
+from listener.edge import tls
 from listener.errors import ConfigurationError
 from listener.system import System
-from listener.web.edge import tls
 from tests.e2e.cli.shell import Shell
 from tests.e2e.conftest import Start
+from tests.kept_log import KeptLog
 from tests.listening import client
 from tests.strangers import certificate, head
 
@@ -28,7 +29,7 @@ Write = Callable[..., Path]
 async def speaking(configured: Write, pair: dict[str, str]) -> AsyncIterator[tuple[int, Path]]:
     """A listener with this pair: its port, and its configuration."""
     file = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5, "tls": pair})
-    async with System(config.load(file)) as system:
+    async with System(load(file)) as system:
         await system.listen()
         yield system.port, file
 
@@ -127,10 +128,10 @@ async def test_an_expired_certificate_never_replaces_a_good_one(
 
 
 def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
-    pair, now, lines = certificate(tmp_path, days=-1), [time.time()], Lines()
+    pair, now, lines = certificate(tmp_path, days=-1), [time.time()], KeptLog()
     files = Path(pair["certificate"]), Path(pair["key"])
-    shows = tls.Certificates(*files, config.tls_context, lambda: now[0], lines)
-    assert lines.said[-1]["reason"] == "it has expired"
+    shows = tls.Certificates(*files, tls_context, lambda: now[0], lines)
+    assert lines.lines[-1]["reason"] == "it has expired"
     certificate(tmp_path, days=-2)
     shows.renew()
     assert shows._span[1] == written(pair).not_valid_after_utc, "neither is good: the newer one is shown"
@@ -141,21 +142,11 @@ def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
     for _ in range(3):
         shows.renew()
     assert shows._span[1] == good
-    assert "is not good before" in lines.said[-1]["reason"]
-    assert [line.get("kept") for line in lines.said].count("the old one") == 1
+    assert "is not good before" in lines.lines[-1]["reason"]
+    assert [line.get("kept") for line in lines.lines].count("the old one") == 1
     now[0] += 4 * 86400
     shows.renew()
     assert shows._span[1] == written(pair).not_valid_after_utc, "its time has come"
-
-
-class Lines:
-    """A log that is kept."""
-
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
 
 
 async def test_a_browser_is_told_to_come_by_https_alone_where_tls_is_the_listener_s_own(
@@ -220,7 +211,7 @@ async def test_plain_http_on_a_port_with_tls_is_told_as_such_without_a_trace(
 
 async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Write, tmp_path: Path) -> None:
     server = {"host": "127.0.0.1", "port": 0, "drain": 5, "head_timeout": 0.2, "tls": certificate(tmp_path)}
-    async with System(config.load(configured(server=server))) as system:
+    async with System(load(configured(server=server))) as system:
         await system.listen()
         reader, writer = await asyncio.open_connection("127.0.0.1", system.port)
         async with asyncio.timeout(300):
@@ -269,7 +260,7 @@ async def test_the_commands_know_the_listener_by_the_configured_certificate(
 def refusal(configured: Write, pair: dict[str, str]) -> str:
     """What is said of a configuration with this pair."""
     with pytest.raises(ConfigurationError) as caught:
-        config.load(configured(server={"tls": pair}))
+        load(configured(server={"tls": pair}))
     return caught.value.message
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from listener.config import describe, load, to_dict
+from listener.config.describe import describe, to_dict
+from listener.config.settings import load
 from listener.errors import ConfigurationError
 from listener.redaction import Cleaner
 from tests.fuzz.target import Target, as_json

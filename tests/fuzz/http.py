@@ -7,29 +7,19 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
-from listener import config
+from listener.config.settings import load
+from listener.edge.connection import Connection
+from listener.edge.parser import server_log
 from listener.system import System
-from listener.web import server_log
-from listener.web.edge.connection import Connection
 from tests.fuzz.target import Target
+from tests.kept_log import KeptLog
 from tests.listening import ADMIN, GITHUB_SECRET, RESET_STAGING, SYNC_STAGING, push, signed
 
 LIMIT = 5.0
 """Seconds within which everything that was said must be answered."""
-
-
-class Kept:
-    """A log that keeps its events."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.events.append((event, facts))
 
 
 class Wire(asyncio.Transport):
@@ -71,15 +61,15 @@ class Surface(logging.Handler):
         self.loop = asyncio.new_event_loop()
         logging.getLogger("aiohttp.server").addHandler(self)
         logging.getLogger("aiohttp.server").propagate = False
-        self.log = Kept()
-        self.system = System(config.load(_written(Path(self._folder.name))))
+        self.log = KeptLog()
+        self.system = System(load(_written(Path(self._folder.name))))
         for part in (self.system, self.system.intake, self.system.directory):
             vars(part)["log" if part is self.system else "_log"] = self.log
         self.loop.run_until_complete(self._open())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take what the server did not expect for a defect."""
-        self.log.events.append(("defect", {"exc_info": record.exc_info and record.exc_info[1]}))
+        self.log.error("defect", exc_info=record.exc_info and record.exc_info[1])
 
     async def _open(self) -> None:
         await self.system.store.open()
@@ -190,12 +180,12 @@ SECRETS = (GITHUB_SECRET, "0123456789abcdef0123")
 def try_http(data: bytes) -> None:
     """Whatever is said is answered in time, without a defect, and without a secret."""
     shared = surface()
-    shared.log.events.clear()
+    shared.log.lines.clear()
     answered = shared.loop.run_until_complete(shared.say(data))
-    for event, facts in shared.log.events:
-        if event == "defect":
-            raise AssertionError(facts) from facts["exc_info"]
-    logged = repr(shared.system.clean(shared.log.events))
+    for line in shared.log.lines:
+        if line["event"] == "defect":
+            raise AssertionError(line) from line["exc_info"]
+    logged = repr(shared.system.clean(shared.log.lines))
     assert not any(secret in logged for secret in SECRETS), "a secret is logged"
     # What is no HTTP is answered by aiohttp alone, which quotes it to the one who said it.
     quoted = answered.startswith(b"HTTP/1.0 400")

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -13,6 +12,7 @@ from listener.errors import StoreUnavailableError
 from listener.records import SECRET, TOKEN, Refusal, Use
 from listener.redaction import Cleaner
 from tests import figures
+from tests.kept_log import KeptLog
 
 NOW = 1_700_000_000.0
 HOOK = Hook("forge", "github", (b"a", b"b", b"c"), secret_names=("", "file:new", "file:new"))
@@ -37,23 +37,13 @@ class Taken:
         self.uses += uses
 
 
-class Said:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"level": level, "event": event, **facts})
-
-
-def audit(taken: Taken, said: Said | None = None, *secrets: str) -> Audit:
+def audit(taken: Taken, said: KeptLog | None = None, *secrets: str) -> Audit:
     # The rest of the port is not asked for by those who only write.
-    return Audit(taken, lambda: NOW, said or Said(), Cleaner(secrets))  # type: ignore[arg-type]
+    return Audit(taken, lambda: NOW, said or KeptLog(), Cleaner(secrets))  # type: ignore[arg-type]
 
 
 async def test_a_refused_request_is_logged_at_once_and_written_down_later_under_the_id_it_was_given() -> None:
-    taken, said = Taken(), Said()
+    taken, said = Taken(), KeptLog()
     notes = audit(taken, said)
     found = notes.refused("POST /hooks/forge", reason="no", status=401, client="192.0.2.1", hook="forge")
     assert taken.refusals == []
@@ -65,7 +55,7 @@ async def test_a_refused_request_is_logged_at_once_and_written_down_later_under_
 
 
 async def test_a_refused_call_is_told_from_a_refused_delivery() -> None:
-    said = Said()
+    said = KeptLog()
     audit(Taken(), said).refused("GET /api/v1/runs", reason="no", status=401, credential="token ci")
     assert [(line["event"], line["credential"]) for line in said.lines] == [("call refused", "token ci")]
 
@@ -86,7 +76,7 @@ async def test_however_many_are_refused_what_is_kept_of_them_has_its_bounds_and_
 
 
 async def test_what_a_stranger_sends_is_cut_short_and_a_secret_in_it_taken_out() -> None:
-    taken, said = Taken(), Said()
+    taken, said = Taken(), KeptLog()
     notes = audit(taken, said, "the-secret")
     notes.refused(
         "POST /" + "x" * 9999,
@@ -164,7 +154,7 @@ class Picky(Taken):
 
 
 async def test_a_row_that_the_store_can_not_hold_takes_no_other_with_it_and_is_counted() -> None:
-    taken, said = Picky("unbearable", "odd"), Said()
+    taken, said = Picky("unbearable", "odd"), KeptLog()
     notes = audit(taken, said)
     for reason in ("one", "unbearable", "two"):
         notes.refused("POST /hooks/forge", reason=reason, status=401, hook="forge")

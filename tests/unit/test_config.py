@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from listener import config
 from listener.access import Role
-from listener.config import Settings, describe, load, to_dict
+from listener.config.describe import describe, to_dict
+from listener.config.settings import LogSettings, ServerSettings, Settings, load
 from listener.deliveries import Payload
 from listener.errors import ConfigurationError
 from listener.signatures import Form
@@ -141,7 +141,7 @@ def test_a_valid_configuration_becomes_the_core_s_own_values(folder: Folder) -> 
 
 def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     loaded = folder.load(valid())
-    assert loaded.server == config.ServerSettings(
+    assert loaded.server == ServerSettings(
         "127.0.0.1",
         8787,
         55,
@@ -162,7 +162,7 @@ def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     sync, retry = loaded.sync, loaded.sync.retry
     assert (sync.quiet, sync.patience, sync.step_timeout, sync.connect_timeout) == (2, 900, 60, 15)
     assert (sync.concurrency, retry.attempts, retry.first, retry.most) == (8, 20, 1, 300)
-    assert loaded.log == config.LogSettings("info", "auto")
+    assert loaded.log == LogSettings("info", "auto")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.config import describe, load, to_dict
+from listener.config.describe import describe, to_dict
 from listener.config.hooks import SELECTORS
 from listener.config.model import Document
+from listener.config.settings import load
 from listener.config.shape import Section
 from listener.errors import ConfigurationError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.config import describe, to_dict
+from listener.config.describe import describe, to_dict
 from tests.unit.test_config import Folder, changed
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.config import describe, to_dict
+from listener.config.describe import describe, to_dict
 from listener.config.stores import store_fault, store_secrets, told, unverified
 from tests.unit.test_config import Folder, valid
 

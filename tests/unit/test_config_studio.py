@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from listener.config import StudioSettings, describe, load, to_dict
+from listener.config.describe import describe, to_dict
+from listener.config.settings import StudioSettings, load
 from tests.unit.test_config import Folder, valid
 from tests.unit.test_config_example import EXAMPLE, prepared
 

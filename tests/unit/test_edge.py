@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from aiohttp import StreamReader
@@ -13,16 +12,17 @@ from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.edge.crowd import Crowd
+from listener.edge.descriptors import places
+from listener.edge.guesses import LONGEST, Guesses
+from listener.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
+from listener.edge.parser import NOTHING, Fed, Parser
+from listener.edge.refusals import Refusals
+from listener.edge.room import FREE, Lease, Room
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey, address_of, household, networks_around, networks_of, within
 from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign, verify
-from listener.web.edge.crowd import Crowd
-from listener.web.edge.descriptors import places
-from listener.web.edge.guesses import LONGEST, Guesses
-from listener.web.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
-from listener.web.edge.parser import NOTHING, Fed, Parser
-from listener.web.edge.refusals import Refusals
-from listener.web.edge.room import FREE, Lease, Room
+from tests.kept_log import KeptLog
 
 
 class Clock:
@@ -84,28 +84,18 @@ def test_the_memory_of_who_was_refused_is_bounded() -> None:
     assert len(refusals._left) == CLIENTS_MOST
 
 
-class Lines:
-    """A log that is kept."""
-
-    def __init__(self) -> None:
-        self.said: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.said.append({"event": event, **facts})
-
-
 def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
-    clock, lines = Clock(), Lines()
+    clock, lines = Clock(), KeptLog()
     limited_log = RateLimitedLog(lines, clock)
     for _ in range(500):
         limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
     limited_log.tell("refused", "192.0.2.2", client="192.0.2.2")
     clock.now += WINDOW
     limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
-    assert lines.said == [
-        {"event": "refused", "client": "192.0.2.1"},
-        {"event": "refused", "client": "192.0.2.2"},
-        {"event": "refused", "client": "192.0.2.1", "unsaid": 499},
+    assert lines.lines == [
+        {"level": "warning", "event": "refused", "client": "192.0.2.1"},
+        {"level": "warning", "event": "refused", "client": "192.0.2.2"},
+        {"level": "warning", "event": "refused", "client": "192.0.2.1", "unsaid": 499},
     ]
 
 

@@ -4,6 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 import listener
 
 ROOT = Path(listener.__file__).parent
@@ -40,8 +42,9 @@ FLOORS = (
         "lanes",
         "journal",
         "follow",
+        "request_context",
     },
-    {"store", "ssh", "web", "studio", "config", "logs", "metrics", "systemd"},
+    {"store", "ssh", "edge", "web", "studio", "config", "logs", "metrics", "systemd"},
     {"system"},
     {"cli", "demo", "rehearsal", "__main__"},
 )
@@ -118,16 +121,51 @@ def test_the_work_uses_no_adapters_technology() -> None:
             assert top in sys.stdlib_module_names, f"{room} imports {name}"
 
 
-def test_the_rooms_of_the_store_use_its_rules_and_do_not_know_each_other() -> None:
-    rooms = {"sqlite", "postgres"}
-    for path in (ROOT / "store").rglob("*.py"):
-        room = path.relative_to(ROOT / "store").parts[0]
-        for name in imported(path):
-            _, _, other = name.partition("listener.store.")
-            if room in rooms:
-                assert other.partition(".")[0] not in rooms - {room}, f"{path} imports {name}"
-            elif room not in OPENING:
-                assert other.partition(".")[0] not in rooms, f"{path} imports {name}"
+def parts_of(adapter: Path) -> set[str]:
+    """The packages inside an adapter."""
+    return {path.parent.name for path in adapter.glob("*/__init__.py")}
+
+
+def arrows(adapter: Path) -> set[tuple[str, str]]:
+    """Which parts of an adapter import which others; an empty name stands for its top."""
+    parts, found = parts_of(adapter), set()
+    for path in adapter.rglob("*.py"):
+        within = path.relative_to(adapter).parts
+        mine = within[0] if within[0] in parts else ""
+        for name in imported(path) if within[0] not in OPENING else ():
+            top, _, below = name.partition(f"listener.{adapter.name}")
+            if not top and below[:1] in {"", "."} and name != top:
+                other = below[1:].partition(".")[0]
+                found.add((mine, other if other in parts else ""))
+    return {(mine, other) for mine, other in found if mine != other}
+
+
+BOTH_WAYS = {"web": {"openapi"}}
+"""The descriptions of routes name constants of the handlers, and the application serves the descriptions."""
+
+
+@pytest.mark.parametrize("room", sorted(FLOORS[ADAPTERS]))
+def test_the_parts_of_an_adapter_do_not_know_each_other(room: str) -> None:
+    """A part may use the top or be used by it, not both; two parts meet only where the adapter is opened."""
+    found = arrows(ROOT / room)
+    for mine, other in found:
+        assert "" in (mine, other), f"{room}: {mine} imports {other}"
+        part = mine or other
+        assert (other, mine) not in found or part in BOTH_WAYS.get(room, set()), f"{room} and {part}"
+
+
+def test_a_circle_between_an_adapter_and_its_part_is_seen(tmp_path: Path) -> None:
+    adapter = tmp_path / "web"
+    for part in ("edge", "other"):
+        (adapter / part).mkdir(parents=True)
+        (adapter / part / "__init__.py").touch()
+    (adapter / "app.py").write_text("from listener.web.edge import Edge\n")
+    (adapter / "edge" / "door.py").write_text("from listener.web import replies\nimport listener.web.other\n")
+    assert arrows(adapter) == {("", "edge"), ("edge", ""), ("edge", "other")}
+
+
+def test_the_store_is_opened_in_one_place_and_its_rules_know_no_database() -> None:
+    assert arrows(ROOT / "store") == {("postgres", ""), ("sqlite", "")}
 
 
 def test_asyncpg_is_the_technology_of_the_store_on_postgresql_alone() -> None:

@@ -16,6 +16,7 @@ from listener.metrics import CODES, Metrics
 from listener.queue import Backlog, Hold
 from listener.runs import Run
 from listener.sites import Environment, Policy, RepositoryAddress, Site, SitePattern, Sites
+from tests.kept_log import KeptLog
 
 README = (Path(__file__).parents[2] / "config" / "README.md").read_text()
 NOW = 1_700_000_000.0
@@ -28,16 +29,6 @@ def site(name: str) -> Site:
 
 
 SITES = Sites.of([site("mysite")], [SitePattern("by-*", site("by-*"))])
-
-
-class Kept:
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[int, str, dict[str, Any]]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.told.append((level, event, facts))
 
 
 class Stored:
@@ -83,18 +74,21 @@ def metrics() -> Metrics:
 
 
 async def test_an_event_is_told_on_and_counted_whatever_its_level(metrics: Metrics) -> None:
-    kept = Kept()
+    kept = KeptLog()
     log = metrics.counting(kept)
-    log.log(10, "delivery", hook="forge", secret="new", ignored="", repeated=False)
-    log.log(20, "delivery", hook="forge", secret="old", ignored="a tag", repeated=False)
-    log.log(20, "delivery", hook="forge", secret="new", ignored="", repeated=True)
-    log.log(20, "of no interest", hook="forge")
-    assert [event for _, event, _ in kept.told] == ["delivery"] * 3 + ["of no interest"]
-    assert kept.told[0] == (
-        10,
-        "delivery",
-        {"hook": "forge", "secret": "new", "ignored": "", "repeated": False},
-    )
+    log.debug("delivery", hook="forge", secret="new", ignored="", repeated=False)
+    log.info("delivery", hook="forge", secret="old", ignored="a tag", repeated=False)
+    log.info("delivery", hook="forge", secret="new", ignored="", repeated=True)
+    log.info("of no interest", hook="forge")
+    assert kept.events == ["delivery"] * 3 + ["of no interest"]
+    assert kept.lines[0] == {
+        "level": "debug",
+        "event": "delivery",
+        "hook": "forge",
+        "secret": "new",
+        "ignored": "",
+        "repeated": False,
+    }
     found = await figures(metrics)
     assert found["sync_staging_deliveries_total"] == {
         ("forge", "accepted"): 1,
@@ -106,13 +100,13 @@ async def test_an_event_is_told_on_and_counted_whatever_its_level(metrics: Metri
 
 
 async def test_runs_are_counted_by_how_they_ended_and_why(metrics: Metrics) -> None:
-    log = metrics.counting(Kept())
+    log = metrics.counting(KeptLog())
     where = {"site": "mysite", "environment": "staging"}
-    log.log(20, "start", **where, attempt=1, waited=0.5)
-    log.log(30, "again", **where, error="host-unreachable", message="…")
-    log.log(20, "start", **where, attempt=2, waited=20.0)
-    log.log(40, "run", **where, outcome="failed", error="diverged", durations={"observe": 0.002})
-    log.log(20, "run", **where, outcome="succeeded", durations={"observe": 0.002, "apply": 0.003})
+    log.info("start", **where, attempt=1, waited=0.5)
+    log.warning("again", **where, error="host-unreachable", message="…")
+    log.info("start", **where, attempt=2, waited=20.0)
+    log.error("run", **where, outcome="failed", error="diverged", durations={"observe": 0.002})
+    log.info("run", **where, outcome="succeeded", durations={"observe": 0.002, "apply": 0.003})
     found = await figures(metrics)
     runs = found["sync_staging_runs_total"]
     assert runs == {("staging", "mysite", "failed"): 1, ("staging", "mysite", "succeeded"): 1}
@@ -125,14 +119,14 @@ async def test_runs_are_counted_by_how_they_ended_and_why(metrics: Metrics) -> N
 
 
 async def test_an_environment_that_drifted_has_not_any_more_once_it_was_synced(metrics: Metrics) -> None:
-    log = metrics.counting(Kept())
+    log = metrics.counting(KeptLog())
     for name, drifted in (("mysite", True), ("by-one", True), ("by-two", True), ("by-three", False)):
-        log.log(10, "looked", site=name, environment="staging", drifted=drifted)
+        log.debug("looked", site=name, environment="staging", drifted=drifted)
     found = (await figures(metrics))["sync_staging_drifted_environments"]
     assert found == {("staging", "mysite"): 1, ("staging", "by-*"): 2}
-    log.log(20, "run", site="by-two", environment="staging", outcome="succeeded", durations={})
-    log.log(20, "run", site="mysite", environment="staging", outcome="failed", durations={})
-    log.log(20, "run", site="by-one", environment="staging", outcome="succeeded", durations={}, undoes="x")
+    log.info("run", site="by-two", environment="staging", outcome="succeeded", durations={})
+    log.info("run", site="mysite", environment="staging", outcome="failed", durations={})
+    log.info("run", site="by-one", environment="staging", outcome="succeeded", durations={}, undoes="x")
     found = (await figures(metrics))["sync_staging_drifted_environments"]
     assert found == {("staging", "mysite"): 1, ("staging", "by-*"): 1}
 
@@ -163,11 +157,11 @@ async def test_the_queue_is_told_as_the_store_has_it_now(metrics: Metrics) -> No
 @given(st.lists(st.tuples(st.text(), st.text(), st.text(), st.text()), max_size=20))
 async def test_what_a_request_says_never_becomes_a_label(said: list[tuple[str, str, str, str]]) -> None:
     metrics = Metrics(SITES, ["forge"], lambda: NOW, 100)
-    log = metrics.counting(Kept())
+    log = metrics.counting(KeptLog())
     for hook, site_id, environment, error in said:
         facts = {"hook": hook, "site": site_id, "environment": environment, "error": error}
         for event in ("delivery", "delivery refused", "drift", "again", "run"):
-            log.log(20, event, **facts)
+            log.info(event, **facts)
     found = await figures(metrics)
     few = {"", "forge", "mysite", "by-*", "staging", "accepted", *CODES}
     for name in ("deliveries", "refused_deliveries", "drifts", "failed_attempts", "runs"):

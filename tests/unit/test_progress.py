@@ -9,7 +9,7 @@ import pytest
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
 from listener.outcomes import LEG_TRANSITIONS, LegEvent, LegOutcome, LegState, Outcome
 from listener.plans import Applied, Plan, PlanKind
-from listener.progress import Progress, applied, looked, resumed, sent
+from listener.progress import Progress, after_apply, after_look, before_send, resumed
 from listener.runs import Run, State
 from listener.sites import RepositoryAddress
 from listener.store.rows import _outcome_of, outcome_text
@@ -32,12 +32,12 @@ def seen(branch: Branch, drift: Drift = DRIFT, live: Branch = LIVE) -> Observati
 
 def begun() -> LegOutcome:
     """A leg that was looked at, and has to move."""
-    return looked(LegOutcome(), seen(OLD), FORWARD)
+    return after_look(LegOutcome(), seen(OLD), FORWARD)
 
 
 def in_flight() -> LegOutcome:
     """A leg whose plan was sent, and whose reply was lost."""
-    return sent(begun(), seen(OLD), FORWARD)
+    return before_send(begun(), seen(OLD), FORWARD)
 
 
 # The table.
@@ -127,13 +127,13 @@ def test_what_is_in_doubt_is_never_taken_for_done() -> None:
 
 
 def test_a_move_is_told_with_where_it_started_from() -> None:
-    leg = looked(applied(in_flight(), MOVED_TO_OURS), seen(OURS, Drift()), EQUAL)
+    leg = after_look(after_apply(in_flight(), MOVED_TO_OURS), seen(OURS, Drift()), EQUAL)
     assert (leg.plan, leg.old, leg.new) == ("forward-commit", OLD.commit, OURS.commit)
     assert (leg.state, leg.removed) == (LegState.MOVED, ("a", "b"))
 
 
 def test_what_an_earlier_attempt_moved_is_not_forgotten() -> None:
-    again = looked(resumed(applied(in_flight(), MOVED_TO_OURS)), seen(OURS, Drift()), EQUAL)
+    again = after_look(resumed(after_apply(in_flight(), MOVED_TO_OURS)), seen(OURS, Drift()), EQUAL)
     assert (again.old, again.new, again.removed) == (OLD.commit, OURS.commit, ("a", "b"))
 
 
@@ -153,7 +153,7 @@ def test_a_lost_reply_is_cleared_up_by_the_next_look(tip: Branch, moved: bool, a
     assert lost.moved, "who does not know may have moved it"
     assert not lost.has_moved
     assert callable(attempt)
-    leg = looked(attempt(lost), seen(tip, Drift()), EQUAL)
+    leg = after_look(attempt(lost), seen(tip, Drift()), EQUAL)
     assert (leg.has_moved, leg.moved) == (moved, moved)
     assert leg.plan == ("forward-commit" if moved else "up-to-date")
 
@@ -165,41 +165,43 @@ def test_an_attempt_that_moved_nothing_leaves_nothing_to_the_next() -> None:
 
 
 def test_what_somebody_else_moved_is_not_told_as_ours() -> None:
-    leg = looked(applied(in_flight(), CHANGED), seen(OTHERS, Drift()), EQUAL)
+    leg = after_look(after_apply(in_flight(), CHANGED), seen(OTHERS, Drift()), EQUAL)
     assert (leg.plan, leg.old, leg.removed, leg.moved) == ("up-to-date", OTHERS.commit, (), False)
 
 
 def test_an_old_forward_commit_of_ours_is_not_taken_for_a_new_one() -> None:
-    leg = sent(looked(LegOutcome(), seen(OURS), FORWARD), seen(OURS), FORWARD)
-    assert not looked(leg, seen(OURS), FORWARD).has_moved
+    leg = before_send(after_look(LegOutcome(), seen(OURS), FORWARD), seen(OURS), FORWARD)
+    assert not after_look(leg, seen(OURS), FORWARD).has_moved
 
 
 def test_a_plan_whose_reply_was_lost_may_still_be_carried_out_long_after_a_look_that_showed_nothing() -> None:
-    leg = looked(in_flight(), seen(OLD), FORWARD)
-    leg = applied(sent(leg, seen(OLD), FORWARD), CHANGED)
+    leg = after_look(in_flight(), seen(OLD), FORWARD)
+    leg = after_apply(before_send(leg, seen(OLD), FORWARD), CHANGED)
     assert not leg.has_moved
-    again = looked(resumed(leg), seen(OURS, Drift()), EQUAL)
+    again = after_look(resumed(leg), seen(OURS, Drift()), EQUAL)
     assert (again.plan, again.old, again.has_moved) == ("forward-commit", OLD.commit, True)
 
 
 def test_a_plan_that_may_still_be_carried_out_is_told_and_not_what_is_waited_for_meanwhile() -> None:
-    leg = looked(in_flight(), seen(OLD, Drift()), BUSY)
+    leg = after_look(in_flight(), seen(OLD, Drift()), BUSY)
     assert (leg.plan, leg.removed_count) == ("forward-commit", 2)
-    late = looked(resumed(leg), seen(OURS, Drift()), EQUAL)
+    late = after_look(resumed(leg), seen(OURS, Drift()), EQUAL)
     assert (late.plan, late.removed, late.has_moved) == ("forward-commit", ("a", "b"), True)
 
 
 def test_a_late_plan_is_known_by_what_live_was_when_it_was_sent() -> None:
     newer = Branch("6" * 40, "N")
-    leg = sent(looked(in_flight(), seen(OLD, live=newer), FORWARD), seen(OLD, live=newer), FORWARD)
-    assert looked(leg, seen(LIVE, live=newer), FORWARD).has_moved, "the first of two was fast-forwarded to"
+    leg = before_send(after_look(in_flight(), seen(OLD, live=newer), FORWARD), seen(OLD, live=newer), FORWARD)
+    assert after_look(leg, seen(LIVE, live=newer), FORWARD).has_moved, (
+        "the first of two was fast-forwarded to"
+    )
 
 
 @pytest.mark.parametrize(("tip", "plan"), [(OTHERS, FORWARD), (OLD, EQUAL)])
 def test_nothing_is_doubted_any_more_once_the_branch_has_moved_or_has_no_need_to(
     tip: Branch, plan: Plan
 ) -> None:
-    assert not looked(in_flight(), seen(tip), plan).moved
+    assert not after_look(in_flight(), seen(tip), plan).moved
 
 
 # What is stored.
@@ -245,4 +247,4 @@ def test_what_version_0_1_stored_is_read(done: bool, moved: bool, new: Branch, s
     (read,) = outcome.legs
     assert (read.state, read.done, read.moved, read.removed) == (state, done, moved, ("a",))
     if state is LegState.SENT:
-        assert looked(resumed(read), seen(LIVE, Drift()), EQUAL).has_moved
+        assert after_look(resumed(read), seen(LIVE, Drift()), EQUAL).has_moved

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from listener.config import Settings, load
+from listener.config.settings import Settings, load
 from listener.deliveries import READERS, Delivery, Hook, Wanted, read, select
 from listener.signatures import Accepted, sign, verify
 from listener.sites import PLACEHOLDER

@@ -11,14 +11,15 @@ from aiohttp.test_utils import make_mocked_request
 
 from listener.access import Caller
 from listener.audit import Audit
+from listener.edge.connection import connection_of
+from listener.edge.room import Lease, Room
 from listener.errors import BadRequestError, ForbiddenError
 from listener.redaction import Cleaner
+from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
 from listener.web.credentials import Gate
-from listener.web.edge.connection import connection_of
-from listener.web.edge.room import LEASE, Lease, Room
-from listener.web.page import FORM, Page
-from listener.web.trace import begin
+from listener.web.page import Page
+from listener.web.protocol import FORM
 
 
 @pytest.fixture
@@ -29,7 +30,6 @@ def page(tmp_path: Path) -> Page:
     async def seen_by(_: Caller) -> dict[str, Any]:
         return {"sites": []}
 
-    begin()
     store = SqliteStore(tmp_path / "x.db")
     audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
     gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
@@ -40,7 +40,8 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     made = make_mocked_request(method, path, headers={"Host": "x", "Content-Type": content_type})
     cloned = made.clone(scheme=scheme, remote=remote)
     assert isinstance(cloned, web.Request)
-    cloned[LEASE] = Lease(Room(1 << 20, time.monotonic), connection_of(cloned))
+    connection = connection_of(cloned)
+    begin(RequestContext(connection, Lease(Room(1 << 20, time.monotonic), connection)))
     return cloned
 
 

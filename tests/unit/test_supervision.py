@@ -8,16 +8,7 @@ import pytest
 
 from listener import supervision
 from listener.supervision import Supervisor
-
-
-class Said:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"level": level, "event": event, **facts})
+from tests.kept_log import KeptLog
 
 
 class Clock:
@@ -57,12 +48,12 @@ async def until(holds: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("broken"), OverflowError(), asyncio.CancelledError()])
 async def test_a_task_that_fails_is_logged_by_its_name_and_started_again(error: BaseException) -> None:
-    said, work = Said(), Work(error, 1)
+    said, work = KeptLog(), Work(error, 1)
     tasks = Supervisor(said)
     tasks.start("audit", work)
     await until(lambda: work.begun == 2)
     (line,) = said.lines
-    assert (line["level"], line["event"], line["task"]) == (40, "task failed", "audit")
+    assert (line["level"], line["event"], line["task"]) == ("error", "task failed", "audit")
     assert line["exc_info"] is error
     assert tasks.failing() == (), "once may happen"
     await tasks.stop()
@@ -70,7 +61,7 @@ async def test_a_task_that_fails_is_logged_by_its_name_and_started_again(error: 
 
 async def test_a_task_that_fails_again_and_again_is_named_until_it_has_outlived_its_failures() -> None:
     clock, work = Clock(), Work(ValueError(), 3)
-    tasks = Supervisor(Said(), clock)
+    tasks = Supervisor(KeptLog(), clock)
     tasks.start("worker", work)
     tasks.start("well", Work(ValueError(), 0))
     await until(lambda: work.begun == 4)
@@ -92,7 +83,7 @@ async def test_a_task_that_fails_late_is_well_again_only_after_longer_than_that(
             raise ValueError
         await asyncio.Event().wait()
 
-    tasks = Supervisor(Said(), clock)
+    tasks = Supervisor(KeptLog(), clock)
     tasks.start("upkeep", late)
     await until(lambda: begun == 3)
     clock.now += 60
@@ -112,7 +103,7 @@ async def test_failures_with_a_good_while_between_them_do_not_add_up() -> None:
         clock.now += 10 * supervision.STEADY_MOST
         raise ValueError
 
-    tasks = Supervisor(Said(), clock)
+    tasks = Supervisor(KeptLog(), clock)
     tasks.start("schedule", seldom)
     await until(lambda: begun > 5)
     assert tasks.failing() == ()
@@ -120,7 +111,7 @@ async def test_failures_with_a_good_while_between_them_do_not_add_up() -> None:
 
 
 async def test_a_task_that_is_carried_out_once_is_logged_and_not_started_again() -> None:
-    said, work = Said(), Work(ValueError(), 9)
+    said, work = KeptLog(), Work(ValueError(), 9)
     tasks = Supervisor(said)
     tasks.start("warm studio", work, again=False)
     await until(lambda: said.lines)
@@ -129,7 +120,7 @@ async def test_a_task_that_is_carried_out_once_is_logged_and_not_started_again()
 
 
 async def test_stopping_ends_every_task_but_those_that_are_named() -> None:
-    tasks, ends = Supervisor(Said()), []
+    tasks, ends = Supervisor(KeptLog()), []
 
     def work(name: str) -> supervision.Work:
         async def go() -> None:
@@ -150,7 +141,7 @@ async def test_stopping_ends_every_task_but_those_that_are_named() -> None:
 
 
 async def test_what_fails_while_it_is_stopped_is_logged_and_stops_nothing_else() -> None:
-    said = Said()
+    said = KeptLog()
 
     async def stubborn() -> None:
         try:

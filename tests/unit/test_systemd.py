@@ -4,21 +4,11 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from listener.systemd import ServiceManager
-
-
-class Said:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
-
-    def log(self, level: int, event: str, **facts: Any) -> None:
-        self.lines.append({"level": level, "event": event, **facts})
+from tests.kept_log import KeptLog
 
 
 @pytest.fixture
@@ -30,12 +20,12 @@ def end(tmp_path: Path) -> Iterator[socket.socket]:
         yield bound
 
 
-def manager(said: Said, address: object, **more: str) -> ServiceManager:
+def manager(said: KeptLog, address: object, **more: str) -> ServiceManager:
     return ServiceManager(said, {"NOTIFY_SOCKET": str(address), **more})
 
 
 def test_states_are_sent_a_line_each(end: socket.socket, tmp_path: Path) -> None:
-    said = Said()
+    said = KeptLog()
     assert manager(said, tmp_path / "notify").notify("READY=1", "STATUS=here")
     assert end.recv(99) == b"READY=1\nSTATUS=here"
     assert said.lines == []
@@ -45,31 +35,31 @@ def test_a_leading_at_sign_names_an_abstract_socket() -> None:
     name = f"sync-staging-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind(f"\0{name}")
-        assert manager(Said(), f"@{name}").notify("READY=1")
+        assert manager(KeptLog(), f"@{name}").notify("READY=1")
         assert bound.recv(99) == b"READY=1"
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative"])
 def test_without_an_address_nothing_is_sent_and_nothing_said(address: str) -> None:
-    said = Said()
+    said = KeptLog()
     assert not manager(said, address).notify("READY=1")
     assert said.lines == []
 
 
 @pytest.mark.parametrize("address", ["/nonexistent/sock", "/" + "x" * 500, "/dev/null", "@nobody-is-there"])
 def test_a_socket_that_leads_nowhere_is_warned_of_once(address: str) -> None:
-    said = Said()
+    said = KeptLog()
     dead = manager(said, address)
     assert [dead.notify("READY=1"), dead.notify("WATCHDOG=1")] == [False, False]
     (line,) = said.lines
-    assert (line["level"], line["socket"]) == (30, address)
+    assert (line["level"], line["socket"]) == ("warning", address)
     assert "NOTIFY_SOCKET" in line["remedy"]
 
 
 def test_what_a_manager_that_does_not_read_has_no_room_for_is_dropped(
     end: socket.socket, tmp_path: Path
 ) -> None:
-    said = Said()
+    said = KeptLog()
     busy = manager(said, tmp_path / "notify")
     while busy.notify("WATCHDOG=1"):
         pass
@@ -91,4 +81,4 @@ def test_what_a_manager_that_does_not_read_has_no_room_for_is_dropped(
 def test_the_watchdog_is_fed_twice_as_often_as_asked_for(
     environ: dict[str, str], interval: float | None
 ) -> None:
-    assert ServiceManager(Said(), environ).watchdog == interval
+    assert ServiceManager(KeptLog(), environ).watchdog == interval

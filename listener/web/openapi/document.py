@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from listener import __version__
-from listener.web.openapi.operations import FORM, JSON, Answer, Operation, Parameter
+from listener.web.openapi.operations import Answer, Operation, Parameter
+from listener.web.protocol import FORM, JSON
 
 PIECE = 16 << 10
 """Bytes of the description that are sent at once."""

@@ -2,8 +2,9 @@
 
 from http import HTTPStatus
 
-from listener.web.openapi.operations import ANY_TIME, FORM, JSON, Operation, answered, problems
+from listener.web.openapi.operations import ANY_TIME, Operation, answered, problems
 from listener.web.openapi.schemas import Accepted, Delivered
+from listener.web.protocol import FORM, JSON
 
 _ANSWERS = (
     answered(Accepted, "Verified and durable; these runs serve it.", HTTPStatus.ACCEPTED),

@@ -7,7 +7,7 @@ from listener.web.openapi.operations import ANY_TIME, LIMIT, Answer, Operation, 
 from listener.web.openapi.schemas import DryRun, History, HoldBody, RunView, StandingRun
 from listener.web.openapi.standings import Held, Overview, Released, SiteView, SyncAnswer
 from listener.web.openapi.studio import ACCEPT, PREFER
-from listener.web.preferences import EVENTS, NDJSON
+from listener.web.protocol import EVENTS, NDJSON
 
 _ONE = "/api/v1/sites/{site}/environments/{environment}"
 _RUN_HEADERS = ("X-Run-Id", "Location", "Vary", "Preference-Applied")

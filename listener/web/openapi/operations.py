@@ -9,10 +9,7 @@ from pydantic import BaseModel
 
 from listener.web import pages
 from listener.web.openapi.schemas import Problem
-
-JSON = "application/json"
-FORM = "application/x-www-form-urlencoded"
-PROBLEM = "application/problem+json"
+from listener.web.protocol import JSON, PROBLEM
 
 ANY_TIME = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
 """What any route may answer, whoever asks."""

@@ -6,8 +6,7 @@ from http import HTTPStatus
 from listener.access import Role
 from listener.web.openapi.operations import ANY_TIME, Answer, Operation, answered, problems
 from listener.web.openapi.schemas import Body, Moment, View
-
-HTML = "text/html"
+from listener.web.protocol import HTML
 
 
 class SignIn(Body):

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from listener.web.crafter import PREFIXES, PUBLISH
 from listener.web.openapi.operations import Answer, Operation, Parameter, answered
 from listener.web.openapi.schemas import Message, ResetStaging, SyncStaging
-from listener.web.preferences import EVENTS, JSON, NDJSON
+from listener.web.protocol import EVENTS, JSON, NDJSON
 
 PREFER = Parameter("Prefer", "header", "RFC 7240: wait=SECONDS, respond-async", {"type": "string"})
 ACCEPT = Parameter("Accept", "header", "the form of the answer", {"type": "string"})

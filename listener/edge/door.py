@@ -5,9 +5,9 @@ import errno
 import socket
 import ssl
 
+from listener.edge.connection import Connection, ConnectionContext, connected
+from listener.edge.limits import Limits
 from listener.networks import address_of, household, within
-from listener.web.edge.connection import Connection, ConnectionContext, connected
-from listener.web.edge.limits import Limits
 
 BACKLOG = 1024
 """Connections that the system holds until they are accepted; it may hold fewer (net.core.somaxconn)."""

@@ -4,18 +4,10 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 
-from aiohttp import web
-
+from listener.edge.limits import CLIENTS_MOST
 from listener.networks import household
-from listener.web.edge.limits import CLIENTS_MOST
 
 MINUTE = 60.0
-
-OVER = web.RequestKey("over", bool)
-"""Request key: whether its client was refused too often. Refusing it again should cost little."""
-
-QUIET = web.RequestKey("quiet", bool)
-"""Request key: the log needs no line about this request."""
 
 
 class Refusals:

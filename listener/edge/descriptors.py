@@ -3,7 +3,7 @@
 import resource
 from dataclasses import dataclass
 
-from listener.web.edge.crowd import AT_ONCE
+from listener.edge.crowd import AT_ONCE
 
 SCRAPERS = 32
 """Connections to the address of the figures: a Prometheus or two, and room for their next ones."""

@@ -14,10 +14,10 @@ memory       what connections have left behind, given back to the system
 middlewares  the same, around every request
 """
 
-from listener.web.edge.descriptors import Places, places
-from listener.web.edge.door import Door
-from listener.web.edge.limits import Limits
-from listener.web.edge.middlewares import Edge
-from listener.web.edge.tls import Certificates
+from listener.edge.descriptors import Places, places
+from listener.edge.door import Door
+from listener.edge.limits import Limits
+from listener.edge.middlewares import Edge
+from listener.edge.tls import Certificates
 
 __all__ = ["Certificates", "Door", "Edge", "Limits", "Places", "places"]

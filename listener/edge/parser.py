@@ -5,6 +5,7 @@ the answers that the client does not read, with a traceback that keeps its chunk
 the first error is the last, it was never raised, so that it has no traceback, and it quotes nothing.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,3 +58,24 @@ class Parser:
         self.payload.set_exception(RequestPayloadError(kind))
         self.payload.feed_eof()
         return NOTHING
+
+
+class _WithoutTheLine(logging.Filter):
+    """What is logged of a request that is not HTTP: that there was one. Its line may hold a secret."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            # The error's text, and the code that is shown with it, quote what has arrived.
+            record.exc_info = None
+            record.msg = f"{record.msg}: {type(error).__name__}"
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+def server_log() -> logging.Logger:
+    """Return the logger that aiohttp's server shall write to."""
+    logger = logging.getLogger("aiohttp.server")
+    if not any(isinstance(each, _WithoutTheLine) for each in logger.filters):
+        logger.addFilter(_WithoutTheLine())
+    return logger

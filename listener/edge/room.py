@@ -10,11 +10,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from aiohttp import web
-
+from listener.edge.crowd import Guest, costliest
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey
-from listener.web.edge.crowd import Guest, costliest
 
 FREE = 64 << 10
 """Bytes of each body that need no room."""
@@ -124,6 +122,3 @@ class Lease:
     def end(self) -> None:
         """Give everything back."""
         self._room.give_back(self)
-
-
-LEASE = web.RequestKey("lease", Lease)

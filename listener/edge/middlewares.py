@@ -7,6 +7,15 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from listener.edge.connection import ConnectionContext, connection_of
+from listener.edge.crowd import Crowd
+from listener.edge.door import Door
+from listener.edge.guesses import Guesses
+from listener.edge.limits import Limits, RateLimitedLog
+from listener.edge.memory import give_back
+from listener.edge.proxies import client_of
+from listener.edge.refusals import Refusals
+from listener.edge.room import Lease, Room
 from listener.errors import (
     BadRequestError,
     BodyTooLargeError,
@@ -20,22 +29,10 @@ from listener.errors import (
     UnauthorizedError,
 )
 from listener.journal import Log
-from listener.web.edge.connection import ConnectionContext, connection_of
-from listener.web.edge.crowd import Crowd
-from listener.web.edge.door import Door
-from listener.web.edge.guesses import Guesses
-from listener.web.edge.limits import Limits, RateLimitedLog
-from listener.web.edge.memory import give_back
-from listener.web.edge.proxies import client_of
-from listener.web.edge.refusals import OVER, QUIET, Refusals
-from listener.web.edge.room import LEASE, Lease, Room
-from listener.web.trace import trace
+from listener.request_context import RequestContext, begin, request_context
 
 MISLED = web.RequestKey("misled", BadRequestError)
 """Request key: what is wrong with the headers of a trusted proxy."""
-
-INVITED = web.RequestKey("invited", bool)
-"""Request key: a handler asked for the body."""
 
 STRANGERS = (
     UnauthorizedError,
@@ -52,8 +49,16 @@ everybody."""
 class Edge:
     """What stands between the door and the routes."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float], log: Log) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float],
+        log: Log,
+        render: Callable[[ListenerError], web.Response],
+    ) -> None:
+        """Answer requests that are not HTTP with what `render` makes of their error."""
         self.limits = limits
+        self._render = render
         self.limited_log = RateLimitedLog(log, clock)
         self.refusals = Refusals(limits.refusals, clock)
         self.guesses = Guesses(limits.refusals, clock)
@@ -75,7 +80,7 @@ class Edge:
 
     def _shared_by(self, server: web.Server, crowd: Crowd) -> ConnectionContext:
         return ConnectionContext(
-            server, crowd, self.limited_log, self.limits.head_timeout, self.refusals.count
+            server, crowd, self.limited_log, self.limits.head_timeout, self.refusals.count, self._render
         )
 
     def outer(self) -> Middleware:
@@ -92,13 +97,13 @@ class Edge:
                     request = request.clone(remote=client.remote, scheme=client.scheme)
             connection = connection_of(request)
             connection.begins(request.remote or "")
-            lease = request[LEASE] = Lease(self.room, connection)
-            request[OVER] = self.refusals.over(request.remote)
+            lease = Lease(self.room, connection)
+            context = begin(RequestContext(connection, lease, over=self.refusals.over(request.remote)))
             try:
                 response = await handler(request)
             finally:
                 lease.end()
-            if "Expect" in request.headers and INVITED not in request:
+            if "Expect" in request.headers and not context.invited:
                 response.force_close()  # Nobody knows whether the body follows, or the next request.
             return response
 
@@ -117,10 +122,10 @@ class Edge:
                 await self._count(request, error)
                 raise
             except ForbiddenError as error:
-                if not trace().credential:
+                if not request_context().credential:
                     await self._count(request, error)
                 raise
-            if (refused := trace().refused) is not None:
+            if (refused := request_context().refused) is not None:
                 await self._count(request, refused)
             return response
 
@@ -132,9 +137,10 @@ class Edge:
         self.refusals.count(client)
         if isinstance(error, ListenerError) and error.guess:
             await self._slow(request, error)
-        if not request[OVER]:
+        context = request_context()
+        if not context.over:
             return
-        request[QUIET] = True
+        context.quiet = True
         if _asked_for(request, error):
             return
         again_in = self.refusals.again_in(client)
@@ -146,8 +152,9 @@ class Edge:
         seconds = self.guesses.wait(request.remote, request.match_info.get("hook", ""))
         if seconds:
             traceback.clear_frames(error.__traceback__)
-            trace().body = None
-            request[LEASE].end()
+            context = request_context()
+            context.body = None
+            context.lease.end()
             await connection_of(request).rest(seconds)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cryptography import x509
 
+from listener.edge.limits import RateLimitedLog
 from listener.errors import ConfigurationError
 from listener.journal import Log
-from listener.web.edge.limits import RateLimitedLog
 
 LOOK = 10.0
 """Seconds between two looks at the files."""
@@ -82,9 +82,7 @@ class Certificates:
             # Between the writing of the one file and of the other they do not fit: that passes.
             if stamp == self._refused != self._told:
                 self._told = stamp
-                self._log.log(
-                    40, "certificate", kept="the old one", reason=error.message, remedy=error.remedy
-                )
+                self._log.error("certificate", kept="the old one", reason=error.message, remedy=error.remedy)
             self._refused = stamp
             return
         self._stamp = stamp
@@ -127,11 +125,11 @@ class Certificates:
         left = ends.timestamp() - now
         facts = {"expires": ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
         if left > SOON:
-            self._log.log(20, "certificate", **facts)
+            self._log.info("certificate", **facts)
         else:
             remedy = "renew it: a new pair is taken up without a restart"
             reason = "it has expired" if left <= 0 else "it expires soon"
-            self._log.log(30, "certificate", reason=reason, remedy=remedy, **facts)
+            self._log.warning("certificate", reason=reason, remedy=remedy, **facts)
 
 
 def _good(span: Span, now: datetime) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.access import Caller, Role
-from listener.web.document import HEADERS, overview, sign_in
+from listener.web.html import HEADERS, overview, sign_in
 
 CALLER = Caller("editors", Role.MEMBER, frozenset({"mysite"}))
 EQUAL = {"equal": True}

@@ -49,4 +49,4 @@ class RateLimitedLog:
         self._told[key] = (now, 0)
         while len(self._told) > CLIENTS_MOST:
             self._told.popitem(last=False)
-        self._log.log(30, event, **facts, **({"unsaid": unsaid} if unsaid else {}))
+        self._log.warning(event, **facts, **({"unsaid": unsaid} if unsaid else {}))

@@ -7,8 +7,8 @@ somebody who guesses too, and to a hook that is guessed at.
 from collections import OrderedDict
 from collections.abc import Callable
 
+from listener.edge.limits import CLIENTS_MOST
 from listener.networks import household
-from listener.web.edge.limits import CLIENTS_MOST
 
 PACE = 1.0
 """Seconds between two answers to wrong secrets of one client, once it had some for free."""

@@ -19,13 +19,11 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from listener.errors import BadRequestError
+from listener.edge.crowd import LEAST, PACE, Crowd
+from listener.edge.limits import RateLimitedLog
+from listener.edge.parser import Parser, server_log
+from listener.errors import BadRequestError, ListenerError
 from listener.networks import household, networks_around
-from listener.web.edge.crowd import LEAST, PACE, Crowd
-from listener.web.edge.limits import RateLimitedLog
-from listener.web.edge.parser import Parser
-from listener.web.replies import as_problem, mark_private
-from listener.web.unreadable import server_log
 
 HEAD_MOST = 64 << 10
 """Bytes of a request's head."""
@@ -77,6 +75,8 @@ class ConnectionContext:
     head_timeout: float
     refused: Callable[[str], None]
     """Counts what was no HTTP as a refusal of its sender."""
+    render: Callable[[ListenerError], web.Response]
+    """Answers what was no HTTP."""
 
 
 class Alarm:
@@ -278,8 +278,7 @@ class Connection(web.RequestHandler):
         """Answer what is no HTTP. What was sent is not quoted: it may hold a secret."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        answer = as_problem(BadRequestError("The request is not HTTP as this server reads it."))
-        mark_private(answer)
+        answer = self._shared.render(BadRequestError("The request is not HTTP as this server reads it."))
         answer.force_close()
         return answer
 
@@ -360,8 +359,3 @@ async def connected(
 def connection_of(request: web.BaseRequest) -> Connection:
     """Return the connection that a request came by."""
     return cast("Connection", request.protocol)
-
-
-def vouch(request: web.BaseRequest) -> None:
-    """Note that a request comes from a known caller: its connection need not make room for strangers."""
-    connection_of(request).verified = True

@@ -1,0 +1,69 @@
+"""The context of the HTTP request that is being answered.
+
+The edge begins it, the routes use it and add to it. So neither needs to know the other.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from listener.errors import ListenerError
+
+
+class Connection(Protocol):
+    """The connection that a request came by."""
+
+    verified: bool
+    """Whether its last request was that of a known caller."""
+
+
+class Lease(Protocol):
+    """The memory that a request's body takes, until the request has been answered."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the body waits for memory, and not for its sender."""
+
+    async def hold(self, size: int) -> None:
+        """Hold so many bytes in all, once there is memory; raises `NoRoomError`."""
+
+    def end(self) -> None:
+        """Give everything back."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What has become known of a request so far."""
+
+    connection: Connection
+    lease: Lease
+    over: bool = False
+    """Whether its client was refused too often. Refusing it again should cost little."""
+    quiet: bool = False
+    """Whether the log needs no line about it."""
+    invited: bool = False
+    """Whether a handler asked for the body."""
+    credential: str = ""
+    """The kind and name of the credential that it came with, if it is a known one."""
+    body: bytes | None = None
+    """That of a delivery, once it is read."""
+    refused: ListenerError | None = None
+    """Why it was refused, where its answer is not an error's but the page."""
+
+    def vouch(self) -> None:
+        """Note that it comes from a known caller: its connection need not make room for strangers."""
+        self.connection.verified = True
+
+
+_CONTEXT: ContextVar[RequestContext] = ContextVar("request_context")
+
+
+def begin(context: RequestContext) -> RequestContext:
+    """Take up a request in the place of the connection's request before, and return its context."""
+    _CONTEXT.set(context)
+    return context
+
+
+def request_context() -> RequestContext:
+    """Return the context of the request that is being answered."""
+    return _CONTEXT.get()
