@@ -153,8 +153,8 @@ async def accept(
     if triggers and not selected:
         ignored = _held_reason(holds.values())
     if delivery is None:
-        return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
-    values = _delivery_values(replace(delivery, ignored=ignored))
+        return await _serve(transaction, selected, holds, None, now, ignored)
+    values = _delivery_values(delivery, ignored)
     looked_for = {
         "recent": first_id(now - ALIKE_FOR),
         "most": ALIKE_MOST,
@@ -173,7 +173,7 @@ async def accept(
             await _join(transaction, trigger, now)
         return replace(alike, ignored=ignored)
     await transaction.write(_NEW_DELIVERY if kept == delivery.id else _TAKE_DELIVERY, values | {"id": kept})
-    return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
+    return await _serve(transaction, selected, holds, kept, now, ignored)
 
 
 async def redeliver(
@@ -270,7 +270,7 @@ def _rank(trigger: Trigger) -> float:
     return STEP_BACK if trigger.origin is Origin.SCHEDULE else 0.0
 
 
-def _delivery_values(delivery: DeliveryRecord) -> dict[str, Any]:
+def _delivery_values(delivery: DeliveryRecord, ignored: str) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "hook": delivery.hook,
@@ -280,7 +280,7 @@ def _delivery_values(delivery: DeliveryRecord) -> dict[str, Any]:
         "digest": delivery.digest,
         "headers": json.dumps(dict(delivery.headers)),
         "facts": json.dumps(dict(delivery.facts)),
-        "ignored": delivery.ignored,
+        "ignored": ignored,
         "credential": delivery.credential,
         "client": delivery.client,
     }
@@ -304,6 +304,7 @@ async def _serve(
     holds: Mapping[Key, Hold],
     delivery: str | None,
     now: float,
+    ignored: str = "",
 ) -> Acceptance:
     """Give each trigger its run."""
     served = []
@@ -320,6 +321,7 @@ async def _serve(
         runs=tuple(run for run, _ in served),
         triggers=tuple(trigger for _, trigger in served),
         delivery=delivery or "",
+        ignored=ignored,
     )
 
 

@@ -37,11 +37,13 @@ INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON C
 """
 _COUNT_LINES = f"UPDATE runs SET lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING id"  # noqa: S608 (ours)
 _COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
-_KEEP = f"UPDATE runs SET outcome = :outcome WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
-_FINISHED = "finished_at = :now, outcome = :outcome, node = NULL, lease_until = NULL"
-_PUT_BACK = """
+# The lines that an owner's write takes along are counted by the same statement.
+_WITH_LINES = "outcome = :outcome, lines = greatest(lines, :lines)"
+_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
+_FINISHED = f"finished_at = :now, {_WITH_LINES}, node = NULL, lease_until = NULL"
+_PUT_BACK = f"""
 successor = :successor, not_before = :not_before::float8, failures = failures + :failed,
-looks = looks + :looked, outcome = :outcome, finished_at = :finished_at, node = NULL, lease_until = NULL
+looks = looks + :looked, finished_at = :finished_at, {_WITH_LINES}, node = NULL, lease_until = NULL
 """
 _MOVE_TRIGGERS = "UPDATE triggers SET run = :successor WHERE run = :id"
 _DELAY_SUCCESSOR = (
@@ -133,8 +135,7 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     last = lines[-1].sequence if lines else 0
     values = _fence(transaction, owned) | {"lines": last}
     if await transaction.change(_COUNT_LINES, values):
-        rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
-        await transaction.many(_NEW_LINE, rows)
+        await _add_lines(transaction, owned, lines)
         transaction.changed.add(owned.id)
         return last
     # An earlier request of the same batch has stored them, as before a run's end; or the run is lost.
@@ -144,20 +145,41 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     return int(counted["lines"])
 
 
-async def keep(transaction: Transaction, owned: Run, outcome: Outcome) -> None:
-    """Store what a running run is about to do."""
-    values = _fence(transaction, owned) | {"outcome": outcome_text(outcome)}
-    if not await transaction.change(_KEEP, values):
+async def _add_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> None:
+    rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
+    await transaction.many(_NEW_LINE, rows)
+
+
+async def _change_owned(
+    transaction: Transaction, owned: Run, statement: str, values: dict[str, Any], lines: Sequence[LogLine]
+) -> None:
+    """Carry out an owner's statement and add its log lines, or raise `FencedError` with nothing written."""
+    last = lines[-1].sequence if lines else 0
+    if not await transaction.change(statement, _fence(transaction, owned) | values | {"lines": last}):
         raise FencedError
+    if lines:
+        await _add_lines(transaction, owned, lines)
+    transaction.changed.add(owned.id)
 
 
-async def finish(transaction: Transaction, owned: Run, state: State, outcome: Outcome, now: float) -> None:
-    """End a running run; a success ends the backoff of its environment."""
+async def keep(transaction: Transaction, owned: Run, outcome: Outcome, lines: Sequence[LogLine] = ()) -> None:
+    """Store what a running run is about to do, and log lines of its owner."""
+    await _change_owned(transaction, owned, _KEEP, {"outcome": outcome_text(outcome)}, lines)
+
+
+async def finish(
+    transaction: Transaction,
+    owned: Run,
+    state: State,
+    outcome: Outcome,
+    now: float,
+    lines: Sequence[LogLine] = (),
+) -> None:
+    """End a running run, with log lines of its owner; a success ends the backoff of its environment."""
     if state not in ENDED:
         raise ValueError(f"A run that is {state} has not ended.")
-    values = _fence(transaction, owned) | {"now": now, "outcome": outcome_text(outcome)}
-    if not await transaction.change(moving(State.RUNNING, state, _FINISHED, _OWNED), values):
-        raise FencedError
+    ending = moving(State.RUNNING, state, _FINISHED, _OWNED)
+    await _change_owned(transaction, owned, ending, {"now": now, "outcome": outcome_text(outcome)}, lines)
     here = {"site": owned.site, "environment": owned.environment, "id": owned.id}
     if state is State.SUCCEEDED:
         if await transaction.change(_NO_BACKOFF, here):
@@ -166,18 +188,27 @@ async def finish(transaction: Transaction, owned: Run, state: State, outcome: Ou
             await transaction.write(_LIFT_EARLIER, here)
     elif not outcome.moved:
         await transaction.write(_LIFT_OWN, here)
-    transaction.changed.add(owned.id)
     transaction.work = True
 
 
 async def requeue(
-    transaction: Transaction, owned: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
+    transaction: Transaction,
+    owned: Run,
+    outcome: Outcome,
+    not_before: float,
+    now: float,
+    lines: Sequence[LogLine] = (),
+    *,
+    failed: bool,
 ) -> Run:
-    """Put a running run back; only a failed attempt's delay is a backoff of the whole environment."""
+    """Put a running run back, with log lines of its owner.
+
+    Only the delay after a failed attempt is a backoff of the whole environment.
+    """
     node = transaction.node
     if failed:
-        return await put_back(transaction, owned, node, outcome, now, now, backoff=not_before)
-    return await put_back(transaction, owned, node, outcome, not_before, now, looked=1)
+        return await put_back(transaction, owned, node, outcome, now, now, lines, backoff=not_before)
+    return await put_back(transaction, owned, node, outcome, not_before, now, lines, looked=1)
 
 
 async def put_back(
@@ -187,6 +218,7 @@ async def put_back(
     outcome: Outcome | None,
     not_before: float,
     now: float,
+    lines: Sequence[LogLine] = (),
     *,
     backoff: float | None = None,
     looked: int = 0,
@@ -202,8 +234,6 @@ async def put_back(
     if hold is not None:
         outcome = held_outcome(hold, outcome)
     values: dict[str, Any] = {
-        "id": owned.id,
-        "attempt": owned.attempt,
         "node": node,
         "finished_at": None if state is State.QUEUED else now,
         "successor": waiting["id"] if waiting else None,
@@ -212,16 +242,15 @@ async def put_back(
         "looked": looked,
         "outcome": None if outcome is None else outcome_text(outcome),
     }
-    if not await transaction.change(moving(State.RUNNING, state, _PUT_BACK, _OWNED), values):
-        raise FencedError
+    await _change_owned(transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED), values, lines)
     if waiting is not None:
-        await transaction.write(_MOVE_TRIGGERS, values)
-        await transaction.write(_DELAY_SUCCESSOR, values)
+        handed_on = {"id": owned.id, "successor": waiting["id"], "not_before": not_before}
+        await transaction.write(_MOVE_TRIGGERS, handed_on)
+        await transaction.write(_DELAY_SUCCESSOR, handed_on)
         transaction.changed.add(waiting["id"])
     if backoff is not None:
         await transaction.write(_BACK_OFF, here | {"not_before": backoff, "now": now})
     await reschedule(transaction, **here)
-    transaction.changed.add(owned.id)
     return await run(transaction, owned.id)
 
 

@@ -24,6 +24,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
+OwnersWrite = Callable[[Transaction, Sequence[LogLine]], Coroutine[Any, Any, T]]
+
 LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
 
@@ -206,11 +208,13 @@ class RuledStore(ABC):
 
     async def keep(self, run: Run, outcome: Outcome) -> None:
         """Make durable what a running run is about to do, or raise `FencedError`."""
-        await self._own(run, (), lambda transaction: lifecycle.keep(transaction, run, outcome))
+        await self._own(run, (), lambda transaction, lines: lifecycle.keep(transaction, run, outcome, lines))
 
     async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
         """End a running run, or raise `FencedError`."""
-        await self._leave(run, lambda transaction: lifecycle.finish(transaction, run, state, outcome, now))
+        await self._leave(
+            run, lambda transaction, lines: lifecycle.finish(transaction, run, state, outcome, now, lines)
+        )
 
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
@@ -218,33 +222,33 @@ class RuledStore(ABC):
         """Put a running run back into the queue and return it as it is now, or raise `FencedError`."""
         return await self._leave(
             run,
-            lambda transaction: lifecycle.requeue(transaction, run, outcome, not_before, now, failed=failed),
+            lambda transaction, lines: lifecycle.requeue(
+                transaction, run, outcome, not_before, now, lines, failed=failed
+            ),
         )
 
-    async def _leave(self, run: Run, leave: Callable[[Transaction], Coroutine[Any, Any, T]]) -> T:
+    async def _leave(self, run: Run, leave: OwnersWrite[T]) -> T:
         """Store the rest of the owner's log lines and end its ownership: both or neither."""
         left = await self._own(run, [(run.site, run.environment)], leave)
         self._unstored.forget(run)
         return left
 
-    async def _own(
-        self, run: Run, keys: Iterable[Key], write: Callable[[Transaction], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def _own(self, run: Run, keys: Iterable[Key], write: OwnersWrite[T]) -> T:
         """Carry out a write of a run's owner, with the log lines that wait for one."""
-        last = 0
+        lines: Sequence[LogLine] = ()
 
-        async def perform(transaction: Transaction) -> T:
-            nonlocal last
-            if unstored := self._unstored.of(run):
-                last = await lifecycle.store_lines(transaction, run, unstored)
-            return await write(transaction)
+        def perform(transaction: Transaction) -> Coroutine[Any, Any, T]:
+            nonlocal lines
+            lines = self._unstored.of(run)
+            return write(transaction, lines)
 
+        self._unstored.taken_along(run)
         try:
             written = await self._submit(perform, keys)
         except FencedError:
             self._unstored.forget(run)
             raise
-        self._unstored.stored(run, last)
+        self._unstored.stored(run, lines[-1].sequence if lines else 0)
         return written
 
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:

@@ -31,6 +31,10 @@ class Unstored:
         self._untried.clear()
         return runs
 
+    def taken_along(self, run: Run) -> None:
+        """Leave the lines of a run to a write of its owner that is queued now."""
+        self._untried.pop((run.id, run.attempt), None)
+
     def forget(self, run: Run) -> None:
         """Keep nothing more of a run that its owner has left."""
         self._lines.pop((run.id, run.attempt), None)

@@ -131,7 +131,9 @@ async def everything(store: Store) -> None:
         await store.next_due(which)
         await store.claim(NOW, which)
     run = await claimed(store)
-    store.append(run, [LogLine(1, "{}")])
+    for _ in ("stored", "stored already"):
+        store.append(run, [LogLine(1, "{}")])
+        await store.ping()
     await store.keep(run, Outcome())
     await store.beat([run])
     await store.recover(NOW)

@@ -17,7 +17,7 @@ from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import Origin, RetryPolicy, Run, State
 from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
-from listener.store import Store
+from listener.store import Store, ruled
 from listener.store.sqlite import SqliteStore
 from listener.worker import Worker
 from tests.kept_log import KeptLog
@@ -278,8 +278,9 @@ async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(sce
 
 
 async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
-    tmp_path: Path, call: Ask
+    tmp_path: Path, call: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
     store = SqliteStore(tmp_path / "listener.db")
     await store.open()
     committed: list[int] = []
