@@ -7,7 +7,7 @@ kept of them has its bounds, in memory and on the disk. What does not fit in is 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from listener.deliveries import Hook, told
+from listener.deliveries import Hook, excerpt
 from listener.errors import StoreError
 from listener.journal import Log
 from listener.records import SECRET, TOKEN, Records, Refusal, Use
@@ -61,12 +61,12 @@ class Audit:
         refusal = Refusal(
             new_id(now),
             now,
-            self._clean(told(request)),
+            self._clean(excerpt(request)),
             self._clean(reason),
             status,
-            self._clean(told(client)),
+            self._clean(excerpt(client)),
             credential,
-            self._clean(told(hook)),
+            self._clean(excerpt(hook)),
             min(size, SIZE_MOST),
             digest,
             self._clean(headers or {}),
@@ -90,7 +90,7 @@ class Audit:
         """Note that a token has let its bearer in."""
         self._used(TOKEN, "", name, at)
 
-    async def go_on(self) -> None:
+    async def run_forever(self) -> None:
         """Write down what was noted, time and again, until cancelled."""
         while True:
             await asyncio.sleep(EVERY)

@@ -1,8 +1,8 @@
 """The one error tree.
 
-Each error has a `code`, which programs match on, and knows whether it is `permanent`: trying the same thing
-again can't help, only a person or another request can. Its text says what was wrong; its `remedy` what to do.
-How an error is told to an HTTP client is decided in one table (`listener.web.replies`).
+Each error has a `code`, which programs match on. `permanent` means that a retry can't help: a person has to
+change something, or the request has to be another one. The message says what went wrong, the `remedy` what to
+do. One table decides which HTTP status an error has (`listener.web.replies`).
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from typing import ClassVar
 
 
 class ListenerError(Exception):
-    """What this program can say went wrong."""
+    """The listener failed."""
 
     code: ClassVar[str] = "internal"
     permanent: bool = True
     default_remedy: ClassVar[str] = ""
     again_in: float | None = None
-    """Seconds until it is worth another look, where nothing failed and only the moment was wrong."""
+    """Seconds until the next try, for errors that are not failures: only the moment was wrong."""
 
     def __init__(self, message: str = "", *, remedy: str = "", reason: str = "") -> None:
         self.message = message or (type(self).__doc__ or "").splitlines()[0]
         self.remedy = remedy or self.default_remedy
         self.reason = reason
-        """Why, for the log and for an admin, where whoever asked is told less."""
+        """Why, for the log and for admins; the caller may get less detail."""
         self.credential = ""
-        """The kind and name of the credential that it was asked with, once that is known."""
+        """The kind and name of the caller's credential, once it is known."""
         self.guess = False
-        """Whether a wrong secret was shown: its answer waits, so that guessing is slow."""
+        """Whether the caller showed a wrong secret. The answer is delayed, to make guessing slow."""
         super().__init__(self.message)
 
 
@@ -36,7 +36,7 @@ class ConfigurationError(ListenerError):
     code = "configuration"
 
 
-# What a request may get wrong.
+# Errors of a request.
 
 
 class RequestError(ListenerError):
@@ -59,7 +59,7 @@ class InvalidParametersError(RequestError):
 
 
 class UnauthorizedError(RequestError):
-    """No credential, or one that does not cover what was asked for."""
+    """The credential is missing, or it does not cover this request."""
 
     code = "unauthorized"
     challenge: ClassVar[str] = "Bearer"
@@ -72,19 +72,19 @@ class ForbiddenError(RequestError):
 
 
 class NotFoundError(RequestError):
-    """No such thing."""
+    """Not found."""
 
     code = "not-found"
 
 
 class MethodNotAllowedError(RequestError):
-    """The route takes other methods."""
+    """This route accepts other methods only."""
 
     code = "method-not-allowed"
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self.allowed = tuple(allowed)
-        super().__init__(f"The route takes {' and '.join(allowed)} alone.")
+        super().__init__(f"This route accepts only {' and '.join(allowed)}.")
 
 
 class SiteNotFoundError(NotFoundError):
@@ -118,13 +118,13 @@ class DeliveryNotFoundError(NotFoundError):
 
 
 class ConflictError(RequestError):
-    """The state of things does not allow this now."""
+    """The current state does not allow this."""
 
     code = "conflict"
 
 
 class BodyTooLargeError(RequestError):
-    """The body is larger than this endpoint takes."""
+    """The body is larger than this endpoint accepts."""
 
     code = "body-too-large"
 
@@ -136,15 +136,15 @@ class BodyTooSlowError(RequestError):
 
 
 class UnsupportedMediaError(RequestError):
-    """The body's type or encoding is not one that this endpoint reads."""
+    """This endpoint does not accept the body's content type or encoding."""
 
     code = "unsupported-media"
 
 
 class CompressedBodyError(UnsupportedMediaError):
-    """Compressed bodies are not read."""
+    """Compressed bodies are not accepted."""
 
-    default_remedy = "send the body as it is"
+    default_remedy = "send the body uncompressed"
 
 
 class TooManyRefusalsError(RequestError):
@@ -158,30 +158,30 @@ class TooManyRefusalsError(RequestError):
 
 
 class NoRoomError(RequestError):
-    """So much arrives at once that there was no room for the body."""
+    """Too many large bodies arrive at once; there is no memory for this one."""
 
     code = "no-room"
     permanent = False
 
 
 class SignatureRejectedError(RequestError):
-    """The delivery does not carry a good signature."""
+    """The delivery's signature is not valid."""
 
     code = "signature-rejected"
 
     def __init__(self, message: str = "", *, challenge: str = "") -> None:
         super().__init__(message)
         self.challenge = challenge
-        """What the answer asks for in WWW-Authenticate; empty for nothing."""
+        """The WWW-Authenticate header of the answer; empty for none."""
 
 
 class MalformedDeliveryError(RequestError):
-    """The delivery is signed well but does not say what its sender's documentation promises."""
+    """The signature is valid, but the payload is not what the sender's documentation describes."""
 
     code = "malformed-delivery"
 
 
-# What the store may say.
+# Errors of the store.
 
 
 class StoreError(ListenerError):
@@ -216,12 +216,12 @@ class StoreMovedError(StoreError):
 
 
 class FencedError(StoreError):
-    """The run is not this worker's any more; what it wanted to write was not written."""
+    """This worker does not own the run any more; nothing was written."""
 
     code = "fenced"
 
 
-# What makes a run fail.
+# Errors that make a run fail.
 
 
 class SyncError(ListenerError):
@@ -242,7 +242,7 @@ class BusyError(SyncError):
 
 
 class HandedBackError(SyncError):
-    """The listener stops; the run goes back to the queue."""
+    """The listener is stopping; the run goes back to the queue."""
 
     code = "handed-back"
     again_in = 0.0
@@ -269,16 +269,16 @@ class ConnectionLostError(SyncError):
 
 
 class SessionRefusedError(ConnectionLostError):
-    """The host opens no further session; nothing has started."""
+    """The host refuses another session; nothing was started."""
 
-    default_remedy = "allow more in the host's sshd_config (MaxSessions; 10 unless changed)"
+    default_remedy = "raise MaxSessions in the host's sshd_config (the default is 10)"
 
 
 class HostStalledError(SyncError):
-    """A process of ours on the host does not go on, and nothing else may be started beside it."""
+    """A process that the listener started on the host hangs; nothing else is started beside it."""
 
     code = "host-stalled"
-    default_remedy = "see what the process waits for: most often a disk or a network file system that hangs"
+    default_remedy = "find out what the process waits for, most often a hanging disk or network file system"
     again_in = 2.0
 
 
@@ -286,7 +286,7 @@ class StepTimedOutError(SyncError):
     """A step on the host took longer than its limit and was ended."""
 
     code = "step-timed-out"
-    default_remedy = "see what slows git down on the host, or raise sync.step_timeout"
+    default_remedy = "find out what makes git slow on the host, or raise sync.step_timeout"
 
 
 class RemoteStepError(SyncError):
@@ -296,7 +296,7 @@ class RemoteStepError(SyncError):
 
 
 class TransferError(RemoteStepError):
-    """Objects could not be brought from one host to the other."""
+    """Objects could not be copied from one host to the other."""
 
     code = "transfer"
 
@@ -305,35 +305,35 @@ class DiskFullError(RemoteStepError):
     """The host's disk is full."""
 
     code = "disk-full"
-    default_remedy = "free space on the host; the sync is tried again by itself"
+    default_remedy = "free space on the host; the sync is retried automatically"
 
 
 class ReadOnlyError(RemoteStepError):
-    """The repository can't be written to."""
+    """The repository is not writable."""
 
     code = "read-only"
-    default_remedy = "mount its file system for writing, and let the user that logs in write to it"
+    default_remedy = "mount its file system read-write, and give the user that logs in write permission"
 
 
 class RefLockedError(RemoteStepError):
-    """A lock on one of the refs is held."""
+    """Another process holds a lock on one of the refs."""
 
     code = "ref-locked"
     default_remedy = "if no git process runs in the repository, delete the .lock file that the message names"
 
 
 class CacheError(SyncError):
-    """The listener's own cache of objects can't be used."""
+    """The listener's own object cache can't be used."""
 
     code = "cache"
-    default_remedy = "give sync.cache to the listener's user, and room on its disk"
+    default_remedy = "make sync.cache writable for the listener's user, and free space on its disk"
 
 
 class LegsFailedError(SyncError):
     """Some of the environment's repositories could not be made equal to live."""
 
     code = "legs-failed"
-    default_remedy = "see each repository's own error"
+    default_remedy = "see the error of each repository"
 
     def __init__(self, message: str, errors: Sequence[SyncError]) -> None:
         super().__init__(message)
@@ -344,27 +344,27 @@ class LegsFailedError(SyncError):
 
 
 class BranchMovedError(SyncError):
-    """The branches kept moving while they were being made equal."""
+    """The branches kept moving while the sync was making them equal."""
 
     code = "branch-moved"
 
 
 class StudioUnavailableError(SyncError):
-    """Studio does not answer, or not what was asked."""
+    """Studio does not answer, or its answer is not understood."""
 
     code = "studio-unavailable"
-    default_remedy = "check studio.url, that Studio runs, and that this machine reaches it"
+    default_remedy = "check studio.url, that Studio runs, and that this machine can reach it"
 
 
 class NotPrimaryError(SyncError):
-    """The Studio that was asked is a replica: only its cluster's primary may be written to."""
+    """This Studio is a replica; only its cluster's primary may be written to."""
 
     code = "not-primary"
-    default_remedy = "point hosts.*.address at the cluster's primary, and studio.url too"
+    default_remedy = "set hosts.*.address and studio.url to the cluster's primary"
 
 
 class RefusedError(SyncError):
-    """The sync is refused for as long as things stay as they are."""
+    """The sync is refused until something is changed."""
 
     code = "refused"
     permanent = True
@@ -382,17 +382,17 @@ class HostKeyRejectedError(RefusedError):
     code = "host-key-rejected"
     default_remedy = (
         "if the host was reinstalled, replace its line in the known_hosts file; "
-        "if not, somebody may be between you and it"
+        "if not, somebody may intercept the connection"
     )
 
 
 class LoginRefusedError(RefusedError):
-    """The host does not let this key log in."""
+    """The host does not accept this key."""
 
     code = "login-refused"
     default_remedy = (
-        "add the public half of ssh.identity to the user's authorized_keys on the host; "
-        "if it is there already, sshd's own log on the host says why (a locked account, file modes)"
+        "add the public key of ssh.identity to the user's authorized_keys on the host; "
+        "if it is there already, sshd's log on the host says why (a locked account, file permissions)"
     )
 
 
@@ -406,7 +406,7 @@ class SshConfigUnusableError(RefusedError):
     """The OpenSSH configuration that ssh.config names can't be used."""
 
     code = "ssh-config-unusable"
-    default_remedy = "correct the file that ssh.config names; sync-staging check-config tries it"
+    default_remedy = "correct the file that ssh.config names; sync-staging check-config checks it"
 
 
 class ForwardingRefusedError(RefusedError):
@@ -414,32 +414,32 @@ class ForwardingRefusedError(RefusedError):
 
     code = "forwarding-refused"
     default_remedy = (
-        "on the jump host, allow it for this user: AllowTcpForwarding and PermitOpen in its sshd_config, "
-        "and no restrict or no-port-forwarding at the key in authorized_keys"
+        "on the jump host, allow forwarding for this user: AllowTcpForwarding and PermitOpen in its "
+        "sshd_config, and remove restrict and no-port-forwarding from the key's line in authorized_keys"
     )
 
 
 class ShellUnavailableError(RefusedError):
-    """The account on the host does not run sh."""
+    """The account on the host can't run sh."""
 
     code = "shell-unavailable"
     default_remedy = (
-        "give the account a POSIX shell; if it runs git's own services (git-shell), set hosts.*.access to git"
+        "give the account a POSIX shell; if it may only run git (git-shell), set hosts.*.access to git"
     )
 
 
 class RestrictedKeyError(ShellUnavailableError):
-    """The key is bound to sync-staging-shell on its host, and runs nothing else."""
+    """The key is restricted to sync-staging-shell on its host."""
 
     code = "restricted-key"
     default_remedy = "set hosts.*.access to restricted"
 
 
 class ScriptOutdatedError(RefusedError):
-    """The sync-staging-shell on the host is another version than the listener's."""
+    """The sync-staging-shell on the host has another version than the listener."""
 
     code = "script-outdated"
-    default_remedy = "install it anew on the host: sync-staging host script prints it"
+    default_remedy = "install it again on the host: sync-staging host script prints it"
 
 
 class BeyondKeyError(RefusedError):
@@ -447,8 +447,8 @@ class BeyondKeyError(RefusedError):
 
     code = "beyond-key"
     default_remedy = (
-        "see the key's line in authorized_keys on the host: sync-staging host key prints one for this "
-        "configuration; a repository that a symbolic link leads to needs a folder of its own there"
+        "correct the key's line in authorized_keys on the host: sync-staging host key prints the right one "
+        "for this configuration; a symbolic link must not lead out of the folders that the line names"
     )
 
 
@@ -457,7 +457,8 @@ class WrongOwnerError(RefusedError):
 
     code = "wrong-owner"
     default_remedy = (
-        "log in as the repository's owner (hosts.*.user): foreign objects break Studio's next publish"
+        "log in as the repository's owner (hosts.*.user): "
+        "objects of another owner break Studio's next publish"
     )
 
 
@@ -469,24 +470,25 @@ class NotARepositoryError(RefusedError):
 
 
 class UnsupportedRepositoryError(RefusedError):
-    """The repository is of a kind that can't be synced safely."""
+    """This kind of repository can't be synced safely."""
 
     code = "unsupported-repository"
 
 
 class GitUnavailableError(RefusedError):
-    """The host has no git, or one that is too old."""
+    """The host has no git, or its git is too old."""
 
     code = "git-unavailable"
     default_remedy = "install git 2.25 or later on the host"
 
 
 class OutsideRootError(RefusedError):
-    """The repository's path leads out of the folder that its site's pattern names."""
+    """The repository's path leads out of the folder of its site's pattern."""
 
     code = "outside-root"
     default_remedy = (
-        "replace the symbolic link on the host by what it points to, or configure the site by its id"
+        "replace the symbolic link on the host with the folder that it points to, "
+        "or configure the site by its id"
     )
 
 
@@ -508,7 +510,7 @@ class SymbolicBranchError(RefusedError):
     """The environment's branch is symbolic: moving it would move another branch."""
 
     code = "symbolic-branch"
-    default_remedy = "replace the symbolic ref by a real branch"
+    default_remedy = "replace the symbolic ref with a real branch"
 
 
 class CheckedOutElsewhereError(RefusedError):
@@ -516,8 +518,8 @@ class CheckedOutElsewhereError(RefusedError):
 
     code = "checked-out-elsewhere"
     default_remedy = (
-        "remove that work tree (git worktree prune, where its folder is gone already), "
-        "or check out something else in it"
+        "remove that work tree (git worktree prune, if its folder does not exist any more), "
+        "or check out another branch in it"
     )
 
 
@@ -525,45 +527,47 @@ class MovedSinceError(RefusedError):
     """The branch has moved since the run: there is nothing to roll back."""
 
     code = "moved-since"
-    default_remedy = "see runs list for what moved it; roll that run back first, or sync"
+    default_remedy = "sync-staging runs list shows what moved it; roll that run back first, or sync"
 
 
 class CommitGoneError(RefusedError):
-    """The commit to go back to is not in the repository any more."""
+    """The repository does not have the commit to roll back to any more."""
 
     code = "commit-gone"
     default_remedy = (
-        "a backup is kept for sync.keep_backups; restore the repository from a backup of its host"
+        "the listener keeps old commits only for sync.keep_backups; "
+        "restore the repository from a backup of its host"
     )
 
 
 class PushRefusedError(RefusedError):
-    """The repository refuses the push by a rule of its own."""
+    """The repository refuses the push."""
 
     code = "push-refused"
-    default_remedy = "see the repository's hooks and receive.* settings on its host"
+    default_remedy = "check the repository's hooks and its receive.* settings on the host"
 
 
 class CheckedOutHereError(PushRefusedError):
-    """The branch is checked out in the repository, and only a shell on its host could move it."""
+    """The branch is checked out in the repository; it can be moved only by a shell on its host."""
 
     code = "checked-out-here"
-    default_remedy = "give the account a shell and set access: sh, or check another branch out there"
+    default_remedy = "give the account a shell and set access: sh, or check out another branch there"
 
 
 class UnbornBranchError(RefusedError):
-    """HEAD names the environment's branch, which does not exist, and nobody is making it."""
+    """HEAD names the environment's branch, but the branch does not exist."""
 
     code = "unborn-branch"
-    default_remedy = "publish to the environment once, or check another branch out in the repository"
+    default_remedy = "publish to the environment once, or check out another branch in the repository"
 
 
 class StaleLockError(RefusedError):
-    """A process that was killed left a lock behind, which nobody else takes away."""
+    """A process that was killed left a lock file behind."""
 
     code = "stale-lock"
     default_remedy = (
-        "make sure that no git process runs in the repository, then delete the lock that the message names"
+        "make sure that no git process runs in the repository, "
+        "then delete the lock file that the message names"
     )
 
 
@@ -572,13 +576,13 @@ class BrokenRefError(RefusedError):
 
     code = "broken-ref"
     default_remedy = (
-        "see the branch's reflog in logs/ for its last commit and write that into the file; "
-        "delete the file if it is a mark (_in_progress) and nobody publishes"
+        "find the branch's last commit in its reflog (logs/) and write it into the file; "
+        "if the file is a mark (_in_progress) and nobody publishes, delete it"
     )
 
 
 class StudioRefusedError(RefusedError):
-    """Studio does not answer this question to this listener."""
+    """Studio refuses to answer this listener."""
 
     code = "studio-refused"
 
@@ -587,7 +591,7 @@ class UnknownToStudioError(RefusedError):
     """Studio does not know the site."""
 
     code = "unknown-to-studio"
-    default_remedy = "check the site's id, and that studio.url is the Studio that publishes it"
+    default_remedy = "check the site's id, and that studio.url is the Studio that publishes the site"
 
 
 class OnHoldError(RefusedError):

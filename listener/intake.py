@@ -60,9 +60,11 @@ class Intake:
             raise HookNotFoundError(reason="the address lies in none of the hook's networks")
         return hook
 
-    def doubt(self, hook: Hook, delivery: Delivery) -> None:
+    def check_headers(self, hook: Hook, delivery: Delivery) -> None:
         """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
-        if signatures.hopeless(hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form):
+        if signatures.rejected_by_headers(
+            hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
+        ):
             raise SignatureRejectedError(challenge=signatures.scheme_of(hook.scheme, hook.form).challenge)
 
     async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
@@ -100,7 +102,7 @@ class Intake:
         if isinstance(verdict, signatures.Rejected):
             challenge = signatures.scheme_of(hook.scheme, hook.form).challenge
             error = SignatureRejectedError(verdict.reason, challenge=challenge)
-            error.guess = signatures.guessed(hook.scheme, verdict)
+            error.guess = signatures.shows_wrong_secret(hook.scheme, verdict)
             raise error
         return verdict.secret
 

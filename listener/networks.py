@@ -6,7 +6,7 @@ from collections.abc import Iterable
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-HOUSEHOLD_BITS = 64
+CLIENT_BITS = 64
 """Of an IPv6 address, what a provider gives to one customer (RFC 6177): the rest is theirs to choose."""
 
 
@@ -31,13 +31,13 @@ def within(text: str | None, networks: Iterable[Network]) -> bool:
     return address is not None and any(address in network for network in networks)
 
 
-NETWORK_BITS = {4: (16, 24, 32), 6: (32, 48, HOUSEHOLD_BITS)}
+NETWORK_BITS = {4: (16, 24, 32), 6: (32, 48, CLIENT_BITS)}
 """The networks that an address is counted in, the widest first: what one owner may have many addresses of."""
 
 NetworkKey = tuple[int, int, int]
 
 
-def networks_around(text: str | None) -> tuple[NetworkKey, ...]:
+def network_keys(text: str | None) -> tuple[NetworkKey, ...]:
     """Return keys of the networks around an address, the widest first; other text is in one of its own."""
     address = address_of(text or "")
     if address is None:
@@ -46,11 +46,11 @@ def networks_around(text: str | None) -> tuple[NetworkKey, ...]:
     return tuple((address.version, wide, number >> bits - wide) for wide in NETWORK_BITS[address.version])
 
 
-def household(text: str | None) -> str:
+def client_key(text: str | None) -> str:
     """Return what is counted as one client: an IPv4 address, or the /64 around one of IPv6."""
     address = address_of(text or "")
     if address is None:
         return ""
     if address.version == 4:  # noqa: PLR2004 (IPv4)
         return str(address)
-    return str(ipaddress.ip_network((int(address) >> 64 << 64, HOUSEHOLD_BITS)))
+    return str(ipaddress.ip_network((int(address) >> 64 << 64, CLIENT_BITS)))

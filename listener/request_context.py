@@ -17,7 +17,7 @@ class Connection(Protocol):
     """Whether its last request was that of a known caller."""
 
 
-class Lease(Protocol):
+class Reservation(Protocol):
     """The memory that a request's body takes, until the request has been answered."""
 
     @property
@@ -36,7 +36,7 @@ class RequestContext:
     """What has become known of a request so far."""
 
     connection: Connection
-    lease: Lease
+    memory: Reservation
     over: bool = False
     """Whether its client was refused too often. Refusing it again should cost little."""
     quiet: bool = False
@@ -50,7 +50,7 @@ class RequestContext:
     refused: ListenerError | None = None
     """Why it was refused, where its answer is not an error's but the page."""
 
-    def vouch(self) -> None:
+    def mark_verified(self) -> None:
         """Note that it comes from a known caller: its connection need not make room for strangers."""
         self.connection.verified = True
 

@@ -12,19 +12,7 @@ from enum import StrEnum
 
 from listener.errors import ListenerError
 from listener.outcomes import Outcome
-
-
-class State(StrEnum):
-    """The state of a run."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-    """It would have gone back to the queue, but a successor waited there, and took over its triggers."""
-    CANCELLED = "cancelled"
-
+from listener.vocabulary import State as State  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 TRANSITIONS: Mapping[State | None, frozenset[State]] = {
     None: frozenset({State.QUEUED, State.FAILED}),

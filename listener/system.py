@@ -15,10 +15,10 @@ from aiohttp import web
 
 from listener import metrics
 from listener.audit import Audit
+from listener.config.files import tls_context
 from listener.config.settings import Settings
-from listener.config.tls import tls_context
 from listener.directory import Directory
-from listener.edge import Certificates, Door, Edge, Limits, Places, places
+from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
 from listener.journal import Remarks
@@ -33,7 +33,8 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import Ports, add_headers, application, private_problem
+from listener.web.app import Ports, application
+from listener.web.replies import add_headers, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -86,7 +87,7 @@ class System:
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
-        self._doors: list[Door] = []
+        self._acceptors: list[Acceptor] = []
         self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
         self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
@@ -111,8 +112,8 @@ class System:
         self.log.info("stopping", limit=self.settings.server.drain)
         # The runs that are drained are this listener's for as long as it says so.
         await self.tasks.stop(but={"beat"})
-        for door in self._doors:
-            door.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         await self.tasks.stop()
         self._stopping.set()
@@ -143,9 +144,9 @@ class System:
         for host in self.settings.hosts:
             self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
         self.tasks.start("watchdog", self._watchdog)
-        self.tasks.start("audit", self.audit.go_on)
+        self.tasks.start("audit", self.audit.run_forever)
         self.tasks.start("store", self.store.examine)
-        self.tasks.start("memory", self.edge.give_memory_back)
+        self.tasks.start("memory", self.edge.trim_memory)
         schedule = Schedule(
             self.directory,
             self.synchronizer,
@@ -175,15 +176,15 @@ class System:
     async def _open(self, host: str, port: int) -> int:
         """Open the door of the HTTP server; return the port, which may be configured as 0."""
         server = await self._served(self._application())
-        self._doors.append(self.edge.door(server, self._tls()))
+        self._acceptors.append(self.edge.acceptor(server, self._tls()))
         with _bound("server.port", host, port):
-            return await self._doors[-1].open(host, port)
+            return await self._acceptors[-1].open(host, port)
 
     async def _tell(self, application: web.Application, host: str, port: int) -> int:
         """Open the door to the figures; return the port."""
-        self._doors.append(self.edge.metrics_door(await self._served(application)))
+        self._acceptors.append(self.edge.metrics_acceptor(await self._served(application)))
         with _bound("metrics.listen", host, port):
-            return await self._doors[-1].open(host, port)
+            return await self._acceptors[-1].open(host, port)
 
     async def _served(self, application: web.Application) -> web.Server:
         """Return what answers for an application whoever passes a door."""
@@ -302,7 +303,7 @@ def _bound(setting: str, host: str, port: int) -> Iterator[None]:
         ) from error
 
 
-def _limits(settings: Settings, places: Places) -> Limits:
+def _limits(settings: Settings, places: ConnectionBudget) -> Limits:
     server = settings.server
     return Limits(
         head_timeout=server.head_timeout,
@@ -310,7 +311,7 @@ def _limits(settings: Settings, places: Places) -> Limits:
         scrapers=places.scrapers,
         refusals=server.refusals,
         unverified_bytes=server.unverified_bytes,
-        trusted=server.trusted_proxies,
+        trusted=tuple(server.trusted_proxies),
     )
 
 
@@ -328,7 +329,7 @@ def _studio_callers(settings: Settings) -> StudioCallers | None:
     if asked is None or not asked.callers:
         return None
     return StudioCallers(
-        asked.url, roles=asked.callers, concerns=settings.sites.__contains__, timeout=asked.timeout
+        asked.url, roles=frozenset(asked.callers), concerns=settings.sites.__contains__, timeout=asked.timeout
     )
 
 

@@ -15,6 +15,8 @@ import aiohttp
 import yaml
 
 from listener.rehearsal.sshd import free_port
+from tests import forks
+from tests.forks import Process
 
 ADMIN = "admin-token-of-the-tests"
 MEMBER = "member-token-of-the-tests"
@@ -155,21 +157,25 @@ class Client:
 
 
 class Daemon:
-    """`sync-staging serve` in a process of its own."""
+    """`sync-staging serve` in a process of its own: a forked one, or `anew` one that was started."""
 
-    def __init__(self, configuration: Path) -> None:
+    def __init__(self, configuration: Path, *, anew: bool = False) -> None:
         self.configuration = configuration
+        self._anew = anew
         whole = yaml.safe_load(configuration.read_text())
         scheme = "https" if "tls" in whole["server"] else "http"
         self.url = f"{scheme}://127.0.0.1:{whole['server']['port']}"
         self.log = configuration.with_suffix(".log")
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "listener", "serve", "--config", str(self.configuration), stderr=log
+            words = ("serve", "--config", str(self.configuration))
+            self._process = (
+                await asyncio.create_subprocess_exec(sys.executable, "-m", "listener", *words, stderr=log)
+                if self._anew
+                else await forks.start(*words, stderr=log.fileno())
             )
         async with aiohttp.ClientSession() as session:
             while not await self.ready(session):
@@ -185,7 +191,7 @@ class Daemon:
             return False
 
     @property
-    def process(self) -> asyncio.subprocess.Process:
+    def process(self) -> Process:
         assert self._process is not None
         return self._process
 
@@ -205,9 +211,9 @@ class Daemon:
 
 
 @asynccontextmanager
-async def daemon(configuration: Path) -> AsyncIterator[Daemon]:
+async def daemon(configuration: Path, *, anew: bool = False) -> AsyncIterator[Daemon]:
     """A running daemon, ended at last."""
-    running = Daemon(configuration)
+    running = Daemon(configuration, anew=anew)
     await running.start()
     try:
         yield running

@@ -166,7 +166,8 @@ async def until(true: Callable[[], bool]) -> None:
 
 def processes() -> list[int]:
     """Return the ids of all processes."""
-    return [int(each.name) for each in Path("/proc").glob("[0-9]*")]
+    with os.scandir("/proc") as entries:
+        return [int(each.name) for each in entries if each.name.isdigit()]
 
 
 def environment(pid: int) -> list[bytes]:

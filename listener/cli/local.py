@@ -1,6 +1,7 @@
 """`sync --local`: the whole of it in this process, without a listener."""
 
 import argparse
+import asyncio
 import contextlib
 import os
 import pwd
@@ -19,7 +20,8 @@ from listener.runs import Asker, Origin, State
 from listener.sites import Environment
 from listener.sync import Look
 from listener.system import System, cleaner
-from listener.web import views
+from listener.web.answers.runs import RunView
+from listener.web.answers.sites import drift_of
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
@@ -30,13 +32,20 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
+def synced(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Sync an environment, or look at it for a dry run, as the command line asks."""
+    settings = settings_of(arguments)
+    environment = settings.sites.environment(arguments.site, arguments.environment)
+    return asyncio.run((look if arguments.dry_run else sync)(settings, environment))
+
+
 async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
     """Return what a sync would do now; raise `SyncError`."""
     async with unentered(settings) as system:
         looks = await look_with(system, environment)
     if len(looks) == 1 and looks[0].error is not None:
         raise looks[0].error
-    return views.looks(looks)
+    return drift_of(looks).model_dump(mode="json")
 
 
 async def look_with(system: System, environment: Environment) -> list[Look]:
@@ -82,7 +91,7 @@ async def _served(system: System, trigger: str) -> dict[str, Any]:
                 tell(wording.log_line(line.text))
         run = await system.store.run(run.id)
         if run.state is not State.SUPERSEDED:
-            return views.run(run, await system.store.triggers(run.id))
+            return RunView.of(run, await system.store.triggers(run.id)).model_dump(mode="json")
 
 
 def _system_user() -> str:

@@ -25,7 +25,7 @@ from listener.deliveries.delivery import (
 from listener.deliveries.github import FORGEJO, GITEA, GITHUB, GOGS
 from listener.deliveries.gitlab import GITLAB
 from listener.deliveries.kept import CHANGES_MOST, KEPT_HEADERS, facts_of, kept_facts, kept_headers
-from listener.deliveries.payloads import DEPTH_MOST, told
+from listener.deliveries.payloads import DEPTH_MOST, excerpt
 from listener.deliveries.selection import Ignored, select
 
 __all__ = [
@@ -43,12 +43,12 @@ __all__ = [
     "Reader",
     "Sample",
     "Wanted",
+    "excerpt",
     "kept_facts",
     "kept_headers",
     "read",
     "recall",
     "select",
-    "told",
 ]
 
 READERS: Mapping[str, Reader] = {

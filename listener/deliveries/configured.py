@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from listener.deliveries.delivery import Change, Delivery, Facts, Hook, Reader, Sample, Wanted, printable
-from listener.deliveries.payloads import JSON, media_type, parse, read_json, told, whole
+from listener.deliveries.payloads import JSON, excerpt, media_type, parse, read_json, whole
 from listener.errors import MalformedDeliveryError
 
 PUBLISH = "publish"
@@ -68,7 +68,7 @@ def _text(payload: Mapping[str, Any], path: str) -> str | None:
             return None
         found = found[key]
     if not isinstance(found, str):
-        raise MalformedDeliveryError(f"The field {told(path)} is not text.")
+        raise MalformedDeliveryError(f"The field {excerpt(path)} is not text.")
     return whole(path, found)
 
 

@@ -6,7 +6,7 @@ https://docs.gitlab.com/user/project/integrations/webhook_events/#push-events
 from typing import Any
 
 from listener.deliveries.delivery import Delivery, Facts, Hook, Reader, Sample, Wanted
-from listener.deliveries.payloads import pushed, read_json, told, typed
+from listener.deliveries.payloads import excerpt, pushed, read_json, typed
 
 PUSH, SYSTEM = "Push Hook", "System Hook"
 
@@ -34,7 +34,7 @@ def _of_system(payload: dict[str, Any]) -> str:
     https://docs.gitlab.com/administration/system_hooks/#push-events
     """
     name = payload.get("event_name", payload.get("object_kind"))
-    return SYSTEM if name == "push" else f"{SYSTEM} {told(str(name))}"
+    return SYSTEM if name == "push" else f"{SYSTEM} {excerpt(str(name))}"
 
 
 def _sample(wanted: Wanted, _: Hook) -> Sample:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from listener.deliveries.delivery import Change, Delivery, Facts
-from listener.deliveries.payloads import told
+from listener.deliveries.payloads import excerpt
 
 KEPT_HEADERS = (
     "content-type",
@@ -46,7 +46,7 @@ def kept_headers(delivery: Delivery) -> dict[str, str]:
     for name, value in delivery.headers:
         low = name.lower().decode("latin-1")
         if low in _KEPT and low not in found:
-            found[low] = told(value.decode("latin-1"))
+            found[low] = excerpt(value.decode("latin-1"))
     return found
 
 
@@ -67,5 +67,5 @@ def facts_of(kept: Mapping[str, Any]) -> Facts:
 
 def _short(values: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: told(value, KEPT_MOST) if isinstance(value, str) else value for name, value in values.items()
+        name: excerpt(value, KEPT_MOST) if isinstance(value, str) else value for name, value in values.items()
     }

@@ -24,7 +24,7 @@ VALUES_MOST = 1_000_000
 QUOTES_MOST = 4 * VALUES_MOST
 """How many quotation marks, likewise."""
 
-TOLD_MOST = 100
+EXCERPT_MOST = 100
 """Characters of a payload that a reason may repeat."""
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
@@ -40,7 +40,7 @@ def read_json(delivery: Delivery) -> dict[str, Any]:
 
 def unread(found: str) -> UnsupportedMediaError:
     """Return the error that refuses a media type."""
-    return UnsupportedMediaError(f"The content type {told(found)} is not read here.")
+    return UnsupportedMediaError(f"The content type {excerpt(found)} is not read here.")
 
 
 def media_type(delivery: Delivery) -> str:
@@ -55,7 +55,7 @@ def media_type(delivery: Delivery) -> str:
         raise MalformedDeliveryError("A content type with parameters in pieces is not read here.")
     charset = header.get_content_charset("utf-8")
     if charset not in {"utf-8", "utf8", "us-ascii"}:
-        raise MalformedDeliveryError(f"The charset {told(charset)} is not read here.")
+        raise MalformedDeliveryError(f"The charset {excerpt(charset)} is not read here.")
     return found
 
 
@@ -77,7 +77,7 @@ def parse(body: bytes) -> dict[str, Any]:
             parse_constant=_no_constant,
         )
     except (ValueError, RecursionError) as error:
-        raise MalformedDeliveryError(f"The body is not strict JSON: {told(str(error))}") from error
+        raise MalformedDeliveryError(f"The body is not strict JSON: {excerpt(str(error))}") from error
     if not isinstance(value, dict):
         raise MalformedDeliveryError("The body is not a JSON object.")
     return value
@@ -144,7 +144,7 @@ def whole(name: str, text: str) -> str:
     UTF-8 can't carry it: it could be neither stored nor answered.
     """
     if _HALF.search(text):
-        raise MalformedDeliveryError(f"The field {told(name)} has half a character.")
+        raise MalformedDeliveryError(f"The field {excerpt(name)} has half a character.")
     return text
 
 
@@ -175,7 +175,7 @@ def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return found
 
 
-def told(text: str, most: int = TOLD_MOST) -> str:
+def excerpt(text: str, most: int = EXCERPT_MOST) -> str:
     """Return text from outside as a reason may repeat it: short, and with printable characters only."""
     short = text if len(text) <= most else f"{text[:most]}…"
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)

@@ -7,7 +7,7 @@ branch, a repository or a site id is looked up in the configuration.
 from dataclasses import dataclass
 
 from listener.deliveries.delivery import Facts, Hook
-from listener.deliveries.payloads import told
+from listener.deliveries.payloads import excerpt
 from listener.sites import Environment, Site, Sites
 
 
@@ -41,8 +41,8 @@ def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | 
 
 def _no_publish(facts: Facts, hook: Hook) -> str:
     if hook.events:
-        return f"the event {told(facts.event)} is none of hook {hook.name}'s events"
-    return f"the event {told(facts.event)} tells of no publish"
+        return f"the event {excerpt(facts.event)} is none of hook {hook.name}'s events"
+    return f"the event {excerpt(facts.event)} tells of no publish"
 
 
 def _missed(facts: Facts, hook: Hook, site: Site) -> str:
@@ -69,8 +69,8 @@ def _spoken(ref: str) -> str:
     """Return a ref as people name it."""
     for kind, prefix in (("branch", "refs/heads/"), ("tag", "refs/tags/")):
         if ref.startswith(prefix):
-            return f"{kind} {told(ref.removeprefix(prefix))}"
-    return f"ref {told(ref)}" if ref.startswith("refs/") else f"{told(ref) or 'nothing'}, no full ref,"
+            return f"{kind} {excerpt(ref.removeprefix(prefix))}"
+    return f"ref {excerpt(ref)}" if ref.startswith("refs/") else f"{excerpt(ref) or 'nothing'}, no full ref,"
 
 
 def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
@@ -79,7 +79,7 @@ def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
         repository = facts.repository or ""
         site_id = hook.mirrored(repository)
         if site_id is None:
-            return Ignored(f"repository {told(repository)} is in none of hook {hook.name}'s repositories")
+            return Ignored(f"repository {excerpt(repository)} is in none of hook {hook.name}'s repositories")
     elif hook.site is not None:
         site_id = hook.site
     elif facts.site is None:
@@ -87,9 +87,9 @@ def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
     elif _covers(hook, facts.site, sites):
         site_id = facts.site
     else:
-        return Ignored(f"site {told(facts.site)} is none of hook {hook.name}'s sites")
+        return Ignored(f"site {excerpt(facts.site)} is none of hook {hook.name}'s sites")
     if site_id not in sites:
-        return Ignored(f"the site {told(site_id)} is not configured")
+        return Ignored(f"the site {excerpt(site_id)} is not configured")
     return sites.site(site_id)
 
 

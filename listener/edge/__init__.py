@@ -1,23 +1,23 @@
-"""The edge: what a stranger may cost before anybody knows who it is.
+"""The edge: what an unknown client may cost before anybody knows who it is.
 
-door         accepts connections, and lets in whoever comes
-descriptors  how many there may be, so that syncs find the file descriptors that they need
-crowd        who is connected; the one ranking of who must leave when all places are taken
-connection   one of them: what it may cost in time and memory
-parser       aiohttp's, up to the first error of a connection
-tls          the certificate, and its renewal
-proxies      who the client is, behind proxies that are trusted
-refusals     how often a client may be refused
-guesses      how fast wrong secrets are answered
-room         how much memory bodies may take before they are verified; taken back by the same ranking
-memory       what connections have left behind, given back to the system
-middlewares  the same, around every request
+acceptor           accepts connections, and lets new ones in
+connection_budget  how many connections there may be, so that syncs find the file descriptors that they need
+connection_limit   all open connections, and which of them must leave when there is no place left
+connection         one connection: what it may cost in time and memory
+parser             aiohttp's parser, which stops at the first error of a connection
+tls                the certificate and its renewal
+proxies            the client's address, behind trusted proxies
+refusal_limit      how often a client may be refused
+guess_delay        how fast wrong secrets are answered
+body_memory        how much memory unverified bodies may take
+malloc             gives the memory of ended connections back to the system
+middlewares        the middlewares around every request
 """
 
-from listener.edge.descriptors import Places, places
-from listener.edge.door import Door
+from listener.edge.acceptor import Acceptor
+from listener.edge.connection_budget import ConnectionBudget, places
 from listener.edge.limits import Limits
 from listener.edge.middlewares import Edge
 from listener.edge.tls import Certificates
 
-__all__ = ["Certificates", "Door", "Edge", "Limits", "Places", "places"]
+__all__ = ["Acceptor", "Certificates", "ConnectionBudget", "Edge", "Limits", "places"]

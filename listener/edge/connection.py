@@ -1,8 +1,8 @@
-"""One connection, and what it may cost before anybody knows whose it is.
+"""One connection, and what it may cost before its client is verified.
 
-aiohttp bounds lines, fields and their number, and ends connections that are idle. This adds: limits of time
-and size for a whole head; bounds for what is read ahead, for the pieces of a body and for answers that wait;
-a limit of time for clients that do not read; and answers for clients that have closed their sending side.
+aiohttp limits lines, fields and their number, and ends idle connections. This adds limits of time and size
+for a whole head; limits for what is read ahead, for the chunks of a body and for answers that wait; a limit
+of time for clients that do not read; and answers for clients that have shut down their sending side.
 """
 
 import asyncio
@@ -19,48 +19,48 @@ from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
-from listener.edge.crowd import LEAST, PACE, Crowd
+from listener.edge.connection_limit import LEAST, PACE, ConnectionLimit
 from listener.edge.limits import RateLimitedLog
-from listener.edge.parser import Parser, server_log
+from listener.edge.parser import FailFastParser, server_log
 from listener.errors import BadRequestError, ListenerError
-from listener.networks import household, networks_around
+from listener.networks import client_key, network_keys
 
 HEAD_MOST = 64 << 10
 """Bytes of a request's head."""
 
 IDLE = 620.0
-"""Seconds that a connection may be kept without a request. Proxies keep theirs up to 600 s and must close
-first: whoever closes may hit a request that is just on its way, and no forge sends that again."""
+"""Seconds that a connection may be idle. A proxy keeps its connections up to 600 s, and must close first: if
+we closed, a request might be on its way already, and no forge sends it again."""
 
 SLOWEST = 30.0
-"""Seconds that a client may take to make room for an answer, and to take the last one."""
+"""Seconds that a client may take to read enough of its answers, and to read the last one."""
 
 LINGERING = 5.0
-"""Seconds that what follows a refusal is read and dropped, so that the refusal arrives."""
+"""Seconds in which data after a refusal is read and dropped, so that the refusal arrives."""
 
 READ_BUFFER = 32 << 10
-"""Bytes of a body; twice as many may wait before the socket is not read any more."""
+"""Bytes of a body. When twice as many wait, the socket is not read any more."""
 
 RECEIVED_MOST = 64 << 10
-"""Bytes that are taken from a socket at once. asyncio takes 256 KiB, and a paused parser keeps them."""
+"""Bytes that are read from a socket at once. asyncio reads 256 KiB, and a paused parser keeps them."""
 
 ANSWERS_MOST = 32 << 10
-"""Bytes of answers that may wait for their reader; asyncio lets half a MiB wait with TLS."""
+"""Bytes of answers that may wait for the client. With TLS, asyncio lets half a MiB wait."""
 
 AHEAD = 2
-"""Requests that are parsed while one is answered; aiohttp parses 32, each with a head of its own."""
+"""Requests that are parsed while one is answered. aiohttp parses 32, each with its own head."""
 
 PIECES = 8192
 PIECE = 64
-"""A connection may send so many pieces of bodies, and one more for each `PIECE` bytes: each costs the time
-of a small request, however little is in it."""
+"""A connection may send so many chunks of bodies, and one more for each `PIECE` bytes. Each chunk costs as
+much time as a small request, however small it is."""
 
 DROPPED_MOST = 256 << 10
-"""Bytes that are dropped after what is not HTTP, so that the answer arrives: a socket that is closed with
-something unread in it takes back what was sent."""
+"""Bytes that are read and dropped after invalid HTTP, so that the answer arrives: closing a socket with
+unread data resets the connection, and the client loses the answer."""
 
 TLS_RECORD = 16 << 10
-"""Bytes. asyncio gives each connection with TLS 256 KiB, before its first byte has arrived."""
+"""Bytes. asyncio allocates 256 KiB for each TLS connection, before its first byte has arrived."""
 
 TLS_HELLO = b"\x16\x03"
 
@@ -70,39 +70,39 @@ class ConnectionContext:
     """What all connections share."""
 
     server: web.Server
-    crowd: Crowd
+    connections: ConnectionLimit
     limited_log: RateLimitedLog
     head_timeout: float
     refused: Callable[[str], None]
-    """Counts what was no HTTP as a refusal of its sender."""
+    """Counts an invalid request as a refusal of its client."""
     render: Callable[[ListenerError], web.Response]
-    """Answers what was no HTTP."""
+    """Makes the answer to an invalid request."""
 
 
-class Alarm:
-    """A time that is up once, unless it is stopped before."""
+class Timer:
+    """A timer that fires once, unless it is stopped before."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, up: Callable[[str], None], cause: str) -> None:
-        """Let the time run, if it does not run already."""
+        """Start it, if it does not run already; call `up` with `cause` at its end."""
         if self._handle is None:
             self._handle = asyncio.get_running_loop().call_later(self._seconds, up, cause)
 
     def stop(self) -> None:
-        """Let it run no more."""
+        """Stop it."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
 
 class Connection(web.RequestHandler):
-    """A connection of one client's."""
+    """The connection of one client."""
 
     def __init__(self, shared: ConnectionContext, client: str, *, trusted: bool) -> None:
-        # A body is never unpacked before it is verified.
+        # A body is never decompressed before it is verified.
         options: dict[str, Any] = {"auto_decompress": False, "access_log": None, "read_bufsize": READ_BUFFER}
         loop = asyncio.get_running_loop()
         super().__init__(
@@ -114,31 +114,31 @@ class Connection(web.RequestHandler):
             **options,
         )
         self.client = client
-        self.networks = networks_around(client)
+        self.networks = network_keys(client)
         self.trusted = trusted
         self.verified = False
-        """Whether its last request was that of somebody known."""
+        """Whether its last request came from a known caller."""
         self.connecting: asyncio.Task[None] | None = None
-        """What connects it, TLS included."""
+        """The task that connects it, TLS handshake included."""
         self._shared = shared
         self._parser: Any = self._bounded_parser(loop)
         self._wire: asyncio.Transport | None = None
-        """The transport until it is closed for good: aiohttp forgets it when it begins to close it."""
+        """The transport until it is closed. aiohttp forgets it as soon as it begins to close it."""
         self._paid = loop.time()
-        """Until when it has paid for its time by sending."""
+        """The time up to which its sending has paid for it."""
         self._answered = 0
         self._head = 0
-        """Bytes of a head that is not whole."""
+        """Bytes of an incomplete head."""
         self._first = b""
         self._pieces = 0
         self._dropped = 0
         self._sends_no_more = False
-        self._late = Alarm(shared.head_timeout)
-        self._unread = Alarm(SLOWEST)
+        self._late = Timer(shared.head_timeout)
+        self._unread = Timer(SLOWEST)
         self._gone = asyncio.Event()
 
-    def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> Parser:
-        """Return aiohttp's parser, which reads less ahead here and ends with its first error."""
+    def _bounded_parser(self, loop: asyncio.AbstractEventLoop) -> FailFastParser:
+        """Return aiohttp's parser, which here reads less ahead and stops at its first error."""
         self._max_msg_queue_size, self._msg_queue_resume_size = AHEAD, AHEAD // 2
         parser = HttpRequestParser(
             self,
@@ -151,23 +151,23 @@ class Connection(web.RequestHandler):
             auto_decompress=False,
             max_msg_queue_size=AHEAD,
         )
-        return Parser(parser, self._not_http)
+        return FailFastParser(parser, self._not_http)
 
     @property
     def asking(self) -> bool:
-        """Whether a request of it is being answered."""
+        """Whether one of its requests is being answered."""
         return self._answered < self._request_count
 
     def cost(self, now: float) -> float:
-        """Return for how many seconds it has been here without sending at `PACE`."""
+        """Return its cost: the seconds in which it sent less than `PACE`."""
         return max(0.0, now - self._paid) + LEAST
 
-    def begins(self, client: str) -> None:
-        """Note whose request is being answered now, as a trusted proxy names them; nobody knows them yet."""
+    def begin_request(self, client: str) -> None:
+        """Begin a request of this client, as a trusted proxy names it; the client is not verified yet."""
         self.verified = False
         self._paid = self._loop.time()
         if client != self.client:
-            self.client, self.networks = household(client), networks_around(client)
+            self.client, self.networks = client_key(client), network_keys(client)
 
     def evict(self) -> None:
         """End it at once."""
@@ -176,18 +176,18 @@ class Connection(web.RequestHandler):
         elif self.connecting is not None:
             self.connecting.cancel()
 
-    async def rest(self, seconds: float) -> None:
-        """Wait so long, or until the connection has ended.
+    async def sleep(self, seconds: float) -> None:
+        """Wait so many seconds, or until the connection has ended.
 
-        A request goes on when its client hangs up. Whoever guesses and hangs up, again and again, would leave
-        each request in our memory for its whole wait.
+        A request goes on when its client hangs up. So a client that guesses a secret and hangs up, again and
+        again, would leave each request in memory for its whole delay.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._gone.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a head."""
+        """Start to wait for a head."""
         self._wire = cast("asyncio.Transport", transport)
         super().connection_made(transport)
         self._wire.set_write_buffer_limits(ANSWERS_MOST)
@@ -199,7 +199,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget everything."""
-        self._shared.crowd.leaves(self)
+        self._shared.connections.remove(self)
         self._wire = None
         self._gone.set()
         self._late.stop()
@@ -207,13 +207,13 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     async def start(self) -> None:
-        """Answer requests; what is sent at last has to be taken in time, or its reader holds the socket."""
+        """Answer requests. At the end, the client has limited time to read the last answer."""
         await super().start()
         if self._wire is not None:
             self._unread.set(self._end, "a reader that does not read")
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in, and see whether they make a head whole."""
+        """Take bytes in, and check whether they complete a head."""
         self._first = self._first or data[: len(TLS_HELLO)]
         if self._parser is None or self._parser.broken:
             self._drop(data)
@@ -235,8 +235,8 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio heeds what aiohttp never returns
         """Note that the client sends no more; return whether it still gets an answer.
 
-        A client that has shut its side down may well read (`nc -N`, `socat`). asyncio can't keep the one half
-        of a connection with TLS.
+        A client that has shut down its sending side may still read (`nc -N`, `socat`). With TLS, asyncio
+        can't keep a half-open connection.
         """
         tls = self._wire is None or self._wire.get_extra_info("sslcontext") is not None
         whole = self._parser is not None and self._parser.payload.is_eof()
@@ -257,7 +257,7 @@ class Connection(web.RequestHandler):
         return finished
 
     def pause_writing(self) -> None:
-        """Wait for a reader, but not for ever, and take nothing more in meanwhile."""
+        """Wait for the client to read, for a limited time, and read nothing from it meanwhile."""
         super().pause_writing()
         self._pause_reading_for_buffer()
         self._unread.set(self._end, "a reader that does not read")
@@ -275,17 +275,17 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP. What was sent is not quoted: it may hold a secret."""
+        """Answer an invalid request without quoting it: it may hold a secret."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
-        answer = self._shared.render(BadRequestError("The request is not HTTP as this server reads it."))
+        answer = self._shared.render(BadRequestError("The request is not valid HTTP."))
         answer.force_close()
         return answer
 
     def _not_http(self, kind: str) -> None:
         tls = self._first == TLS_HELLO
-        reason = "TLS, and this port speaks plain HTTP" if tls else kind
-        self._shared.limited_log.tell("unreadable", self.client, client=self.client, reason=reason)
+        reason = "the client speaks TLS, but this port is plain HTTP" if tls else kind
+        self._shared.limited_log.warning("unreadable", self.client, client=self.client, reason=reason)
         self._late.stop()
         if not self._parser.payload.is_eof():
             self.close()
@@ -298,7 +298,7 @@ class Connection(web.RequestHandler):
             self._wire.pause_reading()
 
     def _pieces_of_body(self) -> int:
-        """Return how many pieces of the body wait. They are read later than they arrive, never in between."""
+        """Return how many chunks of the body wait to be read."""
         splits = (
             getattr(self._parser.payload, "_http_chunk_splits", None) if self._parser is not None else None
         )
@@ -310,12 +310,12 @@ class Connection(web.RequestHandler):
             self._end("a body in too many pieces")
 
     def _end(self, cause: str) -> None:
-        self._shared.limited_log.tell("connection ended", cause, cause=cause, client=self.client)
+        self._shared.limited_log.warning("connection ended", cause, cause=cause, client=self.client)
         self.evict()
 
 
-class SmallTls(SSLProtocol):
-    """asyncio's TLS, with a buffer for a record instead of sixteen."""
+class SmallBufferSSLProtocol(SSLProtocol):
+    """asyncio's TLS, with a buffer of one record instead of sixteen."""
 
     max_size = TLS_RECORD
 
@@ -330,13 +330,13 @@ async def connected(
             await loop.connect_accepted_socket(lambda: connection, accepted)
         return
     shaken = loop.create_future()
-    protocol = SmallTls(
+    protocol = SmallBufferSSLProtocol(
         loop,
         connection,
         tls,
         shaken,
         server_side=True,
-        ssl_handshake_timeout=cast("int", seconds),  # any number of seconds, whatever its type says
+        ssl_handshake_timeout=cast("int", seconds),  # a float works
         ssl_shutdown_timeout=LINGERING,
     )
     transport: asyncio.Transport | None = None
@@ -351,8 +351,8 @@ async def connected(
             transport.abort()
         raise
     finally:
-        # What failed has a traceback with this frame in it, and the buffers of TLS: a cycle, which would keep
-        # them until the garbage collector comes by.
+        # The traceback of a failed handshake holds this frame, and the frame would hold the future: a cycle
+        # that keeps the TLS buffers until the next garbage collection.
         del shaken
 
 

@@ -1,8 +1,8 @@
-"""aiohttp's parser, up to the first error of a connection.
+"""aiohttp's parser, which stops at the first error of a connection.
 
-Left to itself, aiohttp makes an error of each chunk that arrives after what is not HTTP. Each waits, behind
-the answers that the client does not read, with a traceback that keeps its chunk: gigabytes in seconds. Here
-the first error is the last, it was never raised, so that it has no traceback, and it quotes nothing.
+aiohttp makes an error of each chunk that arrives after invalid HTTP. Each error waits behind answers that the
+client does not read, and its traceback keeps the chunk: gigabytes in seconds. Here the first error is the
+last. It is never raised, so it has no traceback, and it quotes nothing.
 """
 
 import logging
@@ -19,8 +19,8 @@ Fed = tuple[Sequence[tuple[Any, StreamReader]], bool, bytes]
 NOTHING: Fed = ((), False, b"")
 
 
-class Parser:
-    """Parses requests until what arrives is not HTTP. Does what aiohttp's protocol asks of its parser."""
+class FailFastParser:
+    """Parses requests up to the first invalid one. Implements what aiohttp's protocol needs of a parser."""
 
     def __init__(self, parser: Any, broken: Callable[[str], None]) -> None:
         """Call `broken` with the kind of the first error."""
@@ -28,13 +28,13 @@ class Parser:
         self._tell = broken
         self.broken = False
         self.payload: StreamReader = EMPTY_PAYLOAD
-        """The body of the request that was read last, whole or not."""
+        """The body of the last request, complete or not."""
         self.pause_reading = parser.pause_reading
         self.message_consumed = parser.message_consumed
         self.set_upgraded = parser.set_upgraded
 
     def feed_data(self, data: bytes) -> Fed:
-        """Return the requests that are whole now; after the first error, nothing."""
+        """Return the requests that are complete now; nothing after the first error."""
         if self.broken:
             return NOTHING
         try:
@@ -53,20 +53,20 @@ class Parser:
         if self.payload.is_eof():
             error = _ErrInfo(status=400, exc=HttpProcessingError(message=kind), message=kind)
             return [(error, EMPTY_PAYLOAD)], False, b""
-        # Somebody waits for this body, or drops the rest of it: neither will ever have all of it. It ends,
-        # and whoever reads it is told why, for a body that is cut short must not pass for a whole one.
+        # A handler may wait for the rest of this body, which will never come. The body ends with an error, so
+        # that it is not mistaken for a complete one.
         self.payload.set_exception(RequestPayloadError(kind))
         self.payload.feed_eof()
         return NOTHING
 
 
-class _WithoutTheLine(logging.Filter):
-    """What is logged of a request that is not HTTP: that there was one. Its line may hold a secret."""
+class _WithoutRequestLine(logging.Filter):
+    """Keeps invalid requests out of the log: their first line may hold a secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
-            # The error's text, and the code that is shown with it, quote what has arrived.
+            # The error's text and traceback quote the request.
             record.exc_info = None
             record.msg = f"{record.msg}: {type(error).__name__}"
             record.levelno, record.levelname = logging.WARNING, "WARNING"
@@ -74,8 +74,8 @@ class _WithoutTheLine(logging.Filter):
 
 
 def server_log() -> logging.Logger:
-    """Return the logger that aiohttp's server shall write to."""
+    """Return the logger of aiohttp's server."""
     logger = logging.getLogger("aiohttp.server")
-    if not any(isinstance(each, _WithoutTheLine) for each in logger.filters):
-        logger.addFilter(_WithoutTheLine())
+    if not any(isinstance(each, _WithoutRequestLine) for each in logger.filters):
+        logger.addFilter(_WithoutRequestLine())
     return logger

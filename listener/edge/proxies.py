@@ -1,8 +1,8 @@
-"""Who the client is, where proxies stand in front: `X-Forwarded-For`, from those that are trusted alone.
+"""The client's address behind proxies: `X-Forwarded-For`, from trusted proxies only.
 
-The header is a list to which each proxy adds, on the right, whom it has spoken to: the first address from the
-right that is no trusted proxy's is the client, and what stands left of it is only what the client says.
-`Forwarded` (RFC 7239) is not read: most proxies pass on what the client has put there.
+The header is a list. Each proxy adds the address of its own client on the right. So the client is the first
+address from the right that is not a trusted proxy. Everything left of it comes from the client, and is not
+trusted. `Forwarded` (RFC 7239) is not read: most proxies pass on what the client has sent there.
 """
 
 import re
@@ -20,38 +20,37 @@ _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1
 """Some proxies add the client's port."""
 
 _NOBODY = re.compile(r"unknown|unix:.*|_[A-Za-z0-9._-]+", re.IGNORECASE)
-"""What proxies write that don't know the client's address, or don't tell it: nginx writes `unix:` for a
-client that came by a socket of the file system; the others are RFC 7239's (6.2, 6.3)."""
+"""What proxies write instead of an address. nginx writes `unix:` for a client of a Unix socket; RFC 7239
+(6.2, 6.3) has the others."""
 
 UNKNOWN = "unknown"
-"""Stands for the address of such a client. It lies in no network and is not this machine's; all of these
-clients are counted as one."""
+"""The address of such a client. It lies in no network and is not local; all these clients count as one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """Where a request comes from."""
+class ClientAddress:
+    """The address and scheme of a request's client."""
 
     remote: str
     scheme: str
 
 
-def client_of(request: web.Request, trusted: tuple[Network, ...]) -> Client:
-    """Return the client of a request; raise `BadRequestError` where a trusted proxy names what is none."""
+def client_address_of(request: web.Request, trusted: tuple[Network, ...]) -> ClientAddress:
+    """Return the client of a request; raise `BadRequestError` if a trusted proxy sent an invalid header."""
     peer = address_of(request.remote or "")
     remote, scheme = (str(peer) if peer else request.remote or ""), request.scheme
     if not within(remote, trusted):
-        return Client(remote, scheme)
+        return ClientAddress(remote, scheme)
     for said in reversed(_listed(request, FOR)):
         if _NOBODY.fullmatch(said):
-            return Client(UNKNOWN, _scheme(request, scheme))
+            return ClientAddress(UNKNOWN, _scheme(request, scheme))
         address = _address(said)
         if address is None:
             raise BadRequestError(f"{FOR} must hold the client's IP address where a trusted proxy wrote it.")
         remote = str(address)
         if not within(remote, trusted):
             break
-    return Client(remote, _scheme(request, scheme))
+    return ClientAddress(remote, _scheme(request, scheme))
 
 
 def _scheme(request: web.Request, own: str) -> str:
@@ -64,7 +63,7 @@ def _scheme(request: web.Request, own: str) -> str:
 
 
 def _listed(request: web.Request, name: str) -> list[str]:
-    """Return the members of a header that is a list, however many lines it stands on."""
+    """Return the members of a list header, from all its lines."""
     members = ",".join(request.headers.getall(name, [])).split(",")
     return [member.strip() for member in members if member.strip()]
 

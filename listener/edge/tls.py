@@ -1,7 +1,7 @@
-"""The certificate that the listener shows: taken up when it is renewed, without a restart.
+"""The listener's TLS certificate: a renewed one is loaded without a restart.
 
-A new pair makes a whole new context, which connections are given from then on. One that can't be used changes
-nothing, and neither does one that is not good now in the place of one that is.
+New connections get the new certificate and key. A pair that can't be used changes nothing. Neither does a
+certificate that is not valid now, if the old one is.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from listener.errors import ConfigurationError
 from listener.journal import Log
 
 LOOK = 10.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 DAY = 86400.0
 SOON = 14 * DAY
-"""Seconds before its end at which a certificate is warned of."""
+"""Seconds before its expiry from which the log warns of it."""
 
 Stamp = tuple[tuple[int, int, int], ...]
 
 Span = tuple[datetime, datetime]
-"""From when until when a certificate is good."""
+"""The beginning and end of a certificate's validity."""
 
 
 class Certificates:
-    """The pair of files, and what was last read from them."""
+    """The two files, and what was last read from them."""
 
     def __init__(
         self,
@@ -44,62 +44,62 @@ class Certificates:
         self._load = load
         self._clock = clock
         self._log = log
-        self._told_at = 0.0
+        self._logged_at = 0.0
         self._refused: Stamp = ()
-        """A pair that could not be used: it is told when it is still there at the next look."""
-        self._told: Stamp = ()
-        """A pair that could not be used and was told."""
+        """A pair that could not be used. It is logged if it is still there at the next check."""
+        self._logged: Stamp = ()
+        """A pair that could not be used, and was logged."""
         self._stamp = self._look()
         self._context, self._span = self._read()
-        self._tell()
+        self._log_expiry()
 
     def context(self, limited_log: RateLimitedLog) -> ssl.SSLContext:
         """Return a context for a server that shows the newest certificate to each client."""
         context = self._load(*self._files)
         context.sni_callback = self._show
-        context.sslobject_class = _telling(limited_log)
+        context.sslobject_class = _logging_ssl_object(limited_log)
         return context
 
     def _show(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._context
 
     async def watch(self) -> None:
-        """Take every new pair up, for ever."""
+        """Load every new pair, until cancelled."""
         while True:
             await asyncio.sleep(LOOK)
             self.renew()
 
     def renew(self) -> None:
-        """Take a new pair up, if there is one."""
+        """Load a new pair, if there is one."""
         stamp = self._look()
-        if self._clock() - self._told_at >= DAY:
-            self._tell()
+        if self._clock() - self._logged_at >= DAY:
+            self._log_expiry()
         if stamp == self._stamp:
             return
         try:
             self._context, self._span = self._better(*self._read())
         except ConfigurationError as error:
-            # Between the writing of the one file and of the other they do not fit: that passes.
-            if stamp == self._refused != self._told:
-                self._told = stamp
+            # While the two files are being written, they may not fit together for a moment.
+            if stamp == self._refused != self._logged:
+                self._logged = stamp
                 self._log.error("certificate", kept="the old one", reason=error.message, remedy=error.remedy)
             self._refused = stamp
             return
         self._stamp = stamp
-        self._tell()
+        self._log_expiry()
 
     def _better(self, context: ssl.SSLContext, span: Span) -> tuple[ssl.SSLContext, Span]:
-        """Return a new pair; raise `ConfigurationError` if it is not good now and the old one is."""
+        """Return a new pair; raise `ConfigurationError` if it is not valid now and the old one is."""
         now = datetime.fromtimestamp(self._clock(), UTC)
-        if not _good(span, now) and _good(self._span, now):
-            fault = "has expired" if span[1] <= now else f"is not good before {span[0].isoformat()}"
+        if not _valid(span, now) and _valid(self._span, now):
+            fault = "has expired" if span[1] <= now else f"is not valid before {span[0].isoformat()}"
             raise ConfigurationError(
-                f"server.tls: the new certificate {fault}.", remedy="write one that is good now"
+                f"server.tls: the new certificate {fault}.", remedy="install a certificate that is valid now"
             )
         return context, span
 
     def _read(self) -> tuple[ssl.SSLContext, Span]:
-        """Return the pair as it is now, and when it is good; raise `ConfigurationError`."""
+        """Return the pair as it is now, and its validity; raise `ConfigurationError`."""
         context = self._load(*self._files)
         try:
             certificate = x509.load_pem_x509_certificate(self._files[0].read_bytes())
@@ -108,7 +108,7 @@ class Certificates:
         return context, (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
     def _look(self) -> Stamp:
-        """Return what changes when a file is written or replaced."""
+        """Return facts that change when a file is written or replaced."""
         found = []
         for path in self._files:
             try:
@@ -118,28 +118,28 @@ class Certificates:
                 found.append((0, 0, 0))
         return tuple(found)
 
-    def _tell(self) -> None:
-        """Log how long the certificate is good, as a warning when that is not long."""
-        now = self._told_at = self._clock()
+    def _log_expiry(self) -> None:
+        """Log how long the certificate is valid, as a warning if that is not long."""
+        now = self._logged_at = self._clock()
         ends = self._span[1]
         left = ends.timestamp() - now
         facts = {"expires": ends.astimezone(UTC).isoformat(), "days": int(left // DAY)}
         if left > SOON:
             self._log.info("certificate", **facts)
         else:
-            remedy = "renew it: a new pair is taken up without a restart"
+            remedy = "renew it: the listener loads the new files without a restart"
             reason = "it has expired" if left <= 0 else "it expires soon"
             self._log.warning("certificate", reason=reason, remedy=remedy, **facts)
 
 
-def _good(span: Span, now: datetime) -> bool:
+def _valid(span: Span, now: datetime) -> bool:
     return span[0] <= now < span[1]
 
 
-def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
-    """Return the kind of connection that says why a handshake fails."""
+def _logging_ssl_object(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
+    """Return an SSL object that logs why a handshake fails."""
 
-    class Telling(ssl.SSLObject):
+    class LoggingSSLObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             try:
                 super().do_handshake()
@@ -147,8 +147,12 @@ def _telling(limited_log: RateLimitedLog) -> type[ssl.SSLObject]:
                 raise
             except ssl.SSLError as error:
                 plain = error.reason == "HTTP_REQUEST"
-                reason = "plain HTTP, and this port speaks TLS" if plain else str(error.reason).lower()
-                limited_log.tell("unreadable", reason, reason=reason)
+                reason = (
+                    "the client speaks plain HTTP, but this port is TLS"
+                    if plain
+                    else str(error.reason).lower()
+                )
+                limited_log.warning("unreadable", reason, reason=reason)
                 raise
 
-    return Telling
+    return LoggingSSLObject

@@ -15,7 +15,7 @@ from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
 from listener.signatures.gitlab import GitLab
-from listener.signatures.scheme import NOT_OURS, Accepted, Headers, Rejected, Request, Scheme, Verdict
+from listener.signatures.scheme import WRONG_SECRET, Accepted, Headers, Rejected, Request, Scheme, Verdict
 from listener.signatures.standard_webhooks import StandardWebhooks
 
 __all__ = [
@@ -28,11 +28,11 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
-    "guessed",
-    "hopeless",
+    "redaction_forms",
+    "rejected_by_headers",
     "scheme_of",
+    "shows_wrong_secret",
     "sign",
-    "spellings",
     "verify",
     "weakness",
 ]
@@ -64,7 +64,7 @@ def scheme_of(name: str, form: Form | None = None) -> Scheme:
     return SCHEMES[name] if form is None else Hmac(form)
 
 
-def spellings(name: str, secret: str) -> Iterator[str]:
+def redaction_forms(name: str, secret: str) -> Iterator[str]:
     """Yield the forms in which a secret may turn up somewhere, for the log to leave them out."""
     yield secret
     if isinstance(SCHEMES[name], Basic):
@@ -91,16 +91,16 @@ def verify(
     return Accepted(usable[verdict.secret]) if isinstance(verdict, Accepted) else verdict
 
 
-def guessed(name: str, verdict: Rejected) -> bool:
-    """Return whether a rejected delivery showed a secret itself, by which senders of this scheme are known.
+def shows_wrong_secret(name: str, verdict: Rejected) -> bool:
+    """Return whether a rejected delivery showed a secret itself, as senders of this scheme do.
 
-    Only such secrets can be guessed here one after the other: whoever does not know the secret of a signature
-    could as well guess it at home, with one recorded delivery.
+    Only such secrets can be guessed here, one after the other. The secret of a signature can be guessed
+    anywhere, with one recorded delivery.
     """
-    return verdict is NOT_OURS and isinstance(SCHEMES[name], Basic | Bearer | PathSecret | GitLab)
+    return verdict is WRONG_SECRET and isinstance(SCHEMES[name], Basic | Bearer | PathSecret | GitLab)
 
 
-def hopeless(
+def rejected_by_headers(
     name: str, secrets: Sequence[bytes], request: Request, now: float, form: Form | None = None
 ) -> bool:
     """Return whether a delivery will be rejected whatever its body is, judged by its headers alone.
@@ -108,7 +108,7 @@ def hopeless(
     Every verifier looks at the body last: what it rejects for any other reason, no body mends.
     """
     verdict = verify(name, secrets, replace(request, body=b""), now, form)
-    return isinstance(verdict, Rejected) and verdict is not NOT_OURS
+    return isinstance(verdict, Rejected) and verdict is not WRONG_SECRET
 
 
 def sign(

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, matching, single
-from listener.signatures.timestamps import fault_of
+from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, matching, single, timestamp_fault
 
 BODY, TIMESTAMP = "{body}", "{timestamp}"
 
@@ -60,7 +59,7 @@ class Hmac:
         timestamp = single(request.headers, header) if header else listed
         if isinstance(timestamp, Rejected):
             return timestamp
-        if self.form.timed and (fault := fault_of(timestamp, now, self.form.tolerance)):
+        if self.form.timed and (fault := timestamp_fault(timestamp, now, self.form.tolerance)):
             return Rejected(f"the timestamp {fault}")
         content = self._content(timestamp, request.body)
         return matching(signatures, [self._made(secret, content) for secret in secrets])

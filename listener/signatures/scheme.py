@@ -1,6 +1,7 @@
 """What every verifier is given and answers, and the two rules that all of them follow."""
 
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,7 +38,7 @@ class Rejected:
 Verdict = Accepted | Rejected
 
 EMPTY = "is empty, and anybody knows that; write a secret of random characters"
-NOT_OURS = Rejected("the signature is not made with a secret of this hook")
+WRONG_SECRET = Rejected("the signature is not made with a secret of this hook")
 
 
 class Scheme(Protocol):
@@ -84,4 +85,17 @@ def matching(presented: Sequence[bytes], expected: Sequence[bytes]) -> Verdict:
         for text in presented:
             if hmac.compare_digest(text, each) and each:
                 found = index
-    return NOT_OURS if found is None else Accepted(found)
+    return WRONG_SECRET if found is None else Accepted(found)
+
+
+_SECONDS = re.compile(rb"[1-9][0-9]{0,11}")
+"""One spelling only: the text is part of what is signed."""
+
+
+def timestamp_fault(timestamp: bytes, now: float, tolerance: float) -> str:
+    """Return what is wrong with a signed timestamp at `now` (Unix seconds); empty if nothing is."""
+    if not _SECONDS.fullmatch(timestamp):
+        return "is not a number of seconds"
+    if abs(now - int(timestamp)) > tolerance:
+        return f"is more than {tolerance:g} s off"
+    return ""

@@ -16,8 +16,17 @@ from collections.abc import Sequence
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from listener.signatures.scheme import EMPTY, NOT_OURS, Accepted, Rejected, Request, Verdict, matching, single
-from listener.signatures.timestamps import fault_of
+from listener.signatures.scheme import (
+    EMPTY,
+    WRONG_SECRET,
+    Accepted,
+    Rejected,
+    Request,
+    Verdict,
+    matching,
+    single,
+    timestamp_fault,
+)
 
 TOLERANCE = 300
 """Seconds that the timestamp may be off, both ways, inclusive."""
@@ -47,7 +56,7 @@ class StandardWebhooks:
         delivery, timestamp, signatures = parts
         if not _ID.fullmatch(delivery):
             return Rejected("webhook-id is not 1 to 256 printable characters without a full stop")
-        if fault := fault_of(timestamp, now, TOLERANCE):
+        if fault := timestamp_fault(timestamp, now, TOLERANCE):
             return Rejected(f"webhook-timestamp {fault}")
         if any(entry.count(b",") > 1 for entry in signatures.split(b" ")):
             return Rejected("webhook-signature is joined of several headers")
@@ -119,7 +128,7 @@ def _judged(secrets: Sequence[bytes], presented: dict[bytes, list[bytes]], conte
     for index, secret in enumerate(secrets):
         if any([_ed25519(secret, text, content) for text in presented[b"v1a"]]):  # noqa: C419 (each is looked at)
             return Accepted(index)
-    return NOT_OURS
+    return WRONG_SECRET
 
 
 def _hmac(secret: bytes, content: bytes) -> bytes:

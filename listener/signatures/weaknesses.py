@@ -12,7 +12,7 @@ LEAST = 16
 
 REMEDY = "make another one with openssl rand -hex 32"
 
-FAMOUS = frozenset(
+COMMON_SECRETS = frozenset(
     """
     secret password passwort changeme admin administrator root test token webhook hook letmein
     qwerty example default none null 123456 12345678 123456789 1234567890 welcome foo foobar hunter2
@@ -45,9 +45,9 @@ def weakness(scheme: str, hook: str, secret: str, *, password: bool) -> str:
     return f"the {'password' if password else 'secret'} {' and '.join(faults)}: {REMEDY}" if faults else ""
 
 
-def famous(sha256: str, name: str) -> bool:
+def is_common_secret(sha256: str, name: str) -> bool:
     """Return whether a hash is that of a text that anybody would try; `name` is whose it is."""
-    tried = {"", name, name.lower(), *FAMOUS}
+    tried = {"", name, name.lower(), *COMMON_SECRETS}
     return sha256 in {hashlib.sha256(text.encode()).hexdigest() for text in tried}
 
 
@@ -68,8 +68,8 @@ def _guessed(names: Iterable[str], text: str) -> Iterator[str]:
     letters = re.sub(r"[^a-z0-9]", "", plain.lower())
     if plain.casefold() in {name.casefold() for name in names if name}:
         yield "is a name that anybody knows"
-    elif letters in FAMOUS:
-        yield "is a famous one"
+    elif letters in COMMON_SECRETS:
+        yield "is a well-known one"
     elif len(plain) >= LEAST and len(set(plain)) < VARIETY:
         yield "repeats a few characters"
     if len(plain.encode()) < LEAST:

@@ -118,7 +118,7 @@ class RuledStore(ABC):
     runs = Reads(history.runs)
     serving = Reads(history.serving)
     triggers = Reads(history.triggers)
-    last_success = Reads(history.last_success)
+    last_successes = Reads(history.last_successes)
     lines = Reads(history.lines)
     queue_position = Reads(history.queue_position)
     backlog = Reads(history.backlog)

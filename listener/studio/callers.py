@@ -6,7 +6,7 @@ Only sites that are configured here are asked about.
 
 A credential is kept in no form but its hash, and that only briefly. What Studio does not answer, or not as it
 should, lets nobody in. A flood of made-up credentials does not become one at Studio: few questions are under
-way at a time, and clients take turns (`turns.py`). Who was good lately waits for none of them.
+way at a time, and clients take turns (`fair_queue.py`). Who was good lately waits for none of them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Any
 
 from listener.access import Caller, Role, StudioCredential
 from listener.errors import StudioUnavailableError
-from listener.networks import household
+from listener.networks import client_key
 from listener.studio.connection import (
     CHECK_URL,
     DENIED,
@@ -28,11 +28,11 @@ from listener.studio.connection import (
     OK,
     REDIRECTS,
     Connection,
-    Questions,
+    SharedRequests,
     encoded,
     redirected,
 )
-from listener.studio.turns import Turns
+from listener.studio.fair_queue import FairQueue
 
 KNOWN_LASTS = 60.0
 """Seconds for which an answer that names somebody counts."""
@@ -92,7 +92,7 @@ class StudioCallers:
     ) -> None:
         """Let in who has one of `roles` on a site that `concerns` this listener, as a member of that site."""
         self._connection = Connection(url, largest=LARGEST)
-        self._questions = Questions[Caller | None](timeout)
+        self._requests = SharedRequests[Caller | None](timeout)
         self._roles = frozenset(roles)
         self._concerns = concerns
         self._clock = clock
@@ -102,25 +102,25 @@ class StudioCallers:
         """For a client, how many unknown credentials it has shown, and until when that counts."""
         self._good: OrderedDict[str, float] = OrderedDict()
         """The credentials that Studio knew, and until when that is remembered."""
-        self._turns = Turns(self._slowed)
+        self._queue = FairQueue(self._slowed)
 
     async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
         """Return whose it is, or None for nobody's; raise `StudioUnavailableError`."""
-        key, client = credential.key, household(client)
+        key, client = credential.key, client_key(client)
         kept = self._answers.get(key)
         if kept is not None and self._clock() < kept.until:
             if kept.failure:
                 raise StudioUnavailableError(kept.failure)
             return kept.caller
         try:
-            return await self._questions.answer(key, partial(self._answer, credential, client))
+            return await self._requests.answer(key, partial(self._answer, credential, client))
         except StudioUnavailableError as error:
             self._keep(key, None, FAILED_LASTS, error.message)
             raise
 
     async def close(self) -> None:
         """Ask nothing more."""
-        await self._questions.close()
+        await self._requests.close()
         await self._connection.close()
 
     async def _answer(self, credential: StudioCredential, client: str) -> Caller | None:
@@ -129,7 +129,7 @@ class StudioCallers:
         if self._clock() < self._good.get(key, 0.0):
             caller = await self._ask(credential)
         else:
-            async with self._turns.turn(client):
+            async with self._queue.turn(client):
                 caller = await self._ask(credential)
         self._good.pop(key, None)
         if caller is None:

@@ -90,8 +90,8 @@ class Connection:
         return self._session
 
 
-class Questions(Generic[T]):
-    """Questions under way. Whoever asks what is being asked already shares the answer."""
+class SharedRequests(Generic[T]):
+    """SharedRequests under way. Whoever asks what is being asked already shares the answer."""
 
     def __init__(self, timeout: float) -> None:
         """Wait `timeout` seconds for each answer."""

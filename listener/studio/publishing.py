@@ -33,7 +33,7 @@ from listener.studio.connection import (
     OK,
     REDIRECTS,
     Connection,
-    Questions,
+    SharedRequests,
     encoded,
     redirected,
 )
@@ -82,7 +82,7 @@ class StudioClient:
     ) -> None:
         """Ask at `url`, which ends with Studio's own path, and wait `timeout` seconds for each answer."""
         self._connection = Connection(url)
-        self._questions = Questions[str](timeout)
+        self._requests = SharedRequests[str](timeout)
         self._token = token
         self._management_token = management_token
         self._clock = clock
@@ -106,20 +106,20 @@ class StudioClient:
 
     async def close(self) -> None:
         """Ask nothing more; whoever still waits for an answer gets none."""
-        await self._questions.close()
+        await self._requests.close()
         await self._connection.close()
 
     async def _role(self) -> str:
         """Return nothing from a primary, raise `NotPrimaryError` for a replica."""
         if self._management_token is None or self._clock() < self._primary_until:
             return ""
-        return await self._questions.answer(ROLE, partial(self._ask_role, self._management_token))
+        return await self._requests.answer(ROLE, partial(self._ask_role, self._management_token))
 
     async def _status(self, site: str) -> str:
         if self._token is None:
             return ""
         key = STATUS, site, self._sent
-        return await self._questions.answer(key, partial(self._ask_status, site, self._token))
+        return await self._requests.answer(key, partial(self._ask_status, site, self._token))
 
     async def _ask_role(self, token: str) -> str:
         asked = self._clock()

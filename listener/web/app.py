@@ -2,16 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from listener import __version__
 from listener.access import Delegation, SessionStore, Token
 from listener.audit import Audit
-from listener.deliveries import Hook, told
+from listener.deliveries import Hook, excerpt
 from listener.directory import Directory
 from listener.errors import (
     BadRequestError,
@@ -28,20 +27,23 @@ from listener.request_context import request_context
 from listener.rollback import Rollbacks
 from listener.sites import Sites
 from listener.sync import Synchronizer
-from listener.web import bodies
+from listener.web.bodies import BodyReader, uninvited
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
-from listener.web.openapi import OPERATIONS, Described
-from listener.web.page import Page
+from listener.web.openapi import Described
+from listener.web.page import PageRoutes
+from listener.web.probes import Probes
 from listener.web.protocol import DELIVERY_ID
 from listener.web.refused import misspelt_hook, record, shown_path
 from listener.web.replies import as_problem, in_studios_words
 from listener.web.rotation import Rotation
-from listener.web.runs import Runs
-from listener.web.sites import SiteRoutes
+from listener.web.routes import Route, bound, declared
+from listener.web.runs import RunControl, RunHistory, VisibleRuns
+from listener.web.sites import EnvironmentRoutes, SiteRoutes
+from listener.web.standings import Standings
 from listener.worker import Worker
 
 GONE = 499
@@ -85,8 +87,41 @@ class Ports:
     body_timeout: float
 
 
+HANDLERS = (
+    Crafter,
+    Hooks,
+    SiteRoutes,
+    EnvironmentRoutes,
+    RunHistory,
+    RunControl,
+    DeliveryRoutes,
+    Rotation,
+    PageRoutes,
+    Probes,
+    Described,
+)
+"""The classes of all handlers, in the order of `/openapi.json` and the manual."""
+
+
+def routes() -> list[Route]:
+    """Return every route."""
+    return [route for each in HANDLERS for route in declared(each)]
+
+
 def application(ports: Ports) -> web.Application:
     """Return the application over these ports."""
+    errors_and_log = _errors_and_log(ports.log, ports.audit)
+    app = web.Application(middlewares=[ports.outer, errors_and_log, ports.inner])
+    for handlers in _handlers(ports):
+        for route in bound(handlers):
+            # No route asks for the body before it wants to read it.
+            kwargs = {**route.kwargs, "expect_handler": uninvited}
+            app.add_routes([web.RouteDef(route.method, route.path, route.handler, kwargs)])
+    return app
+
+
+def _handlers(ports: Ports) -> Iterator[object]:
+    """Yield the handlers, each with the ports that it uses."""
     gate = Gate(
         ports.tokens,
         ports.sessions,
@@ -96,65 +131,40 @@ def application(ports: Ports) -> web.Application:
         audit=ports.audit,
     )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
-    errors_and_log = _errors_and_log(ports.log, ports.audit)
-    app = web.Application(middlewares=[ports.outer, errors_and_log, ports.inner])
-    _add(app, Crafter(gate, ports.directory, calls, body_timeout=ports.body_timeout).routes())
-    _add(app, Hooks(ports.intake, ports.clock, body_timeout=ports.body_timeout).routes())
-    _add(
-        app,
-        Runs(
-            gate,
-            ports.sites,
-            ports.store,
-            ports.worker,
-            calls,
-            ports.rollbacks,
-            ports.stopping,
-            clock=ports.clock,
-            log=ports.log,
-            concurrency=ports.concurrency,
-            body_timeout=ports.body_timeout,
-        ).routes(),
-    )
-    sites = SiteRoutes(
+    bodies = BodyReader(ports.body_timeout)
+    standings = Standings(ports.directory, ports.store, ports.synchronizer, ports.log)
+    visible = VisibleRuns(gate, ports.store)
+    yield Crafter(gate, ports.directory, calls, bodies)
+    yield Hooks(ports.intake, ports.clock, bodies)
+    yield SiteRoutes(gate, standings)
+    yield EnvironmentRoutes(
         gate,
         ports.directory,
+        standings,
         ports.store,
-        ports.synchronizer,
         ports.intake,
         calls,
-        clock=ports.clock,
-        log=ports.log,
-        body_timeout=ports.body_timeout,
+        bodies,
+        ports.clock,
+        ports.log,
     )
-    _add(app, sites.routes())
-    _add(app, Page(gate, sites.seen_by, clock=ports.clock, body_timeout=ports.body_timeout).routes())
-    _add(app, DeliveryRoutes(gate, ports.intake, ports.audit, ports.records).routes())
-    _add(app, Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records).routes())
-    _add(app, Described(OPERATIONS).routes())
-    _add(app, [web.get("/healthz", _healthz), web.get("/readyz", _readyz(ports.ready))])
-    return app
-
-
-def _add(app: web.Application, routes: Iterable[web.RouteDef]) -> None:
-    """Add routes, none of which asks for a body before it wants to read it."""
-    for route in routes:
-        later = {**route.kwargs, "expect_handler": bodies.uninvited}
-        app.add_routes([web.RouteDef(route.method, route.path, route.handler, later)])
-
-
-async def _healthz(_request: web.Request) -> web.Response:
-    return web.json_response({"status": "ok", "version": __version__})
-
-
-def _readyz(ready: Callable[[], Awaitable[str]]) -> Handler:
-    async def readyz(_request: web.Request) -> web.Response:
-        reason = await ready()
-        if reason:
-            return web.json_response({"status": "unavailable", "reason": reason}, status=503)
-        return web.json_response({"status": "ready"})
-
-    return readyz
+    yield RunHistory(
+        gate,
+        visible,
+        ports.store,
+        ports.sites,
+        ports.clock,
+        ports.stopping,
+        concurrency=ports.concurrency,
+    )
+    yield RunControl(
+        visible, ports.store, ports.sites, ports.worker, ports.rollbacks, calls, bodies, ports.log
+    )
+    yield DeliveryRoutes(gate, ports.intake, ports.audit, ports.records)
+    yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
+    yield PageRoutes(gate, standings.page, ports.clock, bodies)
+    yield Probes(ports.ready)
+    yield Described(routes)
 
 
 def _errors_and_log(log: Log, audit: Audit) -> Middleware:
@@ -220,7 +230,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPNotFound):
         meant = misspelt_hook(request.path)
         if meant:
-            reason = f"the path of the hook {told(meant)} has a slash too many"
+            reason = f"the path of the hook {excerpt(meant)} has a slash too many"
             return NotFoundError("No such route: the path has a slash too many.", reason=reason)
         return NotFoundError("No such route.")
     return BadRequestError()

@@ -11,10 +11,11 @@ from listener.intake import Intake
 from listener.queue import Acceptance, RunStore
 from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
-from listener.web import views
+from listener.web.answers.problems import Message
+from listener.web.answers.runs import RunView
 from listener.web.preferences import Preferences, preferred
 from listener.web.protocol import EVENTS, JSON, NDJSON
-from listener.web.replies import RETRY_AFTER
+from listener.web.replies import RETRY_AFTER, answer
 from listener.web.streams import LogStream, send_trigger, unless
 
 RUNS = "/api/v1/runs"
@@ -54,7 +55,7 @@ class Calls:
         headers = {"X-Run-Id": run.id, **preferences.applied}
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers["Retry-After"] = RETRY_AFTER
-        return web.json_response({"message": message}, status=status, headers=headers)
+        return answer(Message(message=message), status, headers)
 
     async def native(self, request: web.Request, environment: Environment, asker: Asker) -> web.Response:
         """Answer a call with its run: at once, or after up to `Prefer: wait` seconds."""
@@ -68,8 +69,8 @@ class Calls:
         headers = {"X-Run-Id": run.id, "Location": f"{RUNS}/{run.id}"}
         if preferences is not None:
             headers |= preferences.applied
-        view = views.run(run, await self._store.triggers(run.id))
-        return web.json_response(view, status=200 if run.state in _ANSWERED else 202, headers=headers)
+        view = RunView.of(run, await self._store.triggers(run.id))
+        return answer(view, HTTPStatus.OK if run.state in _ANSWERED else HTTPStatus.ACCEPTED, headers)
 
     async def _served(self, acceptance: Acceptance, wait: float) -> Run:
         """Wait up to so many seconds for the call's run, and return it as it is then."""
@@ -110,4 +111,4 @@ _ANSWERED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 def _accepted(run_id: str, preferences: Preferences) -> web.Response:
     headers = {"X-Run-Id": run_id, "Location": f"{RUNS}/{run_id}", **preferences.applied}
-    return web.json_response({"message": "Accepted"}, status=202, headers=headers)
+    return answer(Message(message="Accepted"), HTTPStatus.ACCEPTED, headers)

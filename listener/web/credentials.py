@@ -24,8 +24,8 @@ from listener.audit import Audit
 from listener.errors import ForbiddenError, SiteNotFoundError, SyncError, UnauthorizedError
 from listener.request_context import request_context
 from listener.runs import Asker
+from listener.web.answers.view import rfc3339
 from listener.web.cookies import cookie, of_own_page, session_id
-from listener.web.views import moment
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, 9.2.1)."""
@@ -61,7 +61,7 @@ class Gate:
         comes by the page's session must come from the page: else `ForbiddenError`.
         """
         caller = await self._caller(request)
-        request_context().vouch()
+        request_context().mark_verified()
         return caller
 
     async def _caller(self, request: web.Request) -> Caller:
@@ -93,7 +93,7 @@ class Gate:
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise _guessed("the token is unknown")
-        request_context().vouch()
+        request_context().mark_verified()
         now = self._clock()
         await self.sign_out(request)
         made = secrets.token_urlsafe(RANDOM_BYTES)
@@ -128,7 +128,7 @@ class Gate:
         token = known(presented, self._tokens)
         if token is not None and not token.valid(self._clock()):
             request_context().credential = token.caller.credential
-            raise UnauthorizedError(f"the token {token.name} has expired, at {moment(token.expires)}")
+            raise UnauthorizedError(f"the token {token.name} has expired, at {rfc3339(token.expires or 0)}")
         return token
 
     async def _by_session(self, request: web.Request) -> Token | None:

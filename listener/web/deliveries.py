@@ -1,6 +1,6 @@
-"""What arrived, what became of it, and letting it count once more."""
+"""Deliveries and refused requests: what became of them, and selecting them again."""
 
-from collections.abc import Iterator
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -8,9 +8,21 @@ from listener.audit import Audit
 from listener.errors import BadRequestError
 from listener.intake import Intake
 from listener.records import ArrivalFilter, Fate, Records
-from listener.web import pages, views
+from listener.web import pages
+from listener.web.answers.deliveries import Accepted, AcceptedOrIgnored, ArrivalView, DeliveriesPage
 from listener.web.credentials import Gate, asker
-from listener.web.hooks import answer
+from listener.web.hooks import accepted
+from listener.web.replies import answer
+from listener.web.routes import ABOUT_ONE, TO_CALLERS, Parameter, Route, answered, problems
+
+_TAG = "Deliveries"
+_ADMINS = problems(HTTPStatus.FORBIDDEN)
+_FILTERS = (
+    Parameter("hook", "query", "only what came to this hook", {"type": "string"}),
+    Parameter(
+        "outcome", "query", "only what ended so", {"type": "string", "enum": [fate.value for fate in Fate]}
+    ),
+)
 
 
 class DeliveryRoutes:
@@ -22,38 +34,66 @@ class DeliveryRoutes:
         self._audit = audit
         self._records = records
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the routes."""
-        yield web.get("/api/v1/deliveries", self.history)
-        yield web.get("/api/v1/deliveries/{delivery}", self.show)
-        yield web.post("/api/v1/deliveries/{delivery}/redeliver", self.redeliver)
-
+    @Route(
+        "GET",
+        "/api/v1/deliveries",
+        "list_deliveries",
+        _TAG,
+        (
+            answered(DeliveriesPage, "The page.", headers=("Link",)),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *_ADMINS,
+            *TO_CALLERS,
+        ),
+        parameters=(*_FILTERS, *pages.PARAMETERS, pages.BEFORE),
+    )
     async def history(self, request: web.Request) -> web.Response:
-        """Answer a page of what arrived, newest first, and where the next one starts."""
+        """List what arrived, refused requests too, newest first."""
         await self._gate.admin(request)
-        which = _filter(request)
+        page = pages.Page.asked(request)
+        which = _filter(request, page)
         await self._audit.flush()
-        found = await self._records.arrivals(which)
-        following = pages.following(found, which.limit)
-        return web.json_response({"deliveries": list(map(views.arrival, found)), "before": following})
+        found, more = page.cut(await self._records.arrivals(which))
+        view = DeliveriesPage.of(found, more=more)
+        return answer(view, headers=pages.link(request, view.next))
 
+    @Route(
+        "GET",
+        "/api/v1/deliveries/{delivery}",
+        "show_delivery",
+        _TAG,
+        (answered(ArrivalView, "What arrived."), *_ADMINS, *ABOUT_ONE),
+    )
     async def show(self, request: web.Request) -> web.Response:
-        """Answer one delivery, or one refused request."""
+        """Show one delivery or refused request, and why it was ignored or refused."""
         await self._gate.admin(request)
         await self._audit.flush()
-        return web.json_response(views.arrival(await self._records.arrival(request.match_info["delivery"])))
+        return answer(ArrivalView.of(await self._records.arrival(request.match_info["delivery"])))
 
+    @Route(
+        "POST",
+        "/api/v1/deliveries/{delivery}/redeliver",
+        "redeliver",
+        _TAG,
+        (
+            answered(Accepted, "These runs serve it.", HTTPStatus.ACCEPTED),
+            answered(AcceptedOrIgnored, "It selects nothing, and why."),
+            *problems(HTTPStatus.CONFLICT),
+            *_ADMINS,
+            *ABOUT_ONE,
+        ),
+    )
     async def redeliver(self, request: web.Request) -> web.Response:
-        """Select again what a delivery asked for, and start it."""
+        """Select again, by today's configuration, what a delivery asked for."""
         caller = await self._gate.admin(request)
         arrival = await self._records.arrival(request.match_info["delivery"])
-        return answer(await self._intake.redeliver(arrival, asker(request, caller)))
+        return accepted(await self._intake.redeliver(arrival, asker(request, caller)))
 
 
-def _filter(request: web.Request) -> ArrivalFilter:
+def _filter(request: web.Request, page: pages.Page) -> ArrivalFilter:
     query = request.query
     try:
         fate = Fate(query["outcome"]) if "outcome" in query else None
     except ValueError as error:
         raise BadRequestError(f"outcome is one of {', '.join(Fate)}") from error
-    return ArrivalFilter(query.get("hook"), fate, query.get("before"), pages.limit(request))
+    return ArrivalFilter(query.get("hook"), fate, page.after or None, page.limit + 1)

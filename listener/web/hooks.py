@@ -1,6 +1,7 @@
-"""Deliveries: the shell around the intake."""
+"""Deliveries: HTTP on one side, the intake on the other."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -10,47 +11,67 @@ from listener.intake import Intake
 from listener.queue import Acceptance
 from listener.request_context import request_context
 from listener.signatures import PATH
-from listener.web import bodies
+from listener.web.answers.deliveries import Accepted, AcceptedOrIgnored, acceptance_of
+from listener.web.bodies import BodyReader
+from listener.web.protocol import FORM, JSON
+from listener.web.replies import answer
+from listener.web.routes import ANY_TIME, TO_BODIES, Route, answered, problems
+
+_ANSWERS = (
+    answered(Accepted, "It is verified and durable; these runs serve it.", HTTPStatus.ACCEPTED),
+    answered(AcceptedOrIgnored, "It is verified and selects nothing; or it came before."),
+    *problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND),
+    *TO_BODIES,
+    *ANY_TIME,
+)
+_BODIES = (JSON, FORM)
 
 
 class Hooks:
-    """Handles `POST /hooks/{hook}`, and `POST /hooks/{hook}/{secret}` for the scheme `path`."""
+    """Handles deliveries."""
 
-    def __init__(self, intake: Intake, clock: Callable[[], float], *, body_timeout: float) -> None:
+    def __init__(self, intake: Intake, clock: Callable[[], float], bodies: BodyReader) -> None:
         self._intake = intake
         self._clock = clock
-        self._body_timeout = body_timeout
+        self._bodies = bodies
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the routes."""
-        yield web.post("/hooks/{hook}", self.receive)
-        yield web.post("/hooks/{hook}/{secret}", self.receive)
-
+    @Route("POST", "/hooks/{hook}", "deliver", "Hooks", _ANSWERS, bodies=_BODIES, free=True)
+    @Route(
+        "POST",
+        "/hooks/{hook}/{secret}",
+        "deliver_by_path",
+        "Hooks",
+        _ANSWERS,
+        "The same for the scheme `path`: the secret is part of the path.",
+        bodies=_BODIES,
+        free=True,
+    )
     async def receive(self, request: web.Request) -> web.Response:
-        """Take one delivery in, and answer once it is durable."""
+        """Take a webhook's delivery, signed by the hook's scheme, and answer when it is durable."""
         secret = request.match_info.get("secret")
         try:
             hook = self._hook(request.match_info["hook"], request.remote or "", secret)
         except HookNotFoundError as error:
-            # As slow as a wrong secret of a hook that there is: else the time would tell which there are.
+            # As slow as a wrong secret: otherwise the time would tell which hooks exist.
             error.guess = secret is not None
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")
         if request_context().over:
-            self._intake.doubt(hook, Delivery(hook.name, request.raw_headers, b"", self._clock(), presented))
-        body = await bodies.read(request, limit=hook.body_limit, seconds=self._body_timeout)
+            headers = Delivery(hook.name, request.raw_headers, b"", self._clock(), presented)
+            self._intake.check_headers(hook, headers)
+        body = await self._bodies.read(request, limit=hook.body_limit)
         request_context().body = body
         delivery = Delivery(hook.name, request.raw_headers, body, self._clock(), presented)
         try:
             signed_with = self._intake.verify(hook, delivery)
         except SignatureRejectedError as error:
-            if hook.scheme == PATH:  # it is hidden from who does not know its secret
+            if hook.scheme == PATH:  # Without its secret, nobody learns that the hook exists.
                 hidden = HookNotFoundError(reason=error.message)
                 hidden.guess = error.guess
                 raise hidden from error
             raise
-        request_context().vouch()
-        return answer(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
+        request_context().mark_verified()
+        return accepted(await self._intake.receive(hook, delivery, signed_with, request.remote or ""))
 
     def _hook(self, name: str, client: str, secret: str | None) -> Hook:
         hook = self._intake.hook(name, client)
@@ -59,11 +80,7 @@ class Hooks:
         return hook
 
 
-def answer(acceptance: Acceptance) -> web.Response:
-    """Answer a delivery: with its runs, or why there are none."""
-    if acceptance.ignored:
-        return web.json_response({"delivery": acceptance.delivery, "ignored": acceptance.ignored})
-    return web.json_response(
-        {"delivery": acceptance.delivery, "runs": list(acceptance.runs)},
-        status=200 if acceptance.repeated else 202,
-    )
+def accepted(acceptance: Acceptance) -> web.Response:
+    """Answer a delivery: with its runs, or with the reason why it has none."""
+    known = acceptance.ignored or acceptance.repeated
+    return answer(acceptance_of(acceptance), HTTPStatus.OK if known else HTTPStatus.ACCEPTED)

@@ -1,14 +1,16 @@
-"""What the page says, in HTML."""
+"""The page in HTML."""
 
 import base64
 import hashlib
 import html
 from collections.abc import Iterator, Mapping
 from string import Template
-from typing import Any
+from urllib.parse import urlencode
 
 from listener.access import Caller
 from listener.redaction import Cleaner
+from listener.web.answers.sites import Drift, DriftUnknown, EnvironmentView, LegsDrift, SitesPage, SiteView
+from listener.web.pages import Page
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -35,7 +37,7 @@ _POLICY = "; ".join(
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": _POLICY,
-    # Nothing is told to others. `no-referrer` would also take the Origin from the page's own forms.
+    # Other sites learn nothing. `no-referrer` would also take the Origin from the page's own forms.
     "Referrer-Policy": "same-origin",
 }
 
@@ -90,24 +92,26 @@ _clean = Cleaner()
 
 
 def escape(text: str) -> str:
-    """Return text for HTML. Characters that turn its direction, hide it or control anything are shown."""
+    """Return text for HTML. Characters that control it, hide it or turn its direction are shown."""
     return html.escape(_clean(text))
 
 
 def sign_in(message: str = "") -> str:
-    """Return the page for who has not signed in; `message` says why not."""
+    """Return the form to sign in; `message` says why the last attempt failed."""
     alert = f'<p role="alert" id="message">{escape(message)}</p>\n' if message else ""
     described = ' aria-describedby="message" aria-invalid="true"' if message else ""
     return _document("Sign in", _SIGN_IN.substitute(message=alert, described=described))
 
 
-def overview(caller: Caller, view: Mapping[str, Any]) -> str:
-    """Return the page for a caller, from what `GET /api/v1/sites` answers them."""
-    sections = [_site(site) for site in view["sites"]] or ["<p>There is no site for you to see.</p>"]
+def overview(caller: Caller, found: SitesPage, page: Page) -> str:
+    """Return the page for a caller who is signed in: what was found for this part of the list."""
+    none = "There are no further sites." if page.after else "There is no site that you may see."
+    sections = [_site(site) for site in found.sites] or [f"<p>{none}</p>"]
     sections += [
-        f"<p>Sites of the pattern {escape(each['pattern'])} can't be listed: {escape(each['message'])}</p>"
-        for each in view.get("unlisted", ())
+        f"<p>Sites of the pattern {escape(each.pattern)} can't be listed: {escape(each.message)}</p>"
+        for each in found.unlisted
     ]
+    sections += _links(found, page)
     body = _OVERVIEW.substitute(name=escape(caller.name), role=caller.role.value, sites="\n".join(sections))
     return _document("Staging environments", body)
 
@@ -116,22 +120,30 @@ def _document(title: str, body: str) -> str:
     return _DOCUMENT.substitute(title=title, style=_STYLE, body=body)
 
 
-def _site(site: Mapping[str, Any]) -> str:
-    rows = "\n".join(_row(environment) for environment in site["environments"])
-    return _SITE.substitute(site=escape(site["site"]), rows=rows)
+def _links(found: SitesPage, page: Page) -> Iterator[str]:
+    """Yield the links to the first page and to the next one, if there are any."""
+    links = ['<a href="/">First page</a>'] if page.after else []
+    if found.next is not None:
+        query = urlencode({"after": found.next, "limit": page.limit})
+        links.append(f'<a rel="next" href="{escape(f"/?{query}")}">Next page</a>')
+    if links:
+        yield f'<nav aria-label="Pages">{" ".join(links)}</nav>'
 
 
-def _row(environment: Mapping[str, Any]) -> str:
-    last = environment["last_success"]
-    success = "none yet" if last is None else _time(last["at"])
-    states = "<br>\n".join(escape(state) for state in _states(environment))
-    return (
-        f'<tr><th scope="row">{escape(environment["name"])}</th>\n<td>{states}</td>\n<td>{success}</td></tr>'
-    )
+def _site(site: SiteView) -> str:
+    rows = "\n".join(map(_row, site.environments))
+    return _SITE.substitute(site=escape(site.site), rows=rows)
+
+
+def _row(environment: EnvironmentView) -> str:
+    last = environment.last_success
+    success = "none yet" if last is None else _time(last.at)
+    states = "<br>\n".join(map(escape, _states(environment)))
+    return f'<tr><th scope="row">{escape(environment.name)}</th>\n<td>{states}</td>\n<td>{success}</td></tr>'
 
 
 def _time(at: str) -> str:
-    """Return a time of the API's, to the second, as a person reads it."""
+    """Return a time of the API, to the second, as a person reads it."""
     return f'<time datetime="{escape(at)}">{escape(_read(at))}</time>'
 
 
@@ -139,21 +151,21 @@ def _read(at: str) -> str:
     return f"{at[:19].replace('T', ' ')} UTC"
 
 
-def _states(environment: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how an environment stands: each repository that carries it, and its hold."""
-    drift = environment["drift"]
-    for leg in drift.get("legs", [drift]):
-        where = f"{leg['repository']}: " if "repository" in leg else ""
-        yield f"{where}{_state(leg)}"
-    hold = environment["hold"]
+def _states(environment: EnvironmentView) -> Iterator[str]:
+    """Yield how an environment stands in each repository that carries it, and its hold."""
+    drift, hold = environment.drift, environment.hold
+    if isinstance(drift, LegsDrift):
+        yield from (f"{leg.repository}: {_state(leg)}" for leg in drift.legs)
+    else:
+        yield _state(drift)
     if hold is not None:
-        yield f"on hold since {_read(hold['since'])} by {hold['actor']}: {hold['reason']}"
+        yield f"on hold since {_read(hold.since)} by {hold.actor}: {hold.reason}"
 
 
-def _state(look: Mapping[str, Any]) -> str:
-    if "error" in look:
-        return str(look["message"])
-    if look["equal"]:
+def _state(drift: Drift | DriftUnknown) -> str:
+    if isinstance(drift, DriftUnknown):
+        return drift.message
+    if drift.equal:
         return "equal to live"
-    paths = ", ".join(f"{look[f'{kind}_count']} {kind}" for kind in ("added", "changed", "removed"))
-    return f"differs from live: a sync would leave paths {paths}"
+    counts = f"{drift.added_count} added, {drift.changed_count} changed, {drift.removed_count} removed"
+    return f"differs from live: a sync would leave paths {counts}"

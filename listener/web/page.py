@@ -4,55 +4,115 @@ All of it is one document, and its policy lets a browser load nothing else. What
 (ids, reasons, messages) is escaped.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from typing import Self
 from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from listener.access import Caller
-from listener.errors import BadRequestError, ForbiddenError, UnauthorizedError
+from listener.access import Caller, Role
+from listener.errors import BadRequestError, ForbiddenError, InvalidParametersError, UnauthorizedError
 from listener.request_context import request_context
-from listener.web import bodies, views
+from listener.web import pages
+from listener.web.answers.sites import SitesPage
+from listener.web.answers.view import Body, Moment, Texts, View
+from listener.web.bodies import BodyReader
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
 from listener.web.credentials import Gate, demand_own_page
 from listener.web.html import HEADERS, overview, sign_in
-from listener.web.protocol import FORM
+from listener.web.protocol import FORM, HTML
+from listener.web.replies import answer
+from listener.web.routes import ANY_TIME, TO_BODIES, TO_CALLERS, Answer, Route, answered, problems
 
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
-Seen = Callable[[Caller], Awaitable[dict[str, Any]]]
+Seen = Callable[[Caller, pages.Page], Awaitable[SitesPage]]
+"""Returns a page of the sites that a caller may see."""
 
 
-class Page:
+class SignIn(Body):
+    """The text of a token."""
+
+    token: str
+
+
+class SignedIn(View):
+    """Who is signed in, and for how long."""
+
+    name: str
+    role: Role
+    sites: Texts
+    expires: Moment
+
+    @classmethod
+    def of(cls, caller: Caller, expires: float) -> Self:
+        """Return a caller whose session ends then."""
+        return cls.of_object(caller, sites=tuple(sorted(caller.sites)), expires=expires)
+
+
+_FORM_AGAIN = tuple(
+    replace(answer, content={**answer.content, HTML: None})
+    for answer in problems(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+)
+"""The answers to a form are pages."""
+_SEE_PAGE = Answer(HTTPStatus.SEE_OTHER, "See the page: the answer to a form.", {}, ("Location",))
+_LEFT = (*problems(HTTPStatus.FORBIDDEN), *ANY_TIME)
+
+
+class PageRoutes:
     """Handles `/` and `/session`."""
 
-    def __init__(self, gate: Gate, seen_by: Seen, *, clock: Callable[[], float], body_timeout: float) -> None:
+    def __init__(self, gate: Gate, seen_by: Seen, clock: Callable[[], float], bodies: BodyReader) -> None:
         self._gate = gate
         self._seen_by = seen_by
         self._clock = clock
-        self._body_timeout = body_timeout
+        self._bodies = bodies
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the routes; `/session/end` is what a form can do of `DELETE /session`."""
-        yield web.get("/", self.show)
-        yield web.post("/session", self.begin)
-        yield web.delete("/session", self.end)
-        yield web.post("/session/end", self.end)
-
+    @Route(
+        "GET",
+        "/",
+        "show_page",
+        "Page",
+        (
+            Answer(HTTPStatus.OK, "The page.", {HTML: None}),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *TO_CALLERS,
+        ),
+        parameters=pages.PARAMETERS,
+        free=True,
+    )
     async def show(self, request: web.Request) -> web.Response:
-        """Answer the page."""
+        """Show the sites of a caller who is signed in, or a form to sign in."""
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
             if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
                 raise  # No browser that is led here sends these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
-        return _html(overview(caller, await self._seen_by(caller)))
+        page = pages.Page.asked(request)
+        return _html(overview(caller, await self._seen_by(caller, page), page))
 
+    @Route(
+        "POST",
+        "/session",
+        "sign_in",
+        "Page",
+        (
+            answered(SignedIn, "The session has begun.", HTTPStatus.CREATED, headers=("Set-Cookie",)),
+            _SEE_PAGE,
+            *TO_BODIES,
+            *ANY_TIME,
+            *_FORM_AGAIN,
+        ),
+        body=SignIn,
+        form=True,
+        free=True,
+    )
     async def begin(self, request: web.Request) -> web.Response:
-        """Begin a session for a token: from the page's form, or for a JSON object."""
+        """Begin a session for a token: a cookie that counts instead of it."""
         if of_own_page(request) is False:
             raise ForbiddenError("Sign in on the listener's own page.")
         by_form = request.content_type == FORM
@@ -60,7 +120,7 @@ class Page:
             if not by_form:
                 raise ForbiddenError(IN_CLEAR)
             return _html(sign_in(IN_CLEAR), status=403)
-        presented = _field(await self._form(request)) if by_form else await self._json(request)
+        presented = await (self._form(request) if by_form else self._json(request))
         try:
             made, session, caller = await self._gate.sign_in(request, presented)
         except UnauthorizedError as error:
@@ -69,12 +129,29 @@ class Page:
             request_context().refused = error
             headers = {"WWW-Authenticate": UnauthorizedError.challenge}
             return _html(sign_in("That is no token, or one that has expired."), status=401, headers=headers)
-        response = _see_page() if by_form else web.json_response(_told(caller, session.expires), status=201)
+        response = _see_page() if by_form else answer(SignedIn.of(caller, session.expires), 201)
         set_session(request, response, made, session.expires - self._clock())
         return response
 
+    @Route(
+        "DELETE",
+        "/session",
+        "sign_out",
+        "Page",
+        (Answer(HTTPStatus.NO_CONTENT, "There is no session any more.", {}), *_LEFT),
+        free=True,
+    )
+    @Route(
+        "POST",
+        "/session/end",
+        "leave_page",
+        "Page",
+        (_SEE_PAGE, *_LEFT),
+        "The same for a form, which can't send DELETE.",
+        free=True,
+    )
     async def end(self, request: web.Request) -> web.Response:
-        """End the request's session, at the listener and in the browser."""
+        """End the session, at the listener and in the browser."""
         begun = session_id(request) is not None
         # Another site's page sends no cookie, and could still have it taken from the browser.
         if begun or of_own_page(request) is False:
@@ -86,16 +163,13 @@ class Page:
         return response
 
     async def _form(self, request: web.Request) -> str:
-        body = await bodies.read(request, limit=bodies.API_LIMIT, seconds=self._body_timeout)
-        return body.decode("utf-8", "replace")
+        return _field((await self._bodies.read(request)).decode("utf-8", "replace"))
 
     async def _json(self, request: web.Request) -> str:
-        body = await bodies.read_object(request, seconds=self._body_timeout)
-        bodies.only(body, "token")
-        token = body.get("token")
-        if not isinstance(token, str):
-            raise BadRequestError("token is the text of a token.")
-        return token
+        try:
+            return (await self._bodies.read_as(request, SignIn)).token
+        except InvalidParametersError:
+            raise BadRequestError("token must be the text of a token.") from None
 
 
 def _in_clear(request: web.Request) -> bool:
@@ -117,15 +191,6 @@ def _field(form: str) -> str:
     if fields.keys() != {"token"}:
         raise BadRequestError("The form has one field, token.")
     return fields["token"][0]
-
-
-def _told(caller: Caller, expires: float) -> dict[str, Any]:
-    return {
-        "name": caller.name,
-        "role": caller.role.value,
-        "sites": sorted(caller.sites),
-        "expires": views.moment(expires),
-    }
 
 
 def _see_page() -> web.Response:

@@ -6,7 +6,7 @@ import re
 from aiohttp import web
 
 from listener.audit import Audit
-from listener.deliveries import Delivery, kept_headers, told
+from listener.deliveries import Delivery, excerpt, kept_headers
 from listener.errors import ListenerError
 from listener.redaction import REDACTED
 from listener.request_context import request_context
@@ -38,7 +38,7 @@ def record(audit: Audit, request: web.Request, error: ListenerError, status: int
     credential = known.credential or error.credential
     return audit.refused(
         f"{request.method} {shown_path(request.path)}",
-        reason=told(error.reason or error.message, REASON_MOST),
+        reason=excerpt(error.reason or error.message, REASON_MOST),
         status=status,
         error=error.code,
         client=request.remote or "",

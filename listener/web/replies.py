@@ -1,11 +1,11 @@
-"""Every answer that is not plain success: which status an error has, and in whose words it is told.
+"""How views and errors become answers: the one table from errors to statuses, and the headers.
 
-Studio's routes answer `{"message": …}` in Studio's own words; all others answer problem details (RFC 9457).
+Studio's routes answer an error as `{"message": …}`, in Studio's words; all others as problem details
+(RFC 9457).
 """
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 from aiohttp import web
 
@@ -27,6 +27,9 @@ from listener.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
+from listener.web.answers.problems import Message, Problem
+from listener.web.answers.view import View
+from listener.web.protocol import JSON, PROBLEM
 
 STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
@@ -46,13 +49,13 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
     StoreUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ListenerError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-"""The status of an error is that of its nearest ancestor here."""
+"""An error has the status of its nearest ancestor in this table."""
 
 HSTS = "max-age=31536000"
-"""A year, in which a browser that was here once comes by HTTPS only (RFC 6797)."""
+"""For a year, a browser that was here once uses HTTPS only (RFC 6797)."""
 
 RETRY_AFTER = "5"
-"""Seconds, told to a sender whose delivery could not be taken in."""
+"""Seconds after which a sender should send a delivery again that could not be stored."""
 
 CLOSING = frozenset(
     {
@@ -62,20 +65,20 @@ CLOSING = frozenset(
         HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )
-"""With these answers the rest of the body is not read: the connection ends."""
+"""After these statuses the connection ends: the rest of the body is not read."""
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers that every answer has, before it is sent."""
+    """Add the headers of every answer, before it is sent."""
     mark_private(response)
     if request.transport is not None and request.transport.get_extra_info("sslcontext") is not None:
         response.headers["Strict-Transport-Security"] = HSTS
 
 
 def mark_private(response: web.StreamResponse) -> None:
-    """Mark an answer as private: no cache keeps it, and no browser guesses its type.
+    """Mark an answer as private: caches must not store it, and browsers must not guess its type.
 
-    `Server` names the program, but not its parts and their versions, as aiohttp would.
+    `Server` names the program. aiohttp would also name the versions of its parts.
     """
     response.headers["Server"] = "sync-staging"
     response.headers.setdefault("Cache-Control", "no-store")
@@ -83,37 +86,43 @@ def mark_private(response: web.StreamResponse) -> None:
 
 
 def status_of(error: ListenerError) -> HTTPStatus:
-    """Return the HTTP status that tells of `error`."""
+    """Return the HTTP status of an error."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+def answer(view: View, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a view as JSON."""
+    return web.Response(
+        body=view.to_json(), status=status, headers=headers, content_type=JSON, charset="utf-8"
+    )
+
+
 def in_studios_words(error: ListenerError) -> web.Response:
-    """Return an error as Studio's API told it."""
+    """Return an error as Studio's API had it."""
     status = status_of(error)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        # Who was known and denied got the same from Studio.
+        # Studio answered 401 for a known caller without permission too.
         status, message = HTTPStatus.UNAUTHORIZED, "Unauthorized"
     elif status is HTTPStatus.TOO_MANY_REQUESTS:
         message = status.phrase
     elif status in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        # Too large, too slow, compressed: no JSON object has arrived, and Studio knew no other word for that.
-        return _finished(web.json_response({"message": "Bad Request"}, status=HTTPStatus.BAD_REQUEST), status)
+        # Too large, too slow, compressed: no JSON object has arrived. Studio had one answer for that.
+        return _finished(answer(Message(message="Bad Request"), HTTPStatus.BAD_REQUEST), status)
     else:
         status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
-    return _finished(web.json_response({"message": message}, status=status), status, again_in=error.again_in)
+    return _finished(answer(Message(message=message), status), status, again_in=error.again_in)
 
 
 def as_problem(error: ListenerError) -> web.Response:
-    """Return an error as problem details; a refused credential or signature gets no detail."""
+    """Return an error as problem details. A 401 has no details: they would help to guess."""
     status = status_of(error)
-    problem: dict[str, Any] = {"type": "about:blank", "title": status.phrase, "status": status.value}
+    problem = Problem(type="about:blank", title=status.phrase, status=status.value)
     if status is not HTTPStatus.UNAUTHORIZED:
-        problem |= {"code": error.code, "detail": error.message}
-        if error.remedy:
-            problem["remedy"] = error.remedy
-    response = web.json_response(problem, status=status, content_type="application/problem+json")
+        problem.code, problem.detail, problem.remedy = error.code, error.message, error.remedy
+    response = answer(problem, status)
+    response.content_type = PROBLEM
     if isinstance(error, MethodNotAllowedError):
         response.headers["Allow"] = ", ".join(error.allowed)  # RFC 9110, 15.5.6
     challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
@@ -121,7 +130,7 @@ def as_problem(error: ListenerError) -> web.Response:
 
 
 def private_problem(error: ListenerError) -> web.Response:
-    """Return an error as problem details, for a request that reaches no route and gets no headers there."""
+    """Return an error as problem details with all headers, for a request that reaches no route."""
     response = as_problem(error)
     mark_private(response)
     return response

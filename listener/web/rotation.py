@@ -1,15 +1,21 @@
-"""The hooks' secrets and the tokens, and which of them are in use: what a rotation is finished by."""
+"""The secrets of hooks and the tokens, and when each was used last: what is not used any more can go."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 
 from aiohttp import web
 
 from listener.access import Token
 from listener.audit import Audit
 from listener.deliveries import Hook
-from listener.records import SECRET, TOKEN, Records, Use
-from listener.web import views
+from listener.records import Records
+from listener.web.answers.deliveries import HooksView, HookView, TokensView, TokenView, Uses
 from listener.web.credentials import Gate
+from listener.web.replies import answer
+from listener.web.routes import TO_CALLERS, Route, answered, problems
+
+_TAG = "Deliveries"
+_ADMINS = problems(HTTPStatus.FORBIDDEN)
 
 
 class Rotation:
@@ -29,42 +35,32 @@ class Rotation:
         self._audit = audit
         self._records = records
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the routes."""
-        yield web.get("/api/v1/hooks", self.hooks)
-        yield web.get("/api/v1/tokens", self.tokens)
-
+    @Route(
+        "GET",
+        "/api/v1/hooks",
+        "list_hooks",
+        _TAG,
+        (answered(HooksView, "The hooks."), *_ADMINS, *TO_CALLERS),
+    )
     async def hooks(self, request: web.Request) -> web.Response:
-        """Answer every hook with the names of its secrets, how often each was used, and when last."""
+        """List the hooks, with how often each of their secrets was used, and when last."""
         await self._gate.admin(request)
-        used = await self._used()
-        found = [
-            {
-                "name": hook.name,
-                "scheme": hook.scheme,
-                "secrets": [
-                    views.use(name, used.get((SECRET, hook.name, name))) for name in hook.secrets_by_name
-                ],
-            }
-            for hook in self._hooks.values()
-        ]
-        return web.json_response({"hooks": found})
+        uses = await self._uses()
+        return answer(HooksView(hooks=tuple(HookView.of(hook, uses) for hook in self._hooks.values())))
 
+    @Route(
+        "GET",
+        "/api/v1/tokens",
+        "list_tokens",
+        _TAG,
+        (answered(TokensView, "The tokens."), *_ADMINS, *TO_CALLERS),
+    )
     async def tokens(self, request: web.Request) -> web.Response:
-        """Answer every token with what it may do, how often it was used, and when last."""
+        """List the tokens, with what each may do, how often it was used, and when last."""
         await self._gate.admin(request)
-        used = await self._used()
-        found = [
-            {
-                **views.use(token.name, used.get((TOKEN, "", token.name))),
-                "role": token.role.value,
-                "sites": sorted(token.sites),
-                "expires": views.moment(token.expires),
-            }
-            for token in self._tokens
-        ]
-        return web.json_response({"tokens": found})
+        uses = await self._uses()
+        return answer(TokensView(tokens=tuple(TokenView.of(token, uses) for token in self._tokens)))
 
-    async def _used(self) -> dict[tuple[str, str, str], Use]:
+    async def _uses(self) -> Uses:
         await self._audit.flush()
         return {(use.kind, use.owner, use.name): use for use in await self._records.uses()}

@@ -1,107 +1,158 @@
 """Sites and their environments: how they stand, and what may be asked of them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable
+from http import HTTPStatus
 
 from aiohttp import web
+from pydantic import Field
 
 from listener.access import Caller
 from listener.directory import Directory
-from listener.errors import InvalidParametersError
 from listener.intake import Intake
-from listener.journal import Log, Remarks
+from listener.journal import Log
 from listener.queue import Hold, RunStore
-from listener.sites import Environment, Site
-from listener.sync import Synchronizer
-from listener.web import bodies, views
+from listener.sites import Environment
+from listener.web import pages
+from listener.web.answers.runs import RunView
+from listener.web.answers.sites import DryRunOrRun, Held, HoldView, Released, SitesPage, SiteView
+from listener.web.answers.view import Body
+from listener.web.bodies import BodyReader
 from listener.web.calls import Calls
 from listener.web.credentials import Gate, asker
+from listener.web.replies import answer
+from listener.web.routes import (
+    ABOUT_ONE,
+    PREFER,
+    RUN_HEADERS,
+    TO_BODIES,
+    TO_CALLERS,
+    Route,
+    answered,
+    problems,
+)
+from listener.web.standings import Standings
 
-REASON_MOST = 500
-"""Characters of a hold's reason."""
+_TAG = "Sites"
+_ONE = "/api/v1/sites/{site}/environments/{environment}"
+
+
+class DryRun(Body):
+    """Whether to answer what would be done, and do nothing."""
+
+    dry_run: bool = Field(False, examples=[True])
+
+
+class HoldBody(Body):
+    """Why an environment is frozen."""
+
+    reason: str = Field(
+        min_length=1, max_length=500, pattern=r"\S", examples=["acceptance test until Friday"]
+    )
 
 
 class SiteRoutes:
     """Handles `/api/v1/sites`."""
 
+    def __init__(self, gate: Gate, standings: Standings) -> None:
+        self._gate = gate
+        self._standings = standings
+
+    @Route(
+        "GET",
+        "/api/v1/sites",
+        "list_sites",
+        _TAG,
+        (
+            answered(SitesPage, "The page.", headers=("Link",)),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *TO_CALLERS,
+        ),
+        parameters=pages.PARAMETERS,
+    )
+    async def overview(self, request: web.Request) -> web.Response:
+        """List the sites that the caller may see, by id, with the drift of their environments."""
+        caller = await self._gate.caller(request)
+        page = await self._standings.page(caller, pages.Page.asked(request))
+        return answer(page, headers=pages.link(request, page.next))
+
+    @Route("GET", "/api/v1/sites/{site}", "show_site", _TAG, (answered(SiteView, "The site."), *ABOUT_ONE))
+    async def show(self, request: web.Request) -> web.Response:
+        """Show one site, with the drift of its environments."""
+        await self._gate.caller_for(request, request.match_info["site"])
+        return answer(await self._standings.site(request.match_info["site"]))
+
+
+class EnvironmentRoutes:
+    """Handles what may be asked of one environment."""
+
     def __init__(
         self,
         gate: Gate,
         directory: Directory,
+        standings: Standings,
         store: RunStore,
-        synchronizer: Synchronizer,
         intake: Intake,
         calls: Calls,
-        *,
+        bodies: BodyReader,
         clock: Callable[[], float],
         log: Log,
-        body_timeout: float,
     ) -> None:
         self._gate = gate
         self._directory = directory
+        self._standings = standings
         self._store = store
-        self._synchronizer = synchronizer
         self._intake = intake
         self._calls = calls
+        self._bodies = bodies
         self._clock = clock
         self._log = log
-        self._body_timeout = body_timeout
 
-    def routes(self) -> Iterator[web.RouteDef]:
-        """Yield the routes."""
-        one = "/api/v1/sites/{site}/environments/{environment}"
-        yield web.get("/api/v1/sites", self.overview)
-        yield web.get("/api/v1/sites/{site}", self.show)
-        yield web.post(f"{one}/sync", self.sync)
-        yield web.post(f"{one}/hold", self.hold)
-        yield web.post(f"{one}/release", self.release)
-
-    async def overview(self, request: web.Request) -> web.Response:
-        """Answer every site that the caller may see, with the drift of its environments."""
-        return web.json_response(await self.seen_by(await self._gate.caller(request)))
-
-    async def seen_by(self, caller: Caller) -> dict[str, Any]:
-        """Return every site that a caller may see, and for an admin what could not be listed."""
-        sites, unlisted = await self._directory.all()
-        visible = [site for site in sites if caller.covers(site.id)]
-        view: dict[str, Any] = {"sites": await self._stand(visible)}
-        if unlisted and caller.admin:
-            view["unlisted"] = [views.unlisted(each) for each in unlisted]
-        return view
-
-    async def show(self, request: web.Request) -> web.Response:
-        """Answer one site."""
-        await self._gate.caller_for(request, request.match_info["site"])
-        (stand,) = await self._stand([await self._directory.site(request.match_info["site"])])
-        return web.json_response(stand)
-
+    @Route(
+        "POST",
+        f"{_ONE}/sync",
+        "sync",
+        _TAG,
+        (
+            answered(DryRunOrRun, "The run has ended; or what it would do.", headers=RUN_HEADERS),
+            answered(RunView, "The run goes on.", HTTPStatus.ACCEPTED, headers=RUN_HEADERS),
+            *problems(HTTPStatus.CONFLICT, HTTPStatus.BAD_GATEWAY),
+            *TO_BODIES,
+            *ABOUT_ONE,
+        ),
+        body=DryRun,
+        body_required=False,
+        parameters=(PREFER,),
+    )
     async def sync(self, request: web.Request) -> web.StreamResponse:
-        """Start a run for one environment, or answer what one would do."""
+        """Start a run for one environment, or show what it would do."""
         caller, environment = await self._asked(request)
-        if await bodies.dry_run(request, seconds=self._body_timeout):
+        if (await self._bodies.read_as(request, DryRun, empty_allowed=True)).dry_run:
             self._log_asked(request, caller, "dry run", environment)
-            return web.json_response(await self._look(environment))
+            return answer(await self._standings.look(environment))
         return await self._calls.native(request, environment, asker(request, caller))
 
+    @Route(
+        "POST",
+        f"{_ONE}/hold",
+        "hold",
+        _TAG,
+        (answered(Held, "It is on hold."), *TO_BODIES, *ABOUT_ONE),
+        body=HoldBody,
+    )
     async def hold(self, request: web.Request) -> web.Response:
         """Freeze one environment, with a reason."""
         caller, environment = await self._asked(request)
-        body = await bodies.read_object(request, seconds=self._body_timeout)
-        bodies.only(body, "reason")
-        reason = body.get("reason")
-        if not isinstance(reason, str) or not reason.strip() or len(reason) > REASON_MOST:
-            raise InvalidParametersError("reason")
-        hold = Hold(environment.site, environment.name, reason.strip(), caller.name, self._clock())
+        reason = (await self._bodies.read_as(request, HoldBody)).reason.strip()
+        hold = Hold(environment.site, environment.name, reason, caller.name, self._clock())
         await self._store.hold(hold)
         self._log_asked(request, caller, "hold", environment, reason=hold.reason)
-        return web.json_response({"hold": views.hold(hold)})
+        return answer(Held(hold=HoldView.of(hold)))
 
+    @Route("POST", f"{_ONE}/release", "release", _TAG, (answered(Released, "It is not on hold."), *ABOUT_ONE))
     async def release(self, request: web.Request) -> web.Response:
-        """Let one environment go. One that follows live catches up with what it missed."""
+        """Release one environment; if it follows live, it is synced."""
         caller, environment = await self._asked(request)
-        released, run = await self._intake.release(environment, asker(request, caller))
-        runs = [] if run is None else [run.id]
-        return web.json_response({"released": views.hold(released), "runs": runs})
+        return answer(Released.of(*await self._intake.release(environment, asker(request, caller))))
 
     def _log_asked(
         self, request: web.Request, caller: Caller, event: str, environment: Environment, **facts: str
@@ -113,32 +164,3 @@ class SiteRoutes:
         site_id = request.match_info["site"]
         caller = await self._gate.caller_for(request, site_id)
         return caller, await self._directory.environment(site_id, request.match_info["environment"])
-
-    async def _stand(self, sites: Sequence[Site]) -> list[dict[str, Any]]:
-        """Return how sites stand: one look at every environment, their holds, their last successes."""
-        environments = [each for site in sites for each in site.environments.values()]
-        looks = await self._synchronizer.survey(environments, Remarks(self._log))
-        holds = {(hold.site, hold.environment): hold for hold in await self._store.holds()}
-        stands: dict[str, list[dict[str, Any]]] = {site.id: [] for site in sites}
-        for environment, look in zip(environments, looks, strict=True):
-            last = await self._store.last_success(environment.site, environment.name)
-            stands[environment.site].append(
-                {
-                    **views.environment(environment),
-                    "hold": views.hold(holds.get((environment.site, environment.name))),
-                    "last_success": None
-                    if last is None
-                    else {"run": last.id, "at": views.moment(last.finished_at)},
-                    "drift": views.looks(look),
-                }
-            )
-        return [{"site": site.id, "live": site.live, "environments": stands[site.id]} for site in sites]
-
-    async def _look(self, environment: Environment) -> dict[str, Any]:
-        remarks = Remarks(
-            self._log, site=environment.site, environment=environment.name, host=",".join(environment.hosts)
-        )
-        found = await self._synchronizer.look(environment, remarks)
-        if len(found) == 1 and found[0].error is not None:
-            raise found[0].error
-        return views.looks(found)

@@ -16,9 +16,9 @@ Besiege = Callable[..., AbstractAsyncContextManager[Siege]]
 def besiege(configured: Callable[..., Path], request: pytest.FixtureRequest) -> Besiege:
     """Starts a daemon to attack; what is given replaces sections of its configuration."""
 
-    def start(**overrides: Any) -> AbstractAsyncContextManager[Siege]:
+    def start(*, anew: bool = False, **overrides: Any) -> AbstractAsyncContextManager[Siege]:
         name = request.node.name.removeprefix("test_").replace("_", " ")
-        return besieged(configured(**overrides), name)
+        return besieged(configured(**overrides), name, anew=anew)
 
     return start
 

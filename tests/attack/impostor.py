@@ -158,6 +158,21 @@ def packet(line: bytes) -> bytes:
     return b"%04x" % (len(line) + 4) + line
 
 
+BRANCHES = 1000
+"""How many are told at a time."""
+
+
+def branches(number: int) -> bytes:
+    """The packets of so many branches from a number on. Only their names differ: that is made quickly."""
+    digits = f"{number // BRANCHES:05}".encode()
+    return _PACKETS.replace(b"?????", digits)
+
+
+_PACKETS = b"".join(
+    packet(b"%040x refs/heads/?????%03d_in_progress\n" % (each + 1, each)) for each in range(BRANCHES)
+)
+
+
 def advertising(count: int | None) -> Behaviour:
     """Be a git service with so many branches, or endlessly many."""
 
@@ -166,13 +181,9 @@ def advertising(count: int | None) -> Behaviour:
         capabilities = b"\0ofs-delta symref=HEAD:refs/heads/live\n"
         process.stdout.write(packet(b"1" * 40 + b" HEAD" + capabilities))
         while count is None or number < count:
-            lines = (
-                packet(b"%040x refs/heads/%08d_in_progress\n" % (each + 1, each))
-                for each in range(number, number + 1000)
-            )
-            process.stdout.write(b"".join(lines))
+            process.stdout.write(branches(number))
             await process.stdout.drain()
-            number += 1000
+            number += BRANCHES
         process.stdout.write(b"0000")
         await asyncio.sleep(60)
 

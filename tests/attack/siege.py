@@ -51,6 +51,7 @@ class Siege:
         self.daemon = running
         self.listener = listener
         self.tried = 0
+        self.grew_most = GREW_MOST
         self._name = name
         self._port = int(running.url.rpartition(":")[2])
 
@@ -117,7 +118,7 @@ class Siege:
         defects = [event for event in self.daemon.events() if event["event"] == "defect"]
         assert defects == []
         grew = (self._memory() - self._before) / 1024
-        assert grew < GREW_MOST
+        assert grew < self.grew_most
         self.tell(
             tried=self.tried,
             daemon_grew_by_MiB=f"{grew:.1f}",
@@ -136,10 +137,10 @@ class Siege:
 
 
 @asynccontextmanager
-async def besieged(configuration: Path, name: str) -> AsyncIterator[Siege]:
+async def besieged(configuration: Path, name: str, *, anew: bool = False) -> AsyncIterator[Siege]:
     """A daemon of one's own under attack."""
     async with (
-        daemon(configuration) as running,
+        daemon(configuration, anew=anew) as running,
         client(running.url) as listener,
         Siege(running, listener, name) as siege,
     ):

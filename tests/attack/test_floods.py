@@ -14,7 +14,7 @@ from tests.attack.good import Good
 from tests.listening import daemon
 from tests.strangers import certificate, connections, loopback, resident, trusting, worked
 
-SECONDS = 60.0 if os.environ.get("SYNC_STAGING_ATTACK") else 5.0
+SECONDS = 60.0 if os.environ.get("SYNC_STAGING_ATTACK") else 2.0
 
 ALLOWED = 64.0
 """MiB over an idle listener."""

@@ -1,5 +1,6 @@
 """Repositories made to hurt: whoever syncs them, the machine of the listener, or the site beside them."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from listener.rehearsal.sshd import Sshd
 from tests.attack.conftest import Besiege
 from tests.conftest import age
 from tests.listening import configuration
+
+LONG = bool(os.environ.get("SYNC_STAGING_ATTACK"))
+
+SWOLLEN = 1 << (30 if LONG else 27)
+"""Bytes of a file that is small on the way."""
 
 QUICK = {"quiet": 0.1, "patience": 1, "backoff": 0.1, "backoff_most": 0.2, "attempts": 1}
 
@@ -37,7 +43,8 @@ def bomb(repository: Published, levels: int = 9, width: int = 10) -> None:
 
 def swollen(repository: Published) -> None:
     """Let live have a file that is small on the way and large where it is unpacked."""
-    (repository.path / "zeros").write_bytes(bytes(1 << 30))
+    with (repository.path / "zeros").open("wb") as zeros:
+        zeros.truncate(SWOLLEN)
     repository.git("add", "zeros")
     repository.git("commit", "--quiet", "-m", "zeros")
     repository.git("branch", "--force", "live")
@@ -91,6 +98,7 @@ async def test_a_file_that_swells_is_passed_on_in_little_memory(
     swollen(evil)
     async with besiege(**surroundings(tmp_path, sshd, published, evil)) as siege:
         siege.tried += 1
+        siege.grew_most = SWOLLEN >> 22
         assert (await siege.listener.sync("far", site="evil"))[0] == 200
         assert (await siege.listener.sync())[0] == 200
     there = Published(tmp_path / "other.git")

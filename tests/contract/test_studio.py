@@ -284,7 +284,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_no_defect(
     with pytest.raises(asyncio.CancelledError):
         await waiting
     studio.answering.set()
-    while client._questions._under_way:
+    while client._requests._under_way:
         await asyncio.sleep(0.01)
     del waiting
     gc.collect()

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from listener.access import Caller, Role, StudioCredential
 from listener.errors import StudioUnavailableError
-from listener.studio import StudioCallers, turns
+from listener.studio import StudioCallers, fair_queue
 from listener.studio.callers import (
     AT_ONCE,
     FAILED_LASTS,
@@ -17,7 +17,7 @@ from listener.studio.callers import (
     UNKNOWN_LASTS,
     UNKNOWN_MOST,
 )
-from listener.studio.turns import WAITING_MOST
+from listener.studio.fair_queue import WAITING_MOST
 from tests import figures
 from tests.studio import FakeStudio
 
@@ -361,7 +361,7 @@ async def test_a_good_credential_that_studio_takes_back_has_to_wait_like_others(
 async def test_an_address_that_makes_credentials_up_is_slowed_and_not_locked_out(
     studio: FakeStudio, callers: StudioCallers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "REST", 0.05)
+    monkeypatch.setattr(fair_queue, "REST", 0.05)
     token = studio.user("jane", mysite=["admin"])
     await shown_many_unknown(callers)
     studio.answering.clear()
@@ -381,7 +381,7 @@ async def test_clients_take_turns_so_that_one_that_asks_much_waits_behind_itself
     token = studio.user("jane", mysite=["admin"])
     studio.answering.clear()
     flood = [asyncio.create_task(callers.caller(made_up(number), CLIENT)) for number in range(UNKNOWN_MOST)]
-    while studio.under_way < turns.AT_ONCE:
+    while studio.under_way < fair_queue.AT_ONCE:
         await asyncio.sleep(0)
     asking = asyncio.create_task(callers.caller(shown(token), "192.0.2.2"))
     await asyncio.sleep(0)
@@ -399,10 +399,10 @@ async def test_where_too_many_wait_the_client_of_whom_the_most_wait_gives_up(
     token = studio.user("jane", mysite=["admin"])
     studio.answering.clear()
     flood = [asyncio.create_task(callers.caller(made_up(number), CLIENT)) for number in range(300)]
-    while sum(task.done() for task in flood) < 300 - turns.AT_ONCE - WAITING_MOST:
+    while sum(task.done() for task in flood) < 300 - fair_queue.AT_ONCE - WAITING_MOST:
         await asyncio.sleep(0)
     asking = asyncio.create_task(callers.caller(shown(token), "192.0.2.2"))
-    while sum(task.done() for task in flood) <= 300 - turns.AT_ONCE - WAITING_MOST:
+    while sum(task.done() for task in flood) <= 300 - fair_queue.AT_ONCE - WAITING_MOST:
         await asyncio.sleep(0)
     studio.answering.set()
     assert await asking
@@ -436,13 +436,13 @@ async def test_a_flood_from_many_addresses_does_not_become_one_at_studio(
         asyncio.create_task(callers.caller(made_up(number), f"192.0.2.{number % 250}"))
         for number in range(2000)
     ]
-    asked = turns.AT_ONCE + WAITING_MOST
-    while studio.under_way < turns.AT_ONCE or sum(task.done() for task in flood) < 2000 - asked:
+    asked = fair_queue.AT_ONCE + WAITING_MOST
+    while studio.under_way < fair_queue.AT_ONCE or sum(task.done() for task in flood) < 2000 - asked:
         await asyncio.sleep(0)
     studio.answering.set()
     answers = await asyncio.gather(*flood, return_exceptions=True)
     assert len(studio.requests) == asked == answers.count(None)
-    assert studio.most_under_way == turns.AT_ONCE
+    assert studio.most_under_way == fair_queue.AT_ONCE
     figures.tell(
         "test_a_flood_from_many_addresses_does_not_become_one_at_studio",
         credentials=len(flood),

@@ -141,7 +141,7 @@ async def test_every_way_of_refusing_a_delivery_is_told_with_its_reason(listener
         "hook forge, secret 1",
     )
     packed = signed(push(), "d-1") | {"Content-Encoding": "gzip"}
-    assert await sent("/hooks/forge", push(), **packed) == (415, "Compressed bodies are not read.", "")
+    assert await sent("/hooks/forge", push(), **packed) == (415, "Compressed bodies are not accepted.", "")
     assert (await sent("/hooks/forge", push()))[:2] == (401, "X-Hub-Signature-256 is missing")
     status, _, answered = await listener.call("GET", "/hooks/forge", token=None)
     assert (status, (await looked_up(listener, answered))["request"]) == (405, "GET /hooks/forge")

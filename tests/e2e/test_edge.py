@@ -11,8 +11,8 @@ import struct
 import pytest
 
 from listener.edge import connection, middlewares
+from listener.edge.body_memory import BodyMemory
 from listener.edge.connection import HEAD_MOST
-from listener.edge.room import Room
 from tests.e2e.conftest import Start
 from tests.listening import ADMIN, GITHUB_SECRET, SYNC_STAGING, Client, push, signed
 from tests.strangers import answers, connections, cut, delivered, delivery, head, loopback, status_of
@@ -335,7 +335,7 @@ async def asking_on(writer: asyncio.StreamWriter) -> None:
 async def test_bodies_wait_for_room_and_are_told_when_there_is_none(
     listening: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middlewares, "Room", lambda _, clock: Room(3 << 20, clock))
+    monkeypatch.setattr(middlewares, "BodyMemory", lambda _, clock: BodyMemory(3 << 20, clock))
     async with listening(server={**LOOPBACK, "body_timeout": 1}) as listener:
         port = port_of(listener)
         large = b"x" * (2 << 20)
@@ -379,7 +379,7 @@ async def test_tls_on_a_plain_port_is_told_as_such_without_a_trace(listening: St
             assert own in answer.splitlines()
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "bad-request"
     said = capsys.readouterr()
-    assert "TLS, and this port speaks plain HTTP" in said.out
+    assert "the client speaks TLS, but this port is plain HTTP" in said.out
     assert "Traceback" not in said.out + said.err
 
 
@@ -447,7 +447,7 @@ async def test_who_guesses_waits_for_each_answer_and_a_good_secret_is_taken_mean
         slept.append(asyncio.Event())
         await slept[-1].wait()
 
-    monkeypatch.setattr(connection.Connection, "rest", rest)
+    monkeypatch.setattr(connection.Connection, "sleep", rest)
     wrong, good = TRIED[secret]
     async with listening(server={**LOOPBACK, "refusals": 3}, hooks=GUESSED) as listener:
         port = port_of(listener)
@@ -484,7 +484,7 @@ async def test_what_shows_no_secret_is_no_guess(
     async def rest(_self: connection.Connection, _seconds: float) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(connection.Connection, "rest", rest)
+    monkeypatch.setattr(connection.Connection, "sleep", rest)
     forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": {"acme/mysite": "mysite"}}
     async with listening(server={**LOOPBACK, "refusals": 3}, hooks={**GUESSED, "forge": forge}) as listener:
         for _ in range(6):
@@ -496,14 +496,14 @@ async def test_a_guess_whose_client_has_gone_waits_no_longer(
 ) -> None:
     """Else a client that guesses and hangs up, again and again, would leave its requests in our memory."""
     begun, ended = asyncio.Event(), asyncio.Event()
-    real = connection.Connection.rest
+    real = connection.Connection.sleep
 
     async def rest(self: connection.Connection, _: float) -> None:
         begun.set()
         await real(self, 3600)
         ended.set()
 
-    monkeypatch.setattr(connection.Connection, "rest", rest)
+    monkeypatch.setattr(connection.Connection, "sleep", rest)
     async with listening(server={**LOOPBACK, "refusals": 1}, hooks=GUESSED) as listener:
         port = port_of(listener)
         wrong = TRIED["basic"][0]

@@ -9,31 +9,33 @@ import pytest
 
 from listener.config.settings import load
 from listener.system import System
-from listener.web.openapi import OPERATIONS, document
+from listener.web.app import routes
+from listener.web.openapi import document
 from tests.e2e.conftest import Start
 from tests.listening import ADMIN, MEMBER, Client, push, signed
 
 ONE = "/api/v1/sites/mysite/environments/staging"
-BY_NAME = {each.name: each for each in OPERATIONS}
+ROUTES = routes()
+BY_NAME = {each.name: each for each in ROUTES}
 
 
 async def test_every_route_is_described_and_every_described_one_is_there(
     configured: Callable[..., Path],
 ) -> None:
     system = System(load(configured()))
-    routes = {
+    served = {
         (route.method, route.resource.canonical)
         for route in system._application().router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
     await system.pool.close()
-    assert {(each.method, each.path) for each in OPERATIONS} == routes
-    assert len(BY_NAME) == len(OPERATIONS)
+    assert {(each.method, each.path) for each in ROUTES} == served
+    assert len(BY_NAME) == len(ROUTES)
 
 
 async def test_the_description_is_told_to_anybody_and_not_twice(listener: Client) -> None:
     status, told, headers = await listener.call("GET", "/openapi.json", token=None)
-    assert (status, told) == (200, json.loads(json.dumps(document(OPERATIONS))))
+    assert (status, told) == (200, json.loads(json.dumps(document(ROUTES))))
     for known in (headers["ETag"], '"another", ' + headers["ETag"], "*"):
         status, _, again = await listener.call(
             "GET", "/openapi.json", token=None, headers={"If-None-Match": known}
@@ -52,7 +54,7 @@ async def test_the_description_names_nothing_of_the_configuration(listening: Sta
 
 
 def test_every_reference_of_the_description_leads_somewhere() -> None:
-    whole = document(OPERATIONS)
+    whole = document(ROUTES)
 
     def references(node: Any) -> list[str]:
         if isinstance(node, dict):
@@ -96,7 +98,7 @@ class Described:
         if model is None:
             return response.status, body
         # No field but the described ones, though others are allowed to come.
-        model.model_validate_json(body, extra="forbid")
+        model.model_validate_json(body, extra="forbid", strict=True)
         return response.status, json.loads(body)
 
     def auth(self, token: str = ADMIN) -> dict[str, str]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from listener.config.files import tls_context
 from listener.config.settings import load
-from listener.config.tls import tls_context
 from listener.edge import tls
 from listener.errors import ConfigurationError
 from listener.system import System
@@ -95,7 +95,7 @@ async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
         shutil.copy(certificate(other)["certificate"], pair["certificate"])
         told = ""
         async with asyncio.timeout(300):
-            while "the key is not that of the certificate" not in told:
+            while "the key doesn't belong to the certificate" not in told:
                 await asyncio.sleep(0.02)
                 told += capsys.readouterr().out
         assert "remedy='name the key that it was made with'" in told
@@ -142,7 +142,7 @@ def test_of_two_pairs_the_one_that_is_good_now_is_shown(tmp_path: Path) -> None:
     for _ in range(3):
         shows.renew()
     assert shows._span[1] == good
-    assert "is not good before" in lines.lines[-1]["reason"]
+    assert "is not valid before" in lines.lines[-1]["reason"]
     assert [line.get("kept") for line in lines.lines].count("the old one") == 1
     now[0] += 4 * 86400
     shows.renew()
@@ -205,7 +205,7 @@ async def test_plain_http_on_a_port_with_tls_is_told_as_such_without_a_trace(
             assert not (await reader.read()).startswith(b"HTTP/1.1 200")
             writer.close()
     said = capsys.readouterr()
-    assert said.out.count("plain HTTP, and this port speaks TLS") == 1
+    assert said.out.count("the client speaks plain HTTP, but this port is TLS") == 1
     assert "Traceback" not in said.out + said.err
 
 
@@ -217,7 +217,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection(configured: Wr
         async with asyncio.timeout(300):
             assert await reader.read() == b""
         writer.close()
-        while len(system.edge.crowd):
+        while len(system.edge.connections):
             await asyncio.sleep(0.01)
 
 
@@ -273,14 +273,14 @@ def test_a_key_that_others_may_read_is_refused(configured: Write, tmp_path: Path
 def test_a_pair_that_does_not_fit_is_refused(configured: Write, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     pair = {**certificate(tmp_path), "key": certificate(tmp_path / "other")["key"]}
-    assert "server.tls: can't be used: the key is not that of the certificate" in refusal(configured, pair)
+    assert "server.tls: can't be used: the key doesn't belong to the certificate" in refusal(configured, pair)
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     configured: Write, tmp_path: Path
 ) -> None:
     pair = certificate(tmp_path, password=b"secret")
-    assert "the key wants a password; write it without one" in refusal(configured, pair)
+    assert "the key needs a password; write it without one" in refusal(configured, pair)
 
 
 def test_files_that_are_missing_or_no_pem_are_refused(configured: Write, tmp_path: Path) -> None:

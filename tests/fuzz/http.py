@@ -98,7 +98,7 @@ class Surface(logging.Handler):
         """Say it on a connection, hang up, and return what was answered."""
         server = self.runner.server
         assert server is not None
-        shared = self.system.edge.door(server, None)._shared
+        shared = self.system.edge.acceptor(server, None)._shared
         protocol, wire = Connection(shared, "192.0.2.1", trusted=False), Wire()
         protocol.connection_made(wire)
         for piece in _pieces(data):

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.config.describe import describe, to_dict
+from listener.config.document import Document
 from listener.config.hooks import SELECTORS
-from listener.config.model import Document
+from listener.config.sections import Section
 from listener.config.settings import load
-from listener.config.shape import Section
 from listener.errors import ConfigurationError
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -80,7 +80,7 @@ KEYS = sorted({(section.__name__, key) for section in sections() for key in sect
 @pytest.mark.parametrize(("section", "key"), KEYS)
 def test_every_setting_is_documented_and_shown(section: str, key: str) -> None:
     assert f"`{key}`" in README or re.search(rf"^## {key}$", README, re.MULTILINE)
-    assert re.search(rf"\b{key}:", EXAMPLE) or (section, key) == ("HookEntry", "sites")
+    assert re.search(rf"\b{key}:", EXAMPLE) or (section, key) == ("HookSection", "sites")
 
 
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:

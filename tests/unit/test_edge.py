@@ -12,16 +12,16 @@ from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.edge.crowd import Crowd
-from listener.edge.descriptors import places
-from listener.edge.guesses import LONGEST, Guesses
+from listener.edge.body_memory import FREE, BodyMemory, Reservation
+from listener.edge.connection_budget import places
+from listener.edge.connection_limit import ConnectionLimit
+from listener.edge.guess_delay import LONGEST, GuessDelay
 from listener.edge.limits import CLIENTS_MOST, WINDOW, RateLimitedLog
-from listener.edge.parser import NOTHING, Fed, Parser
-from listener.edge.refusals import Refusals
-from listener.edge.room import FREE, Lease, Room
+from listener.edge.parser import NOTHING, FailFastParser, Fed
+from listener.edge.refusal_limit import RefusalLimit
 from listener.errors import NoRoomError
-from listener.networks import NetworkKey, address_of, household, networks_around, networks_of, within
-from listener.signatures import SCHEMES, Accepted, Form, Request, hopeless, sign, verify
+from listener.networks import NetworkKey, address_of, client_key, network_keys, networks_of, within
+from listener.signatures import SCHEMES, Accepted, Form, Request, rejected_by_headers, sign, verify
 from tests.kept_log import KeptLog
 
 
@@ -45,14 +45,14 @@ def test_an_address_of_ipv4_is_the_same_inside_ipv6() -> None:
 
 
 def test_one_client_of_ipv6_has_a_whole_64_to_choose_from() -> None:
-    assert household("2001:db8:1:2:3::1") == household("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
-    assert household("2001:db8:1:3::1") != household("2001:db8:1:2::1")
-    assert household("::ffff:192.0.2.1") == household("192.0.2.1") == "192.0.2.1"
+    assert client_key("2001:db8:1:2:3::1") == client_key("2001:db8:1:2:ffff::9") == "2001:db8:1:2::/64"
+    assert client_key("2001:db8:1:3::1") != client_key("2001:db8:1:2::1")
+    assert client_key("::ffff:192.0.2.1") == client_key("192.0.2.1") == "192.0.2.1"
 
 
 def test_a_client_may_be_refused_so_often_and_again_when_time_has_passed() -> None:
     clock = Clock()
-    refusals = Refusals(30, clock)
+    refusals = RefusalLimit(30, clock)
     for _ in range(30):
         assert not refusals.over("192.0.2.1")
         refusals.count("192.0.2.1")
@@ -68,7 +68,7 @@ def test_a_client_may_be_refused_so_often_and_again_when_time_has_passed() -> No
 @given(st.lists(st.floats(0, 10), max_size=200))
 def test_no_client_is_refused_more_often_than_the_limit_and_the_burst(pauses: list[float]) -> None:
     clock = Clock()
-    refusals, counted = Refusals(30, clock), 0
+    refusals, counted = RefusalLimit(30, clock), 0
     for pause in pauses:
         clock.now += pause
         if not refusals.over("192.0.2.1"):
@@ -78,7 +78,7 @@ def test_no_client_is_refused_more_often_than_the_limit_and_the_burst(pauses: li
 
 
 def test_the_memory_of_who_was_refused_is_bounded() -> None:
-    refusals = Refusals(30, Clock())
+    refusals = RefusalLimit(30, Clock())
     for number in range(CLIENTS_MOST + 500):
         refusals.count(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert len(refusals._left) == CLIENTS_MOST
@@ -88,10 +88,10 @@ def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
     clock, lines = Clock(), KeptLog()
     limited_log = RateLimitedLog(lines, clock)
     for _ in range(500):
-        limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
-    limited_log.tell("refused", "192.0.2.2", client="192.0.2.2")
+        limited_log.warning("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.warning("refused", "192.0.2.2", client="192.0.2.2")
     clock.now += WINDOW
-    limited_log.tell("refused", "192.0.2.1", client="192.0.2.1")
+    limited_log.warning("refused", "192.0.2.1", client="192.0.2.1")
     assert lines.lines == [
         {"level": "warning", "event": "refused", "client": "192.0.2.1"},
         {"level": "warning", "event": "refused", "client": "192.0.2.2"},
@@ -101,7 +101,7 @@ def test_a_cause_is_told_once_a_window_and_the_others_are_counted() -> None:
 
 def test_a_client_s_wrong_secrets_are_answered_one_a_second_when_it_had_some_for_free() -> None:
     clock = Clock()
-    guesses = Guesses(30, clock)
+    guesses = GuessDelay(30, clock)
     assert [guesses.wait("192.0.2.1", "forge") for _ in range(30)] == [0] * 30
     assert [guesses.wait("192.0.2.1", "forge") for _ in range(20)] == [*range(1, 11), *[LONGEST] * 10]
     assert guesses.wait("192.0.2.2", "forge") == 0
@@ -113,7 +113,7 @@ def test_a_client_s_wrong_secrets_are_answered_one_a_second_when_it_had_some_for
 
 def test_a_hook_that_is_guessed_at_from_everywhere_answers_ten_a_second() -> None:
     clock = Clock()
-    guesses = Guesses(30, clock)
+    guesses = GuessDelay(30, clock)
     waits = [guesses.wait(f"10.0.{number >> 8}.{number & 255}", "forge") for number in range(350)]
     assert waits[:300] == [0] * 300
     assert waits[300:] == pytest.approx([(number + 1) / 10 for number in range(50)])
@@ -121,7 +121,7 @@ def test_a_hook_that_is_guessed_at_from_everywhere_answers_ten_a_second() -> Non
 
 
 def test_the_memory_of_who_guessed_is_bounded() -> None:
-    guesses = Guesses(30, Clock())
+    guesses = GuessDelay(30, Clock())
     for number in range(CLIENTS_MOST):
         guesses.wait(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"hook-{number}")
     assert len(guesses._due) == CLIENTS_MOST
@@ -139,7 +139,7 @@ class Visitor:
 
     @property
     def networks(self) -> tuple[NetworkKey, ...]:
-        return networks_around(self.client)
+        return network_keys(self.client)
 
     def cost(self, now: float) -> float:
         return self.costs
@@ -148,19 +148,19 @@ class Visitor:
         self.evicted = True
 
 
-def gathered(most: int, *guests: Visitor) -> Crowd:
-    """A crowd of these guests."""
-    crowd = Crowd(most, Clock())
-    assert all(crowd.enter(guest) for guest in guests)
-    return crowd
+def gathered(most: int, *guests: Visitor) -> ConnectionLimit:
+    """A limit of these guests."""
+    limit = ConnectionLimit(most, Clock())
+    assert all(limit.admit(guest) for guest in guests)
+    return limit
 
 
 def test_the_slowest_stranger_leaves_for_who_comes() -> None:
     guests = [Visitor(f"192.0.{number}.1", costs=number) for number in range(8)]
-    crowd = gathered(8, *guests)
-    assert crowd.enter(Visitor("198.51.100.1", costs=0.02))
+    limit = gathered(8, *guests)
+    assert limit.admit(Visitor("198.51.100.1", costs=0.02))
     assert [guest.evicted for guest in guests] == [False] * 7 + [True]
-    assert len(crowd) == 8
+    assert len(limit) == 8
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_the_slowest_stranger_leaves_for_who_comes() -> None:
 )
 def test_the_most_numerous_leave_before_one_who_is_alone_and_slower(numerous: list[str], alone: str) -> None:
     many, one = [Visitor(address) for address in numerous], Visitor(alone, costs=3)
-    crowd = gathered(8, one, *many)
+    limit = gathered(8, one, *many)
     for number in range(4):
-        assert crowd.enter(Visitor(f"203.0.{number}.1", costs=0.02))
+        assert limit.admit(Visitor(f"203.0.{number}.1", costs=0.02))
     assert sum(guest.evicted for guest in many) == 4
     assert not one.evicted
 
@@ -190,53 +190,53 @@ def test_whoever_is_verified_stays_and_makes_room_only_where_there_is_no_strange
     answered = [Visitor(f"192.0.2.{number}", verified=True, asking=True) for number in range(6)]
     idle = Visitor("198.51.100.1", verified=True)
     stranger = Visitor("203.0.113.1", costs=0.02, asking=True)
-    crowd = gathered(8, *answered, idle, stranger)
-    assert crowd.enter(next_one := Visitor("203.0.113.2", verified=True, asking=True))
+    limit = gathered(8, *answered, idle, stranger)
+    assert limit.admit(next_one := Visitor("203.0.113.2", verified=True, asking=True))
     assert stranger.evicted
-    assert crowd.enter(Visitor("203.0.113.3", verified=True, asking=True))
+    assert limit.admit(Visitor("203.0.113.3", verified=True, asking=True))
     assert idle.evicted
-    assert not crowd.enter(Visitor("203.0.113.4"))
+    assert not limit.admit(Visitor("203.0.113.4"))
     assert not any(guest.evicted for guest in [*answered, next_one])
-    crowd.leaves(answered[0])
-    crowd.leaves(answered[0])
-    assert crowd.enter(Visitor("203.0.113.4"))
-    assert len(crowd) == 8
+    limit.remove(answered[0])
+    limit.remove(answered[0])
+    assert limit.admit(Visitor("203.0.113.4"))
+    assert len(limit) == 8
 
 
 def test_a_client_keeps_a_quarter_of_the_connections_by_being_verified() -> None:
     mine = [Visitor("192.0.2.1", verified=True, asking=True) for _ in range(8)]
-    crowd = gathered(8, *mine)
+    limit = gathered(8, *mine)
     for number in range(6):
-        assert crowd.enter(Visitor(f"198.51.{number}.1", verified=True, asking=True))
+        assert limit.admit(Visitor(f"198.51.{number}.1", verified=True, asking=True))
     assert [guest.evicted for guest in mine] == [False, False, *[True] * 6]
-    assert not crowd.enter(Visitor("203.0.113.1"))
+    assert not limit.admit(Visitor("203.0.113.1"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.floats(0, 100), st.booleans(), st.booleans()), max_size=60))
 def test_there_are_never_more_than_allowed_and_no_stranger_outlasts_a_verified_one(
     guests: list[tuple[int, float, bool, bool]],
 ) -> None:
-    crowd = Crowd(8, Clock())
+    limit = ConnectionLimit(8, Clock())
     inside: list[Visitor] = []
     for address, costs, verified, asking in guests:
         guest = Visitor(f"192.{address}.{address % 3}.1", costs, verified, asking)
         before = [each for each in inside if not each.evicted]
-        if crowd.enter(guest):
+        if limit.admit(guest):
             inside.append(guest)
         left = [each for each in before if each.evicted]
-        assert len(crowd) == sum(not each.evicted for each in inside) <= 8
+        assert len(limit) == sum(not each.evicted for each in inside) <= 8
         if any(each.verified for each in left):
             clients = Counter(each.client for each in before if each.verified)
             assert all(each.verified for each in before) or max(clients.values()) > 2
 
 
-def leased(room: Room, address: str, costs: float = 1.0) -> tuple[Lease, Visitor]:
+def leased(room: BodyMemory, address: str, costs: float = 1.0) -> tuple[Reservation, Visitor]:
     visitor = Visitor(address, costs, asking=True)
-    return Lease(room, visitor), visitor
+    return Reservation(room, visitor), visitor
 
 
 async def test_a_body_of_the_usual_size_never_waits_for_room() -> None:
-    room = Room(4000, Clock())
+    room = BodyMemory(4000, Clock())
     lease, _ = leased(room, "192.0.2.1")
     await lease.hold(FREE + 4000)
     usual, _ = leased(room, "192.0.2.1")
@@ -246,7 +246,7 @@ async def test_a_body_of_the_usual_size_never_waits_for_room() -> None:
 
 
 async def test_who_holds_the_most_for_the_longest_gives_it_to_others() -> None:
-    room = Room(4000, Clock())
+    room = BodyMemory(4000, Clock())
     slow, slow_visitor = leased(room, "192.0.2.1", costs=9)
     quick, quick_visitor = leased(room, "192.1.2.1", costs=0.02)
     await slow.hold(FREE + 1000)
@@ -259,7 +259,7 @@ async def test_who_holds_the_most_for_the_longest_gives_it_to_others() -> None:
 
 
 async def test_who_is_verified_gives_no_room_away() -> None:
-    room = Room(4000, Clock())
+    room = BodyMemory(4000, Clock())
     known, visitor = leased(room, "192.0.2.1", costs=9)
     await known.hold(FREE + 3900)
     visitor.verified = True
@@ -274,7 +274,7 @@ async def test_who_is_verified_gives_no_room_away() -> None:
 
 
 async def test_a_client_waits_for_its_own_bodies_and_others_do_not() -> None:
-    room = Room(4000, Clock())
+    room = BodyMemory(4000, Clock())
     greedy, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
     other, _ = leased(room, "192.0.2.2")
@@ -293,7 +293,7 @@ async def test_a_client_waits_for_its_own_bodies_and_others_do_not() -> None:
 
 
 async def test_of_bodies_that_wait_for_each_other_the_last_gives_way() -> None:
-    room = Room(1000, Clock())
+    room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 500)
@@ -309,7 +309,7 @@ async def test_of_bodies_that_wait_for_each_other_the_last_gives_way() -> None:
 
 
 async def test_who_gives_up_waiting_takes_no_room() -> None:
-    room = Room(1000, Clock())
+    room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 1000)
@@ -322,7 +322,7 @@ async def test_who_gives_up_waiting_takes_no_room() -> None:
 
 
 async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back_at_the_end() -> None:
-    room = Room(1000, Clock())
+    room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
     await first.hold(FREE + 1000)
@@ -336,7 +336,7 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back_at
 
 
 async def test_who_has_to_leave_while_it_waits_is_told_at_once() -> None:
-    room = Room(1000, Clock())
+    room = BodyMemory(1000, Clock())
     first, visitor = leased(room, "192.0.2.1", costs=9)
     await first.hold(FREE + 600)
     waiting = asyncio.create_task(first.hold(FREE + 2000))
@@ -379,7 +379,7 @@ class Failing:
 def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_was_sent() -> None:
     failing = Failing()
     told: list[str] = []
-    parser = Parser(failing, told.append)
+    parser = FailFastParser(failing, told.append)
     [(error, body)], upgraded, rest = parser.feed_data(b"Zx9Marker" * 100)
     assert not upgraded
     assert (rest, body.is_eof()) == (b"", True)
@@ -392,7 +392,7 @@ def test_the_first_error_of_a_connection_is_the_last_and_keeps_nothing_of_what_w
 
 
 async def test_a_body_that_can_not_become_whole_ends_with_an_error_and_not_as_a_whole_one() -> None:
-    parser = Parser(Failing(), lambda _: None)
+    parser = FailFastParser(Failing(), lambda _: None)
     parser.payload = StreamReader(ResponseHandler(asyncio.get_running_loop()), 1000)
     parser.payload.feed_data(b"the beginning")
     assert parser.feed_data(b"garbage") == NOTHING
@@ -419,5 +419,5 @@ def test_a_delivery_without_credentials_is_hopeless_before_its_body_and_a_good_o
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     good = Request(raw, body, secret if scheme == "path" else b"")
     assert isinstance(verify(scheme, [secret], good, now, form), Accepted)
-    assert not hopeless(scheme, [secret], good, now, form)
-    assert hopeless(scheme, [secret], Request([], body), now, form)
+    assert not rejected_by_headers(scheme, [secret], good, now, form)
+    assert rejected_by_headers(scheme, [secret], Request([], body), now, form)

@@ -10,19 +10,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.access import Caller, Role
+from listener.web.answers.sites import SitesPage
 from listener.web.html import HEADERS, overview, sign_in
+from listener.web.pages import Page
 
 CALLER = Caller("editors", Role.MEMBER, frozenset({"mysite"}))
-EQUAL = {"equal": True}
-APART = {"equal": False, "added_count": 1, "changed_count": 2, "removed_count": 3}
+FIRST = Page("", 50)
+EQUAL = {
+    **dict.fromkeys(("reason", "remedy", "live", "branch"), ""),
+    **dict.fromkeys(("warnings", "added", "changed", "removed"), ()),
+    **dict.fromkeys(("ahead", "behind", "added_count", "changed_count", "removed_count"), 0),
+    "plan": "up-to-date",
+    "equal": True,
+}
+APART = {**EQUAL, "equal": False, "added_count": 1, "changed_count": 2, "removed_count": 3}
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    return {"name": "staging", "hold": None, "last_success": None, "drift": EQUAL, **more}
+    configured = {"name": "staging", "legs": (), "policy": "forward", "follow": True}
+    return {**configured, "hold": None, "last_success": None, "drift": EQUAL, **more}
+
+
+def unknown(message: str) -> dict[str, Any]:
+    return {"error": "x", "message": message, "remedy": ""}
 
 
 def page(*environments: dict[str, Any], site: str = "mysite", **more: Any) -> str:
-    return overview(CALLER, {"sites": [{"site": site, "environments": environments}], **more})
+    sites = [{"site": site, "live": "live", "environments": environments}]
+    return overview(CALLER, SitesPage.model_validate({"sites": sites, "next": None, **more}), FIRST)
 
 
 class Reader(HTMLParser):
@@ -46,9 +61,7 @@ class Reader(HTMLParser):
 def test_an_environment_is_told_by_its_state() -> None:
     assert "equal to live" in page(environment())
     assert "1 added, 2 changed, 3 removed" in page(environment(drift=APART))
-    assert "The host does not answer." in page(
-        environment(drift={"error": "host-unreachable", "message": "The host does not answer."})
-    )
+    assert "The host does not answer." in page(environment(drift=unknown("The host does not answer.")))
     success = {"run": "r", "at": "2026-01-31T00:00:00.000+00:00"}
     assert ('<time datetime="2026-01-31T00:00:00.000+00:00">2026-01-31 00:00:00 UTC</time>') in page(
         environment(last_success=success)
@@ -68,15 +81,24 @@ def test_a_hold_is_told_with_its_reason() -> None:
 
 
 def test_nothing_to_see_and_what_can_not_be_listed_is_said() -> None:
-    assert "no site for you" in overview(CALLER, {"sites": []})
-    assert "* can&#x27;t" in page(unlisted=[{"pattern": "* can't", "message": "no"}])
+    assert "no site that you may see" in overview(CALLER, SitesPage(sites=(), next=None), FIRST)
+    assert "* can&#x27;t" in page(unlisted=[{"pattern": "* can't", **unknown("no")}])
+
+
+def test_the_page_links_to_the_next_part_of_the_list_and_back_to_the_first() -> None:
+    assert "<nav" not in page(environment())
+    assert '<a rel="next" href="/?after=a%26b&amp;limit=50">Next page</a>' in page(next="a&b")
+    last = overview(CALLER, SitesPage(sites=(), next=None), Page("mysite", 50))
+    assert '<a href="/">First page</a>' in last
+    assert "no further sites" in last
+    assert "Next page" not in last
 
 
 def test_characters_that_turn_hide_or_control_text_are_shown_on_the_page() -> None:
     hidden = "a\u202eb\u2066c\u200bd\x1be\x7ff\u061cg\nh"
     hold = {"reason": hidden, "actor": hidden, "since": "2026-01-31T09:00:00.000+00:00"}
-    drift = {"error": "x", "message": hidden}
-    more = {"unlisted": [{"pattern": hidden, "message": hidden}]}
+    drift = unknown(hidden)
+    more = {"unlisted": [{"pattern": hidden, **unknown(hidden)}]}
     told = page(environment(name=hidden, hold=hold, drift=drift), site=hidden, **more)
     assert told.count(r"a\u202eb\u2066c\u200bd\x1be\x7ff\u061cg\nh") == 7
     assert told.replace("\n", "").isprintable()
@@ -92,12 +114,10 @@ HOSTILE = st.text(st.sampled_from("<>&\"'/=abc $`{}\\\n\x00\u2028é")) | st.samp
 def test_whatever_is_told_is_text(hostile: list[str]) -> None:
     site, name, reason, actor, message = hostile
     hold = {"reason": reason, "actor": actor, "since": "2026"}
-    drift = {"error": "x", "message": message}
+    drift = unknown(message)
     told = Reader(page(environment(name=name, hold=hold, drift=drift), site=site))
     plain = Reader(
-        page(
-            environment(name="n", hold={**hold, "reason": "r", "actor": "a"}, drift=drift | {"message": "m"})
-        )
+        page(environment(name="n", hold={**hold, "reason": "r", "actor": "a"}, drift=unknown("m")))
     )
     assert told.elements == plain.elements
     assert Reader(sign_in("!" + message)).elements == Reader(sign_in("!")).elements

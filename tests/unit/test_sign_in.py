@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import structlog
@@ -11,29 +10,32 @@ from aiohttp.test_utils import make_mocked_request
 
 from listener.access import Caller
 from listener.audit import Audit
+from listener.edge.body_memory import BodyMemory, Reservation
 from listener.edge.connection import connection_of
-from listener.edge.room import Lease, Room
 from listener.errors import BadRequestError, ForbiddenError
 from listener.redaction import Cleaner
 from listener.request_context import RequestContext, begin
 from listener.store.sqlite import SqliteStore
+from listener.web.answers.sites import SitesPage
+from listener.web.bodies import BodyReader
 from listener.web.credentials import Gate
-from listener.web.page import Page
+from listener.web.page import PageRoutes
+from listener.web.pages import Page
 from listener.web.protocol import FORM
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Page:
+def page(tmp_path: Path) -> PageRoutes:
     def clock() -> float:
         return 1000.0
 
-    async def seen_by(_: Caller) -> dict[str, Any]:
-        return {"sites": []}
+    async def seen_by(_: Caller, __: Page) -> SitesPage:
+        return SitesPage(sites=(), next=None)
 
     store = SqliteStore(tmp_path / "x.db")
     audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
     gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
-    return Page(gate, seen_by, clock=clock, body_timeout=5)
+    return PageRoutes(gate, seen_by, clock, BodyReader(5))
 
 
 def request(method: str, path: str, scheme: str, remote: str, content_type: str) -> web.Request:
@@ -41,7 +43,7 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     cloned = made.clone(scheme=scheme, remote=remote)
     assert isinstance(cloned, web.Request)
     connection = connection_of(cloned)
-    begin(RequestContext(connection, Lease(Room(1 << 20, time.monotonic), connection)))
+    begin(RequestContext(connection, Reservation(BodyMemory(1 << 20, time.monotonic), connection)))
     return cloned
 
 
@@ -59,7 +61,7 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     ],
 )
 async def test_a_token_is_not_taken_in_clear_from_another_machine(
-    page: Page, scheme: str, remote: str, allowed: bool
+    page: PageRoutes, scheme: str, remote: str, allowed: bool
 ) -> None:
     asked = request("POST", "/session", scheme, remote, "application/json")
     with pytest.raises(BadRequestError if allowed else ForbiddenError):

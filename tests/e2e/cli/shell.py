@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ import yaml
 
 from listener import cli
 from listener.rehearsal.published import Published
+from tests import forks
+from tests.forks import Forked, Process
 from tests.listening import ADMIN
 from tests.proxy import Proxy
 
@@ -48,17 +49,8 @@ class Shell:
         if token is not None:
             self.environ["SYNC_STAGING_TOKEN"] = token
 
-    async def start(self, *words: str, out: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "listener",
-            *words,
-            env=self.environ,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=asyncio.subprocess.PIPE,
-        )
+    async def start(self, *words: str, out: int = forks.PIPE) -> Forked:
+        return await forks.start(*words, env=self.environ, stdout=out, stderr=forks.PIPE)
 
     async def __call__(self, *words: str) -> Ended:
         return await ended(await self.start(*words))
@@ -71,7 +63,7 @@ class Shell:
         return Ended(status, out.getvalue(), err.getvalue())
 
 
-async def ended(process: asyncio.subprocess.Process) -> Ended:
+async def ended(process: Process) -> Ended:
     out, err = await process.communicate()
     assert process.returncode is not None
     assert b"Traceback" not in err, err.decode()
