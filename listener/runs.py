@@ -138,8 +138,9 @@ class Run:
 def new_id(now: float) -> str:
     """Return a new id that sorts by time: a UUID of version 7 (RFC 9562, section 5.7)."""
     millis = int(now * 1000) & (1 << 48) - 1
-    value = millis << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=value))
+    chance = secrets.randbits(74)  # Once: each call asks the system.
+    digits = f"{millis << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & (1 << 62) - 1:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def first_id(at: float) -> str:

@@ -38,7 +38,7 @@ async def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until it is told to stop."""
     _ignore_unused()
     settings = load(address.config_path(arguments))
-    logs.configure(settings.log.level, settings.log.format, cleaner(settings))
+    logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
     system = System(settings)
     with _telling_unused(system.log):
         stopping, hurrying = _on_signals(system)
