@@ -5,6 +5,7 @@ call and a replay, with the log as it streams. Nothing is left behind, and the e
 it was right.
 """
 
+import argparse
 import asyncio
 import contextlib
 import hashlib
@@ -45,6 +46,11 @@ def check(claim: str, holds: bool) -> None:
     say(f"  {'✓' if holds else '✗'} {claim}")
     if not holds:
         raise Failed(claim)
+
+
+def demo(_arguments: argparse.Namespace) -> int:
+    """Run the demo; return the exit status."""
+    return asyncio.run(run())
 
 
 async def run() -> int:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Protocol
 
 from listener.errors import (
@@ -25,19 +24,7 @@ from listener.errors import (
 )
 from listener.observations import Branch, Observation
 from listener.sites import Leg, Policy, RepositoryAddress
-
-
-class PlanKind(StrEnum):
-    """What a plan does to the environment's branch."""
-
-    UP_TO_DATE = "up-to-date"
-    CREATE = "create"
-    FAST_FORWARD = "fast-forward"
-    FORWARD_COMMIT = "forward-commit"
-    RESET = "reset"
-    BUSY = "busy"
-    REFUSE = "refuse"
-
+from listener.vocabulary import PlanKind as PlanKind  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 MOVING = frozenset({PlanKind.CREATE, PlanKind.FAST_FORWARD, PlanKind.FORWARD_COMMIT, PlanKind.RESET})
 """The plans that move the branch."""

@@ -5,22 +5,13 @@ Never a credential, and never a signature: a credential is named, and its use is
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 from listener.runs import Trigger
+from listener.vocabulary import Fate as Fate  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 SENT_AGAIN = 3 * 86400.0
 """Seconds within which a sender may send a delivery again: GitHub offers it for three days."""
-
-
-class Fate(StrEnum):
-    """What became of a request."""
-
-    ACCEPTED = "accepted"
-    IGNORED = "ignored"
-    """A good delivery that selects nothing."""
-    REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)

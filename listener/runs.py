@@ -13,19 +13,7 @@ from enum import StrEnum
 
 from listener.errors import ListenerError
 from listener.outcomes import Outcome
-
-
-class State(StrEnum):
-    """Where a run stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-    """Would have gone back to the queue, but a successor waited already and took over its triggers."""
-    CANCELLED = "cancelled"
-
+from listener.vocabulary import State as State  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.RUNNING, State.CANCELLED}),

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from listener import metrics
 from listener.audit import Audit
+from listener.config.files import tls_context
 from listener.config.settings import Settings
-from listener.config.tls import tls_context
 from listener.directory import Directory
 from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
@@ -33,7 +33,8 @@ from listener.supervision import Supervisor
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web import Ports, add_headers, application, private_problem
+from listener.web.app import Ports, application
+from listener.web.replies import add_headers, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
@@ -310,7 +311,7 @@ def _limits(settings: Settings, places: ConnectionBudget) -> Limits:
         scrapers=places.scrapers,
         refusals=server.refusals,
         unverified_bytes=server.unverified_bytes,
-        trusted=server.trusted_proxies,
+        trusted=tuple(server.trusted_proxies),
     )
 
 
@@ -328,7 +329,7 @@ def _studio_callers(settings: Settings) -> StudioCallers | None:
     if asked is None or not asked.callers:
         return None
     return StudioCallers(
-        asked.url, roles=asked.callers, concerns=settings.sites.__contains__, timeout=asked.timeout
+        asked.url, roles=frozenset(asked.callers), concerns=settings.sites.__contains__, timeout=asked.timeout
     )
 
 

@@ -6,20 +6,16 @@ import ipaddress
 import os
 import ssl
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from aiohttp import Fingerprint
-from pydantic import ValidationError
-
 from listener.cli.failures import UsageError
-from listener.cli.options import CA_VARIABLE, CONFIG_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
-from listener.config.address import DEFAULT_PATH
-from listener.config.file import read
-from listener.config.references import Surroundings, resolve
-from listener.config.server import ServerSection
+from listener.cli.options import CA_VARIABLE, CONFIG_VARIABLE, DEFAULT_PATH, TOKEN_VARIABLE, URL_VARIABLE
+from listener.cli.transport import Trust
+from listener.config.address import DEFAULT_HOST, DEFAULT_PORT, Address, read_server
 from listener.errors import ConfigurationError
 
-DEFAULT_URL = "http://127.0.0.1:8787"
+DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 _TOKEN_REMEDY = (
     f"put it into the variable {TOKEN_VARIABLE}, or into a file and name that with --token-file; "
@@ -32,40 +28,56 @@ def config_path(arguments: argparse.Namespace) -> Path:
     return _named_config(arguments) or DEFAULT_PATH
 
 
-def url(arguments: argparse.Namespace) -> str:
-    """Return the listener's address; raise `UsageError`, or `ConfigurationError` for a file that was named.
+class Listener(NamedTuple):
+    """Where the listener answers, and how it proves who it is."""
 
-    Only the section `server` of the configuration is read: who asks the listener may not read its secrets.
+    url: str
+    trust: Trust | None = None
+    """None for plain HTTP."""
+
+
+def listener(arguments: argparse.Namespace) -> Listener:
+    """Return the listener to talk to; raise `UsageError`, or `ConfigurationError` for a file that was named.
+
+    Only the section `server` of the configuration is read, once: callers who can't read the listener's
+    secrets can talk to it all the same.
     """
-    said = _named_url(arguments)
-    if said:
-        return _checked(said)
+    url = arguments.url or os.environ.get(URL_VARIABLE)
+    if url:
+        return _reached(_checked(url), arguments)
     server = _configured(arguments)
     if server is None:
-        return DEFAULT_URL
-    return of_server(server.host, server.port, "http" if server.tls is None else "https")
+        return _reached(DEFAULT_URL, arguments)
+    scheme = "http" if server.certificate is None else "https"
+    return _reached(_of_server(server.host, server.port, scheme), arguments, server.certificate)
 
 
-def trust(arguments: argparse.Namespace) -> ssl.SSLContext | Fingerprint | bool:
-    """Return by what an https listener is known: what was named, the configured certificate, the system.
+def _reached(url: str, arguments: argparse.Namespace, configured: str | None = None) -> Listener:
+    """Return the listener at an address, and how an https one proves who it is.
 
-    Where the address is read from the configuration, so is the certificate: its name is not loopback's.
+    It does so by the named CA, else by the configured certificate alone (which is seldom issued for
+    loopback), else by the system's CAs.
     """
-    named: Path | str | None = arguments.ca or os.environ.get(CA_VARIABLE)
+    if not url.startswith("https:"):
+        return Listener(url)
+    named = arguments.ca or os.environ.get(CA_VARIABLE)
     try:
-        if named:
-            return ssl.create_default_context(cafile=named)
-        server = None if _named_url(arguments) else _configured(arguments)
-        if server is None or server.tls is None:
-            return True
-        named = server.tls.certificate
-        der = ssl.PEM_cert_to_DER_cert(_first_certificate(Path(named).read_text(encoding="ascii")))
-        return Fingerprint(hashlib.sha256(der).digest())
+        if named or configured is None:
+            return Listener(url, Trust(ssl.create_default_context(cafile=named or None)))
+        return Listener(url, _pinned(Path(configured)))
     except (OSError, ValueError):
         raise UsageError(
-            f"The certificate {named} can't be read.",
-            remedy="name a file in PEM with --ca, or let the caller read the configured one",
+            f"The certificate {named or configured} can't be read.",
+            remedy="name a file in PEM with --ca, or give this user permission to read the configured one",
         ) from None
+
+
+def _pinned(certificate: Path) -> Trust:
+    """Return the trust in one certificate, whatever its name and whoever signed it."""
+    der = ssl.PEM_cert_to_DER_cert(_first_certificate(certificate.read_text(encoding="ascii")))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return Trust(context, hashlib.sha256(der).digest())
 
 
 def _first_certificate(pem: str) -> str:
@@ -74,7 +86,7 @@ def _first_certificate(pem: str) -> str:
     return before + end
 
 
-def of_server(host: str, port: int, scheme: str = "http") -> str:
+def _of_server(host: str, port: int, scheme: str) -> str:
     """Return the address at which a listener with this configuration is reached from its own machine."""
     if port == 0:
         raise UsageError(
@@ -110,32 +122,15 @@ def _named_config(arguments: argparse.Namespace) -> Path | None:
     return named or (Path(variable) if variable else None)
 
 
-def _named_url(arguments: argparse.Namespace) -> str | None:
-    said: str | None = arguments.url or os.environ.get(URL_VARIABLE)
-    return said
-
-
-def _configured(arguments: argparse.Namespace) -> ServerSection | None:
+def _configured(arguments: argparse.Namespace) -> Address | None:
     """Return the configuration's section `server`; None if no file was named and none is there."""
     named = _named_config(arguments)
     try:
-        return _server(named or DEFAULT_PATH)
+        return read_server(named or DEFAULT_PATH)
     except ConfigurationError:
         if named is not None:
             raise
         return None
-
-
-def _server(path: Path) -> ServerSection:
-    resolution = resolve(
-        {"server": read(path).get("server", {})}, Surroundings(path.absolute().parent, os.environ)
-    )
-    try:
-        return ServerSection.model_validate(resolution.tree["server"])
-    except ValidationError:
-        raise ConfigurationError(
-            f"{path}: the section server can't be used.", remedy="sync-staging check-config tells why"
-        ) from None
 
 
 def _checked(text: str) -> str:

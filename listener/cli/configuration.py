@@ -11,36 +11,16 @@ from cryptography import x509
 
 from listener.cli import address, local
 from listener.cli.failures import DONE, FAILED
-from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_json
 from listener.cli.printing import document, say
 from listener.config.describe import describe, to_dict
 from listener.config.settings import Settings, load
 from listener.errors import ListenerError, RefusedError, RestrictedKeyError, ShellUnavailableError, SyncError
 from listener.journal import Remarks
-from listener.plans import PlanKind
 from listener.sites import Environment, Leg, Site
 from listener.ssh import destination
 from listener.sync import Look
 from listener.system import System
-
-
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "check-config",
-        check_config,
-        summary="read the configuration and tell what was understood, or all that is wrong with it",
-        example="sync-staging check-config --connect",
-        done="the configuration is valid and, with --connect, everything answers",
-        failed="it is not, or something does not answer or would be refused",
-        misused=WRONG_USAGE,
-    )
-    parser.add_argument(
-        "--connect", action="store_true", help="log in to every host and look at every environment too"
-    )
-    add_config(parser)
-    add_json(parser)
+from listener.vocabulary import PlanKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +33,12 @@ class Check:
     remedy: str = ""
 
 
-async def check_config(arguments: argparse.Namespace) -> int:
+def check_config(arguments: argparse.Namespace) -> int:
     """Tell what was understood of the configuration."""
+    return asyncio.run(_check_config(arguments))
+
+
+async def _check_config(arguments: argparse.Namespace) -> int:
     if arguments.connect:
         settings = local.settings_of(arguments)
         checks = await _checks(settings)

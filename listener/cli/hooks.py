@@ -1,9 +1,7 @@
 """`hook`: a signed test delivery to the running listener, as its sender would make it; secrets in use."""
 
 import argparse
-import asyncio
 import json
-import re
 import secrets
 import time
 import uuid
@@ -14,11 +12,9 @@ from listener.cli import address
 from listener.cli.client import Answer, connected, opened
 from listener.cli.client import path as api
 from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageError
-from listener.cli.options import Commands, add_client, add_command, add_group, add_json
 from listener.cli.printing import document, say, tell
-from listener.cli.rotation import add_hook_list
-from listener.config.part import load_hook
 from listener.config.references import resolved
+from listener.config.settings import load_hook
 from listener.deliveries import READERS, Hook, Sample, Wanted
 from listener.errors import ListenerError
 from listener.signatures.standard_webhooks import PUBLIC
@@ -29,42 +25,7 @@ LOOK_PAUSE = 1.0
 """Seconds from one to the next."""
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    group = add_group(
-        commands,
-        "hook",
-        summary="try a hook out, and see which of its secrets are in use",
-        example="sync-staging hook send forge --ping\nsync-staging hook list",
-    )
-    add_hook_list(group)
-    parser = add_command(
-        group,
-        "send",
-        send,
-        summary="send a signed test delivery to a hook of the running listener; it may start a sync",
-        example="sync-staging hook send forge --repository acme/mysite",
-        done="the listener took the delivery",
-        failed="it refused the delivery, or the configuration has no such hook",
-    )
-    parser.add_argument("hook", metavar="HOOK", help="the hook's name in the configuration")
-    parser.add_argument("--site", metavar="SITE", help="the site that was published")
-    parser.add_argument("--repository", metavar="OWNER/NAME", help="the repository that was pushed to")
-    parser.add_argument(
-        "--ref", metavar="REF", type=_ref, help="the full ref that was pushed (default: the site's live)"
-    )
-    parser.add_argument("--id", metavar="ID", type=_id, help="the delivery's id (default: a new one)")
-    parser.add_argument("--ping", action="store_true", help="send the ping of a new webhook instead")
-    parser.add_argument(
-        "--secret",
-        metavar="REFERENCE",
-        help="sign with the secret at file:PATH, env:NAME or credential:NAME, not the hook's first",
-    )
-    add_client(parser)
-    add_json(parser)
-
-
-async def send(arguments: argparse.Namespace) -> int:
+def send(arguments: argparse.Namespace) -> int:
     """Send the delivery and tell what the listener answers."""
     path = address.config_path(arguments)
     hook, sites = load_hook(path, arguments.hook, signing=arguments.secret is None)
@@ -75,9 +36,9 @@ async def send(arguments: argparse.Namespace) -> int:
     body = json.dumps(sample.payload).encode()
     headers = signatures.sign(hook.scheme, secret, key, sample.event, body, time.time(), hook.form)
     where = f"/hooks/{hook.name}" + (f"/{secret.decode()}" if hook.scheme == signatures.PATH else "")
-    async with opened(address.url(arguments), {}, address.trust(arguments)) as client:
-        answer = await client.send(where, body, {**sample.headers, **headers})
-    why = await _reason(arguments, answer.refusal) if answer.refusal else None
+    client = opened(address.listener(arguments), {})
+    answer = client.send(where, body, {**sample.headers, **headers})
+    why = _reason(arguments, answer.refusal) if answer.refusal else None
     return _tell(arguments, key, answer, why)
 
 
@@ -142,28 +103,15 @@ def _first(hook: Hook, sites: Sites) -> str:
     return min((site.id for site in sites if site.id in hook.sites), default=min(hook.sites, default=""))
 
 
-def _id(text: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,256}", text):
-        raise argparse.ArgumentTypeError("is not 1 to 256 printable ASCII characters without a space")
-    return text
-
-
-def _ref(text: str) -> str:
-    if not text.startswith("refs/"):
-        raise argparse.ArgumentTypeError("is no full ref; write one such as refs/heads/live")
-    return text
-
-
-async def _reason(arguments: argparse.Namespace, refusal: str) -> str | None:
+def _reason(arguments: argparse.Namespace, refusal: str) -> str | None:
     """Return why a delivery was refused, if the caller has an admin's token to ask with."""
     for tries_left in reversed(range(LOOKS)):
         try:
-            async with connected(arguments) as client:
-                found = await client.get(api("deliveries", refusal))
+            found = connected(arguments).get(api("deliveries", refusal))
         except RefusedByListenerError:
             # Another listener may have refused it, and writes that down within a second.
             if tries_left:
-                await asyncio.sleep(LOOK_PAUSE)
+                time.sleep(LOOK_PAUSE)
         except ListenerError:
             return None
         else:

@@ -1,13 +1,16 @@
 """Carries a command line out, and turns whatever happens into an exit status."""
 
-import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from listener.cli import parser, printing, streams
 from listener.cli.failures import CUT_OFF, DONE, INTERRUPTED, exit_status
 from listener.errors import ListenerError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 
 def run(words: Sequence[str]) -> int:
@@ -37,5 +40,6 @@ def _carried_out(words: Sequence[str]) -> int:
     except SystemExit as told:
         # Help was asked for, or the command line is wrong: argparse has told.
         return int(told.code or DONE)
-    result: int | Coroutine[Any, Any, int] = arguments.handler(arguments)
-    return result if isinstance(result, int) else asyncio.run(result)
+    module, _, name = arguments.handler.partition(":")
+    handler: Callable[[Namespace], int] = getattr(import_module(f"listener.{module}"), name)
+    return handler(arguments)

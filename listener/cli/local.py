@@ -1,6 +1,7 @@
 """`sync --local`: the whole of it in this process, without a listener."""
 
 import argparse
+import asyncio
 import contextlib
 import os
 import pwd
@@ -29,6 +30,13 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     logs.configure("warning", settings.log.format, cleaner(settings))
     structlog.configure(processors=[_once, *structlog.get_config()["processors"]])
     return settings
+
+
+def synced(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Sync an environment, or look at it for a dry run, as the command line asks."""
+    settings = settings_of(arguments)
+    environment = settings.sites.environment(arguments.site, arguments.environment)
+    return asyncio.run((look if arguments.dry_run else sync)(settings, environment))
 
 
 async def look(settings: Settings, environment: Environment) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Building blocks of the parser: a command with its help, and the options that several commands have."""
 
 import argparse
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Protocol
 
-from listener.config.address import DEFAULT_PATH
+from listener.web.protocol import PAGE_MOST
 
-Handler = Callable[[argparse.Namespace], int | Coroutine[Any, Any, int]]
-"""Carries a command out and returns its exit status."""
+DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
+"""Where the configuration lies."""
 
 CONFIG_VARIABLE = "SYNC_STAGING_CONFIG"
 URL_VARIABLE = "SYNC_STAGING_URL"
@@ -20,10 +19,6 @@ UNASKED = "the command line is wrong, the listener can't be reached, or it refus
 WRONG_USAGE = "the command line is wrong"
 
 
-PAGE_MOST = 200
-"""How much of a history the listener tells at once."""
-
-
 class Commands(Protocol):
     """Where commands are added: what `ArgumentParser.add_subparsers` returns."""
 
@@ -31,10 +26,24 @@ class Commands(Protocol):
         """Add one command and return its parser."""
 
 
+def describe(
+    parser: argparse.ArgumentParser,
+    handler: str,
+    *,
+    example: str,
+    done: str = "done",
+    failed: str,
+    misused: str = UNASKED,
+) -> None:
+    """Set what carries a command out (`module:function` in `listener`), its example and its exit statuses."""
+    parser.epilog = f"Example:\n{_indented(example)}\n\n{_exits(done, failed, misused)}"
+    parser.set_defaults(handler=handler)
+
+
 def add_command(
     commands: Commands,
     name: str,
-    handler: Handler,
+    handler: str,
     *,
     summary: str,
     example: str,
@@ -42,30 +51,16 @@ def add_command(
     failed: str,
     misused: str = UNASKED,
 ) -> argparse.ArgumentParser:
-    """Add a command; its help has the summary, an example, and what each exit status means."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"Example:\n{_indented(example)}\n\n{_exits(done, failed, misused)}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(handler=handler)
+    """Add a command to a group, as `describe` describes it."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    describe(parser, handler, example=example, done=done, failed=failed, misused=misused)
     return parser
 
 
-def add_group(commands: Commands, name: str, *, summary: str, example: str) -> Commands:
-    """Add a command that consists of others, and return where they are added."""
-    parser = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"Example:\n{_indented(example)}\n\nExit status: that of the command below {name}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    return parser.add_subparsers(metavar="COMMAND", required=True, dest=f"{name}_command")
+def add_group(parser: argparse.ArgumentParser, *, example: str) -> Commands:
+    """Make a command a group of commands, and return where they are added."""
+    parser.epilog = f"Example:\n{_indented(example)}\n\nExit status: see the help of each command."
+    return parser.add_subparsers(metavar="COMMAND", required=True, dest="action")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -79,19 +74,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
-    """Add `--url`, and `--config`, from which the listener's address is read otherwise."""
+    """Add `--url`, and `--config`, whose section `server` is read without it."""
     add_config(parser)
     parser.add_argument(
         "--url",
         metavar="URL",
-        help=f"the listener's address (default: ${URL_VARIABLE}, else that of the configuration)",
+        help=f"the listener's address (default: ${URL_VARIABLE}, else that in the configuration)",
     )
     parser.add_argument(
         "--ca",
         type=Path,
         metavar="PATH",
-        help="the certificate, or those that signed it, to know an https listener by (default: "
-        f"${CA_VARIABLE}, else the configured one, else the system's)",
+        help="the certificate of an https listener, or the CA that signed it (default: "
+        f"${CA_VARIABLE}, else the configured certificate, else the system's CAs)",
     )
 
 
@@ -112,11 +107,9 @@ def add_json(parser: argparse.ArgumentParser, what: str = "one JSON document") -
 
 
 def add_page(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add which page of a history is told."""
-    parser.add_argument("--limit", type=_limit, default=50, metavar="N", help="at most N (default: 50)")
-    parser.add_argument(
-        "--before", metavar="ID", help=f"only what is older than the {what} of this id: the next page"
-    )
+    """Add which page of a history is listed."""
+    parser.add_argument("--limit", type=_limit, default=50, metavar="N", help="list at most N (default: 50)")
+    parser.add_argument("--before", metavar="ID", help=f"list what is older than the {what} with this id")
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +121,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def _limit(text: str) -> int:
     number = int(text)
     if not 1 <= number <= PAGE_MOST:
-        raise argparse.ArgumentTypeError(f"is from 1 to {PAGE_MOST}")
+        raise argparse.ArgumentTypeError(f"must be from 1 to {PAGE_MOST}")
     return number
 
 

@@ -1,38 +1,84 @@
-"""The command line as a whole."""
+"""The command line as a whole: which commands there are, and who describes each."""
 
 import argparse
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final
 
 from listener import __version__
-from listener.cli import (
-    configuration,
-    deliveries,
-    demo,
-    hooks,
-    hosts,
-    rollback,
-    runs,
-    serve,
-    sites,
-    store,
-    sync,
-    tokens,
-)
 
-_FAMILIES = (serve, configuration, sync, sites, runs, rollback, deliveries, store, tokens, hooks, hosts, demo)
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "serve": ("daemon:serve", "run the listener until SIGTERM or SIGINT"),
+    "check-config": (
+        "daemon:check_config",
+        "read the configuration; print what it means, or everything that is wrong with it",
+    ),
+    "sync": ("environments:sync", "make one environment of a site equal to live, and wait until it is"),
+    "status": ("environments:status", "show how all environments, or those of one site, differ from live"),
+    "hold": ("environments:hold", "freeze an environment: nothing syncs it until it is released"),
+    "release": ("environments:release", "end a hold; an environment that follows live is synced"),
+    "runs": ("history:runs", "list runs, show one or its log, retry or cancel one"),
+    "rollback": ("environments:rollback", "undo a run: move the environment back to where it was before"),
+    "deliveries": ("history:deliveries", "list deliveries and refused requests, show or redeliver one"),
+    "store": ("store:store", "back up, restore, check, prune or move the store"),
+    "token": ("credentials:token", "make an API token, or list the tokens in use"),
+    "hook": (
+        "credentials:hook",
+        "send a test delivery to a hook, or list the hooks in use",
+    ),
+    "host": ("credentials:host", "restrict what the listener's key may do on a host"),
+    "demo": (
+        "daemon:demo",
+        "show syncs at work, with an SSH server and a repository of its own",
+    ),
+}
+"""Each command's grammar (`module:function` in `listener.cli.grammar`) and its line in the help."""
+
+
+_EPILOG = """\
+Example:
+  sync-staging status
+
+Exit status:
+  0    done
+  1    failed
+  2    the command line is wrong, the listener can't be reached, or it refuses the token
+  130  interrupted
+  141  the reader of the output has gone
+
+sync-staging COMMAND --help explains a command."""
+
+
+class Command(argparse.ArgumentParser):
+    """One command's parser. Its grammar is imported only when the command line names it."""
+
+    def __init__(self, *, grammar: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self._grammar = grammar
+
+    def describe(self) -> None:
+        """Add the command's arguments and the rest of its help, once."""
+        if self._grammar:
+            module, _, name = self._grammar.partition(":")
+            self._grammar = ""
+            getattr(import_module(f"listener.cli.grammar.{module}"), name)(self)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse, once the command is described: every parse of argparse's own comes through here."""
+        self.describe()
+        return super().parse_known_args(*args, **kwargs)
 
 
 def build() -> argparse.ArgumentParser:
-    """Return the parser; what it parses has a `handler`."""
-    parser = argparse.ArgumentParser(
+    """Return the parser. What it parses has a `handler`: `module:function` in `listener.cli`."""
+    parser = Command(
         prog="sync-staging",
         description="Keeps every staging environment of a CrafterCMS site equal to its live one.",
-        epilog="Example:\n  sync-staging status\n\nExit status: 0 done, 1 failed, 2 not understood or not "
-        "reached, 130 interrupted, 141 the reader of the output has gone; COMMAND --help tells more.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"sync-staging {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    for family in _FAMILIES:
-        family.add(commands)
+    for name, (grammar, summary) in COMMANDS.items():
+        description = f"{summary[0].upper()}{summary[1:]}."
+        commands.add_parser(name, help=summary, description=description, grammar=grammar)
     return parser

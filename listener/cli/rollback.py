@@ -5,41 +5,19 @@ import argparse
 from listener.cli import wording
 from listener.cli.client import connected, path
 from listener.cli.failures import DONE, FAILED
-from listener.cli.options import Commands, add_client, add_command, add_json
 from listener.cli.printing import document, say
 from listener.cli.sync import conclude, followed
-from listener.plans import PlanKind
+from listener.vocabulary import PlanKind
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "rollback",
-        rollback,
-        summary="move an environment back to where a run had found it; it stays there until live moves",
-        example="sync-staging rollback ID --dry-run",
-        done="the environment is back, or with --dry-run could be",
-        failed="there is no such run, it has nothing to take back, or the branch has moved since",
-    )
-    parser.add_argument("run", metavar="ID", help="the run's id")
-    parser.add_argument("--dry-run", action="store_true", help="tell what it would do, and move nothing")
-    parser.add_argument("--no-wait", action="store_true", help="return once the rollback is queued")
-    add_client(parser)
-    add_json(parser)
-
-
-async def rollback(arguments: argparse.Namespace) -> int:
+def rollback(arguments: argparse.Namespace) -> int:
     """Take a run back, telling the log as it grows."""
     where = path("runs", arguments.run, "rollback")
-    async with connected(arguments) as client:
-        if arguments.dry_run:
-            look = await client.post(where, {"dry_run": True})
-        else:
-            run = await client.post(where)
-            done = run if arguments.no_wait else await followed(client, run["id"])
+    client = connected(arguments)
     if not arguments.dry_run:
-        return conclude(arguments, done)
+        run = client.post(where)
+        return conclude(arguments, run if arguments.no_wait else followed(client, run["id"]))
+    look = client.post(where, {"dry_run": True})
     if arguments.json:
         document(look)
     else:

@@ -10,7 +10,6 @@ from functools import partial
 from listener import logs
 from listener.cli import address
 from listener.cli.failures import DONE
-from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config
 from listener.config.settings import Settings, load
 from listener.journal import Log
 from listener.system import System, cleaner
@@ -19,24 +18,13 @@ UNUSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that other daemons take for something, and that a terminal sends when it is closed."""
 
 
-def add(commands: Commands) -> None:
-    """Add the command."""
-    parser = add_command(
-        commands,
-        "serve",
-        serve,
-        summary="run the listener until SIGTERM or SIGINT",
-        example="sync-staging serve --config /etc/sync-staging/listener.yaml",
-        done="stopped as asked: running syncs have ended or went back to the queue",
-        failed="the configuration is invalid, the port is taken, or another listener has the store open",
-        misused=WRONG_USAGE,
-    )
-    add_config(parser)
-
-
-async def serve(arguments: argparse.Namespace) -> int:
+def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until it is told to stop."""
     _ignore_unused()
+    return asyncio.run(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
     settings = load(address.config_path(arguments))
     logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
     system = System(settings)

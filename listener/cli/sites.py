@@ -4,73 +4,19 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from listener.cli.client import connected, path
+from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE
-from listener.cli.options import Commands, add_client, add_command, add_json, add_target
 from listener.cli.printing import document, say, table
 from listener.cli.wording import Document, moment, short
-from listener.plans import PlanKind
+from listener.vocabulary import PlanKind
 
 _HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD", "LAST SUCCESS")
 
 
-def add(commands: Commands) -> None:
-    """Add the commands."""
-    _add_status(commands)
-    _add_hold(commands)
-    _add_release(commands)
-
-
-def _add_status(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "status",
-        status,
-        summary="show how every environment stands to live, or those of one site",
-        example="sync-staging status mysite",
-        done="told, whether or not environments differ from live",
-        failed="there is no such site",
-    )
-    parser.add_argument("site", metavar="SITE", nargs="?", help="the site's id (default: all sites)")
-    add_client(parser)
-    add_json(parser)
-
-
-def _add_hold(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "hold",
-        hold,
-        summary="freeze an environment: nothing syncs it until it is released",
-        example='sync-staging hold mysite staging --reason "acceptance test until Friday"',
-        done="the environment is on hold",
-        failed="there is no such site or environment, or the reason is refused",
-    )
-    add_target(parser)
-    parser.add_argument("--reason", metavar="TEXT", required=True, help="why, for those who wonder")
-    add_client(parser)
-    add_json(parser)
-
-
-def _add_release(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "release",
-        release,
-        summary="let an environment go that is on hold; one that follows live is synced",
-        example="sync-staging release mysite staging",
-        done="the environment is not on hold",
-        failed="there is no such site or environment",
-    )
-    add_target(parser)
-    add_client(parser)
-    add_json(parser)
-
-
-async def status(arguments: argparse.Namespace) -> int:
+def status(arguments: argparse.Namespace) -> int:
     """Show how environments stand."""
-    async with connected(arguments) as client:
-        found = await client.get(path("sites", *([arguments.site] if arguments.site else [])))
+    client = connected(arguments)
+    found = client.get(path("sites", arguments.site)) if arguments.site else _all(client)
     if arguments.json:
         document(found)
         return DONE
@@ -87,9 +33,19 @@ async def status(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-async def hold(arguments: argparse.Namespace) -> int:
+def _all(client: Client) -> dict[str, Any]:
+    """Return every site, and the patterns whose sites can't be listed."""
+    sites: list[Document] = []
+    unlisted: dict[str, Document] = {}
+    for page in client.pages(path("sites")):
+        sites += page["sites"]
+        unlisted |= {each["pattern"]: each for each in page.get("unlisted", ())}
+    return {"sites": sites, **({"unlisted": list(unlisted.values())} if unlisted else {})}
+
+
+def hold(arguments: argparse.Namespace) -> int:
     """Freeze an environment."""
-    answer = await _ask(arguments, "hold", {"reason": arguments.reason})
+    answer = _ask(arguments, "hold", {"reason": arguments.reason})
     if arguments.json:
         document(answer)
     else:
@@ -97,9 +53,9 @@ async def hold(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-async def release(arguments: argparse.Namespace) -> int:
+def release(arguments: argparse.Namespace) -> int:
     """Let an environment go."""
-    answer = await _ask(arguments, "release", None)
+    answer = _ask(arguments, "release", None)
     if arguments.json:
         document(answer)
         return DONE
@@ -110,11 +66,9 @@ async def release(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-async def _ask(arguments: argparse.Namespace, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    async with connected(arguments) as client:
-        return await client.post(
-            path("sites", arguments.site, "environments", arguments.environment, what), body
-        )
+def _ask(arguments: argparse.Namespace, what: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    where = path("sites", arguments.site, "environments", arguments.environment, what)
+    return connected(arguments).post(where, body)
 
 
 def _rows(site: str, environment: Document) -> Iterator[tuple[str, ...]]:

@@ -3,12 +3,11 @@
 import argparse
 import asyncio
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from listener.cli import address
 from listener.cli.failures import DONE, FAILED, UsageError
-from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_group, add_json
 from listener.cli.printing import document, say
 from listener.cli.wording import counted
 from listener.config.references import resolved
@@ -17,82 +16,6 @@ from listener.config.stores import told
 from listener.records import SENT_AGAIN
 from listener.store import move
 from listener.store.sqlite import maintenance, restoring
-
-
-def add(commands: Commands) -> None:
-    """Add the commands."""
-    group = add_group(
-        commands,
-        "store",
-        summary="back the store up, bring it back, check it, move it, or delete what is old in it",
-        example="sync-staging store backup /var/backups/sync-staging.db",
-    )
-    parser = add_command(
-        group,
-        "backup",
-        backup,
-        summary="copy the SQLite store to a new file, also while the listener runs, and check the copy",
-        example="sync-staging store backup /var/backups/sync-staging.db",
-        failed="there is no store, the file exists already, or the copy failed",
-        misused=WRONG_USAGE,
-    )
-    parser.add_argument("path", metavar="PATH", type=Path, help="the file to make")
-    _add_common(parser)
-    parser = add_command(
-        group,
-        "restore",
-        restore,
-        summary="put a copy in the place of the SQLite store, while the listener is stopped",
-        example="sync-staging store restore /var/backups/sync-staging.db",
-        done="the copy is in place; the store of before lies beside it",
-        failed="a listener runs, or the copy is damaged or can't be put in place",
-        misused=WRONG_USAGE,
-    )
-    parser.add_argument("path", metavar="PATH", type=Path, help="the copy, which is left as it is")
-    _add_common(parser)
-    parser = add_command(
-        group,
-        "check",
-        check,
-        summary="check the SQLite store and tell what is in it",
-        example="sync-staging store check",
-        done="it is sound",
-        failed="it is damaged, or there is none",
-        misused=WRONG_USAGE,
-    )
-    _add_common(parser)
-    parser = add_command(
-        group,
-        "prune",
-        prune,
-        summary="delete the runs, logs and deliveries that the configuration keeps no longer, now",
-        example="sync-staging store prune",
-        failed="there is no store, or it can't be written to",
-        misused=WRONG_USAGE,
-    )
-    _add_common(parser)
-    parser = add_command(
-        group,
-        "copy",
-        copy,
-        summary="move everything to another store, SQLite or PostgreSQL, while both are stopped",
-        example="sync-staging store copy --to file:/etc/sync-staging/new-store-url",
-        done="it is there; this store refuses to start from now on",
-        failed="a listener runs, the other store is in use, or one of them can't be reached",
-        misused=WRONG_USAGE,
-    )
-    parser.add_argument(
-        "--to",
-        required=True,
-        metavar="URL",
-        help="the other store; file:PATH, env:NAME or credential:NAME for a URL with a password",
-    )
-    _add_common(parser)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add_config(parser)
-    add_json(parser)
 
 
 def backup(arguments: argparse.Namespace) -> int:
@@ -127,7 +50,7 @@ def copy(arguments: argparse.Namespace) -> int:
     """Move everything to another store."""
     settings, to = _settings(arguments), arguments.to
     target = resolved(to) if to.startswith(("file:", "env:", "credential:")) else to
-    if replace(settings, store=target).store_name == settings.store_name:
+    if settings.model_copy(update={"store": target}).store_name == settings.store_name:
         raise UsageError("Both are the same store.", remedy="name another one with --to")
     copied = asyncio.run(move(settings.store, target, told(target), time.time()))
     if arguments.json:

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from listener.plans import PlanKind
-from listener.runs import State
+from listener.vocabulary import PlanKind, State
 
 Document = Mapping[str, Any]
 """A JSON object of the API (`listener.web.views`)."""

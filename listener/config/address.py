@@ -15,7 +15,6 @@ from listener.config.file import read_part
 from listener.config.references import Referenced, Surroundings, resolve
 from listener.errors import ConfigurationError
 
-DEFAULT_PATH: Final = Path("/etc/sync-staging/listener.yaml")
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8787
 HIGHEST_PORT: Final = 65535

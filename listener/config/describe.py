@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
-from listener.config.settings import MetricsSettings, ServerSettings, Settings, StudioSettings
+from listener.config.sections import MetricsSection, ServerSection, StudioSection
+from listener.config.settings import Settings
 from listener.config.stores import told
 from listener.deliveries import READERS, Hook
 from listener.signatures import PATH
@@ -20,7 +21,7 @@ def describe(settings: Settings) -> list[str]:
         f"store: {settings.store_name}",
         *(_ssh_line(host) for host in list(settings.hosts.values())[:1]),
         *(_host_line(host) for host in settings.hosts.values()),
-        *(line for site in _told(settings.sites) for line in _site_lines(site)),
+        *(line for site in _configured(settings.sites) for line in _site_lines(site)),
         *(_hook_line(hook) for hook in settings.hooks.values()),
         *(_token_line(token) for token in settings.tokens),
         *(_studio_line(studio) for studio in (settings.studio,) if studio),
@@ -32,7 +33,7 @@ def describe(settings: Settings) -> list[str]:
     ]
 
 
-def _server_line(server: ServerSettings) -> str:
+def _server_line(server: ServerSection) -> str:
     speaks = "http" if server.tls is None else "https"
     proxies = ", ".join(str(network) for network in server.trusted_proxies)
     behind = f", behind the trusted proxies {proxies}" if proxies else ""
@@ -61,7 +62,7 @@ def _host_line(host: Host) -> str:
 _ACCESSES = {Access.GIT: ", git's own services only", Access.RESTRICTED: ", by a restricted key"}
 
 
-def _told(sites: Sites) -> list[Site]:
+def _configured(sites: Sites) -> list[Site]:
     """Return the sites as they are configured, patterns last."""
     return [*sites, *(pattern.template for pattern in sites.patterns)]
 
@@ -98,7 +99,7 @@ def _token_line(token: Token) -> str:
     return f"token {token.name}: {token.role}{covers}{ends}"
 
 
-def _studio_line(studio: StudioSettings) -> str:
+def _studio_line(studio: StudioSection) -> str:
     asked = ["whether it is publishing"] if studio.token else []
     asked += ["whether it is the primary"] if studio.management_token else []
     asked += [f"who a caller is ({', '.join(sorted(studio.callers))} may sync)"] if studio.callers else []
@@ -106,11 +107,11 @@ def _studio_line(studio: StudioSettings) -> str:
 
 
 def _schedule_text(interval: float) -> str:
-    return f"each site is looked at for drift every {interval:g} s" if interval else "nothing is looked at"
+    return f"each site is checked for drift every {interval:g} s" if interval else "off"
 
 
-def _metrics_text(metrics: MetricsSettings) -> str:
-    return f"told on {metrics.listen}" if metrics.address else "not told"
+def _metrics_text(metrics: MetricsSection) -> str:
+    return f"GET /metrics on {metrics.listen}" if metrics.address else "off"
 
 
 def _utc(seconds: float) -> str:
@@ -120,23 +121,19 @@ def _utc(seconds: float) -> str:
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Return what was understood of a configuration as values for JSON, without secrets."""
     return {
-        "server": _server_dict(settings.server),
+        "server": settings.server.model_dump(mode="json"),
         "store": told(settings.store),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
-        "sites": {site.id: _site_dict(site) for site in _told(settings.sites)},
+        "sites": {site.id: _site_dict(site) for site in _configured(settings.sites)},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
         "tokens": [_token_dict(token) for token in settings.tokens],
-        "studio": _studio_dict(settings.studio) if settings.studio else None,
-        "sync": asdict(settings.sync),
-        "history": asdict(settings.history),
-        "metrics": asdict(settings.metrics),
-        "log": asdict(settings.log),
+        "studio": settings.studio.model_dump(mode="json") if settings.studio else None,
+        "sync": settings.sync.model_dump(mode="json"),
+        "history": settings.history.model_dump(mode="json"),
+        "metrics": settings.metrics.model_dump(mode="json"),
+        "log": settings.log.model_dump(mode="json"),
         "warnings": list(settings.warnings),
     }
-
-
-def _server_dict(server: ServerSettings) -> dict[str, Any]:
-    return {**asdict(server), "trusted_proxies": [str(network) for network in server.trusted_proxies]}
 
 
 def _site_dict(site: Site) -> dict[str, Any]:
@@ -174,13 +171,3 @@ def _hook_dict(hook: Hook) -> dict[str, Any]:
 def _token_dict(token: Token) -> dict[str, Any]:
     expires = None if token.expires is None else _utc(token.expires)
     return {"name": token.name, "role": str(token.role), "sites": sorted(token.sites), "expires": expires}
-
-
-def _studio_dict(studio: StudioSettings) -> dict[str, Any]:
-    return {
-        "url": studio.url,
-        "token": studio.token is not None,
-        "management_token": studio.management_token is not None,
-        "timeout": studio.timeout,
-        "callers": sorted(studio.callers),
-    }

@@ -35,6 +35,8 @@ MOST_VALUES = 1_000_000
 
 EXAMPLE = "config/listener.example.yaml"
 
+_NAMED = "name the YAML file with --config"
+_LARGE = f"the configuration is larger than {LARGEST >> 20} MiB"
 _SYNTAX = "correct the YAML there; put a value with special characters in quotes"
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
@@ -45,53 +47,57 @@ _WORDS: dict[str, bool | None] = {
 }
 
 
-class _Mistake(Exception):  # noqa: N818 (becomes a `ConfigurationError`)
-    """What this reader refuses, with its line."""
+class _Mistake(yaml.MarkedYAMLError):
+    """What this reader refuses, beside what libyaml does."""
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Return the content of a file; raise `ConfigurationError` if it can't be read or isn't a YAML map."""
-    return _read(path, None)
+def read(path: Path, room: int = LARGEST, remedy: str = _NAMED) -> dict[str, Any]:
+    """Return the content of a file of at most `room` bytes.
+
+    Raise `ConfigurationError` if it can't be read or isn't a YAML map; `remedy` is for what isn't a file.
+    """
+    return _tree(path, _text(path, room, remedy), None)
 
 
 def read_part(path: Path, key: str) -> Any:
-    """Return what stands at a key of the top, None if it is absent. What stands behind it is not read."""
-    return _read(path, key).get(key)
+    """Return what stands at a key of the top level; None if it is absent. The rest of the file isn't read."""
+    return _tree(path, _text(path, LARGEST, _NAMED), key).get(key)
 
 
-def _read(path: Path, last: str | None) -> dict[str, Any]:
-    text = _text(path)
+def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
     try:
         tree = _Reader(text).document(last)
-    except _Mistake as mistake:
-        fault = f"{path}: {mistake}."
+    except yaml.reader.ReaderError as error:
+        before = text.encode()[: error.position].decode(errors="ignore")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        fault = f"{path}: line {line}, column {column}: the character is not allowed in YAML."
+    except yaml.MarkedYAMLError as error:
+        fault = f"{path}: {_where(error.problem_mark)}{error.problem}."
     else:
         if isinstance(tree, dict):
             return tree
-        fault = f"{path} is empty." if tree is None else f"{path}: not a map of settings."
+        fault = f"{path} is empty." if tree is None else f"{path} isn't a map of settings."
         raise ConfigurationError(fault, remedy=f"write it like {EXAMPLE}")
     raise ConfigurationError(fault, remedy=_SYNTAX)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, room: int, remedy: str) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{path} is not a file.", remedy="name the YAML file with --config")
+            raise ConfigurationError(f"{path} is not a file.", remedy=remedy)
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(room + 1)
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or name another file with --config"
+            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or {remedy}"
         ) from None
     except OSError as error:
         raise ConfigurationError(
             f"{path} can't be read: {error.strerror}.",
             remedy="let the user that the listener runs as read the file and enter its folders",
         ) from None
-    if len(content) > LARGEST:
-        raise ConfigurationError(
-            f"{path} is larger than {LARGEST >> 20} MiB.", remedy="name the configuration file with --config"
-        )
+    if len(content) > room:
+        raise ConfigurationError(f"{path}: {_LARGE}.", remedy=remedy)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,40 +110,27 @@ class _Reader:
     """Builds maps, lists and values from the events of one document."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._parser = CParser(text)
+        self._next: Any = CParser(text).get_event
         self._left = MOST_VALUES
 
     def document(self, last: str | None) -> Any:
         """Return the document, at most up to the value of its key `last`; None for an empty file."""
-        self._event()  # the stream begins
-        if self._event().__class__ is StreamEndEvent:
+        self._next()  # the stream begins
+        if self._next().__class__ is StreamEndEvent:
             return None
-        event = self._event()
-        value = self._value(event, 0, last)
+        value = self._value(self._next(), 0, last)
         if last is not None and isinstance(value, dict) and last in value:
             return value
-        while (event := self._event()).__class__ is not StreamEndEvent:
+        while (event := self._next()).__class__ is not StreamEndEvent:
             if event.__class__ is not DocumentEndEvent:
                 _refuse(event, "another document begins here; write one document")
         return value
 
-    def _event(self) -> Any:
-        try:
-            event = self._parser.get_event()
-        except yaml.reader.ReaderError as error:
-            before = self._text.encode()[: error.position].decode(errors="ignore")
-            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-            raise _Mistake(f"line {line}, column {column}: the character is not allowed in YAML") from None
-        except yaml.MarkedYAMLError as error:
-            raise _Mistake(f"{_where(error.problem_mark)}{error.problem}") from None
+    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
+        """Return the value that begins with an event. Of a map, nothing after the key `last` is read."""
         self._left -= 1
         if not self._left:
             _refuse(event, f"more than {MOST_VALUES:,} keys and values")
-        return event
-
-    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
-        """Return the value that begins with an event. Of a map, nothing behind the key `last` is read."""
         kind = event.__class__
         if kind is AliasEvent or event.anchor is not None:
             _refuse(event, "anchors (&name) and aliases (*name) are not supported")
@@ -151,21 +144,21 @@ class _Reader:
 
     def _map(self, depth: int, last: str | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
-        while (event := self._event()).__class__ is not MappingEndEvent:
+        while (event := self._next()).__class__ is not MappingEndEvent:
             if event.__class__ is SequenceStartEvent or event.__class__ is MappingStartEvent:
                 _refuse(event, "a map or list can't be a key")
             self._value(event, depth)
             key = event.value
             if key in content:
                 _refuse(event, f"the key {shown((key,))} appears twice in its map")
-            content[key] = self._value(self._event(), depth + 1)
+            content[key] = self._value(self._next(), depth + 1)
             if key == last:
                 break
         return content
 
     def _list(self, depth: int) -> list[Any]:
         items = []
-        while (event := self._event()).__class__ is not SequenceEndEvent:
+        while (event := self._next()).__class__ is not SequenceEndEvent:
             items.append(self._value(event, depth + 1))
         return items
 
@@ -181,7 +174,7 @@ def _scalar(text: str) -> Any:
 
 
 def _refuse(event: Any, text: str) -> NoReturn:
-    raise _Mistake(_where(event.start_mark) + text)
+    raise _Mistake(problem=text, problem_mark=event.start_mark)
 
 
 def _where(mark: Any) -> str:

@@ -1,193 +1,245 @@
-"""Hooks: what the settings of one demand of each other, and the hook that they make."""
+"""The section `hooks`: its shape, the rules within it, and the hooks that it describes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Literal
 
-from listener.config.model import HmacSection, HookEntry, PayloadSection
-from listener.config.problems import Location, Problem, exposed, nearest, shown
-from listener.config.references import Resolution, find
+from pydantic import Field
+
+from listener.config.names import (
+    BodyPath,
+    BranchName,
+    HeaderName,
+    Limit,
+    ListKey,
+    NetworkOf,
+    RepositoryName,
+)
+from listener.config.problems import OTHER, Location, Problem, shown
+from listener.config.sections import Section
 from listener.deliveries import FORGES, READERS, Hook, Payload, excerpt
-from listener.networks import networks_of
 from listener.signatures import SCHEMES, Form, weakness
 from listener.signatures.configured import BODY, TIMESTAMP
 from listener.sites import PLACEHOLDER
 
 SELECTORS: Mapping[str, tuple[str, ...]] = {name: reader.selectors for name, reader in READERS.items()}
-"""The settings of which a hook of a scheme has exactly one: they say what its deliveries may select."""
+"""By each scheme, the settings that say what its deliveries may select. A hook has exactly one of them."""
 
 HMAC = "hmac"
 """The scheme whose form the hook describes."""
 
 CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie"})
-"""Headers that are no id: an id is stored and shown."""
+"""Headers that can't be an id: an id is stored and shown."""
 
-_WITHOUT_ID = "standard-webhooks"
-
-
-def broken_hook(location: Location, hook: dict[str, Any], resolution: Resolution) -> Iterator[Problem]:
-    """Return every rule that a hook breaks."""
-    scheme = hook.get("scheme")
-    if not isinstance(scheme, str):
-        return
-    if scheme not in SELECTORS:
-        yield Problem((*location, "scheme"), f"is no scheme; {nearest(scheme, SELECTORS)}")
-        return
-    yield from _selection(location, hook, scheme)
-    yield from _mirrors(location, hook, scheme)
-    yield from _belonging(location, hook, scheme)
-    yield from _payload((*location, "payload"), hook, scheme)
-    if isinstance(hook.get(HMAC), dict):
-        yield from _form((*location, HMAC), hook[HMAC])
-    for at, secret in find(hook, "secrets.*"):
-        place = (*location, *at)
-        if isinstance(secret, str) and place not in resolution.unresolved:
-            fault = SCHEMES[scheme].fault(secret.encode())
-            if fault:
-                yield Problem(place, fault)
-        if place in resolution.exposed:
-            yield exposed(place, resolution.exposed[place])
+_WITH_ID = "standard-webhooks"
+"""The scheme that has an id of its own."""
 
 
-def _selection(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
-    wanted = SELECTORS[scheme]
-    given = [key for key in ("repositories", "site", "sites") if hook.get(key)]
-    for key in given:
-        if key not in wanted:
-            yield Problem(
-                (*location, key), f"is no setting of the scheme {scheme}; write {' or '.join(wanted)}"
-            )
-    fitting = [key for key in given if key in wanted]
-    if not fitting:
-        yield Problem(location, f"selects no site; write {' or '.join(wanted)}")
-    if len(fitting) > 1:
-        yield Problem(location, f"has {' and '.join(fitting)}; write one of them")
+class HmacSection(Section):
+    """How a sender signs, for the scheme hmac."""
 
-
-def _mirrors(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
-    """Yield the names and patterns of repositories that do not tell which site is meant."""
-    first: dict[str, Location] = {}
-    for at, site in find(hook, "repositories.*"):
-        name, place = str(at[-1]).casefold(), (*location, *at)
-        if scheme in FORGES and name.endswith(".git"):
-            yield Problem(place, "ends with .git, which is no part of the name; write owner/name alone")
-        if scheme in FORGES and first.setdefault(name, place) != place:
-            yield Problem(
-                place, f"differs in case only from {shown(first[name])}, and names one repository; remove it"
-            )
-        counts = str(at[-1]).count(PLACEHOLDER), site.count(PLACEHOLDER) if isinstance(site, str) else 0
-        if counts not in {(0, 0), (1, 1)}:
-            yield Problem(
-                place,
-                "must hold {site} once on both sides or on none; write one such as 'acme/{site}': '{site}'",
-            )
-
-
-def _belonging(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
-    """Yield the settings that this scheme has not, and the one that it can't do without."""
-    for key in ("payload", "events"):
-        if hook.get(key) and not READERS[scheme].configurable:
-            yield Problem((*location, key), f"is no setting of the scheme {scheme}; remove it")
-    if HMAC in hook and scheme != HMAC:
-        yield Problem((*location, HMAC), f"is no setting of the scheme {scheme}; remove it")
-    if scheme == HMAC and hook.get(HMAC) is None:
-        yield Problem((*location, HMAC), "is missing: a map of header and of how it is made")
-
-
-def _payload(location: Location, hook: dict[str, Any], scheme: str) -> Iterator[Problem]:
-    payload = hook.get("payload")
-    places = payload if isinstance(payload, dict) else {}
-    if READERS[scheme].configurable and bool(hook.get("repositories")) != bool(places.get("repository")):
-        yield Problem(
-            (*location, "repository"), "goes with the hook's repositories; write both of them, or none"
-        )
-    given = [key for key in ("id", "id_header") if places.get(key)]
-    if given and scheme == _WITHOUT_ID:
-        yield Problem((*location, given[0]), f"is no setting of the scheme {scheme}: its id is webhook-id")
-    if len(given) > 1:
-        yield Problem((*location, "id_header"), "stands beside id; write one of them")
-    if str(places.get("id_header")).lower() in CREDENTIALS:
-        yield Problem((*location, "id_header"), "holds a credential; write the header of the delivery's id")
-
-
-def _form(location: Location, form: dict[str, Any]) -> Iterator[Problem]:
-    listed, timed = (
-        form.get("signature_key"),
-        [k for k in ("timestamp_key", "timestamp_header") if form.get(k)],
+    header: HeaderName = Field(description="the header that the signature stands in, such as X-Signature")
+    algorithm: Literal["sha256", "sha512"] = Field("sha256", description="such as sha256")
+    encoding: Literal["hex", "base64"] = Field("hex", description="such as hex")
+    prefix: str = Field("", description="what stands before the signature, such as sha256=")
+    signature_key: ListKey | None = Field(
+        None, description="the key of the signature in a header such as t=1700000000,v1=…: here v1"
     )
-    if len(timed) > 1:
-        yield Problem((*location, "timestamp_key"), "stands beside timestamp_header; write one of them")
-    if form.get("timestamp_key") and not listed:
-        yield Problem((*location, "timestamp_key"), "needs signature_key, the key of the signature beside it")
-    if listed and form.get("prefix"):
-        yield Problem((*location, "prefix"), "has no meaning in a list of keys; remove it, or signature_key")
-    if listed and listed == form.get("timestamp_key"):
-        yield Problem((*location, "timestamp_key"), "is the signature's key too; write the timestamp's own")
-    signed = form.get("signed")
-    if not isinstance(signed, str):
-        return
-    if signed.count(BODY) != 1 or signed.count(TIMESTAMP) != int(bool(timed)):
-        wanted = f"{BODY} and {TIMESTAMP}" if timed else f"{BODY}, and no {TIMESTAMP} where there is none,"
-        yield Problem(
-            (*location, "signed"), f"must hold {wanted} once; write one such as {_EXAMPLES[bool(timed)]}"
+    timestamp_key: ListKey | None = Field(
+        None, description="the key of the timestamp in a header such as t=1700000000,v1=…: here t"
+    )
+    timestamp_header: HeaderName | None = Field(
+        None, description="the header that is the timestamp, such as X-Timestamp"
+    )
+    signed: str | None = Field(None, description="the text that is signed, such as '{timestamp}.{body}'")
+    tolerance: Limit = Field(300.0, description="how far off the timestamp may be, such as 5m")
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a timestamp."""
+        return bool(self.timestamp_key or self.timestamp_header)
+
+    @property
+    def form(self) -> Form:
+        """The form that the section describes."""
+        signed = f"{TIMESTAMP}.{BODY}" if self.timed else BODY
+        return Form(**{"signed": signed, **self.model_dump(exclude_none=True)})
+
+    def broken(self, at: Location) -> Iterator[Problem]:
+        """Yield every rule that the section at this place breaks."""
+        if self.timestamp_key and self.timestamp_header:
+            yield Problem((*at, "timestamp_key"), "can't stand beside timestamp_header; write one of them")
+        if self.timestamp_key and not self.signature_key:
+            yield Problem((*at, "timestamp_key"), "needs signature_key, the key of the signature beside it")
+        if self.signature_key and self.prefix:
+            yield Problem((*at, "prefix"), "has no effect in a list of keys; remove it, or signature_key")
+        if self.signature_key and self.signature_key == self.timestamp_key:
+            yield Problem((*at, "timestamp_key"), "is the signature's key too; write the timestamp's own key")
+        signed, timed = self.form.signed, self.timed
+        if signed.count(BODY) != 1 or signed.count(TIMESTAMP) != timed:
+            wanted = f"{BODY} and {TIMESTAMP} once" if timed else f"{BODY} once, and no {TIMESTAMP}"
+            yield Problem((*at, "signed"), f"must contain {wanted}; write one such as {_EXAMPLES[timed]}")
+
+
+_EXAMPLES = (f"'{BODY}'", f"'{TIMESTAMP}.{BODY}'")
+
+
+class PayloadSection(Section):
+    """Where a body says what, for the schemes whose bodies are the sender's own."""
+
+    site: BodyPath = Field("site_id", description="the place of the site's id in the body, such as site_id")
+    repository: BodyPath | None = Field(
+        None, description="the place of the repository's full name, such as repository.full_name"
+    )
+    ref: BodyPath = Field("ref", description="the place of the full ref, such as ref")
+    branch: BodyPath = Field("environment", description="the place of the branch, such as environment")
+    event: BodyPath = Field("event", description="the place of the event, such as event")
+    id: BodyPath | None = Field(None, description="the place of the delivery's id, such as id")
+    id_header: HeaderName | None = Field(
+        None, description="the header that is the delivery's id, such as X-Delivery-Id"
+    )
+
+    @property
+    def payload(self) -> Payload:
+        """The places that the section describes."""
+        return Payload(**self.model_dump(exclude_none=True))
+
+    def broken(self, at: Location, scheme: str) -> Iterator[Problem]:
+        """Yield every rule that the section at this place breaks, of a hook of this scheme."""
+        given = [key for key in ("id", "id_header") if getattr(self, key)]
+        if given and scheme == _WITH_ID:
+            yield Problem((*at, given[0]), f"isn't a setting of the scheme {scheme}: its id is webhook-id")
+        if len(given) > 1:
+            yield Problem((*at, "id_header"), "can't stand beside id; write one of them")
+        if (self.id_header or "").lower() in CREDENTIALS:
+            yield Problem((*at, "id_header"), "is a credential; write the header of the delivery's id")
+
+
+class HookSection(Section):
+    """A webhook endpoint."""
+
+    scheme: str = Field(description="how the sender signs, such as github")
+    secrets: list[str] = Field(
+        min_length=1,
+        repr=False,
+        description="a list of one or more secrets, such as [credential:forge-secret]; "
+        "no hook starts without one",
+    )
+    repositories: dict[RepositoryName, str] = Field(
+        default_factory=dict, description="a map of repository names, each with the site that it mirrors"
+    )
+    site: str | None = Field(None, description="the one site that every delivery selects")
+    sites: list[str] = Field(default_factory=list, description="a list of sites that a payload may select")
+    branch: BranchName | None = Field(
+        None, description="the branch of a publish, if it is not the site's live"
+    )
+    environments: list[str] = Field(
+        default_factory=list, description="a list of the environments that it may sync, such as [staging]"
+    )
+    events: list[str] = Field(
+        default_factory=list, description="a list of the events that tell of a publish, such as [publish]"
+    )
+    networks: list[NetworkOf] = Field(
+        default_factory=list,
+        min_length=1,
+        description="a list of the networks that its deliveries come from, such as [192.0.2.0/24]",
+    )
+    hmac: HmacSection | None = Field(None, description="a map of header and of how it is made")
+    payload: PayloadSection = Field(
+        default_factory=PayloadSection, description="a map of places in the body, such as {site: site_id}"
+    )
+
+    def broken(self, at: Location) -> Iterator[Problem]:
+        """Yield every rule that the hook at this place breaks."""
+        if self.scheme not in SELECTORS:
+            yield Problem((*at, "scheme"), "is an unknown scheme", meant=(self.scheme, SELECTORS.keys()))
+            return
+        yield from self._selection(at)
+        if self.scheme in FORGES:
+            yield from self._names(at)
+        yield from self._placeholders(at)
+        yield from self._belonging(at)
+        yield from self.payload.broken((*at, "payload"), self.scheme)
+        if self.hmac is not None:
+            yield from self.hmac.broken((*at, HMAC))
+        for index, secret in enumerate(self.secrets):
+            if fault := SCHEMES[self.scheme].fault(secret.encode()):
+                yield Problem((*at, "secrets", index), fault)
+
+    def _selection(self, at: Location) -> Iterator[Problem]:
+        wanted = SELECTORS[self.scheme]
+        given = [key for key in ("repositories", "site", "sites") if getattr(self, key)]
+        for key in given:
+            if key not in wanted:
+                yield Problem(
+                    (*at, key), f"isn't a setting of the scheme {self.scheme}; write {' or '.join(wanted)}"
+                )
+        fitting = [key for key in given if key in wanted]
+        if not fitting:
+            yield Problem(at, f"selects no site; write {' or '.join(wanted)}")
+        if len(fitting) > 1:
+            yield Problem(at, f"has {' and '.join(fitting)}; write one of them")
+
+    def _names(self, at: Location) -> Iterator[Problem]:
+        """Yield the repository names that a forge doesn't have, or has only once."""
+        first: dict[str, Location] = {}
+        for written in self.repositories:
+            name, place = written.casefold(), (*at, "repositories", written)
+            if name.endswith(".git"):
+                yield Problem(place, "ends with .git, which isn't part of the name; write owner/name alone")
+            if first.setdefault(name, place) != place:
+                text = f"differs from {OTHER} only in case, and names the same repository; remove it"
+                yield Problem(place, text, first[name])
+
+    def _placeholders(self, at: Location) -> Iterator[Problem]:
+        for name, site in self.repositories.items():
+            if (name.count(PLACEHOLDER), site.count(PLACEHOLDER)) not in {(0, 0), (1, 1)}:
+                yield Problem(
+                    (*at, "repositories", name),
+                    "must contain {site} once on both sides or on neither; "
+                    "write one such as 'acme/{site}': '{site}'",
+                )
+
+    def _belonging(self, at: Location) -> Iterator[Problem]:
+        """Yield the settings that this scheme doesn't have, and those that it needs."""
+        scheme, own = self.scheme, READERS[self.scheme].configurable
+        foreign = {
+            "payload": not own and self.payload.model_fields_set,
+            "events": not own and self.events,
+            HMAC: scheme != HMAC and self.hmac is not None,
+        }
+        for key in (key for key, given in foreign.items() if given):
+            yield Problem((*at, key), f"isn't a setting of the scheme {scheme}; remove it")
+        if scheme == HMAC and self.hmac is None:
+            yield Problem((*at, HMAC), "is missing: a map of header and of how the signature is made")
+        if own and bool(self.repositories) != bool(self.payload.repository):
+            yield Problem(
+                (*at, "payload", "repository"), "goes with the hook's repositories; write both or neither"
+            )
+
+    def hook(self, name: str, references: Mapping[Location, str]) -> Hook:
+        """Return the hook that this section describes; `references` tells what its secrets are called."""
+        return Hook(
+            name,
+            self.scheme,
+            tuple(secret.encode() for secret in self.secrets),
+            repositories=dict(self.repositories),
+            sites=frozenset(self.sites),
+            site=self.site,
+            body_limit=READERS[self.scheme].body_limit,
+            branch=self.branch,
+            environments=frozenset(self.environments),
+            events=frozenset(self.events),
+            form=None if self.hmac is None else self.hmac.form,
+            payload=self.payload.payload,
+            secret_names=tuple(
+                excerpt(references.get(("hooks", name, "secrets", index), ""))
+                for index in range(len(self.secrets))
+            ),
+            networks=tuple(self.networks),
         )
 
-
-_EXAMPLES = {True: f"'{TIMESTAMP}.{BODY}'", False: f"'{BODY}'"}
-
-
-def weak_secrets(hooks: Mapping[str, HookEntry]) -> Iterator[str]:
-    """Yield a warning for each secret that can be guessed, or that is not the text that the sender has."""
-    for name, entry in hooks.items():
-        for index, secret in enumerate(entry.secrets):
-            if fault := weakness(entry.scheme, name, secret):
+    def warnings(self, name: str) -> Iterator[str]:
+        """Yield each secret that can be guessed, or that isn't the text that the sender has."""
+        for index, secret in enumerate(self.secrets):
+            if fault := weakness(self.scheme, name, secret):
                 yield f"{shown(('hooks', name, 'secrets', index))}: {fault}"
-
-
-def made(name: str, entry: HookEntry, resolution: Resolution) -> Hook:
-    """Return the hook that a right entry describes."""
-    return Hook(
-        name,
-        entry.scheme,
-        tuple(secret.encode() for secret in entry.secrets),
-        repositories=dict(entry.repositories),
-        sites=frozenset(entry.sites),
-        site=entry.site,
-        body_limit=READERS[entry.scheme].body_limit,
-        branch=entry.branch,
-        environments=frozenset(entry.environments),
-        events=frozenset(entry.events),
-        form=None if entry.hmac is None else _made_form(entry.hmac),
-        payload=_made_payload(entry.payload),
-        secret_names=tuple(
-            excerpt(resolution.references.get(("hooks", name, "secrets", index), ""))
-            for index in range(len(entry.secrets))
-        ),
-        networks=networks_of(entry.networks),
-    )
-
-
-def _made_form(section: HmacSection) -> Form:
-    timed = section.timestamp_key or section.timestamp_header
-    return Form(
-        section.header,
-        section.algorithm,
-        section.encoding,
-        prefix=section.prefix,
-        signature_key=section.signature_key or "",
-        timestamp_key=section.timestamp_key or "",
-        timestamp_header=section.timestamp_header or "",
-        signed=section.signed or (f"{TIMESTAMP}.{BODY}" if timed else BODY),
-        tolerance=section.tolerance,
-    )
-
-
-def _made_payload(section: PayloadSection) -> Payload:
-    return Payload(
-        site=section.site,
-        repository=section.repository or "",
-        ref=section.ref,
-        branch=section.branch,
-        event=section.event,
-        id=section.id or "",
-        id_header=section.id_header or "",
-    )

@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from listener.config.address import address_fault
 from listener.config.references import Referenced
 from listener.config.stores import store_fault
+from listener.networks import Network
 
 OFF: Final = "off"
 """Where an address to listen on could stand: nothing listens."""
@@ -73,7 +74,7 @@ def site_fault(site: str) -> str:
     if "*" in site:
         if re.fullmatch(r"[a-z0-9_-]*\*[a-z0-9_-]*", site):
             return ""
-        return "is no pattern of site ids; write * alone or among lower-case letters, digits, - and _"
+        return "is not a pattern of site ids; write * alone or among lower-case letters, digits, - and _"
     if not re.fullmatch(r"[a-z0-9_][a-z0-9_.-]{0,254}", site) or ".." in site:
         return "is not a site id; use lower-case letters, digits, - and _, as in Studio"
     return ""
@@ -83,7 +84,7 @@ def branch_fault(branch: str) -> str:
     """Return what is wrong with a branch name (https://git-scm.com/docs/git-check-ref-format)."""
     parts = branch.split("/")
     if branch.endswith("_in_progress"):
-        return "ends with _in_progress, which marks a publish of Studio's; name the branch without it"
+        return "ends with _in_progress, which marks a publish by Studio; write a name without it"
     if branch.startswith("refs/"):
         return "is a full ref; write the branch alone, without refs/heads/"
     if (
@@ -94,7 +95,7 @@ def branch_fault(branch: str) -> str:
         or branch in {"@", "HEAD"}
         or len(branch.encode()) > 200  # noqa: PLR2004 (leaves room for suffixes in a file name of 255 bytes)
     ):
-        return "is not a branch name that git takes; write one such as staging"
+        return "is not a branch name that git accepts; write one such as staging"
     return ""
 
 
@@ -122,34 +123,41 @@ def studio_fault(url: str) -> str:
     """Return what is wrong with Studio's URL."""
     write = "write Studio's own address, such as http://studio.example.com:8080/studio"
     if re.search("[@?#]", url):
-        return f"holds a user, a query or a fragment; {write}, and its tokens as the settings beside it"
+        return f"contains a user, a query or a fragment; {write}, and its tokens as separate settings"
     match = _STUDIO.fullmatch(url)
     if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (the ports that there are)
-        return f"is not the URL of a Studio; {write}, with /studio at its end"
+        return f"is not a Studio URL; {write}, with /studio at its end"
     return ""
 
 
-def network_fault(text: str) -> str:
-    """Return what is wrong with a network."""
+def network(value: object) -> object:
+    """Return the network that text names; raise a refusal for other text."""
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
     try:
-        network = ipaddress.ip_network(text)
+        found = ipaddress.ip_network(value)
     except ValueError:
-        try:
-            ipaddress.ip_network(text, strict=False)
-        except ValueError:
-            return "is no network; write one such as 192.0.2.0/24, or one address"
-        return "is an address within a network; write it alone, or the network's first one before the /"
-    if isinstance(network.network_address, ipaddress.IPv6Address) and network.network_address.ipv4_mapped:
-        return "is IPv4 inside IPv6; write it as IPv4"
-    return ""
+        raise rule(_network_fault(value)) from None
+    if isinstance(found.network_address, ipaddress.IPv6Address) and found.network_address.ipv4_mapped:
+        raise rule("is IPv4 inside IPv6; write it as IPv4")
+    return found
 
 
-def proxy_fault(text: str) -> str:
-    """Return what is wrong with the network of a trusted proxy."""
-    fault = network_fault(text)
-    if not fault and not ipaddress.ip_network(text).prefixlen:
-        return "is everybody, who could say then to be anybody; write the proxies' own addresses"
-    return fault
+def _network_fault(text: str) -> str:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return "is not a network; write one such as 192.0.2.0/24, or one address"
+    return "is an address in a network; write the address alone, or the network's first address before the /"
+
+
+def not_everybody(value: Network) -> Network:
+    """Return the network of a trusted proxy; raise a refusal for the whole address space."""
+    if not value.prefixlen:
+        raise rule(
+            "covers every address, so anybody could claim any address; write the proxies' own addresses"
+        )
+    return value
 
 
 def loopback(host: str) -> bool:
@@ -189,23 +197,20 @@ def _seconds(value: object) -> float:
 def more_than_none(value: float) -> float:
     """Return a duration that is not 0."""
     if value <= 0:
-        raise rule("is 0, and nothing can be done in no time; write a longer duration")
+        raise rule("must be greater than 0; write a longer duration")
     return value
 
 
-def moment(value: str) -> str:
-    """Return a time stamp with a zone (RFC 3339); raise a refusal for anything else."""
+def moment(value: object) -> object:
+    """Return the Unix seconds of a time stamp with a zone (RFC 3339); raise a refusal for anything else."""
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
     try:
-        if _MOMENT.fullmatch(value) and unix_seconds(value) is not None:
-            return value
+        if _MOMENT.fullmatch(value):
+            return datetime.fromisoformat(value.upper()).timestamp()
     except (ValueError, OverflowError):
         pass
     raise rule("is not a time with its zone; write one such as 2027-01-31T00:00:00Z")
-
-
-def unix_seconds(text: str) -> float:
-    """Return the Unix seconds of an RFC 3339 time stamp."""
-    return datetime.fromisoformat(text.upper()).timestamp()
 
 
 def whole(value: object) -> object:
@@ -222,7 +227,7 @@ Name = Annotated[
     str,
     matching(
         r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}",
-        "is not a name; use at most 64 letters, digits, dots, - and _, and begin with none of . and -",
+        "is not a name; use at most 64 letters, digits, dots, - and _, and begin with a letter, a digit or _",
     ),
 ]
 SiteId = Annotated[str, checked(site_fault)]
@@ -241,9 +246,13 @@ StudioRole = Annotated[
         "is not the name of a Studio role; write one such as publisher",
     ),
 ]
-StudioUrl = Annotated[str, checked(studio_fault)]
-NetworkText = Annotated[str, checked(network_fault)]
-ProxyNetwork = Annotated[str, checked(proxy_fault)]
+StudioUrl = Annotated[str, checked(studio_fault), AfterValidator(lambda url: url.removesuffix("/"))]
+StudioToken = Annotated[
+    str, matching("[!-~]{1,8192}", "is not a token; write it on one line, without spaces, as Studio shows it")
+]
+"""Printable ASCII: it stands in a header, or in a URL."""
+NetworkOf = Annotated[Network, BeforeValidator(network)]
+ProxyNetwork = Annotated[NetworkOf, AfterValidator(not_everybody)]
 User = Annotated[
     str,
     matching(r"[A-Za-z0-9_][A-Za-z0-9_.\\-]{0,254}\$?", "is not a user name; write one such as crafter"),
@@ -257,21 +266,21 @@ RepositoryName = Annotated[
 ]
 HeaderName = Annotated[
     str,
-    matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "is not a header's name; write one such as X-Signature"),
+    matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "is not a header name; write one such as X-Signature"),
 ]
 ListKey = Annotated[str, matching(r"[A-Za-z0-9_.-]{1,32}", "is not a key in a header; write one such as v1")]
 BodyPath = Annotated[
     str,
     matching(
         r"[^.\x00-\x1f\x7f]{1,64}(?:\.[^.\x00-\x1f\x7f]{1,64}){0,7}",
-        "is not a place in a body; write its key, with dots between keys that nest: repository.full_name",
+        "is not a place in a body; write its key, with dots between nested keys: repository.full_name",
     ),
 ]
 Sha256 = Annotated[
     str,
     matching("[0-9a-f]{64}", "is not a SHA-256; write the 64 lower-case hex digits that token new prints"),
 ]
-Moment = Annotated[str, AfterValidator(moment)]
+Moment = Annotated[float, BeforeValidator(moment)]
 Duration = Annotated[float, BeforeValidator(seconds)]
 Keeping = Annotated[float, BeforeValidator(long_seconds)]
 Limit = Annotated[float, BeforeValidator(seconds), AfterValidator(more_than_none)]

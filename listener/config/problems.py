@@ -1,12 +1,12 @@
-"""What is wrong in a configuration file, each with its place and what to write instead.
+"""What is wrong in a configuration, each problem with its place and what to write instead.
 
-No text here ever shows a value from the file: any of them may be a secret, or one pasted into the wrong line.
-Only keys, which make up the place, and the words that this program knows are shown.
+No text here shows a value of the configuration: it may be a secret, or one that was pasted into the wrong
+line. Only keys, which make up the place, and the words that this program knows are shown.
 """
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,15 @@ Location = tuple[str | int, ...]
 
 LONGEST_KEY = 80
 """Characters of a key that are shown."""
+MOST_SHOWN = 50
+"""Problems that one error lists; it counts the rest."""
+MOST_NAMES = 20
+"""Names that a hint lists."""
+MOST_COMPARED = 500
+"""Names that a hint compares: more would take seconds."""
+
+OTHER = "\0"
+"""Where a problem's text names its other place."""
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_*/@-]+")
 
@@ -27,9 +36,21 @@ class Problem:
 
     location: Location
     text: str
+    other: Location = ()
+    """The place that stands in the text for `OTHER`."""
+    meant: tuple[str, Collection[str]] | None = None
+    """A word that is not known, and those that are. The hint is made only for problems that are shown."""
+    file: Path | None = None
+    """The included file, for what is wrong with the file itself."""
 
     def __str__(self) -> str:
-        return f"{shown(self.location)}: {self.text}"
+        return self.told(shown)
+
+    def told(self, show: Callable[[Location], str]) -> str:
+        """Return the problem on one line; `show` returns a place as text."""
+        place = f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
+        text = self.text.replace(OTHER, show(self.other)) if self.other else self.text
+        return f"{place}: {text}" + (f"; {nearest(*self.meant)}" if self.meant else "")
 
 
 def shown(location: Location) -> str:
@@ -45,32 +66,42 @@ def _shown_step(step: str | int) -> str:
 
 
 def quoted(path: Path) -> str:
-    """Return a path for a message, on one line whatever is in it."""
+    """Return a path for a message, on one line whatever characters it has."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint at the known word that was probably meant, and the list of all."""
-    words = sorted(known)
-    if not words:
-        return "none is configured"
-    import difflib  # noqa: PLC0415 (most callers need no hint)
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return a hint: the known word that was probably meant, and the known words, as far as they fit."""
+    import difflib  # noqa: PLC0415 (only an error needs it)
 
-    close = difflib.get_close_matches(word[:LONGEST_KEY], words, n=1)
+    if not known:
+        return "none is configured"
+    words, word = sorted(known), word[:LONGEST_KEY]
+    if len(words) > MOST_COMPARED:
+        alike = [each for each in words if each[:2] == word[:2] and abs(len(each) - len(word)) <= 1]
+    else:
+        alike = words
+    close = difflib.get_close_matches(word, alike[:MOST_COMPARED], n=1)
     meant = f"did you mean {close[0]}? " if close else ""
-    return f"{meant}Known: {', '.join(words)}"
+    rest = f" and {len(words) - MOST_NAMES} more" if len(words) > MOST_NAMES else ""
+    return f"{meant}Known: {', '.join(words[:MOST_NAMES])}{rest}"
 
 
 def exposed(location: Location, path: Path) -> Problem:
-    """Return the problem of a file that others than its owner may open."""
-    return Problem(location, f"others than its owner may open {quoted(path)}; run chmod 600 {quoted(path)}")
+    """Return the problem of a file that users other than its owner can open."""
+    return Problem(location, f"other users can open {quoted(path)}; run chmod 600 {quoted(path)}")
 
 
-def refusal(path: Path, problems: Iterable[Problem]) -> ConfigurationError:
-    """Return the error that lists every problem of a file, one a line, in the order of their places."""
-    lines = sorted({str(problem) for problem in problems})
-    count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+def refusal(
+    path: Path, problems: Iterable[Problem], show: Callable[[Location], str] = shown
+) -> ConfigurationError:
+    """Return the error that lists the problems of a configuration, one a line, ordered by place."""
+    found = {(show(problem.location), problem.text): problem for problem in problems}
+    lines = [found[key].told(show) for key in sorted(found)[:MOST_SHOWN]]
+    if len(found) > MOST_SHOWN:
+        lines.append(f"and {len(found) - MOST_SHOWN} more problems")
+    count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
     return ConfigurationError(
         "\n".join([f"{path}: {count}", *(f"  {line}" for line in lines)]),
         remedy="correct these settings, then run sync-staging check-config again",

@@ -1,4 +1,4 @@
-"""Values that stand elsewhere: `file:PATH`, `env:NAME` and `credential:NAME` in the place of any text.
+"""References: `file:PATH`, `env:NAME` or `credential:NAME` in the place of any text.
 
 A credential is a file in the folder that systemd gives a service ($CREDENTIALS_DIRECTORY,
 https://systemd.io/CREDENTIALS/). One newline at the end of a file is not part of the value. Where a setting
@@ -7,7 +7,7 @@ is itself the path of a file (`PATHS`), the reference stands for the file's path
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from listener.errors import ConfigurationError
 
 PATHS: frozenset[Location] = frozenset(
     {
+        ("include",),
         *(("ssh", key) for key in ("known_hosts", "identity", "agent", "config")),
         *(("server", "tls", key) for key in ("certificate", "key")),
     }
 )
+
+DEEPEST_PATH = max(map(len, PATHS))
 
 LARGEST = 1 << 16
 """Bytes of a file that stands for a value."""
@@ -65,7 +68,7 @@ class Surroundings:
 class Resolution:
     """A configuration with every reference replaced by what it stands for."""
 
-    tree: Any = None
+    tree: dict[str, Any]
     references: dict[Location, str] = field(default_factory=dict)
     """Where references stood, and which."""
     exposed: dict[Location, Path] = field(default_factory=dict)
@@ -83,40 +86,42 @@ class _Unresolved(Exception):  # noqa: N818 (a step's result, never an error tha
     """Why a reference stands for nothing, and what to do."""
 
 
-def resolve(tree: Any, surroundings: Surroundings) -> Resolution:
-    """Return `tree` with all its references resolved."""
-    resolution = Resolution()
-    resolution.tree = _resolved(tree, (), surroundings, resolution)
+def resolve(tree: dict[str, Any], surroundings: Surroundings) -> Resolution:
+    """Resolve all references in a tree, in place."""
+    resolution = Resolution(tree)
+    _resolve(tree, [], surroundings, resolution)
     return resolution
 
 
 def resolved(reference: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return the text that a reference stands for; raise `ConfigurationError` where it stands for none."""
-    resolution = resolve(reference, Surroundings(Path.cwd(), environ))
+    resolution = resolve({"": reference}, Surroundings(Path.cwd(), environ))
     if resolution.problems or not resolution.references:
-        reason = resolution.problems[0].text if resolution.problems else "is no reference"
+        reason = resolution.problems[0].text if resolution.problems else "is not one"
         raise ConfigurationError(
             f"The reference {reason}.", remedy="write file:PATH, env:NAME or credential:NAME"
         )
-    return str(resolution.tree)
+    return str(resolution.tree[""])
 
 
-def _resolved(node: Any, location: Location, surroundings: Surroundings, resolution: Resolution) -> Any:
-    if isinstance(node, dict):
-        return {k: _resolved(v, (*location, k), surroundings, resolution) for k, v in node.items()}
-    if isinstance(node, list):
-        return [_resolved(v, (*location, i), surroundings, resolution) for i, v in enumerate(node)]
-    if not isinstance(node, str):
-        return node
-    kind, colon, name = node.partition(":")
-    if not colon or kind not in KINDS:
-        return str(surroundings.path(node)) if location in PATHS else node
-    resolution.references[location] = node
-    try:
-        return KINDS[kind](name, location, surroundings, resolution)
-    except _Unresolved as reason:
-        resolution.problems.append(Problem(location, str(reason)))
-        return node
+def _resolve(node: Any, above: list[str | int], surroundings: Surroundings, resolution: Resolution) -> None:
+    pairs: Any = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in pairs:
+        if isinstance(value, str):
+            kind, colon, name = value.partition(":")
+            if colon and kind in KINDS:
+                location = (*above, key)
+                resolution.references[location] = value
+                try:
+                    node[key] = KINDS[kind](name, location, surroundings, resolution)
+                except _Unresolved as reason:
+                    resolution.problems.append(Problem(location, str(reason)))
+            elif len(above) < DEEPEST_PATH and (*above, key) in PATHS:
+                node[key] = str(surroundings.path(value))
+        elif isinstance(value, dict | list):
+            above.append(key)
+            _resolve(value, above, surroundings, resolution)
+            above.pop()
 
 
 def _file(name: str, location: Location, surroundings: Surroundings, resolution: Resolution) -> str:
@@ -185,21 +190,3 @@ def _read(path: Path) -> tuple[bytes, int]:
             f"names {quoted(path)}, which is larger than {LARGEST >> 10} KiB; name another file"
         )
     return content, mode
-
-
-def find(tree: Any, pattern: str) -> Iterator[tuple[Location, Any]]:
-    """Return every place that a pattern such as `sites.*.environments.*` names, with what stands there."""
-    found: list[tuple[Location, Any]] = [((), tree)]
-    for step in pattern.split("."):
-        found = [pair for location, node in found for pair in _into(node, location, step)]
-    return iter(found)
-
-
-def _into(node: Any, location: Location, step: str) -> list[tuple[Location, Any]]:
-    if isinstance(node, dict):
-        pairs: Any = node.items()
-    elif isinstance(node, list):
-        pairs = enumerate(node)
-    else:
-        pairs = ()
-    return [((*location, key), value) for key, value in pairs if step in {"*", key}]

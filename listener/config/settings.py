@@ -1,64 +1,57 @@
 """Loads a configuration: everything that is configured, or everything that is wrong with it."""
 
+import gc
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import ConfigDict, Field
 
 from listener.access import Token
-from listener.config.check import check
-from listener.config.file import read
-from listener.config.hooks import made, weak_secrets
-from listener.config.made import (
-    STORE_PREFIX,
-    HistorySettings,
-    LogSettings,
-    MetricsSettings,
-    ServerSettings,
-    Settings,
-    StudioSettings,
-    SyncSettings,
-    TlsSettings,
-)
-from listener.config.model import (
-    Document,
-    HostEntry,
-    SshSection,
-    StudioSection,
-    SyncSection,
-    TokenEntry,
-)
-from listener.config.modes import broken_modes
-from listener.config.names import loopback, plain_path, unix_seconds
-from listener.config.problems import Location, Problem, quoted, refusal, shown
-from listener.config.references import Resolution, Surroundings, find, resolve
-from listener.config.rules import broken
-from listener.config.server import made_server, server_warnings
-from listener.config.sites import made_sites
-from listener.config.stores import store_secrets, unverified
-from listener.runs import RetryPolicy
+from listener.config.document import Checked, Common, Document, check, missing
+from listener.config.files import broken_cache, broken_modes, broken_ssh, broken_tls
+from listener.config.include import Written, read_all
+from listener.config.problems import Location, Problem, exposed, quoted, refusal, shown
+from listener.config.references import Resolution, Surroundings, resolve
+from listener.config.rules import broken_references, broken_rules
+from listener.config.sections import HostSection, SshSection, TokenSection
+from listener.config.sites import built_sites, site_warnings
+from listener.config.stores import store_secrets, told, unverified
+from listener.deliveries import Hook
+from listener.errors import ConfigurationError
 from listener.signatures import redaction_forms
-from listener.signatures.weaknesses import is_common_secret
-from listener.sites import Access, Host
+from listener.sites import Host, Sites
 
-__all__ = [
-    "STORE_PREFIX",
-    "HistorySettings",
-    "LogSettings",
-    "MetricsSettings",
-    "ServerSettings",
-    "Settings",
-    "StudioSettings",
-    "SyncSettings",
-    "TlsSettings",
-    "load",
-]
-
-SECRETS = ("hooks.*.secrets.*", "studio.token", "studio.management_token")
-"""Where secrets stand in a file."""
+STORE_PREFIX = "sqlite:///"
 
 SSH_PORT = 22
+
+
+class Settings(Common):
+    """Everything that is configured. It never changes; a new file makes new settings."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    hosts: Mapping[str, Host]
+    sites: Sites
+    hooks: Mapping[str, Hook]
+    tokens: tuple[Token, ...]
+    secrets: frozenset[bytes] = Field(repr=False)
+    """Every secret, for the log to leave out."""
+    warnings: tuple[str, ...] = ()
+    """What is valid but risky."""
+
+    @property
+    def store_name(self) -> str:
+        """The path of the SQLite file, or the database by its URL without password and options."""
+        if not self.store.startswith(STORE_PREFIX):
+            return told(self.store)
+        return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
 
 
 def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -68,51 +61,103 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """
     path = Path(path)
     surroundings = Surroundings(path.absolute().parent, environ)
-    resolution = resolve(read(path), surroundings)
-    document, faults = check(resolution.tree)
-    faults = [fault for fault in faults if fault.location not in resolution.unresolved]
-    problems = [*resolution.problems, *faults, *broken(resolution, surroundings)]
-    problems += [*_open_file(path, resolution), *broken_modes(path, resolution, surroundings)]
-    if document is None or problems:
-        raise refusal(path, problems)
-    return _settings(document, resolution)
+    with _without_collection():
+        written = read_all(path, surroundings)
+        resolution = resolve(written.tree, surroundings)
+        checked = check(written.tree)
+        problems = list(_problems(written, resolution, checked, surroundings))
+        if problems:
+            raise refusal(path, problems, written.show)
+        return _settings(checked.document, resolution)
 
 
-def _open_file(path: Path, resolution: Resolution) -> Iterator[Problem]:
-    """Yield the secrets that stand in clear in a file that everybody may read."""
-    if not path.stat().st_mode & stat.S_IROTH:
-        return
-    for location in _in_clear(resolution):
-        yield Problem(
-            location,
-            f"the secret stands in clear in a file that everybody may read; run chmod 600 {quoted(path)}, or "
-            "write credential:NAME or file:PATH",
-        )
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Don't collect garbage meanwhile: a large configuration is a million objects that all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
-def _in_clear(resolution: Resolution) -> Iterator[Location]:
-    for pattern in SECRETS:
-        for location, value in find(resolution.tree, pattern):
-            if value is not None and location not in resolution.references:
-                yield location
+def _problems(
+    written: Written, resolution: Resolution, checked: Checked, surroundings: Surroundings
+) -> Iterator[Problem]:
+    """Yield everything that is wrong; a reference that can't be resolved is told as that alone."""
+    document, unresolved = checked.document, resolution.unresolved
+    yield from written.problems
+    yield from resolution.problems
+    yield from missing(written.tree, checked.left_out)
+    judged = [*checked.problems, *broken_rules(document), *broken_references(checked)]
+    if document.ssh is not None:
+        judged += broken_ssh(document.ssh, surroundings)
+    tls = document.server.tls
+    if tls is not None and not any(("server", "tls", key) in unresolved for key in tls.model_fields_set):
+        judged += broken_tls(tls, surroundings)
+    yield from (each for each in judged if each.location not in unresolved)
+    yield from (exposed(at, file) for at, file in resolution.exposed.items() if _secret(at))
+    yield from _open_files(written, document, resolution)
+    yield from broken_modes(written)
+    yield from broken_cache(document.sync.cache)
+
+
+def _secret(location: Location) -> bool:
+    """Return whether a secret stands at a place."""
+    in_studio = location in {("studio", "token"), ("studio", "management_token")}
+    return in_studio or (location[:1] == ("hooks",) and location[2:3] == ("secrets",))
+
+
+def _in_clear(document: Document, resolution: Resolution) -> Iterator[Location]:
+    """Yield where a secret stands in the file itself."""
+    places: list[Location] = [
+        ("hooks", name, "secrets", index)
+        for name, hook in document.hooks.items()
+        for index in range(len(hook.secrets))
+    ]
+    if document.studio is not None:
+        places += [("studio", key) for key in ("token", "management_token") if getattr(document.studio, key)]
+    return (place for place in places if place not in resolution.references)
+
+
+def _open_files(written: Written, document: Document, resolution: Resolution) -> Iterator[Problem]:
+    """Yield the secrets that stand in clear in a file that every user can read."""
+    for location in _in_clear(document, resolution):
+        file = written.file(location)
+        if file.stat().st_mode & stat.S_IROTH:
+            yield Problem(
+                location,
+                f"the secret stands in clear in a file that every user can read; run chmod 600 "
+                f"{quoted(file)}, or write credential:NAME or file:PATH",
+            )
 
 
 def _settings(document: Document, resolution: Resolution) -> Settings:
-    return Settings(
-        server=made_server(document.server),
-        store=document.store,
-        hosts={name: _host(name, entry, document.ssh) for name, entry in document.hosts.items()},
-        sites=made_sites(document.sites),
-        hooks={name: made(name, entry, resolution) for name, entry in document.hooks.items()},
-        tokens=tuple(_token(entry) for entry in document.tokens),
-        sync=_sync(document.sync),
-        history=HistorySettings(**document.history.model_dump()),
-        metrics=MetricsSettings(**document.metrics.model_dump()),
-        log=LogSettings(**document.log.model_dump()),
+    ssh = document.ssh
+    if ssh is None:
+        raise ConfigurationError("The section ssh is missing.")
+    return Settings.model_construct(
+        **{key: getattr(document, key) for key in Common.model_fields},
+        hosts={name: _host(name, section, ssh) for name, section in document.hosts.items()},
+        sites=built_sites(document.sites),
+        hooks={name: section.hook(name, resolution.references) for name, section in document.hooks.items()},
+        tokens=tuple(_token(section) for section in document.tokens),
         secrets=frozenset(secret.encode() for secret in _secrets(document)),
         warnings=tuple(_warnings(document, resolution)),
-        studio=None if document.studio is None else _studio(document.studio),
     )
+
+
+def _host(name: str, section: HostSection, ssh: SshSection) -> Host:
+    values: dict[str, Any] = {**dict(section), **dict(ssh)}
+    if section.port is None and ssh.config is None:
+        values["port"] = SSH_PORT
+    return Host(name, **values)
+
+
+def _token(section: TokenSection) -> Token:
+    return Token(**{**dict(section), "sites": frozenset(section.sites)})
 
 
 def _secrets(document: Document) -> Iterator[str]:
@@ -126,129 +171,66 @@ def _secrets(document: Document) -> Iterator[str]:
             yield quote(token, safe="")  # as it stands in a URL
 
 
-def _host(name: str, entry: HostEntry, ssh: SshSection) -> Host:
-    port = SSH_PORT if entry.port is None and ssh.config is None else entry.port
-    return Host(
-        name,
-        entry.address,
-        port,
-        entry.user,
-        ssh.known_hosts,
-        ssh.identity,
-        via=entry.via,
-        access=entry.access,
-        agent=ssh.agent,
-        config=ssh.config,
-    )
-
-
-def _token(entry: TokenEntry) -> Token:
-    expires = None if entry.expires is None else unix_seconds(entry.expires)
-    return Token(entry.name, entry.sha256, entry.role, frozenset(entry.sites), expires)
-
-
-def _studio(section: StudioSection) -> StudioSettings:
-    return StudioSettings(
-        section.url.removesuffix("/"),
-        section.token,
-        section.management_token,
-        section.timeout,
-        frozenset(section.callers),
-    )
-
-
-def _sync(section: SyncSection) -> SyncSettings:
-    return SyncSettings(
-        quiet=section.quiet,
-        patience=section.patience,
-        step_timeout=section.step_timeout,
-        connect_timeout=section.connect_timeout,
-        transfer_timeout=section.transfer_timeout,
-        cache=section.cache,
-        keep_backups=section.keep_backups,
-        concurrency=section.concurrency,
-        per_host=section.per_host,
-        settle=section.settle,
-        settle_most=section.settle_most,
-        interval=section.interval,
-        retry=RetryPolicy(section.attempts, section.backoff, section.backoff_most),
-    )
-
-
 def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
-    yield from _reachable(document)
-    for site, entry in document.sites.items():
-        for name, environment in entry.environments.items():
-            if environment.follow and not environment.repositories:
-                place = shown(("sites", site, "environments", name, "follow"))
-                yield f"{place}: each publish to live removes the items that are staged for review there"
-    yield from _blind(document)
     studio = document.studio
-    if studio is None or not studio.token:
-        yield from _unmarked(document)
-    if studio is not None and studio.url.startswith("http:") and not loopback(_host_in(studio.url)):
-        yield "studio.url: the tokens travel to another machine in clear: write https:// if Studio speaks it"
-    yield from _store_warnings(document.store, resolution)
-    for location in _in_clear(resolution):
-        yield f"{shown(location)}: the secret stands in clear: write credential:NAME or file:PATH"
-    yield from weak_secrets(document.hooks)
-    yield from _known_tokens(document)
-    if not document.hooks and not document.tokens and not (studio and studio.callers):
-        yield "hooks, tokens: there are none, so only sync --local can start a sync"
-
-
-def _known_tokens(document: Document) -> Iterator[str]:
+    yield from document.server.warnings()
+    yield from document.metrics.warnings()
+    yield from site_warnings(document.sites, document.hosts, asked=bool(studio and studio.token))
+    if studio is not None:
+        yield from studio.warnings()
+    if unverified(document.store):
+        yield "store: nothing verifies that it is the right server; write ?sslmode=verify-full after the URL"
+    if any(store_secrets(document.store)) and ("store",) not in resolution.references:
+        yield "store: the password stands in clear; write the URL as credential:NAME or file:PATH"
+    for location in _in_clear(document, resolution):
+        yield f"{shown(location)}: the secret stands in clear; write credential:NAME or file:PATH"
+    for name, hook in document.hooks.items():
+        yield from hook.warnings(name)
     for index, token in enumerate(document.tokens):
-        if is_common_secret(token.sha256, token.name):
-            place = shown(("tokens", index, "sha256"))
-            yield f"{place}: is that of a word that anybody would try: make another token with token new"
+        yield from token.warnings(shown(("tokens", index)))
+    if not document.hooks and not document.tokens and not (studio and studio.callers):
+        yield "hooks, tokens: none is configured, so only sync --local can start a sync"
 
 
-def _reachable(document: Document) -> Iterator[str]:
-    """Yield what others than this machine may reach."""
-    yield from server_warnings(document.server)
-    metrics = MetricsSettings(document.metrics.listen).address
-    if metrics is not None and not loopback(metrics[0]):
-        yield "metrics.listen: others than this machine read the figures, whose labels name sites and hooks"
+def load_hook(
+    path: str | Path, name: str, *, signing: bool, environ: Mapping[str, str] = os.environ
+) -> tuple[Hook, Sites]:
+    """Return a hook and the sites, for callers who can't read every secret; raise `ConfigurationError`.
+
+    Only the hook's first secret is resolved, and only for `signing`; the hook then has no other one. No other
+    reference is, so the caller needs neither the listener's key nor its other secrets.
+    """
+    path = Path(path)
+    surroundings = Surroundings(path.absolute().parent, environ)
+    written = read_all(path, surroundings)
+    entry = _hook_entry(written.tree.get("hooks"), name)
+    secrets = entry.pop("secrets", None)
+    if isinstance(secrets, list):
+        secrets = secrets[:1]
+    if signing:
+        entry["secrets"] = secrets
+    resolution = resolve({"sites": written.tree.get("sites"), "hooks": {name: entry}}, surroundings)
+    if resolution.problems:
+        text = "; ".join(problem.told(written.show) for problem in resolution.problems)
+        raise ConfigurationError(
+            f"{path}: {text}.",
+            remedy="run this as a user who can read it, or name the secret with --secret file:PATH",
+        )
+    # The shape requires a secret. One that isn't for signing stays a reference, and the rules skip it.
+    entry["secrets"] = secrets
+    checked = check(resolution.tree)
+    section = checked.document.hooks.get(name)
+    broken = section.broken(("hooks", name)) if section else ()
+    problems = [*checked.problems, *(each for each in broken if signing or not _secret(each.location))]
+    if section is None or problems:
+        raise refusal(path, problems, written.show)
+    hook = section.hook(name, resolution.references)
+    return (hook if signing else replace(hook, secrets=())), built_sites(checked.document.sites)
 
 
-def _store_warnings(store: str, resolution: Resolution) -> Iterator[str]:
-    if unverified(store):
-        yield "store: nothing verifies that it is the right server: write ?sslmode=verify-full behind the URL"
-    if any(store_secrets(store)) and ("store",) not in resolution.references:
-        yield "store: the password stands in clear: write the URL as credential:NAME or file:PATH"
-
-
-def _blind(document: Document) -> Iterator[str]:
-    """Yield the environments of which nobody can tell whether Studio is writing into their repository."""
-    for site, entry in document.sites.items():
-        if document.hosts[entry.repository.host].access is not Access.GIT:
-            continue
-        for name, environment in entry.environments.items():
-            if not environment.repositories:
-                yield (
-                    f"{shown(('sites', site, 'environments', name))}: {entry.repository.host} runs git's own "
-                    "services only: sync.quiet can't be kept, and a branch that is checked out is refused"
-                )
-
-
-def _unmarked(document: Document) -> Iterator[str]:
-    """Yield the environments in whose repository a publish may go unseen, for Studio is not asked."""
-    for site, entry in document.sites.items():
-        host, path = entry.repository.host, plain_path(entry.repository.path)
-        if document.hosts[host].access is Access.GIT:
-            continue
-        for name, environment in entry.environments.items():
-            carriers = [(each.host, plain_path(each.path)) for each in environment.repositories]
-            if not carriers or (host, path) in carriers:
-                yield f"{shown(('sites', site, 'environments', name))}: {_UNMARKED}"
-
-
-_UNMARKED = (
-    "a sync can lose what Studio 5 publishes here: a large publish can pause for longer than sync.quiet, and "
-    "nothing in the repository shows it; give studio.token, or ignore this if your Studio is older than 5"
-)
-
-
-def _host_in(url: str) -> str:
-    return urlsplit(url).hostname or ""
+def _hook_entry(hooks: Any, name: str) -> dict[str, Any]:
+    entry = hooks.get(name) if isinstance(hooks, dict) else None
+    if not isinstance(entry, dict):
+        known = ", ".join(hooks) if isinstance(hooks, dict) and hooks else "none"
+        raise ConfigurationError("There is no such hook.", remedy=f"name a configured one: {known}")
+    return entry

@@ -1,12 +1,12 @@
-"""The warm connection to one host, and the loaded shells on it."""
+"""One host: requests to our script there, in loaded shells, and git's own services."""
 
 import asyncio
 import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Protocol, TypeVar
 
 import asyncssh
 
@@ -15,55 +15,65 @@ from listener.errors import (
     ConnectionLostError,
     GitUnavailableError,
     HostStalledError,
-    HostUnreachableError,
     SessionRefusedError,
     StepTimedOutError,
     SyncError,
 )
 from listener.plans import Notes
 from listener.sites import Access, Host
-from listener.ssh import failures, keys
-from listener.ssh.circuit import Circuit
+from listener.ssh import failures
+from listener.ssh.batch import Batch
 from listener.ssh.dialogue import Fields, dialogue_of
 from listener.ssh.leftovers import Leftover, Leftovers
-from listener.ssh.login import log_in
-from listener.ssh.service import Service, opened
-from listener.ssh.sessions import Sessions
-from listener.ssh.shell import Shell, refusal
-from listener.ssh.tour import Tour
+from listener.ssh.remote_errors import error_of
+from listener.ssh.service import Service, open_service
+from listener.ssh.shell import Shell
+from listener.ssh.slots import SessionSlots
+from listener.ssh.warm import WarmConnection
 
 T = TypeVar("T")
 
 SHELLS = 3
-"""Loaded shells a host. sshd's MaxSessions is 10 and it frees places late: 8 in flight already fail."""
+"""Loaded shells a host. sshd allows 10 sessions (MaxSessions) but frees slots late: 8 at a time fail."""
 
 SERVICES = 2
-"""Sessions a host for git's own services, beside the shells."""
+"""Sessions a host for git's own services, besides the shells."""
 
-GIT_LEAST = (2, 25)
+MIN_GIT = (2, 25)
 
-REMARKS_MOST, REMARK_MOST = 20, 500
-"""Lines of a host's standard error that a reply's log gets, and characters of each."""
+MAX_STDERR_LINES, MAX_STDERR_LINE = 20, 500
+"""Lines of a reply's standard error that are logged, and characters of each."""
 
-PAUSES = (0.1, 0.1, 0.2, 0.4)
+RETRY_PAUSES = (0.1, 0.1, 0.2, 0.4)
 """Seconds before each further attempt to open a session."""
 
 
-class _Silent:
+class HostRequests(Protocol):
+    """What a repository needs of its host."""
+
+    async def call(
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+    ) -> str:
+        """Send a request to the script and return its output; raise `SyncError`."""
+
+    def service(self, notes: Notes, name: str, path: str) -> AbstractAsyncContextManager[Service]:
+        """Lend one of git's services for the repository at `path`; raise `SyncError`."""
+
+
+class _NoNotes:
     """Notes that nobody reads."""
 
     def note(self, event: str, level: str = "info", **facts: object) -> None:
         pass
 
 
-_SILENT = _Silent()
+_NO_NOTES = _NoNotes()
 
 
 class HostConnection:
-    """One host: connects when needed, stays connected, lends its shells.
+    """Connects to one host when it is needed, stays connected, and lends its shells and services.
 
-    `via` is the connection of the host through which this one is reached; `connects` bounds how many hosts
-    are being connected to at the same time.
+    `via` is the connection to its jump host; `login_slots` limits how many hosts are logged in to at once.
     """
 
     def __init__(
@@ -72,317 +82,262 @@ class HostConnection:
         *,
         connect_timeout: float,
         via: "HostConnection | None" = None,
-        connects: asyncio.Semaphore | None = None,
+        login_slots: asyncio.Semaphore | None = None,
     ) -> None:
         self.host = host
-        self._via = via
         self._dialogue = dialogue_of(host.access)
-        self._connects = connects or asyncio.Semaphore()
         self._limit = connect_timeout
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._connecting: asyncio.Task[asyncssh.SSHClientConnection] | None = None
-        self._circuit = Circuit()
-        self._sessions = Sessions(SHELLS + SERVICES)
+        self.warm_connection: WarmConnection = WarmConnection(
+            host,
+            connect_timeout,
+            via.warm_connection if via else None,
+            login_slots or asyncio.Semaphore(),
+            self._on_connected,
+        )
+        self._slots = SessionSlots(SHELLS + SERVICES)
         self._shells = asyncio.Semaphore(SHELLS)
         self._services = asyncio.Semaphore(SERVICES)
-        self._left = Leftovers(host, self._dialogue, self._another_connection, self._gone)
-        self._greeted = False
-        """Whether a shell has answered here before: one that is silent now is only slow."""
-        self._working = 0
-        """How many use the connection, or are about to."""
-        self._remarks: dict[tuple[str, ...], int] = {}
-        """What was last said on standard error (its hash), by what was asked for and in which repository."""
+        self._leftovers = Leftovers(host, self._dialogue, self._extra_connection, self._on_gone)
+        self._shell_answered = False
+        """Whether a shell has answered here before. If so, a silent new one is only slow."""
+        self._users = 0
+        """How many callers use the connection, or are about to."""
+        self._last_stderr: dict[tuple[str, ...], int] = {}
+        """The hash of the last standard error, by verb and repository."""
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, tour: Tour | None = None
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
     ) -> str:
-        """Ask the script for something and return its output; raise `SyncError`.
+        """Send a request to the script and return its output; raise `SyncError`.
 
-        After `limit` seconds in one of the repositories, or when the caller is cancelled, the remote
-        process is asked to end. `HostStalledError` tells that it, or an earlier one there, does not.
+        After `limit` seconds in one repository, or when the caller is cancelled, the remote process is asked
+        to end. `HostStalledError` means that it does not end, or that an earlier one there did not.
         """
-        tour = tour or Tour.of(parts)
-        await self._check(notes, tour.paths)
+        batch = batch or Batch.of(parts)
+        await self._refuse_if_stalled(notes, batch.paths)
         async with self._shell(notes) as shell:
-            self._refuse_stalled(tour.paths)
+            # Once more: it may have become so while this caller waited for a shell.
+            self._refuse_if_stuck(batch.paths)
             try:
                 async with asyncio.timeout(limit) as remaining:
-                    tour.on_pass = lambda: _extend(remaining, limit)
-                    reply = await shell.call(verb, *parts, tour=tour)
+                    batch.on_answer = lambda: _restart(remaining, limit)
+                    reply = await shell.call(verb, *parts, batch=batch)
             except TimeoutError as error:
-                await self._end(shell, tour.at)
-                self._refuse_stalled([tour.at])
-                where = f"{self.host.name}, in {tour.at}" if tour.at else self.host.name
+                await self._end(shell, batch.current)
+                self._refuse_if_stuck([batch.current])
+                where = f"{self.host.name}, in {batch.current}" if batch.current else self.host.name
                 raise StepTimedOutError(f"{verb} took over {limit:g} s on {where}") from error
             except (asyncio.CancelledError, ConnectionLostError):
-                # What it has started may go on without it.
-                await asyncio.shield(self._end(shell, tour.at))
+                # The remote process may go on. Shielded, so that a second cancel can't leave it there.
+                await asyncio.shield(self._end(shell, batch.current))
                 raise
-        self._pass_on(reply.err, notes, (verb, *tour.paths[:1]))
+        self._log_stderr(reply.err, notes, (verb, *batch.paths[:1]))
         if reply.status != 0:
-            refused = refusal(reply)
-            if isinstance(refused, BeyondKeyError):
-                self._forget_login()
-            raise refused
+            failure = error_of(reply)
+            if isinstance(failure, BeyondKeyError):
+                self._log_in_again()
+            raise failure
         return reply.out
 
-    def _pass_on(self, said: str, notes: Notes, where: tuple[str, ...]) -> None:
-        """Log what a host said on standard error: a little of it, however much it was.
+    def _log_stderr(self, stderr: str, notes: Notes, key: tuple[str, ...]) -> None:
+        """Log a little of a reply's standard error.
 
-        What it says each time is nothing new. Else a run that waits would write that with each look.
+        Text that is the same as the last time is marked as repeated. Else a waiting run would write it again
+        with each look.
         """
-        repeated = self._remarks.get(where) == hash(said)
-        self._remarks[where] = hash(said)
-        lines = [line for line in said.splitlines() if line]
-        told = [line[:REMARK_MOST] for line in lines[:REMARKS_MOST]]
-        if lines[REMARKS_MOST:]:
-            told.append(f"… and {len(lines) - REMARKS_MOST} lines more")
-        for line in told:
+        repeated = self._last_stderr.get(key) == hash(stderr)
+        self._last_stderr[key] = hash(stderr)
+        lines = [line for line in stderr.splitlines() if line]
+        shown = [line[:MAX_STDERR_LINE] for line in lines[:MAX_STDERR_LINES]]
+        if lines[MAX_STDERR_LINES:]:
+            shown.append(f"… and {len(lines) - MAX_STDERR_LINES} more lines")
+        for line in shown:
             notes.note("remote", level="warning", repeated=repeated, stderr=line)
 
-    def _forget_login(self) -> None:
-        """Log in anew the next time: what the key may do was settled at the login, and may be mended by then.
+    def _log_in_again(self) -> None:
+        """Make the next caller log in again: sshd reads the key's line in authorized_keys only at a login.
 
-        Not while others are at work on this connection.
+        The line may be corrected by then. A connection that others use is kept.
         """
-        if self._connection is not None and not self._working:
-            self._give_up(self._connection)
-
-    @contextlib.asynccontextmanager
-    async def _at_work(self) -> AsyncIterator[None]:
-        self._working += 1
-        try:
-            yield
-        finally:
-            self._working -= 1
+        connection = self.warm_connection.current
+        if connection is not None and not self._users:
+            self.warm_connection.drop(connection)
 
     @contextlib.asynccontextmanager
     async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
-        await self._check(notes, [path])
-        async with self._services, self._at_work():
+        await self._refuse_if_stalled(notes, [path])
+        async with self._services, self._in_use():
             stack = AsyncExitStack()
-            lent = await self._begun(
-                notes, lambda connection: stack.enter_async_context(opened(connection, name, path))
+            service = await self._open_session(
+                notes, lambda connection: stack.enter_async_context(open_service(connection, name, path))
             )
             try:
                 async with stack:
-                    yield lent
+                    yield service
             finally:
-                self._leave(lent, path)
+                self._release_service(service, path)
 
-    def _leave(self, lent: Service, path: str) -> None:
-        """Count a service as ended, or as left behind until it has."""
-        if not lent.goes_on:
-            self._sessions.leave()
+    def _release_service(self, service: Service, path: str) -> None:
+        """Free the slot of a service, now or when it has ended."""
+        if not service.goes_on:
+            self._slots.release()
             return
-        left = Leftover(path, time.monotonic(), service=lent, told=lent.name, here=True)
-        self._left.add(left)
-        self._sessions.leave_behind()
-        lent.when_ended(lambda: self._left.gone(left))
+        leftover = Leftover(path, time.monotonic(), service=service, remaining=service.name, has_slot=True)
+        self._leftovers.add(leftover)
+        self._slots.mark_stuck()
+        service.when_ended(lambda: self._leftovers.gone(leftover))
 
     @contextlib.asynccontextmanager
     async def _shell(self, notes: Notes) -> AsyncIterator[Shell]:
-        """Lend a loaded shell, opening one where none is idle."""
-        async with self._shells, self._at_work():
-            idle = self._sessions.take()
-            shell = await self._begun(notes, self._load) if idle is None else idle
+        """Lend a loaded shell; open one if none is idle."""
+        async with self._shells, self._in_use():
+            idle = self._slots.take_idle()
+            shell = await self._open_session(notes, self._load_shell) if idle is None else idle
             try:
                 yield shell
             finally:
                 if shell.usable:
-                    self._sessions.rest(shell)
-                elif not shell.left_behind:
-                    self._sessions.leave()
+                    self._slots.put_back(shell)
+                elif not shell.stuck:
+                    self._slots.release()
 
-    async def _begun(
+    @contextlib.asynccontextmanager
+    async def _in_use(self) -> AsyncIterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+
+    async def _open_session(
         self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]
     ) -> T:
-        """Open a session, once there is room for one; raise `SyncError`.
+        """Wait for a slot and open a session; raise `SyncError`.
 
-        It is tried again where no command has started: the connection had died unseen, or sshd had not freed
-        the place of an ended session yet, or gives no more places than there are.
+        It is tried again if no command has started. The connection had died unnoticed, or sshd had not freed
+        the slot of an ended session yet, or sshd allows fewer sessions.
         """
-        for attempt, pause in enumerate(PAUSES):
+        for attempt, pause in enumerate(RETRY_PAUSES):
             try:
-                return await self._attempt(notes, opening)
+                return await self._open_session_once(notes, opening)
             except ConnectionLostError as error:
                 if attempt and not isinstance(error, SessionRefusedError):
                     raise
                 if attempt:
-                    # The first refusal may only mean that the place is not free yet.
-                    self._sessions.refused()
+                    # Not at the first refusal: it may only mean that a slot is not free yet.
+                    self._slots.limit_reached()
             await asyncio.sleep(pause)
-        return await self._attempt(notes, opening)
+        return await self._open_session_once(notes, opening)
 
-    async def _attempt(
+    async def _open_session_once(
         self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]
     ) -> T:
-        connection = await self._connected(notes)
-        while not await self._sessions.enter():
-            # All of its places are taken by what does not end: another connection has places of its own.
-            self._give_up(connection)
-            connection = await self._connected(notes)
+        connection = await self.warm_connection.get(notes)
+        while not await self._slots.reserve():
+            # Stuck sessions have all of its slots. A new connection has slots of its own.
+            self.warm_connection.drop(connection)
+            connection = await self.warm_connection.get(notes)
         try:
-            # It may have been lost meanwhile.
-            connection = await self._connected(notes)
+            # The connection may have been lost while this caller waited for a slot.
+            connection = await self.warm_connection.get(notes)
             with failures.session_errors(self.host):
                 try:
                     async with asyncio.timeout(self._limit):
                         return await opening(connection)
                 except TimeoutError:
-                    self._give_up(connection)
+                    self.warm_connection.drop(connection)
                     raise
         except BaseException:
-            self._sessions.leave()
+            self._slots.release()
             raise
 
-    async def _load(self, connection: asyncssh.SSHClientConnection) -> Shell:
-        shell = await Shell.open(connection, self._dialogue, patient=self._greeted)
-        self._greeted = True
-        found = re.search(r"(\d+)\.(\d+)", shell.git)
-        if found is None or tuple(map(int, found.groups())) < GIT_LEAST:
+    async def _load_shell(self, connection: asyncssh.SSHClientConnection) -> Shell:
+        shell = await Shell.open(connection, self._dialogue, patient=self._shell_answered)
+        self._shell_answered = True
+        version = re.search(r"(\d+)\.(\d+)", shell.git)
+        if version is None or tuple(map(int, version.groups())) < MIN_GIT:
             shell.abandon()
             raise GitUnavailableError(f"{self.host.name} has {shell.git or 'no git'}, which is too old")
         if not shell.usable:
             raise ConnectionLostError(f"The shell on {self.host.name} was slow to start, and has ended.")
         return shell
 
-    def _give_up(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Leave a connection whose other end does not answer, without a word to it."""
-        connection.abort()
-        if self._connection is connection:
-            self._connection = None
+    async def _on_connected(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._slots.reset()
+        self._leftovers.connection_replaced()
+        await self._leftovers.check(connection)
 
-    async def _connected(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        """Return the warm connection, or share in the one attempt to make it."""
-        if self._connection is not None and not self._connection.is_closed():
-            return self._connection
-        started = time.monotonic()
-        self._circuit.check(started)
-        if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._reconnect(notes), name=f"connect {self.host.name}")
-            # It may end when nobody waits for it any more.
-            self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
-        connection = await asyncio.shield(self._connecting)
-        notes.note("connect", seconds=round(time.monotonic() - started, 4), user=self.host.user)
-        return connection
+    async def _extra_connection(self) -> asyncssh.SSHClientConnection:
+        """Log in once more: stuck processes may have the last session of the warm connection."""
+        return await self.warm_connection.log_in(_NO_NOTES)
 
-    async def _reconnect(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        try:
-            connection = await self._log_in(notes)
-        except HostUnreachableError as error:
-            self._circuit.failed(error, time.monotonic())
-            raise
-        self._circuit.succeeded()
-        self._tell_skipped(notes)
-        self._connection = connection
-        self._sessions.begin_anew()
-        self._left.leave_connection()
-        await self._left.look(connection)
-        return connection
+    async def _refuse_if_stalled(self, notes: Notes, paths: Sequence[str]) -> None:
+        """Raise `HostStalledError` if leftovers are stuck in the repositories, or too many on the host.
 
-    def _tell_skipped(self, notes: Notes) -> None:
-        """Tell which lines of known_hosts were passed over: one of them may be meant to forbid a key."""
-        lines = keys.unreadable_lines(self.host.known_hosts)
-        if lines:
-            told = ", ".join(map(str, lines[: keys.MAX_UNREADABLE]))
-            reason = f"{self.host.known_hosts} has lines that can't be understood, and are skipped: {told}"
-            notes.note("known hosts", level="warning", reason=reason)
-
-    async def _log_in(self, notes: Notes) -> asyncssh.SSHClientConnection:
-        tunnel = await self._tunnel(notes)
-        gate = self._via.host.name if self._via is not None else ""
-        async with self._connects:
-            return await log_in(self.host, self._limit, tunnel, gate)
-
-    async def _tunnel(self, notes: Notes) -> asyncssh.SSHClientConnection | None:
-        """Return the warm connection to the host through which this one is reached."""
-        if self._via is None:
-            return None
-        try:
-            return await self._via._connected(notes)  # noqa: SLF001 (a sibling)
-        except SyncError as error:
-            raise failures.behind(self.host, self._via.host, error) from error
-
-    async def _check(self, notes: Notes, paths: Sequence[str]) -> None:
-        """Raise `HostStalledError` for what does not end in the repositories, or for too much of it at all.
-
-        It is looked at again before that, which is how a stalled host recovers.
+        They are checked again before that: so a stalled host recovers.
         """
-        self._circuit.check(time.monotonic())
-        if self._left.stalled(paths) or self._left.too_many():
-            # Connecting looks by itself.
-            await self._left.look_again(await self._connected(notes))
-        too_many = self._left.too_many()
+        circuit = self.warm_connection.circuit
+        circuit.check(time.monotonic())
+        if self._leftovers.stuck_in(paths) or self._leftovers.too_many():
+            # If this connects anew, that has checked them already.
+            await self._leftovers.check_shared(await self.warm_connection.get(notes))
+        too_many = self._leftovers.too_many()
         if too_many:
-            self._circuit.stalled(too_many, time.monotonic())
+            circuit.stalled(too_many, time.monotonic())
             raise too_many
-        self._refuse_stalled(paths)
+        self._refuse_if_stuck(paths)
 
-    def _refuse_stalled(self, paths: Sequence[str]) -> None:
-        """Raise `HostStalledError` where something of ours in one of the repositories does not end.
+    def _refuse_if_stuck(self, paths: Sequence[str]) -> None:
+        """Raise `HostStalledError` if one of our processes is stuck in one of the repositories.
 
-        A second git there would wait for the first one's locks, or hang as it does.
+        A second git there would wait for the first one's locks, or hang for the same reason.
         """
-        error = self.stalled(paths)
+        error = self.stuck_in(paths)
         if error is not None:
             raise error
 
-    def stalled(self, paths: Sequence[str]) -> HostStalledError | None:
-        """Return the error that keeps everybody out of these repositories now, if there is one."""
-        return self._left.stalled(paths)
+    def stuck_in(self, paths: Sequence[str]) -> HostStalledError | None:
+        """Return the error that closes these repositories to everybody now, if there is one."""
+        return self._leftovers.stuck_in(paths)
 
     async def _end(self, shell: Shell, path: str) -> None:
-        """End a shell's remote processes for sure: now, or as soon as the host is reached again."""
+        """End a shell's remote processes: now, or with the next connection."""
         shell.abandon()
-        left = Leftover(path, time.monotonic(), shell.group, shell.name)
-        self._left.add(left)
-        connection = self._connection
-        if connection is None or connection.is_closed():
+        leftover = Leftover(path, time.monotonic(), shell.group, shell.name)
+        self._leftovers.add(leftover)
+        connection = self.warm_connection.current
+        if connection is None:
             return
         try:
-            await self._left.ask_to_end(connection, left)
+            await self._leftovers.ask_to_end(connection, leftover)
         except SyncError:
-            self._give_up(connection)
-        if left.stalled and shell.connection is self._connection:
-            left.here = shell.left_behind = True
-            self._sessions.leave_behind()
+            self.warm_connection.drop(connection)
+        if leftover.stuck and shell.connection is self.warm_connection.current:
+            leftover.has_slot = shell.stuck = True
+            self._slots.mark_stuck()
 
-    async def _another_connection(self) -> asyncssh.SSHClientConnection:
-        """Log in once more: what hangs may have the last session of the warm connection."""
-        return await self._log_in(_SILENT)
-
-    def _gone(self, left: Leftover) -> None:
-        """Give the place of what was left behind free."""
-        if left.here:
-            left.here = False
-            self._sessions.leave_left()
+    def _on_gone(self, leftover: Leftover) -> None:
+        """Free the slot of a leftover that has ended."""
+        if leftover.has_slot:
+            leftover.has_slot = False
+            self._slots.release_stuck()
 
     async def warm(self, notes: Notes) -> None:
-        """Connect and load a shell, where there is one, ahead of the first run; raise `SyncError`."""
+        """Connect, and load a shell if the host has one, before the first run; raise `SyncError`."""
         if self.host.access is Access.GIT:
-            await self._connected(notes)
+            await self.warm_connection.get(notes)
             return
         async with self._shell(notes):
             pass
 
     async def close(self) -> None:
-        """Close the connection, without waiting for a peer that does not answer."""
-        self._left.close()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await connection.wait_closed()
-            connection.abort()
+        """Close the connection. A peer that does not answer is not waited for."""
+        self._leftovers.close()
+        await self.warm_connection.close()
 
 
-def _extend(remaining: asyncio.Timeout, limit: float) -> None:
-    """Give a tour its whole time again: it has come to the next repository."""
+def _restart(remaining: asyncio.Timeout, limit: float) -> None:
+    """Give a batch its whole time again, for its next repository."""
     if not remaining.expired():
         remaining.reschedule(asyncio.get_running_loop().time() + limit)

@@ -1,8 +1,8 @@
-# ss_end GROUP NAME: end what is left of the shell that was opened under that name, and tell what does not end.
+# ss_end GROUP NAME: end the processes of the shell with that name, and print those that do not end.
 #
-# A git that is killed in its ref transaction leaves its .lock files, and Studio can't publish any more. So it is asked
-# (TERM), which it obeys as soon as the disk lets it, and takes its locks away; its compare-and-swap makes a late move
-# harmless. All else is killed if it does not heed. (Busybox takes no `--` before the group.)
+# A git that is killed in its ref transaction leaves its .lock files, and Studio can't publish any more. So it only gets
+# TERM: it ends and removes its locks as soon as the disk lets it. If it still moves its ref late, the compare-and-swap
+# makes that harmless. Other processes are killed if they ignore TERM. (Busybox accepts no `--` before the group.)
 ss_end() {
 	[ "$(ss_ours "$1" "$2")" ] || return 0
 	kill -TERM "-$1"
@@ -23,32 +23,32 @@ ss_end() {
 	return 1
 }
 
-# Tell the living processes of the group $1, a line `left PID COMMAND` each, if one of them is of the shell named $2.
-# Ids are used again: without the name, a stranger's group would be ended. It stands in the command line of the shell
-# and in the environment of what the shell starts, for the shell may end before what it has started.
+# Print the running processes of the group $1, a line `left PID COMMAND` each, if one of them belongs to the shell $2.
+# Group ids are reused: without the name, another program's group could be ended. The name is in the command line of the
+# shell and in the environment of its children, because the shell may end before they do.
 ss_ours() {
 	kill -0 "-$1" 2>/dev/null || return 0
 	ss_members "$1" | {
-		ours=no told=
+		ours=no found=
 		while read -r process; do
 			facts=$(cat "/proc/$process/cmdline" "/proc/$process/environ" 2>/dev/null | tr '\0' ' ')
 			args=$(ps -o args= -p "$process" 2>/dev/null || tr '\0' ' ' <"/proc/$process/cmdline")
 			case "$facts $args" in *"$2"*) ours=yes ;; esac
-			told="$told
+			found="$found
 left $process $args"
 		done
-		[ $ours = no ] || printf '%s\n' "${told#?}"
+		[ $ours = no ] || printf '%s\n' "${found#?}"
 	}
 }
 
-# Tell the ids of the processes of group $1 that have not ended.
+# Print the ids of the processes of group $1 that have not ended.
 ss_paren=') '
 ss_members() {
 	if [ -r /proc/self/stat ]; then
 		for each in /proc/[0-9]*/stat; do
 			{ read -r stat <"$each"; } 2>/dev/null || continue
 			process=${stat%% *}
-			# shellcheck disable=SC2086 # behind the command's name, which may hold anything: state, parent, group
+			# shellcheck disable=SC2086 # the fields after the command's name, which may contain anything: state, parent, group
 			set -- "$1" ${stat##*"$ss_paren"}
 			[ "$4" = "$1" ] && [ "$2" != Z ] && printf '%s\n' "$process"
 		done

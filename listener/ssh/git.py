@@ -1,7 +1,7 @@
-"""Git on the listener's own machine: what it is started with, and the bounds that it is held in.
+"""Git on the listener's own machine: its environment and its limits.
 
-What it reads comes from hosts, one of which may be broken or hostile: its memory, what it prints and the disk
-that it fills are bounded, and nothing that it started outlives it.
+Its input comes from hosts, and a host may be broken or hostile. So its memory, its output and its use of the
+disk are limited, and no process that it started outlives it.
 """
 
 import asyncio
@@ -16,28 +16,28 @@ from pathlib import Path
 
 from listener.errors import CacheError, UnsupportedRepositoryError
 
-OUTPUT_MOST = 64 << 20
-"""Bytes that a git process may print: a small repository can have trees of any number of paths."""
+MAX_OUTPUT = 64 << 20
+"""Bytes that a git process may print: even a small repository can have trees with any number of paths."""
 
-SAID_MOST = 64 << 10
-"""Bytes of its standard error that are kept, from the beginning and from the end."""
+MAX_STDERR = 64 << 10
+"""Bytes of its standard error that are kept, both of the beginning and of the end."""
 
-MEMORY_MOST = 512 << 20
-"""Bytes of memory of its own that a git process gets."""
-TRANSFER_MEMORY_MOST = 2 << 30
-"""The same for those that make or unpack packs."""
+MAX_MEMORY = 512 << 20
+"""Bytes of memory of a git process (RLIMIT_DATA)."""
+MAX_TRANSFER_MEMORY = 2 << 30
+"""The same for one that makes or unpacks packs."""
 
-ROOM_LEAST = 256 << 20
-"""Bytes that the file system of the cache keeps free: the store often lies on it too."""
+MIN_FREE = 256 << 20
+"""Bytes that stay free on the file system of the cache: the store is often on the same one."""
 
-WATCHED = 0.5
-"""Seconds between two looks at a process that goes on."""
+WATCH_INTERVAL = 0.5
+"""Seconds between two checks of a running process."""
 
-LINGERING = 4
-"""Looks, about, for which what git started may outlive it."""
+MAX_ORPHAN_CHECKS = 4
+"""Checks after which a process that outlives the git that started it is killed."""
 
-ENDING = 1.0
-"""Seconds that git may take to end, once it is asked to, before it is killed."""
+END_LIMIT = 1.0
+"""Seconds that git may take to end when it is asked to. Then it is killed."""
 
 ENVIRONMENT = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -49,7 +49,7 @@ ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_OPTIONAL_LOCKS": "0",
-    # Whatever a host names, git goes nowhere but through the socket that it is given.
+    # A host may name other addresses (submodules, alternates): git may use only the socket that it inherits.
     "GIT_ALLOW_PROTOCOL": "fd",
 }
 
@@ -57,15 +57,15 @@ _TRANSFERS = frozenset({"fetch", "push", "gc"})
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How a git process ended."""
+class GitResult:
+    """The status and the output of a git process."""
 
     status: int
     out: str
     err: str
 
 
-async def started(
+async def start_git(
     *words: str, env: Mapping[str, str], pass_fds: Sequence[int] = ()
 ) -> asyncio.subprocess.Process:
     """Start git, in a process group of its own; raise `CacheError`."""
@@ -85,80 +85,80 @@ async def started(
             f"git can't be started on the listener's machine: {error.strerror}",
             remedy="install git there; if it is, see the limits on processes and open files",
         ) from error
-    most = TRANSFER_MEMORY_MOST if _TRANSFERS & set(words) else MEMORY_MOST
-    # It has nothing of a host's yet. One that has ended already needs no limit.
+    most = MAX_TRANSFER_MEMORY if _TRANSFERS & set(words) else MAX_MEMORY
+    # In time: it has read nothing from a host yet. If it has ended already, it needs no limit.
     with contextlib.suppress(OSError):
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (most, most))
     return process
 
 
-async def heard(process: asyncio.subprocess.Process, growing: Path | None = None) -> Done:
-    """Return what git says until it ends, by itself or with the caller; nothing that it started outlives it.
+async def read_git(process: asyncio.subprocess.Process, growing: Path | None = None) -> GitResult:
+    """Read git's output until it ends. If the caller is cancelled, git and all that it started is ended.
 
-    The helper of a transfer that git gave up goes on for as long as the other end does. `growing` is the
-    folder that a transfer fills. Raises `CacheError` where its disk is nearly full, and
-    `UnsupportedRepositoryError` where git has more to say than anybody can read.
+    The helper of a transfer runs as long as the other end, even if git itself has given up: it is killed.
+    `growing` is the folder that a transfer fills. Raises `CacheError` if its disk is nearly full, and
+    `UnsupportedRepositoryError` if git prints too much.
     """
-    hearing = asyncio.ensure_future(_all_said(process))
-    lingering = 0
+    reading = asyncio.ensure_future(_read_all(process))
+    orphan_checks = 0
     try:
-        while not hearing.done():
+        while not reading.done():
             if growing is not None:
                 check_room(growing)
-            await asyncio.wait([hearing], timeout=WATCHED)
-            lingering += process.returncode is not None
-            if lingering > LINGERING and not hearing.done():
+            await asyncio.wait([reading], timeout=WATCH_INTERVAL)
+            orphan_checks += process.returncode is not None
+            if orphan_checks > MAX_ORPHAN_CHECKS and not reading.done():
                 _send(signal.SIGKILL, process)
-        return hearing.result()
+        return reading.result()
     finally:
-        if process.returncode is None or not hearing.done():
-            await asyncio.shield(_end(process, hearing))
+        if process.returncode is None or not reading.done():
+            await asyncio.shield(_end(process, reading))
 
 
-async def _end(process: asyncio.subprocess.Process, hearing: "asyncio.Future[Done]") -> None:
-    """End git and what it started. It is asked first: where it is killed, its locks stay."""
+async def _end(process: asyncio.subprocess.Process, reading: "asyncio.Future[GitResult]") -> None:
+    """End git and what it started. It is asked first: a git that is killed leaves its locks."""
     _send(signal.SIGTERM, process)
     try:
-        await asyncio.wait([hearing], timeout=ENDING)
+        await asyncio.wait([reading], timeout=END_LIMIT)
     finally:
         _send(signal.SIGKILL, process)
-    await asyncio.wait([hearing])
+    await asyncio.wait([reading])
     await process.wait()
 
 
 def check_room(folder: Path) -> None:
     """Raise `CacheError` if a folder's file system is nearly full."""
-    if shutil.disk_usage(folder).free < ROOM_LEAST:
-        raise CacheError(f"The file system of {folder} has less than {ROOM_LEAST >> 20} MiB left.")
+    if shutil.disk_usage(folder).free < MIN_FREE:
+        raise CacheError(f"The file system of {folder} has less than {MIN_FREE >> 20} MiB left.")
 
 
-async def _all_said(process: asyncio.subprocess.Process) -> Done:
+async def _read_all(process: asyncio.subprocess.Process) -> GitResult:
     assert process.stdout is not None  # noqa: S101 (started with pipes)
     assert process.stderr is not None  # noqa: S101 (likewise)
-    out, err = await asyncio.gather(_read(process.stdout), _read_some(process.stderr))
-    return Done(await process.wait(), _text(out), _text(err))
+    out, err = await asyncio.gather(_read(process.stdout), _read_ends(process.stderr))
+    return GitResult(await process.wait(), _text(out), _text(err))
 
 
 async def _read(stream: asyncio.StreamReader) -> bytes:
-    """Return all that comes; raise `UnsupportedRepositoryError` where there is no end of it."""
+    """Return the whole output; raise `UnsupportedRepositoryError` if it is too long."""
     read = bytearray()
     while part := await stream.read(1 << 16):
         read += part
-        if len(read) > OUTPUT_MOST:
+        if len(read) > MAX_OUTPUT:
             raise UnsupportedRepositoryError(
-                f"git has over {OUTPUT_MOST >> 20} MiB to tell of the repository.",
-                remedy="see what it has so many of: paths in its trees, or branches",
+                f"git printed over {MAX_OUTPUT >> 20} MiB about the repository.",
+                remedy="find out why it has so many paths in its trees, or so many branches",
             )
     return bytes(read)
 
 
-async def _read_some(stream: asyncio.StreamReader) -> bytes:
-    """Return the beginning and the end of all that comes."""
+async def _read_ends(stream: asyncio.StreamReader) -> bytes:
+    """Return the beginning and the end of the output."""
     begin, end = bytearray(), bytearray()
     while part := await stream.read(1 << 16):
-        room = SAID_MOST - len(begin)
+        room = MAX_STDERR - len(begin)
         begin += part[:room]
-        end = (end + part[room:])[-SAID_MOST:]
+        end = (end + part[room:])[-MAX_STDERR:]
     return bytes(begin + end)
 
 

@@ -1,12 +1,15 @@
-"""What we have left running on a host: a step that was given up, or a push that goes on without us.
+"""Processes of ours on a host that may still run: of a step that was given up, or of a push without us.
 
-    given up   --the host says that nothing of it is there-->   gone
-    given up   --it is there still-->   stalled                  nobody is sent into its repository
-    given up   --the connection is lost-->   given up            asked again as soon as there is a connection
-    stalled    --the host says that nothing of it is there-->   gone
+    given up   --the host finds none of its processes-->   gone
+    given up   --some do not end-->   stuck                  nothing is sent to its repository
+    given up   --the connection is lost-->   given up        asked again with the next connection
+    stuck      --the host finds none of its processes-->   gone
 
-A service (git-receive-pack) is not asked to end, for an account without a shell has nothing that could ask.
-It is stalled for as long as its channel stays open: the host closes that when the process has ended.
+Without this list, the next attempt would start a second git beside the first one. It would wait for the
+first one's locks, or hang for the same reason.
+
+A service (git-receive-pack) can't be asked to end: an account without a shell runs nothing that could do it.
+It counts as stuck while its channel is open: the host closes the channel when the process has ended.
 """
 
 import asyncio
@@ -20,18 +23,18 @@ import asyncssh
 from listener.errors import HostStalledError, SessionRefusedError, SyncError
 from listener.sites import Host
 from listener.ssh import failures
+from listener.ssh.channel import run_command
 from listener.ssh.dialogue import Dialogue
 from listener.ssh.service import Service
-from listener.ssh.shell import told
 
-KILL_LIMIT = 10.0
-"""Seconds within which a host must have said whether a process group has ended."""
+END_LIMIT = 10.0
+"""Seconds that a host may take to say whether a process group has ended."""
 
-PROCESSES_MOST, PROCESS_MOST = 3, 100
+MAX_PROCESSES, MAX_COMMAND_LINE = 3, 100
 """Processes that an error names, and characters of each one's command line."""
 
-LEFT_MOST = 3
-"""Stalled processes on a host beyond which it is left alone altogether."""
+MAX_STUCK = 3
+"""Stuck processes on a host at which nothing more is sent to it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -45,115 +48,117 @@ class Leftover:
     group: int = 0
     name: str = ""
     service: Service | None = None
-    told: str = ""
-    """What of it is there still, as far as is known."""
-    here: bool = False
-    """Whether it takes up one of the present connection's sessions."""
+    remaining: str = ""
+    """Its processes that still run, as far as is known."""
+    has_slot: bool = False
+    """Whether it takes up a session of the present connection."""
 
     @property
-    def stalled(self) -> bool:
+    def stuck(self) -> bool:
         """Whether it is known to go on."""
-        return bool(self.told)
+        return bool(self.remaining)
 
 
 class Leftovers:
-    """What was left behind on one host."""
+    """The leftovers on one host."""
 
     def __init__(
         self,
         host: Host,
         dialogue: Dialogue,
-        another_connection: Callable[[], Awaitable[asyncssh.SSHClientConnection]],
+        extra_connection: Callable[[], Awaitable[asyncssh.SSHClientConnection]],
         on_gone: Callable[[Leftover], object],
     ) -> None:
-        """Take how to connect where a connection has no session to spare, and who is told of each end."""
+        """`extra_connection` logs in once more if the connection has no free session."""
         self._host = host
         self._dialogue = dialogue
-        self._another_connection = another_connection
+        self._extra_connection = extra_connection
         self._on_gone = on_gone
         self._known: list[Leftover] = []
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
 
-    def add(self, left: Leftover) -> None:
-        """Take one in."""
-        self._known.append(left)
+    def add(self, leftover: Leftover) -> None:
+        """Remember one."""
+        self._known.append(leftover)
 
-    def gone(self, left: Leftover) -> None:
-        """Forget one."""
-        if left in self._known:
-            self._known.remove(left)
-            left.told = ""
-            self._on_gone(left)
+    def gone(self, leftover: Leftover) -> None:
+        """Forget one that has ended."""
+        if leftover in self._known:
+            self._known.remove(leftover)
+            leftover.remaining = ""
+            self._on_gone(leftover)
 
-    async def look_again(self, connection: asyncssh.SSHClientConnection) -> None:
-        """See whether they have ended; those who come meanwhile share the answer."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self.look(connection), name=f"end on {self._host.name}")
-        await asyncio.shield(self._looking)
+    async def check_shared(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Do the same as `check`, or wait for the check that runs already."""
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self.check(connection), name=f"end on {self._host.name}")
+        await asyncio.shield(self._checking)
 
-    async def look(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Ask each to end that can be asked, and see whether it has."""
-        for left in [left for left in self._known if left.group]:
+    async def check(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Ask each process group to end, and see whether it has."""
+        for leftover in [leftover for leftover in self._known if leftover.group]:
             try:
-                await self.ask_to_end(connection, left)
+                await self.ask_to_end(connection, leftover)
             except SyncError:
-                # The others go on without it: only its own repository waits.
-                left.told = left.told or f"process group {left.group}"
+                # Only its own repository waits for it: the check goes on with the others.
+                leftover.remaining = leftover.remaining or f"process group {leftover.group}"
 
-    async def ask_to_end(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> None:
-        """Ask one to end, and see whether it has; raise `SyncError` where that can't be told."""
+    async def ask_to_end(self, connection: asyncssh.SSHClientConnection, leftover: Leftover) -> None:
+        """Ask one to end, and see whether it has; raise `SyncError` if the host does not say so."""
         try:
-            status, said = await self._told(connection, left)
+            status, output = await self._run_end(connection, leftover)
         except SessionRefusedError:
-            another = await self._another_connection()
+            extra = await self._extra_connection()
             try:
-                status, said = await self._told(another, left)
+                status, output = await self._run_end(extra, leftover)
             finally:
-                another.abort()
-        found = re.findall(r"^left ([0-9]+) (.*)$", said, re.MULTILINE)
+                extra.abort()
+        found = re.findall(r"^left ([0-9]+) (.*)$", output, re.MULTILINE)
         if status == 0:
-            self.gone(left)
-        elif found and left in self._known:
-            left.told = _named(found)
+            self.gone(leftover)
+        elif found and leftover in self._known:
+            leftover.remaining = _described(found)
 
-    async def _told(self, connection: asyncssh.SSHClientConnection, left: Leftover) -> tuple[int | None, str]:
-        command, given = self._dialogue.ending(left.group, left.name)
+    async def _run_end(
+        self, connection: asyncssh.SSHClientConnection, leftover: Leftover
+    ) -> tuple[int | None, str]:
+        command, stdin = self._dialogue.ending(leftover.group, leftover.name)
         with failures.session_errors(self._host):
-            async with asyncio.timeout(KILL_LIMIT):
-                return await told(connection, command, given)
+            async with asyncio.timeout(END_LIMIT):
+                return await run_command(connection, command, stdin)
 
     def close(self) -> None:
-        """Look no more."""
-        if self._looking is not None:
-            self._looking.cancel()
+        """Stop checking."""
+        if self._checking is not None:
+            self._checking.cancel()
 
-    def leave_connection(self) -> None:
-        """Note that a new connection has taken the place of the one they were started on."""
-        for left in self._known:
-            left.here = False
+    def connection_replaced(self) -> None:
+        """Note that a new connection is used: none of its sessions is taken by a leftover."""
+        for leftover in self._known:
+            leftover.has_slot = False
 
-    def stalled(self, paths: Iterable[str]) -> HostStalledError | None:
-        """Return the error that keeps everybody out of these repositories, if there is one."""
+    def stuck_in(self, paths: Iterable[str]) -> HostStalledError | None:
+        """Return the error that closes these repositories to everybody, if there is one."""
         wanted = set(paths)
-        found = [left for left in self._known if left.stalled and left.path in wanted]
+        found = [leftover for leftover in self._known if leftover.stuck and leftover.path in wanted]
         return self._error(found) if found else None
 
     def too_many(self) -> HostStalledError | None:
-        """Return the error that keeps everybody away from the host, if there is one."""
-        found = [left for left in self._known if left.stalled]
-        return self._error(found) if len(found) >= LEFT_MOST else None
+        """Return the error that closes the whole host to everybody, if there is one."""
+        found = [leftover for leftover in self._known if leftover.stuck]
+        return self._error(found) if len(found) >= MAX_STUCK else None
 
     def _error(self, found: Iterable[Leftover]) -> HostStalledError:
         now = time.monotonic()
-        told = "; ".join(f"{left.told} in {left.path}, for {now - left.since:.0f} s" for left in found)
-        return HostStalledError(
-            f"On {self._host.name}, what an earlier step has started does not end: {told}."
+        listed = "; ".join(
+            f"{leftover.remaining} in {leftover.path}, for {now - leftover.since:.0f} s" for leftover in found
         )
+        return HostStalledError(f"Processes of an earlier step on {self._host.name} do not end: {listed}.")
 
 
-def _named(found: Sequence[tuple[str, str]]) -> str:
-    """Return how an error names the processes that a host told: git alone where it is among them."""
-    chosen = [each for each in found if "git" in each[1]] or found
+def _described(processes: Sequence[tuple[str, str]]) -> str:
+    """Return the processes as an error names them: only git if it is among them."""
+    chosen = [each for each in processes if "git" in each[1]] or processes
     return ", ".join(
-        f"{args[:PROCESS_MOST]} (process {process})" for process, args in chosen[:PROCESSES_MOST]
+        f"{args[:MAX_COMMAND_LINE]} (process {process})" for process, args in chosen[:MAX_PROCESSES]
     )

@@ -1,4 +1,4 @@
-"""The connections to all hosts, and the way to each leg's repository."""
+"""The connections to all hosts, and the repository of each leg."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
 from listener.ssh.cache import Cache
-from listener.ssh.carrier import Carrier, Sightings
-from listener.ssh.connection import HostConnection
+from listener.ssh.connection import HostConnection, HostRequests
+from listener.ssh.git_remote import GitRemote, MarkAges
 from listener.ssh.relayed import RelayedRepository
 from listener.ssh.repository import SURVEY_LISTED, SshRepository
 from listener.ssh.survey import Surveyor
 
-CONNECTS_AT_ONCE = 20
-"""Hosts that are being connected to at the same time; of one host there is never more than one attempt."""
+MAX_LOGINS = 20
+"""Hosts that are logged in to at the same time, each by one attempt."""
 
 
 class HostPool:
-    """Implements `listener.plans.Repositories` over one warm connection a host."""
+    """Implements `listener.plans.Repositories` with one warm connection a host."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class HostPool:
         transfer_timeout: float,
         cache: Path,
     ) -> None:
-        """Take the folder of the cache; all limits are seconds."""
+        """`cache` is the folder of the cache; all limits are seconds."""
         self._step_timeout = step_timeout
         self._cache = Cache(cache, limit=transfer_timeout)
-        self._sightings = Sightings()
+        self._mark_ages = MarkAges()
         self._connections: dict[str, HostConnection] = {}
-        connects = asyncio.Semaphore(CONNECTS_AT_ONCE)
+        login_slots = asyncio.Semaphore(MAX_LOGINS)
 
         def connection_to(name: str) -> HostConnection:
             if name not in self._connections:
@@ -46,7 +46,7 @@ class HostPool:
                     hosts[name],
                     connect_timeout=connect_timeout,
                     via=None if via is None else connection_to(via),
-                    connects=connects,
+                    login_slots=login_slots,
                 )
             return self._connections[name]
 
@@ -55,63 +55,77 @@ class HostPool:
         self._surveyors = {
             name: Surveyor(connection, step_timeout) for name, connection in self._connections.items()
         }
+        self._survey_lanes = {name: surveyor.lane for name, surveyor in self._surveyors.items()}
 
     def of(self, leg: Leg, notes: Notes) -> SshRepository | RelayedRepository:
-        """Return the leg's repository: itself where live lies in it too, else by way of the cache."""
-        if self._at_home(leg):
-            return self._shelled(leg, notes)
-        home = replace(leg, repository=leg.source, branch=leg.live)
+        """Return the leg's repository: through a shell if live is in it too, otherwise through the cache."""
+        return self._repository(leg, notes, self._connections)
+
+    def _repository(
+        self, leg: Leg, notes: Notes, hosts: Mapping[str, HostRequests]
+    ) -> SshRepository | RelayedRepository:
+        if self._is_direct(leg):
+            return self._shell_repository(leg, notes, hosts)
+        source = replace(leg, repository=leg.source, branch=leg.live)
         return RelayedRepository(
-            self._carrier(home, notes),
-            self._carrier(leg, notes),
-            live=self._shelled(home, notes) if self._has_shell(home) else None,
-            shell=self._shelled(leg, notes) if self._has_shell(leg) else None,
-            sightings=self._sightings,
+            self._git_remote(source, notes, hosts),
+            self._git_remote(leg, notes, hosts),
+            live=self._shell_repository(source, notes, hosts) if self._has_shell(source) else None,
+            shell=self._shell_repository(leg, notes, hosts) if self._has_shell(leg) else None,
+            mark_ages=self._mark_ages,
         )
 
     async def survey(self, legs: Sequence[Leg], notes: Notes) -> list[Observation | SyncError]:
-        """Observe many legs, those of a host together where they need no cache."""
-        at_home: dict[str, list[Leg]] = {}
-        relayed = []
-        for leg in dict.fromkeys(legs):
-            if self._at_home(leg):
-                at_home.setdefault(leg.repository.host, []).append(leg)
-            else:
-                relayed.append(leg)
-        found: dict[Leg, Observation | SyncError] = {}
+        """Observe many legs. Those of one host are asked about together, unless they need the cache.
 
-        async def look(leg: Leg) -> None:
-            try:
-                seen = await self.of(leg, notes).observe(counting=True)
-                found[leg] = replace(seen, drift=seen.drift.first(SURVEY_LISTED))
-            except SyncError as error:
-                found[leg] = error
+        Of those, a host has one look at a time: together they would take all git processes of the cache.
+        """
+        direct: dict[str, list[Leg]] = {}
+        relayed: dict[str, list[Leg]] = {}
+        for leg in dict.fromkeys(legs):
+            chosen = direct if self._is_direct(leg) else relayed
+            chosen.setdefault(leg.repository.host, []).append(leg)
+        found: dict[Leg, Observation | SyncError] = {}
 
         async def survey(host: str, chosen: Sequence[Leg]) -> None:
             found.update(await self._surveyors[host].look(chosen, notes))
 
-        await asyncio.gather(*(survey(*each) for each in at_home.items()), *map(look, relayed))
+        async def look(chosen: Sequence[Leg]) -> None:
+            for leg in chosen:
+                found[leg] = await self._look(leg, notes)
+
+        await asyncio.gather(*(survey(*each) for each in direct.items()), *map(look, relayed.values()))
         return [found[leg] for leg in legs]
 
+    async def _look(self, leg: Leg, notes: Notes) -> Observation | SyncError:
+        try:
+            seen = await self._repository(leg, notes, self._survey_lanes).observe(counting=True)
+        except SyncError as error:
+            return error
+        return replace(seen, drift=seen.drift.first(SURVEY_LISTED))
+
     async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:
-        """Return the ids of the sites that have a repository where a pattern's address says."""
+        """Return the ids of the sites that have a repository at a pattern's address."""
         before, after = address.path.removeprefix(address.root).lstrip("/").split(PLACEHOLDER)
         after, slash, rest = after.partition("/")
         question = {"root": address.root, "before": before, "after": after, "rest": slash + rest}
-        connection = self._connections[address.host]
-        told = await connection.call(notes, self._step_timeout, "sites", {**question, "one": site or ""})
-        return [line.removeprefix("site ") for line in told.split("\n") if line.startswith("site ")]
+        # A run asks for one site, and does not wait for a survey.
+        hosts: Mapping[str, HostRequests] = self._connections if site else self._survey_lanes
+        reply = await hosts[address.host].call(
+            notes, self._step_timeout, "sites", {**question, "one": site or ""}
+        )
+        return [line.removeprefix("site ") for line in reply.split("\n") if line.startswith("site ")]
 
     async def speaks_git(self, leg: Leg, notes: Notes) -> bool:
-        """Return whether the account on a leg's host runs git's own services, shell or not."""
+        """Return whether the account on a leg's host runs git's own services."""
         try:
-            await self._carrier(leg, notes).advertised(self._sightings)
+            await self._git_remote(leg, notes, self._connections).advertised(self._mark_ages)
         except SyncError:
             return False
         return True
 
     async def warm(self, host: str, notes: Notes) -> None:
-        """Connect to a host ahead of its first run; raise `SyncError`."""
+        """Connect to a host before its first run; raise `SyncError`."""
         await self._connections[host].warm(notes)
 
     async def close(self) -> None:
@@ -122,11 +136,11 @@ class HostPool:
     def _has_shell(self, leg: Leg) -> bool:
         return self._connections[leg.repository.host].host.access is not Access.GIT
 
-    def _at_home(self, leg: Leg) -> bool:
+    def _is_direct(self, leg: Leg) -> bool:
         return leg.own and self._has_shell(leg)
 
-    def _shelled(self, leg: Leg, notes: Notes) -> SshRepository:
-        return SshRepository(self._connections[leg.repository.host], leg, notes, self._step_timeout)
+    def _shell_repository(self, leg: Leg, notes: Notes, hosts: Mapping[str, HostRequests]) -> SshRepository:
+        return SshRepository(hosts[leg.repository.host], leg, notes, self._step_timeout)
 
-    def _carrier(self, leg: Leg, notes: Notes) -> Carrier:
-        return Carrier(leg, self._connections[leg.repository.host], self._cache.of(leg.site), notes)
+    def _git_remote(self, leg: Leg, notes: Notes, hosts: Mapping[str, HostRequests]) -> GitRemote:
+        return GitRemote(leg, hosts[leg.repository.host], self._cache.of(leg.site), notes)

@@ -3,7 +3,7 @@
 from listener.observations import PATHS_LISTED, Observation
 from listener.plans import Applied, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
-from listener.ssh.connection import HostConnection
+from listener.ssh.connection import HostRequests
 from listener.ssh.dialogue import Fields
 from listener.ssh.replies import live_branch, read_applied, read_observation
 
@@ -19,7 +19,7 @@ SURVEY_LISTED = 20
 class SshRepository:
     """Implements `listener.plans.Repository` with a host's loaded shells."""
 
-    def __init__(self, connection: HostConnection, leg: Leg, notes: Notes, limit: float) -> None:
+    def __init__(self, connection: HostRequests, leg: Leg, notes: Notes, limit: float) -> None:
         self._connection = connection
         self._leg = leg
         self._notes = notes

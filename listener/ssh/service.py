@@ -1,7 +1,7 @@
 """Git's own services on a host (`git-upload-pack`, `git-receive-pack`), joined to the git of this machine.
 
-A session of the warm connection is joined to a socket whose other end git inherits: `git fetch fd::7` then
-speaks to the host over our connection, with its host keys, jump hosts and limits; no ssh client is started.
+A session of the warm connection is joined to a socket, and git inherits the other end of the socket. So
+`git fetch fd::7` uses our connection, with its host keys, jump hosts and limits, and starts no ssh client.
 """
 
 import asyncio
@@ -21,23 +21,24 @@ from listener.errors import (
     SyncError,
     WrongOwnerError,
 )
-from listener.ssh.shell import begun, cause_of, refused_by_gate
+from listener.ssh.channel import start_command
+from listener.ssh.remote_errors import cause_of, gate_error
 
 FETCH = "git-upload-pack"
 PUSH = "git-receive-pack"
 
-STDERR_KEPT = 4096
-"""Bytes of what a service says on standard error that are kept, from its beginning."""
+MAX_STDERR = 4096
+"""Bytes of a service's standard error that are kept, from its beginning."""
 
 ENDING = 5.0
-"""Seconds that a service may take to end once git here has ended; then its channel is closed."""
+"""Seconds that a service may take to end after git here has ended. Then its channel is closed."""
 
 
-class _Far(asyncssh.SSHClientSession[bytes]):
-    """The session on the host: what comes from there goes to the socket, and how it ends is kept."""
+class _RemoteSession(asyncssh.SSHClientSession[bytes]):
+    """The session on the host: passes its output to the socket, and remembers how it ended."""
 
     def __init__(self) -> None:
-        self.near: asyncio.Transport | None = None
+        self.git_socket: asyncio.Transport | None = None
         self.channel: asyncssh.SSHClientChannel[bytes] | None = None
         self.status: int | None = None
         self.said = bytearray()
@@ -49,13 +50,13 @@ class _Far(asyncssh.SSHClientSession[bytes]):
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         if datatype == asyncssh.EXTENDED_DATA_STDERR:
-            self.said += data[: STDERR_KEPT - len(self.said)]
-        elif self.near is not None:
-            self.near.write(data)
+            self.said += data[: MAX_STDERR - len(self.said)]
+        elif self.git_socket is not None:
+            self.git_socket.write(data)
 
     def eof_received(self) -> bool:
-        if self.near is not None and not self.near.is_closing():
-            self.near.write_eof()
+        if self.git_socket is not None and not self.git_socket.is_closing():
+            self.git_socket.write_eof()
         return True
 
     def exit_status_received(self, status: int) -> None:
@@ -65,34 +66,34 @@ class _Far(asyncssh.SSHClientSession[bytes]):
         self.status = KILLED
 
     def pause_writing(self) -> None:
-        if self.near is not None and not self.near.is_closing():
-            self.near.pause_reading()
+        if self.git_socket is not None and not self.git_socket.is_closing():
+            self.git_socket.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.near is not None and not self.near.is_closing():
-            self.near.resume_reading()
+        if self.git_socket is not None and not self.git_socket.is_closing():
+            self.git_socket.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
         self.on_ended()
-        if self.near is not None and not self.near.is_closing():
-            # Git learns of it as of any other end, and what it still says goes nowhere. Were the socket
-            # closed over words that are not read yet, git's helper would fail on one side and wait for
-            # ever on the other.
-            self.near.resume_reading()
-            self.near.write_eof()
+        if self.git_socket is not None and not self.git_socket.is_closing():
+            # Only our sending side is closed. Git sees a normal end of input, and its further output is read
+            # and dropped. If the socket were closed while some of that is unread, git's helper would fail in
+            # one direction and wait for ever in the other.
+            self.git_socket.resume_reading()
+            self.git_socket.write_eof()
 
 
-class _Near(asyncio.Protocol):
-    """Our end of the socket that git has the other end of: what comes from git goes to the host."""
+class _GitSocket(asyncio.Protocol):
+    """Our end of the socket: passes git's output to the host."""
 
-    def __init__(self, far: _Far) -> None:
-        self._far = far
+    def __init__(self, remote: _RemoteSession) -> None:
+        self._remote = remote
 
     @property
     def _channel(self) -> "asyncssh.SSHClientChannel[bytes] | None":
-        """The channel, for as long as it takes anything."""
-        channel = self._far.channel
+        """The channel, unless it is closing."""
+        channel = self._remote.channel
         return None if channel is None or channel.is_closing() else channel
 
     def data_received(self, data: bytes) -> None:
@@ -105,13 +106,13 @@ class _Near(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        if self._far.channel is not None:
-            self._far.channel.pause_reading()
+        if self._remote.channel is not None:
+            self._remote.channel.pause_reading()
 
     def resume_writing(self) -> None:
-        # Also of a channel that is closing: what has arrived already is only given out when it is asked for.
-        if self._far.channel is not None:
-            self._far.channel.resume_reading()
+        # Even if the channel is closing: asyncssh delivers what has arrived only while reading is not paused.
+        if self._remote.channel is not None:
+            self._remote.channel.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.eof_received()
@@ -119,105 +120,109 @@ class _Near(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Service:
-    """One running service, to be spoken to by one git process."""
+    """One running service, for one git process here."""
 
     name: str
-    _theirs: socket.socket = field(repr=False)
-    _far: _Far = field(repr=False)
+    _git_end: socket.socket = field(repr=False)
+    _remote: _RemoteSession = field(repr=False)
 
     @property
     def url(self) -> str:
-        """What stands in git's command line for the remote repository."""
+        """The remote repository in git's command line."""
         return f"fd::{self.descriptor}"
 
     @property
     def descriptor(self) -> int:
-        """What git inherits."""
-        return self._theirs.fileno()
+        """The file descriptor that git inherits."""
+        return self._git_end.fileno()
 
     def handed_over(self) -> None:
-        """Close this process's copy: git has its own, and its end must be the end."""
-        self._theirs.close()
+        """Close our copy of git's end. While there is one, the service can't notice that git has ended."""
+        self._git_end.close()
 
     async def failure(self) -> SyncError | None:
-        """Return what went wrong at the other end, once git here has failed; None if that can't be told."""
+        """Return the error at the other end after git here has failed; None if it is not known."""
         self.handed_over()
         try:
             async with asyncio.timeout(ENDING):
-                await self._far.ended.wait()
+                await self._remote.ended.wait()
         except TimeoutError:
-            return None  # It goes on, and nobody knows for how long: git here has said what is wrong.
-        said = self._far.said.decode("utf-8", "replace").strip()
-        if self._far.status is None:
+            return None  # It still runs. The message of git here must do.
+        said = self._remote.said.decode("utf-8", "replace").strip()
+        if self._remote.status is None:
             return ConnectionLostError(said[-300:] or f"The connection was lost while {self.name} ran.")
-        return _told(self.name, self._far.status, said)
+        return _error_of_service(self.name, self._remote.status, said)
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is a push that the host has not ended yet."""
-        return self.name == PUSH and not self._far.ended.is_set()
+        """Whether it is a push whose process has not ended on the host."""
+        return self.name == PUSH and not self._remote.ended.is_set()
 
     def when_ended(self, call: Callable[[], object]) -> None:
-        """Call once it has ended."""
-        self._far.on_ended = call
+        """Call this function when it has ended."""
+        self._remote.on_ended = call
 
     async def close(self) -> None:
-        """Let the service end, and leave it behind if it does not."""
+        """Wait for the service to end; abandon it if it does not, unless it is a push."""
         self.handed_over()
         try:
             async with asyncio.timeout(ENDING):
-                await self._far.ended.wait()
+                await self._remote.ended.wait()
         except TimeoutError:
             if self.name != PUSH:
                 self.abandon()
         finally:
-            near, self._far.near = self._far.near, None
-            if near is not None:
-                near.close()
+            git_socket, self._remote.git_socket = self._remote.git_socket, None
+            if git_socket is not None:
+                git_socket.close()
 
     def abandon(self) -> None:
-        """Let the service know that nobody listens any more, without waiting for the other end.
+        """Tell the service that nobody reads its output any more; do not wait for the other end.
 
-        The channel of a push stays open for as long as the host holds it: it is the only sign that git is
-        still there, in the middle of its ref transaction perhaps. Its answers are few, and are dropped.
+        The channel of a push stays open until the host closes it: nothing else shows that git still runs
+        there, perhaps in the middle of its ref transaction. Its few answers are dropped.
         """
-        if self._far.near is not None:
-            self._far.near.abort()
-        if self._far.channel is None:
+        if self._remote.git_socket is not None:
+            self._remote.git_socket.abort()
+        if self._remote.channel is None:
             return
-        if self.name == PUSH and not self._far.channel.is_closing():
-            self._far.near = None
-            self._far.channel.resume_reading()
-            self._far.channel.write_eof()
+        if self.name == PUSH and not self._remote.channel.is_closing():
+            self._remote.git_socket = None
+            self._remote.channel.resume_reading()
+            self._remote.channel.write_eof()
         else:
-            self._far.channel.abort()
+            self._remote.channel.abort()
 
 
 def command_of(name: str, path: str) -> str:
-    """Return the command that starts a service, quoted as git does: git-shell reads nothing else.
+    """Return the command that starts a service, quoted as git does it: git-shell accepts nothing else.
 
-    A login shell that is tcsh would take an exclamation mark within quotes for an old command.
+    tcsh, as a login shell, would replace an exclamation mark within quotes by an earlier command.
     """
     return f"{name} '" + re.sub(r"(['!])", r"'\\\1'", path) + "'"
 
 
 @contextlib.asynccontextmanager
-async def opened(connection: asyncssh.SSHClientConnection, name: str, path: str) -> AsyncIterator[Service]:
+async def open_service(
+    connection: asyncssh.SSHClientConnection, name: str, path: str
+) -> AsyncIterator[Service]:
     """Start a service for the repository at `path` and lend it; raise what asyncssh raises."""
     ours, theirs = socket.socketpair()
-    far = _Far()
+    remote = _RemoteSession()
     try:
-        far.near, _ = await asyncio.get_running_loop().create_connection(lambda: _Near(far), sock=ours)
-        await begun(connection, far, command_of(name, path))
+        remote.git_socket, _ = await asyncio.get_running_loop().create_connection(
+            lambda: _GitSocket(remote), sock=ours
+        )
+        await start_command(connection, remote, command_of(name, path))
     except BaseException:
         theirs.close()
-        ours.close() if far.near is None else far.near.abort()
+        ours.close() if remote.git_socket is None else remote.git_socket.abort()
         raise
-    service = Service(name, theirs, far)
+    service = Service(name, theirs, remote)
     try:
         yield service
     except BaseException:
-        # Whoever is cancelled or out of time has ended git: the service notices at its next read.
+        # The caller was cancelled or out of time, and has ended git. The service notices at its next read.
         service.abandon()
         raise
     finally:
@@ -236,12 +241,12 @@ KILLED = -1
 """The status of a service that a signal ended."""
 
 REFUSING = frozenset({1, 126})
-"""With these an account's login program refuses a command; git itself fails with 128."""
+"""The statuses of a login program that refuses a command. Git itself fails with 128."""
 
 
-def _told(name: str, status: int, said: str) -> SyncError | None:
-    """Return the error that a service's last words stand for, if it failed by itself."""
-    refused = refused_by_gate(said)
+def _error_of_service(name: str, status: int, said: str) -> SyncError | None:
+    """Return the error for a service's last output; None if the output does not explain it."""
+    refused = gate_error(said)
     if refused is not None:
         return refused
     for words, cause in _CAUSES:

@@ -1,120 +1,148 @@
-"""Looking at many repositories of one host in few round trips; none keeps the others from their answer."""
+"""Looks at many repositories of one host in few round trips. One that hangs or is broken stops no other."""
 
 import asyncio
+import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from listener.errors import ConnectionLostError, RemoteStepError, SyncError
 from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import Leg
+from listener.ssh.batch import Batch
+from listener.ssh.channel import Reply
 from listener.ssh.connection import HostConnection
+from listener.ssh.dialogue import Fields
+from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_observation
 from listener.ssh.repository import LISTED_BYTES, SURVEY_LISTED, observe_fields
-from listener.ssh.shell import Reply, refusal
-from listener.ssh.tour import Tour
+from listener.ssh.service import Service
 
-SURVEYED_AT_ONCE = 32
-"""Legs that a round trip asks about."""
+GROUP_SIZE = 32
+"""Legs in one round trip."""
 
 Answer = Observation | SyncError
+
+
+class SurveyLane:
+    """A host's requests for surveys: one shell and one service at a time, so that runs have the others.
+
+    Without it, a survey of many repositories takes all shells of the host, and each run waits behind it.
+    """
+
+    def __init__(self, connection: HostConnection) -> None:
+        self._connection = connection
+        self._shell_turn = asyncio.Lock()
+        self._service_turn = asyncio.Lock()
+
+    async def call(
+        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+    ) -> str:
+        """Send a request when the survey's earlier ones are answered; raise `SyncError`."""
+        async with self._shell_turn:
+            return await self._connection.call(notes, limit, verb, *parts, batch=batch)
+
+    @contextlib.asynccontextmanager
+    async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:
+        """Lend a service when the survey's earlier ones have ended; raise `SyncError`."""
+        async with self._service_turn, self._connection.service(notes, name, path) as service:
+            yield service
 
 
 class Surveyor:
     """Looks at the legs of one host.
 
-    They are asked about in groups. One that keeps its group waiting beyond the limit is left out of it: what
-    was told before it is kept, and the rest is asked again without it. It is asked alone from then on, until
-    it answers.
+    They are asked about in groups. A leg that does not answer within the limit is taken out of its group: the
+    answers before it are kept, and the legs after it are asked again without it. From then on it is asked
+    alone, until it answers.
     """
 
     def __init__(self, connection: HostConnection, limit: float) -> None:
         self._connection = connection
+        self.lane = SurveyLane(connection)
         self._limit = limit
         """Seconds for each leg."""
         self._silent: set[tuple[str, str]] = set()
-        """The legs, by their keys, that did not answer when they were asked last."""
+        """The keys of the legs that did not answer the last time."""
 
     async def look(self, legs: Sequence[Leg], notes: Notes) -> dict[Leg, Answer]:
-        """Return what each leg answers, or why it does not."""
-        together = [leg for leg in legs if not self._apart(leg)]
-        groups = [
-            together[start : start + SURVEYED_AT_ONCE] for start in range(0, len(together), SURVEYED_AT_ONCE)
-        ]
+        """Return each leg's observation or error."""
+        grouped = [leg for leg in legs if not self._asked_alone(leg)]
+        groups = [grouped[start : start + GROUP_SIZE] for start in range(0, len(grouped), GROUP_SIZE)]
         found: dict[Leg, Answer] = {}
         await asyncio.gather(
             *(self._ask(group, notes, found) for group in groups),
-            self._ask_each([leg for leg in legs if self._apart(leg)], notes, found),
+            self._ask_each([leg for leg in legs if self._asked_alone(leg)], notes, found),
         )
         return found
 
-    def _apart(self, leg: Leg) -> bool:
-        return leg.key in self._silent or self._connection.stalled([leg.repository.path]) is not None
+    def _asked_alone(self, leg: Leg) -> bool:
+        return leg.key in self._silent or self._connection.stuck_in([leg.repository.path]) is not None
 
     async def _ask_each(self, legs: Sequence[Leg], notes: Notes, found: dict[Leg, Answer]) -> None:
-        """Ask one after the other: together they would keep all of the host's shells waiting."""
+        """Ask one after the other."""
         for leg in legs:
             await self._ask([leg], notes, found)
 
     async def _ask(self, legs: Sequence[Leg], notes: Notes, found: dict[Leg, Answer]) -> None:
-        """Ask until each leg has answered, or is known not to."""
-        rest, lost = list(legs), False
+        """Ask until each leg has an answer or an error."""
+        rest, lost_before = list(legs), False
         while rest:
-            answers, cut = await self._round(rest, notes)
-            if cut and lost:
-                # Twice in a row before anybody answered: it is the host, not the leg.
+            answers, lost = await self._ask_once(rest, notes)
+            if lost and lost_before:
+                # Lost twice in a row before any leg answered: the cause is the host, not one leg.
                 answers = dict.fromkeys(rest, next(iter(answers.values())))
-            lost = cut
+            lost_before = lost
             found |= answers
             rest = [leg for leg in rest if leg not in answers]
 
-    async def _round(self, legs: Sequence[Leg], notes: Notes) -> tuple[dict[Leg, Answer], bool]:
-        """Ask once; return what is known now, and whether the connection was lost before anybody answered."""
-        mark = secrets.token_hex(16)
+    async def _ask_once(self, legs: Sequence[Leg], notes: Notes) -> tuple[dict[Leg, Answer], bool]:
+        """Ask once; return the answers, and whether the connection was lost before any leg answered."""
+        separator = secrets.token_hex(16)
         room = LISTED_BYTES // len(legs)
         questions = [
-            {"separator": mark, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
+            {"separator": separator, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
             for leg in legs
         ]
-        tour = Tour.of(questions)
+        batch = Batch.of(questions)
         try:
-            text = await self._connection.call(notes, self._limit, "survey", *questions, tour=tour)
-            answers = read_survey(legs, mark, text)
+            text = await self.lane.call(notes, self._limit, "survey", *questions, batch=batch)
+            answers = read_survey(legs, separator, text)
         except SyncError as error:
-            return self._failed(legs, tour, error)
+            return self._failed(legs, batch, error)
         self._silent.difference_update(leg.key for leg in legs)
         return dict(zip(legs, answers, strict=True)), False
 
-    def _failed(self, legs: Sequence[Leg], tour: Tour, error: SyncError) -> tuple[dict[Leg, Answer], bool]:
-        """Return what is known of the legs though the round failed: at least of one of them."""
-        if tour.heard is None:
-            # Nobody was asked: because of the host, or of those whose repositories nobody is sent into.
-            stalled = {leg: self._connection.stalled([leg.repository.path]) for leg in legs}
-            known = {leg: why for leg, why in stalled.items() if why is not None}
+    def _failed(self, legs: Sequence[Leg], batch: Batch, error: SyncError) -> tuple[dict[Leg, Answer], bool]:
+        """Return what is known after a round trip that failed: an answer or an error for at least one leg."""
+        if batch.received is None:
+            # The request was not sent: the host fails, or processes of ours are stuck in some repositories.
+            stuck = {leg: self._connection.stuck_in([leg.repository.path]) for leg in legs}
+            known = {leg: why for leg, why in stuck.items() if why is not None}
             return (dict(known) or dict.fromkeys(legs, error)), False
-        answers = arrived(legs, tour.mark, tour.heard)
-        told = dict(zip(legs, answers, strict=False))
-        self._silent.difference_update(leg.key for leg in told)
+        answers = read_answers(legs, batch.separator, batch.received)
+        found = dict(zip(legs, answers, strict=False))
+        self._silent.difference_update(leg.key for leg in found)
         if len(answers) < len(legs):
             silent = legs[len(answers)]
             self._silent.add(silent.key)
-            told[silent] = error
-        return told, isinstance(error, ConnectionLostError) and not answers
+            found[silent] = error
+        return found, isinstance(error, ConnectionLostError) and not answers
 
 
-def read_survey(legs: Sequence[Leg], mark: str, text: str) -> list[Answer]:
-    """Return what `ss_survey` told of each leg; raise `RemoteStepError` for what it can't have told."""
-    answers = arrived(legs, mark, text)
+def read_survey(legs: Sequence[Leg], separator: str, text: str) -> list[Answer]:
+    """Return the answer of each leg in a whole reply; raise `RemoteStepError` if one is missing."""
+    answers = read_answers(legs, separator, text)
     if len(answers) != len(legs):
-        raise RemoteStepError("the host's reply is not whole")
+        raise RemoteStepError("the host's reply is not complete")
     return answers
 
 
-def arrived(legs: Sequence[Leg], mark: str, text: str) -> list[Answer]:
-    """Return what was told of the first legs, as far as it is whole; nothing if it is more than asked for."""
-    # Split, not searched for what lies between: that would take time by the square of what a host says.
-    *answers, _ = re.split(rf"\n{mark} ([0-9]{{1,3}})\n", text)
+def read_answers(legs: Sequence[Leg], separator: str, text: str) -> list[Answer]:
+    """Return the complete answers in a reply, which are of the first legs; none if there are too many."""
+    # Split at the separators. A search for the parts between them would take quadratic time.
+    *answers, _ = re.split(rf"\n{separator} ([0-9]{{1,3}})\n", text)
     if len(answers) > 2 * len(legs):
         return []
     return [
@@ -124,9 +152,9 @@ def arrived(legs: Sequence[Leg], mark: str, text: str) -> list[Answer]:
 
 
 def _surveyed(leg: Leg, said: str, status: int) -> Answer:
-    """Return one leg's part of a survey: what can't be read of it is no other leg's fault."""
+    """Return the answer in one leg's part of a reply. If it can't be read, only this leg has an error."""
     if status != 0:
-        return refusal(Reply(status, said, ""))
+        return error_of(Reply(status, said, ""))
     try:
         return read_observation(leg, said)
     except RemoteStepError as error:

@@ -1,6 +1,1 @@
-"""The HTTP surface, on aiohttp."""
-
-from listener.web.app import Ports, application
-from listener.web.replies import add_headers, private_problem
-
-__all__ = ["Ports", "add_headers", "application", "private_problem"]
+"""The HTTP surface, on aiohttp. This file imports nothing: a command imports `protocol`, which is quick."""

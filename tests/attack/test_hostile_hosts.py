@@ -9,7 +9,7 @@ import pytest
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
-from listener.ssh.git import OUTPUT_MOST
+from listener.ssh.git import MAX_OUTPUT
 from tests.attack.conftest import Besiege
 from tests.attack.impostor import (
     Behaviour,
@@ -196,7 +196,7 @@ async def test_a_host_that_never_ends_costs_no_memory_and_no_other_site(
 async def test_a_git_service_that_never_ends_costs_no_memory_and_no_other_site(
     besiege: Besiege, impostor: Impostor, sshd: Sshd, published: Published, tmp_path: Path
 ) -> None:
-    assert OUTPUT_MOST < 128 << 20
+    assert MAX_OUTPUT < 128 << 20
     async with besiege(**surroundings(impostor, sshd, published, tmp_path)) as siege:
         for what, behaviour in SERVICES.items():
             impostor.behave(behaviour)

@@ -27,9 +27,9 @@ from listener.rehearsal.embedded import EmbeddedServer
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, free_port
 from listener.sites import Host
+from listener.ssh import channel as channel_module
 from listener.ssh import pool as pool_module
-from listener.ssh import shell as shell_module
-from listener.ssh.connection import REMARKS_MOST, SHELLS, HostConnection
+from listener.ssh.connection import MAX_STDERR_LINES, SHELLS, HostConnection
 from tests.bench_hosts import ROOMY, hosts_on, warm
 from tests.conftest import unavailable
 from tests.contract.test_repository import Notes, host_of
@@ -121,14 +121,14 @@ async def test_much_output_on_both_streams_blocks_neither(sshd: Sshd, connected:
     said = await say(connection, flood, limit=60, notes=notes)
     assert len(said.splitlines()) == 3000
     remarks = notes.named("remote")
-    assert len(remarks) == REMARKS_MOST + 1, "the log gets a little of it"
-    assert remarks[-1]["stderr"] == f"… and {3000 - REMARKS_MOST} lines more"
+    assert len(remarks) == MAX_STDERR_LINES + 1, "the log gets a little of it"
+    assert remarks[-1]["stderr"] == f"… and {3000 - MAX_STDERR_LINES} more lines"
 
 
 async def test_a_reply_without_end_is_not_read_on(
     sshd: Sshd, connected: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shell_module, "REPLY_LIMIT", 1 << 20)
+    monkeypatch.setattr(channel_module, "MAX_REPLY", 1 << 20)
     connection = connected(host_of(sshd))
     with pytest.raises(RemoteStepError, match="1 MiB"):
         await say(connection, "yes")
@@ -501,7 +501,7 @@ async def test_keys_of_other_kinds_and_forms_log_in(
 async def test_many_hosts_are_connected_to_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "CONNECTS_AT_ONCE", 4)
+    monkeypatch.setattr(pool_module, "MAX_LOGINS", 4)
     with Sshd(tmp_path, ROOMY) as own:
         pool = pool_of(
             hosts_on(own, tmp_path / "known", 20).values(), tmp_path / "unused", connect_timeout=60
@@ -545,7 +545,7 @@ async def test_a_file_without_the_host_names_its_odd_lines(
     sshd: Sshd, connected: Connect, tmp_path: Path
 ) -> None:
     host = known_by(sshd, f"=\nother {sshd.known_hosts.read_text().split(maxsplit=1)[1]}", tmp_path / "odd")
-    with pytest.raises(HostKeyRejectedError, match=r"no line for .* say nothing: 1\)"):
+    with pytest.raises(HostKeyRejectedError, match=r"no line for .* \(unreadable lines: 1\)"):
         await say(connected(host), "true")
 
 

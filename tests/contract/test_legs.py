@@ -508,7 +508,7 @@ async def test_whoever_gives_up_while_a_service_starts_leaves_nothing_behind(wor
 
 async def test_whoever_gives_up_while_a_shell_opens_leaves_no_session_behind(world: World) -> None:
     connection = world.pool._connections["eu1"]
-    await connection._connected(Notes())
+    await connection.warm_connection.get(Notes())
     for turns in range(12):  # more than sshd's MaxSessions
         asking = asyncio.create_task(connection.call(Notes(), 20, "hello"))
         for _ in range(turns + 2):

@@ -18,7 +18,7 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.sites import Access, Environment, RepositoryAddress
 from listener.ssh import HostPool, circuit, service
-from listener.ssh.leftovers import LEFT_MOST
+from listener.ssh.leftovers import MAX_STUCK
 from tests.conftest import age
 from tests.contract.test_connection import through
 from tests.contract.test_repository import Notes, host_of, pool, sync
@@ -186,9 +186,9 @@ async def _children_in(frozen: Frozen) -> set[int]:
 async def test_beyond_a_bound_the_host_is_left_alone_until_some_have_ended(
     sshd: Sshd, opened: Open, repositories: Repositories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(circuit, "FIRST", 0.1)
-    monkeypatch.setattr(circuit, "MOST", 0.1)
-    *all_frozen, other = repositories(LEFT_MOST + 1)
+    monkeypatch.setattr(circuit, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(circuit, "MAX_PAUSE", 0.1)
+    *all_frozen, other = repositories(MAX_STUCK + 1)
     pool = opened(sshd)
     for frozen in all_frozen:
         frozen.lay()

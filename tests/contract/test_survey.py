@@ -1,7 +1,9 @@
 """A survey of many repositories on one host: one that hangs or breaks is one that hangs or breaks."""
 
+import asyncio
 import os
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.sites import Leg, RepositoryAddress
 from listener.ssh import HostPool
+from listener.ssh.connection import SHELLS
+from listener.ssh.shell import Shell
+from tests.contract.test_connection import until
 from tests.contract.test_repository import Notes, host_of
 from tests.legs import environment_of, pool_of
 from tests.traps import processes
@@ -30,6 +35,13 @@ async def impatient(sshd: Sshd, tmp_path: Path) -> AsyncIterator[HostPool]:
 
 
 @pytest.fixture
+async def patient(sshd: Sshd, tmp_path: Path) -> AsyncIterator[HostPool]:
+    pool = pool_of([host_of(sshd)], tmp_path / "cache", step_timeout=300)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
 def asked(impatient: HostPool) -> list[int]:
     """How many legs each question was about, as they are asked."""
     counts: list[int] = []
@@ -38,7 +50,7 @@ def asked(impatient: HostPool) -> list[int]:
 
     async def counted(*arguments: Any, **more: Any) -> str:
         if arguments[2] == "survey":
-            counts.append(len(more["tour"].paths))
+            counts.append(len(more["batch"].paths))
         return await call(*arguments, **more)
 
     connection.call = counted  # type: ignore[method-assign]
@@ -160,3 +172,72 @@ async def test_a_host_that_is_gone_fails_all_of_its_repositories_at_once(
     own_sshd.start()
     assert all(isinstance(answer, Observation) for answer in await survey(pool, repositories))
     await pool.close()
+
+
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """By verb: how many requests of that verb were in a shell whenever one more began."""
+    counts: dict[str, list[int]] = {}
+    now: Counter[str] = Counter()
+    call = Shell.call
+
+    async def counted(self: Shell, verb: str, *parts: Any, **more: Any) -> Any:
+        now[verb] += 1
+        counts.setdefault(verb, []).append(now[verb])
+        try:
+            return await call(self, verb, *parts, **more)
+        finally:
+            now[verb] -= 1
+
+    monkeypatch.setattr(Shell, "call", counted)
+    return counts
+
+
+async def test_a_survey_takes_one_shell_of_a_host_and_a_run_has_the_others(
+    patient: HostPool, repositories: list[Published], lent: dict[str, list[int]]
+) -> None:
+    for number in range(0, MANY, 10):
+        hang(repositories[number])
+    surveys = [
+        asyncio.create_task(survey(patient, repositories[start : start + 10])) for start in range(0, MANY, 10)
+    ]
+    await until(lambda: _hangs_in(repositories))
+    run = patient.of(legs_of(repositories)[1], Notes())
+    looks = await asyncio.gather(*(run.observe() for _ in range(SHELLS - 1)))
+    assert [look.live is None for look in looks] == [False] * (SHELLS - 1)
+    assert not any(task.done() for task in surveys), "each hangs for as long as the limit"
+    assert lent["survey"] == [1]
+    for task in surveys:
+        task.cancel()
+    await asyncio.wait(surveys)
+
+
+async def test_a_survey_of_legs_that_go_through_the_cache_takes_one_shell_of_a_host(
+    patient: HostPool, published: Published, repositories: list[Published], lent: dict[str, list[int]]
+) -> None:
+    source = RepositoryAddress("studio", str(published.path))
+    carried = [RepositoryAddress("studio", str(each.path)) for each in repositories[:6]]
+    legs = [environment_of(each, source=source).legs[0] for each in carried]
+    found = await patient.survey(legs, Notes())
+    assert all(isinstance(answer, Observation) for answer in found)
+    assert max(lent["observe"]) == 1
+
+
+async def test_a_search_for_the_sites_of_a_pattern_takes_turns_with_surveys_but_one_for_a_run_does_not(
+    patient: HostPool, repositories: list[Published], lent: dict[str, list[int]]
+) -> None:
+    hang(repositories[0])
+    looking = asyncio.create_task(survey(patient, repositories[:1]))
+    await until(lambda: _hangs_in(repositories))
+    folder = repositories[0].path.parent
+    pattern = RepositoryAddress("studio", f"{folder}/{{site}}", str(folder))
+    everything = asyncio.create_task(patient.present(pattern, None, Notes()))
+    assert await patient.present(pattern, "site-1", Notes()) == ["site-1"]
+    assert not everything.done()
+    looking.cancel()
+    assert len(await everything) >= MANY
+    assert lent["sites"] == [1, 1]
+
+
+async def _hangs_in(repositories: list[Published]) -> bool:
+    return any(_works_in(Path(f"/proc/{pid}"), each.path) for pid in processes() for each in repositories)

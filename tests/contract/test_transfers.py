@@ -71,7 +71,7 @@ async def test_a_transfer_that_outlasts_its_limit_is_ended_with_all_its_processe
     check_forward(scene, await made_good(scene, run, ended), old)
 
 
-class Deaf(service._Near):
+class Deaf(service._GitSocket):
     """Does not hear what git says, as when the host reads too slowly."""
 
     first: "ClassVar[Deaf | None]" = None
@@ -94,7 +94,7 @@ async def test_git_ends_with_the_connection_even_where_its_words_were_not_read_y
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Deaf, "first", None)
-    monkeypatch.setattr(service, "_Near", Deaf)
+    monkeypatch.setattr(service, "_GitSocket", Deaf)
     scene, run = place("live", transfer_timeout=60), a_run()
     old = scene.carrier.commit("staging")
     attempt = asyncio.create_task(scene.attempt(run))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from listener.config.address import DEFAULT_PATH
-from listener.config.server import ServerSection
+from listener.cli.options import DEFAULT_PATH
+from listener.config.sections import ServerSection
 from listener.edge import places
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd

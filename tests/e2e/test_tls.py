@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from listener.config.files import tls_context
 from listener.config.settings import load
-from listener.config.tls import tls_context
 from listener.edge import tls
 from listener.errors import ConfigurationError
 from listener.system import System
@@ -95,7 +95,7 @@ async def test_a_new_pair_that_does_not_fit_leaves_the_old_one(
         shutil.copy(certificate(other)["certificate"], pair["certificate"])
         told = ""
         async with asyncio.timeout(300):
-            while "the key is not that of the certificate" not in told:
+            while "the key doesn't belong to the certificate" not in told:
                 await asyncio.sleep(0.02)
                 told += capsys.readouterr().out
         assert "remedy='name the key that it was made with'" in told
@@ -273,14 +273,14 @@ def test_a_key_that_others_may_read_is_refused(configured: Write, tmp_path: Path
 def test_a_pair_that_does_not_fit_is_refused(configured: Write, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     pair = {**certificate(tmp_path), "key": certificate(tmp_path / "other")["key"]}
-    assert "server.tls: can't be used: the key is not that of the certificate" in refusal(configured, pair)
+    assert "server.tls: can't be used: the key doesn't belong to the certificate" in refusal(configured, pair)
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     configured: Write, tmp_path: Path
 ) -> None:
     pair = certificate(tmp_path, password=b"secret")
-    assert "the key wants a password; write it without one" in refusal(configured, pair)
+    assert "the key needs a password; write it without one" in refusal(configured, pair)
 
 
 def test_files_that_are_missing_or_no_pem_are_refused(configured: Write, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from listener.errors import SyncError
 from listener.observations import Observation
 from listener.plans import decide
 from listener.sites import Environment, Policy, RepositoryAddress
-from listener.ssh.carrier import Sightings, read_advertised
+from listener.ssh.channel import Reply, ReplyReader
+from listener.ssh.git_remote import MarkAges, read_advertised
+from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_applied, read_observation, strictly, unquote
-from listener.ssh.shell import Reply, _Session, refusal
 from listener.ssh.survey import read_survey
 from tests.fuzz.target import Target
 
@@ -55,9 +56,9 @@ def try_replies(data: bytes) -> None:
                     if isinstance(found, Observation):
                         check(found)
             case b"r":
-                check_told(refusal(Reply(1, text, text)))
+                check_told(error_of(Reply(1, text, text)))
             case b"l":
-                check(read_advertised(LEG, text, Sightings()))
+                check(read_advertised(LEG, text, MarkAges()))
             case b"q":
                 with strictly():
                     unquote(text).encode()
@@ -115,7 +116,7 @@ def try_frames(data: bytes) -> None:
 
 
 async def _try_frames(data: bytes) -> None:
-    session = _Session()
+    session = ReplyReader()
     session.connection_made(mock.Mock())
     reply = session.expect(TOKEN)
     for piece in data.split(b"\r"):

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from listener.cli.failures import (
     UsageError,
     exit_status,
 )
-from listener.cli.parser import build
+from listener.cli.parser import Command, build
 from listener.errors import ConfigurationError, ListenerError
 
 
 def commands(parser: argparse.ArgumentParser, *words: str) -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Every command with its parser, the groups included."""
+    assert isinstance(parser, Command)
+    parser.describe()
     yield " ".join(words), parser
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -102,6 +105,12 @@ def test_every_command_tells_what_each_exit_status_means(
     _, out, _ = ran(capsys, *command.split(), "--help")
     meanings = out.partition("Exit status:\n")[2].splitlines()
     assert [line.split(maxsplit=1)[0] for line in meanings] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("command", [name for name, parser in COMMANDS.items() if parser._defaults])
+def test_every_command_is_carried_out_by_a_function_that_there_is(command: str) -> None:
+    module, _, name = COMMANDS[command]._defaults["handler"].partition(":")
+    assert callable(getattr(import_module(f"listener.{module}"), name))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -202,16 +211,16 @@ def test_the_address_is_read_from_the_section_server_alone(
     monkeypatch.setenv("LISTENER_PORT", "9001")
     file = tmp_path / "listener.yaml"
     file.write_text(f"server: {server}\nhooks: {{forge: {{secrets: ['file:/not/for/everybody']}}}}\n")
-    assert address.url(asked(config=file)) == url
+    assert address.listener(asked(config=file)).url == url
 
 
 def test_without_a_configuration_the_default_address_is_asked() -> None:
-    assert address.url(asked()) == "http://127.0.0.1:8787"
+    assert address.listener(asked()).url == "http://127.0.0.1:8787"
 
 
 def test_a_configuration_that_was_named_must_be_readable(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
-        address.url(asked(config=tmp_path / "missing.yaml"))
+        address.listener(asked(config=tmp_path / "missing.yaml"))
 
 
 def test_the_option_url_beats_the_variable_and_that_the_configuration(
@@ -219,8 +228,8 @@ def test_the_option_url_beats_the_variable_and_that_the_configuration(
 ) -> None:
     monkeypatch.setenv("SYNC_STAGING_CONFIG", str(tmp_path / "missing.yaml"))
     monkeypatch.setenv("SYNC_STAGING_URL", "https://variable.example.com/base/")
-    assert address.url(asked()) == "https://variable.example.com/base"
-    assert address.url(asked(url="http://option.example.com")) == "http://option.example.com"
+    assert address.listener(asked()).url == "https://variable.example.com/base"
+    assert address.listener(asked(url="http://option.example.com")).url == "http://option.example.com"
 
 
 @pytest.mark.parametrize(
@@ -229,14 +238,14 @@ def test_the_option_url_beats_the_variable_and_that_the_configuration(
 )
 def test_an_address_that_is_no_plain_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no plain http"):
-        address.url(asked(url=url))
+        address.listener(asked(url=url))
 
 
 def test_a_free_port_can_not_be_guessed(tmp_path: Path) -> None:
     file = tmp_path / "listener.yaml"
     file.write_text("server: {port: 0}\n")
     with pytest.raises(UsageError, match="free port"):
-        address.url(asked(config=file))
+        address.listener(asked(config=file))
 
 
 def test_the_token_comes_from_a_file_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The example and the documentation of the configuration, and that no message shows a secret."""
 
 import copy
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from listener.config.describe import describe, to_dict
+from listener.config.document import Document
 from listener.config.hooks import SELECTORS
-from listener.config.model import Document
+from listener.config.sections import Section
 from listener.config.settings import load
-from listener.config.shape import Section
 from listener.errors import ConfigurationError
 
 FOLDER = Path(__file__).parents[2] / "config"
@@ -80,7 +81,7 @@ KEYS = sorted({(section.__name__, key) for section in sections() for key in sect
 @pytest.mark.parametrize(("section", "key"), KEYS)
 def test_every_setting_is_documented_and_shown(section: str, key: str) -> None:
     assert f"`{key}`" in README or re.search(rf"^## {key}$", README, re.MULTILINE)
-    assert re.search(rf"\b{key}:", EXAMPLE) or (section, key) == ("HookEntry", "sites")
+    assert re.search(rf"\b{key}:", EXAMPLE) or (section, key) == ("HookSection", "sites")
 
 
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ BREAKAGE = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=int(os.environ.get("SYNC_STAGING_HISTORIES", "60")), deadline=None)
 @given(broken=st.lists(BREAKAGE, min_size=1, max_size=5))
 def test_no_message_repeats_a_value(
     tmp_path_factory: pytest.TempPathFactory, broken: list[tuple[Place, Any]]

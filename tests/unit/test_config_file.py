@@ -13,7 +13,7 @@ from listener.errors import ConfigurationError
 BROKEN_YAML = [
     ("", "is empty"),
     ("# nothing\n", "is empty"),
-    ("- a\n", "not a map of settings"),
+    ("- a\n", "isn't a map of settings"),
     ("a: 1\nb: [1,\n", "line 3, column 1: "),
     ("a: {b: 1\nc: 2}\n", "line 2, column 2: did not find expected ',' or '}'"),
     ("server: {port: 1, port: 2}\n", "line 1, column 19: the key port appears twice in its map"),

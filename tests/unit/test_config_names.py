@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.config.names import branch_fault, seconds, unix_seconds
+from listener.config.names import branch_fault, moment, seconds
 
 GIT = shutil.which("git")
 CHARACTERS = st.sampled_from("aZ9/.-_@{}~^:?*[\\ \t\x7f\u00e9") | st.characters(
@@ -45,4 +45,4 @@ def test_text_with_a_unit_is_a_duration(text: str, expected: float) -> None:
     "text", ["2030-01-31T00:00:00Z", "2030-01-31t01:00:00.000+01:00", "2030-01-30 19:00:00-05:00"]
 )
 def test_a_time_stamp_is_read_in_its_zone(text: str) -> None:
-    assert unix_seconds(text) == 1896048000
+    assert moment(text) == 1896048000

@@ -52,7 +52,7 @@ def test_without_identity_and_agent_there_is_nothing_to_log_in_with(folder: Fold
 @pytest.mark.parametrize("path", ["absent", "id_ed25519"])
 def test_an_agent_is_a_socket_that_exists(folder: Folder, path: str) -> None:
     message = folder.refused(changed("ssh/agent", path))
-    assert "ssh.agent: is not the path of a socket that can be used; start an agent" in message
+    assert "ssh.agent: is not the path of a usable socket; start an agent" in message
     assert path not in message
 
 
@@ -71,11 +71,9 @@ def test_an_openssh_configuration_lets_a_host_s_port_be_what_it_says(folder: Fol
 def test_an_openssh_configuration_that_others_may_write_to_is_refused(folder: Folder, mode: int) -> None:
     file = folder.put("ssh_config", "", mode)
     message = folder.refused(changed("ssh/config", "ssh_config"))
-    assert f"ssh.config: others than its owner may write to {file}, which can name commands" in message
+    assert f"ssh.config: other users can write to {file}, which can name commands" in message
     assert f"run chmod go-w {file}" in message
 
 
 def test_an_openssh_configuration_is_a_file_that_exists(folder: Folder) -> None:
-    assert "ssh.config: is not the path of a file that can be read" in folder.refused(
-        changed("ssh/config", "absent")
-    )
+    assert "ssh.config: is not the path of a readable file" in folder.refused(changed("ssh/config", "absent"))

@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from listener.config.describe import describe, to_dict
-from listener.config.settings import StudioSettings, load
+from listener.config.sections import StudioSection
+from listener.config.settings import load
 from tests.unit.test_config import Folder, valid
 from tests.unit.test_config_example import EXAMPLE, prepared
 
@@ -31,6 +33,14 @@ def asking(**settings: Any) -> dict[str, Any]:
     return valid() | {"studio": {k: v for k, v in (studio | settings).items() if v is not None}}
 
 
+def studio(
+    url: str, token: str | None, management: str | None, timeout: float, callers: Sequence[str] = ()
+) -> StudioSection:
+    return StudioSection(
+        url=url, token=token, management_token=management, timeout=timeout, callers=list(callers)
+    )
+
+
 def test_studio_is_not_asked_unless_the_section_is_there(folder: Folder) -> None:
     loaded = folder.load(valid())
     assert loaded.studio is None
@@ -39,10 +49,8 @@ def test_studio_is_not_asked_unless_the_section_is_there(folder: Folder) -> None
 
 
 def test_a_studio_has_its_url_its_tokens_and_a_time_limit(folder: Folder) -> None:
-    assert folder.load(asking()).studio == StudioSettings(URL, TOKEN, MANAGEMENT, 5)
-    assert folder.load(asking(timeout="250ms", token=None)).studio == StudioSettings(
-        URL, None, MANAGEMENT, 0.25
-    )
+    assert folder.load(asking()).studio == studio(URL, TOKEN, MANAGEMENT, 5)
+    assert folder.load(asking(timeout="250ms", token=None)).studio == studio(URL, None, MANAGEMENT, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -63,28 +71,31 @@ def test_a_slash_at_the_end_of_the_url_changes_nothing(folder: Folder, url: str)
 
 REFUSED = [
     ({"url": None}, "studio.url: is missing: Studio's address"),
-    ({"url": "studio.example.com/studio"}, "studio.url: is not the URL of a Studio; write Studio's own"),
-    ({"url": "http://studio.example.com:8080"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio.example.com/studio//"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio.example.com/studio/api/2"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio.example.com:0/studio"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio.example.com:65536/studio"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio example.com/studio"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://studio.example.com/studio\n"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http:///studio"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "ftp://studio.example.com/studio"}, "studio.url: is not the URL of a Studio"),
-    ({"url": "http://me:pass@studio.example.com/studio"}, "studio.url: holds a user, a query or a fragment"),
-    ({"url": f"{URL}?token=x"}, "studio.url: holds a user, a query or a fragment"),
-    ({"url": f"{URL}#x"}, "studio.url: holds a user, a query or a fragment"),
+    ({"url": "studio.example.com/studio"}, "studio.url: is not a Studio URL; write Studio's own"),
+    ({"url": "http://studio.example.com:8080"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio.example.com/studio//"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio.example.com/studio/api/2"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio.example.com:0/studio"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio.example.com:65536/studio"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio example.com/studio"}, "studio.url: is not a Studio URL"),
+    ({"url": "http://studio.example.com/studio\n"}, "studio.url: is not a Studio URL"),
+    ({"url": "http:///studio"}, "studio.url: is not a Studio URL"),
+    ({"url": "ftp://studio.example.com/studio"}, "studio.url: is not a Studio URL"),
+    (
+        {"url": "http://me:pass@studio.example.com/studio"},
+        "studio.url: contains a user, a query or a fragment",
+    ),
+    ({"url": f"{URL}?token=x"}, "studio.url: contains a user, a query or a fragment"),
+    ({"url": f"{URL}#x"}, "studio.url: contains a user, a query or a fragment"),
     ({"url": 8080}, "studio.url: is a number, not text; put it in quotes"),
     (
         {"token": None, "management_token": None},
         "studio: is asked for nothing; write token, management_token or callers",
     ),
-    ({"token": ""}, "studio.token: is no token; write it on one line"),
-    ({"token": "two words"}, "studio.token: is no token"),
-    ({"token": "x\r\nX-Other: y"}, "studio.token: is no token"),
-    ({"management_token": "schlüssel"}, "studio.management_token: is no token"),
+    ({"token": ""}, "studio.token: is not a token; write it on one line"),
+    ({"token": "two words"}, "studio.token: is not a token"),
+    ({"token": "x\r\nX-Other: y"}, "studio.token: is not a token"),
+    ({"management_token": "schlüssel"}, "studio.management_token: is not a token"),
     ({"token": 7}, "studio.token: is a number, not text; put it in quotes"),
     ({"token": "file:absent"}, "studio.token: names "),
     ({"management_token": "credential:absent"}, "which is no file; create it"),
@@ -94,10 +105,10 @@ REFUSED = [
         {"callers": ["a\nb"]},
         "studio.callers.0: is not the name of a Studio role; write one such as publisher",
     ),
-    ({"timeout": 0}, "studio.timeout: is 0"),
+    ({"timeout": 0}, "studio.timeout: must be greater than 0"),
     (
         {"tokens": "x"},
-        "studio.tokens: is no setting; did you mean token? Known: callers, management_token, timeout",
+        "studio.tokens: is an unknown setting; did you mean token? Known: callers, management_token, timeout",
     ),
 ]
 
@@ -112,7 +123,7 @@ def test_what_is_wrong_is_told_with_its_place_and_what_to_write(
 def test_a_section_that_is_no_map_is_told_as_such(folder: Folder) -> None:
     told = folder.refused(valid() | {"studio": URL})
     assert "studio: is text, not a map of url, token, management_token, callers, timeout" in told
-    assert "studio: is empty; write a map of url and what it is asked for" in folder.refused(
+    assert "studio: is empty; write a map of url and what Studio is asked for" in folder.refused(
         valid() | {"studio": None}
     )
     tree = asking()
@@ -126,7 +137,7 @@ def test_a_token_that_others_may_open_is_refused(folder: Folder, mode: int) -> N
     file.chmod(mode)
     for key in ("token", "management_token"):
         told = folder.refused(asking(token=None) | asking(**{key: "file:studio-token"}))
-        assert f"studio.{key}: others than its owner may open {file}; run chmod 600 {file}" in told
+        assert f"studio.{key}: other users can open {file}; run chmod 600 {file}" in told
 
 
 def warned(folder: Folder, **settings: Any) -> list[str]:
@@ -183,13 +194,13 @@ def test_the_tokens_are_told_nowhere_and_the_log_leaves_them_out(folder: Folder)
 
 def test_callers_by_studio_are_let_in_by_the_roles_that_are_named_alone(folder: Folder) -> None:
     named = folder.load(asking(token=None, management_token=None, callers=["publisher", "admin"]))
-    assert named.studio == StudioSettings(URL, None, None, 5, frozenset({"admin", "publisher"}))
+    assert named.studio == studio(URL, None, None, 5, ["publisher", "admin"])
     told = f"studio: {URL}, asked who a caller is (admin, publisher may sync), answers within 5 s"
     assert told in describe(named)
-    assert to_dict(named)["studio"]["callers"] == ["admin", "publisher"]
+    assert to_dict(named)["studio"]["callers"] == ["publisher", "admin"]
     asked = folder.load(asking()).studio
     assert asked is not None
-    assert asked.callers == frozenset()
+    assert asked.callers == []
 
 
 def test_a_question_that_is_not_asked_is_not_told(folder: Folder) -> None:
@@ -214,6 +225,6 @@ def test_what_the_example_says_of_studio_is_valid(tmp_path: Path) -> None:
     file, environ = prepared(tmp_path, text)
     for name in ("studio-token", "studio-management"):
         (tmp_path / "credentials" / name).write_text(name)
-    assert load(file, environ).studio == StudioSettings(
-        URL, "studio-token", "studio-management", 5, frozenset({"admin", "publisher"})
+    assert load(file, environ).studio == studio(
+        URL, "studio-token", "studio-management", 5, ["admin", "publisher"]
     )

@@ -14,6 +14,7 @@ FLOORS = (
         "errors",
         "networks",
         "redaction",
+        "vocabulary",
         "sites",
         "signatures",
         "deliveries",

@@ -5,8 +5,9 @@ from unittest import mock
 import pytest
 
 from listener.errors import RemoteStepError
+from listener.ssh.channel import MAX_REPLY, Reply, ReplyReader
+from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import object_id, read_observation
-from listener.ssh.shell import REPLY_LIMIT, Reply, _Session, refusal
 from tests.fuzz.hosts import LEG, OBSERVED, TOKEN
 
 
@@ -66,12 +67,12 @@ def test_other_words_are_no_object_ids(text: str) -> None:
 
 
 def test_an_error_says_what_the_host_said_in_text_that_can_be_stored() -> None:
-    error = refusal(Reply(1, "", "fatal: caf\udce9"))
+    error = error_of(Reply(1, "", "fatal: caf\udce9"))
     assert error.message.endswith(r"fatal: caf\xe9")
 
 
 async def test_a_reply_whose_status_never_ends_is_given_up_at_once() -> None:
-    session = _Session()
+    session = ReplyReader()
     session.connection_made(mock.Mock())
     reply = session.expect(TOKEN)
     session.data_received(f"\n{TOKEN}\n".encode(), 1)
@@ -80,11 +81,11 @@ async def test_a_reply_whose_status_never_ends_is_given_up_at_once() -> None:
     session.data_received(b"1" * 100, None)
     with pytest.raises(RemoteStepError):
         await reply
-    assert len(session.out) < REPLY_LIMIT
+    assert len(session.out) < MAX_REPLY
 
 
 async def test_a_status_that_is_no_number_fails_the_step() -> None:
-    session = _Session()
+    session = ReplyReader()
     reply = session.expect(TOKEN)
     session.data_received(f"\n{TOKEN}\n".encode(), 1)
     session.data_received(f"\n{TOKEN} none\n".encode(), None)

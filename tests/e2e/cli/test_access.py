@@ -67,4 +67,4 @@ async def test_another_program_at_the_address_is_told_from_a_listener(
     async with test_utils.RawTestServer(page) as server:
         done = await shell(*command, "--url", str(server.make_url("/")))
     assert (done.status, done.out) == (2, "")
-    assert "is no listener: 200 OK." in done.err
+    assert "is not a listener: it answers 200 OK." in done.err

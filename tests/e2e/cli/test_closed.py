@@ -69,16 +69,16 @@ def everybody_trusted(whole: dict[str, Any], folder: Path) -> None:
     [
         (no_secret, "hooks.forge.secrets: is empty: write a list of one or more secrets"),
         (empty_secret, "hooks.forge.secrets.0: is empty, and anybody knows that; write a secret"),
-        (secret_for_others, "hooks.forge.secrets.0: others than its owner may open"),
+        (secret_for_others, "hooks.forge.secrets.0: other users can open"),
         (secret_missing, "which is no file; create it, or correct the path"),
-        (token_for_others, "studio.token: others than its owner may open"),
+        (token_for_others, "studio.token: other users can open"),
         (no_known_hosts, "make it with ssh-keyscan, and verify each key with its host's administrator"),
         (known_hosts_unsaid, "ssh.known_hosts: is missing: the path of a file with the hosts' keys"),
-        (key_for_others, "server.tls.key: others than its owner may open"),
-        (another_key, "the key is not that of the certificate; name the key that it was made with"),
+        (key_for_others, "server.tls.key: other users can open"),
+        (another_key, "the key doesn't belong to the certificate; name the key that it was made with"),
         (
             everybody_trusted,
-            "is everybody, who could say then to be anybody; write the proxies' own",
+            "covers every address, so anybody could claim any address; write the proxies' own",
         ),
     ],
 )

@@ -26,7 +26,7 @@ async def test_check_config_tells_what_does_not_answer(
     done = await Shell(written(tmp_path, whole))("check-config", "--connect")
     assert done.status == 1
     assert done.out.splitlines()[-2:] == [
-        "  remedy: check that its sshd runs, and on that port",
+        "  remedy: check that sshd runs on the host and listens on this port",
         "environment mysite/staging: failed: not looked at: no answer from studio",
     ]
 

@@ -142,10 +142,10 @@ async def test_a_hook_is_tried_out_by_who_can_read_its_secret_and_no_other(
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        (("scheme",), "githup", "hooks.forge.scheme: is no scheme; did you mean github?"),
+        (("scheme",), "githup", "hooks.forge.scheme: is an unknown scheme; did you mean github?"),
         (("repositories",), {}, "hooks.forge: selects no site"),
-        (("networks",), ["nowhere"], "sync-staging check-config tells why"),
-        (("secrets",), [], "sync-staging check-config tells why"),
+        (("networks",), ["nowhere"], "hooks.forge.networks.0: is not a network"),
+        (("secrets",), [], "hooks.forge.secrets: is empty: write a list"),
     ],
 )
 async def test_a_hook_that_can_not_be_used_is_told_before_anything_is_sent(

@@ -118,4 +118,4 @@ async def test_what_can_not_be_bound_is_told(config: Path, tmp_path: Path) -> No
     whole["sites"]["mysite"]["environments"]["elsewhere"] = {"repositories": [other]}
     torn = await Shell(written(tmp_path, whole))("host", "key", "studio")
     assert (torn.status, torn.out) == (1, "")
-    assert "live here and to be moved there" in torn.err
+    assert "is the live branch of one site and an environment's branch of another" in torn.err

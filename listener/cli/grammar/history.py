@@ -1,0 +1,114 @@
+"""`runs` and `deliveries`."""
+
+import argparse
+
+from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page
+from listener.vocabulary import Fate, State
+
+_NO_RUN = "there is no such run"
+
+
+def runs(parser: argparse.ArgumentParser) -> None:
+    """Describe `runs`."""
+    group = add_group(
+        parser, example="sync-staging runs list --state failed\nsync-staging runs log ID --follow"
+    )
+    _list_runs(group)
+    _of_run(group, "show", "cli.runs:show", "show one run in full", _NO_RUN)
+    log = _of_run(group, "log", "cli.runs:log", "print a run's log", _NO_RUN, example="log ID --follow")
+    log.add_argument("--follow", action="store_true", help="continue until the run has ended")
+    _of_run(
+        group,
+        "retry",
+        "cli.runs:change",
+        "start a new run in place of one that failed or was cancelled",
+        f"{_NO_RUN}, or it has not failed",
+    )
+    _of_run(
+        group,
+        "cancel",
+        "cli.runs:change",
+        "cancel a run that has not moved its branch yet",
+        f"{_NO_RUN}, it has ended, or it has already moved its branch",
+    )
+
+
+def _list_runs(group: Commands) -> None:
+    parser = add_command(
+        group,
+        "list",
+        "cli.runs:list_runs",
+        summary="list runs, newest first",
+        example="sync-staging runs list --site mysite --environment staging --limit 10",
+        done="the list is printed, even if it is empty",
+        failed="there is no such site or environment, or the listener refuses the request",
+    )
+    parser.add_argument("--site", metavar="SITE", help="only runs of this site")
+    parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")
+    parser.add_argument("--state", choices=[state.value for state in State], help="only runs in this state")
+    add_page(parser, "run")
+    add_client(parser)
+    add_json(parser)
+
+
+def _of_run(
+    group: Commands, name: str, handler: str, summary: str, failed: str, example: str = ""
+) -> argparse.ArgumentParser:
+    example = f"sync-staging runs {example or f'{name} ID'}"
+    parser = add_command(group, name, handler, summary=summary, example=example, failed=failed)
+    parser.add_argument("run", metavar="ID", help="the run's id")
+    add_client(parser)
+    add_json(parser, "JSON Lines" if name == "log" else "one JSON document")
+    return parser
+
+
+def deliveries(parser: argparse.ArgumentParser) -> None:
+    """Describe `deliveries`."""
+    group = add_group(
+        parser,
+        example="sync-staging deliveries list --outcome refused\nsync-staging deliveries redeliver ID",
+    )
+    _list_deliveries(group)
+    _of_delivery(
+        group,
+        "show",
+        "show one delivery, or one refused request, in full",
+        "there is no such delivery or refused request",
+    )
+    _of_delivery(
+        group,
+        "redeliver",
+        "start the syncs that a delivery asks for, as the configuration is now",
+        "there is no such delivery, it was refused, or it asks for no sync",
+    )
+
+
+def _list_deliveries(group: Commands) -> None:
+    parser = add_command(
+        group,
+        "list",
+        "cli.deliveries:list_deliveries",
+        summary="list deliveries and refused requests, newest first",
+        example="sync-staging deliveries list --hook forge --outcome refused --limit 10",
+        done="the list is printed, even if it is empty",
+        failed="there is no such hook, or the listener refuses the request",
+    )
+    parser.add_argument("--hook", metavar="HOOK", help="only deliveries to this hook")
+    parser.add_argument(
+        "--outcome", choices=[fate.value for fate in Fate], help="only deliveries with this outcome"
+    )
+    add_page(parser, "delivery")
+    add_client(parser)
+    add_json(parser)
+
+
+def _of_delivery(group: Commands, name: str, summary: str, failed: str) -> None:
+    example = f"sync-staging deliveries {name} ID"
+    parser = add_command(
+        group, name, f"cli.deliveries:{name}", summary=summary, example=example, failed=failed
+    )
+    parser.add_argument(
+        "delivery", metavar="ID", help="the delivery's id, or the X-Delivery-Id of a refused request"
+    )
+    add_client(parser)
+    add_json(parser)

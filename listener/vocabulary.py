@@ -1,0 +1,39 @@
+"""The words for states, plans and fates, as they are stored, logged and answered.
+
+They stand apart from what they belong to, so that a command can import them alone.
+"""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a run stands; `listener.runs.TRANSITIONS` says what may follow what."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Instead of going back to the queue, it handed its triggers to a successor that was waiting."""
+    CANCELLED = "cancelled"
+
+
+class PlanKind(StrEnum):
+    """What a plan (`listener.plans`) does to the environment's branch."""
+
+    UP_TO_DATE = "up-to-date"
+    CREATE = "create"
+    FAST_FORWARD = "fast-forward"
+    FORWARD_COMMIT = "forward-commit"
+    RESET = "reset"
+    BUSY = "busy"
+    REFUSE = "refuse"
+
+
+class Fate(StrEnum):
+    """What became of a request (`listener.records`)."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    """A good delivery that selects nothing."""
+    REFUSED = "refused"
