@@ -211,12 +211,18 @@ async def test_a_drain_waits_for_an_attempt_whose_older_one_has_gone(
     assert await scene.state(accepted) is State.SUCCEEDED
 
 
-async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_side_with_its_old_attempt(
-    scene: Scene, call: Ask
-) -> None:
+async def begun(scene: Scene, call: Ask) -> Acceptance:
+    """A sync that has begun, and whose end is held up."""
     accepted = await call(scene.store.store, "staging")
     await until(lambda: scene.syncs.going["staging"] == 1)
     scene.syncs.ended.clear()
+    return accepted
+
+
+async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_side_with_its_old_attempt(
+    scene: Scene, call: Ask
+) -> None:
+    accepted = await begun(scene, call)
     now = time.time()
     run = await scene.store.run(accepted.runs[0])
     await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
@@ -233,9 +239,7 @@ async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_sid
 
 
 async def test_a_successor_waits_for_the_end_of_a_run_that_was_lost(scene: Scene, call: Ask) -> None:
-    first = await call(scene.store.store, "staging")
-    await until(lambda: scene.syncs.going["staging"] == 1)
-    scene.syncs.ended.clear()
+    first = await begun(scene, call)
     successor = await call(scene.store.store, "staging", origin=Origin.HOOK)
     now = time.time()
     await scene.store.store.finish(await scene.store.run(first.runs[0]), State.FAILED, Outcome(), now)
@@ -263,9 +267,7 @@ async def test_whichever_reply_is_lost_the_run_ends_and_the_slots_are_free(
 
 
 async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(scene: Scene, call: Ask) -> None:
-    accepted = await call(scene.store.store, "staging")
-    await until(lambda: scene.syncs.going["staging"] == 1)
-    scene.syncs.ended.clear()
+    accepted = await begun(scene, call)
     now = time.time()
     run = await scene.store.run(accepted.runs[0])
     await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
