@@ -4,9 +4,15 @@ libyaml parses; this module builds maps, lists and values from its events, and r
 follow YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema), so `no`, `on`, a timestamp,
 `22:30` and `0755` stay text. Tags, anchors, aliases and repeated keys are refused. Size, depth and number of
 values are bounded. libyaml's own messages quote nothing from the file, so no message here shows a value.
+
+`include` names a folder of further files. They are read by the same rules, and add hosts, sites, hooks and
+tokens. Every other setting stands in the main file alone.
 """
 
+import os
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +29,8 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from listener.config.problems import shown
+from listener.config.problems import Location, Problem, quoted, shown
+from listener.config.references import Surroundings, resolve
 from listener.errors import ConfigurationError
 
 LARGEST = 16 << 20
@@ -32,6 +39,14 @@ DEEPEST = 20
 """Maps and lists inside each other."""
 MOST_VALUES = 1_000_000
 """Keys, values, maps and lists in a file."""
+
+PARTS = {"hosts": dict, "sites": dict, "hooks": dict, "tokens": list}
+"""What an included file may contain, each with its type."""
+
+ENDINGS = (".yaml", ".yml")
+MOST_FILES = 20_000
+
+_MOVE = "move it out of the folder that include names"
 
 EXAMPLE = "config/listener.example.yaml"
 
@@ -47,8 +62,8 @@ _WORDS: dict[str, bool | None] = {
 }
 
 
-class _Mistake(Exception):  # noqa: N818 (becomes a `ConfigurationError`)
-    """What this reader refuses, with its line."""
+class _Mistake(yaml.MarkedYAMLError):
+    """What this reader refuses, beside what libyaml does."""
 
 
 def read(path: Path, room: int = LARGEST, remedy: str = _NAMED) -> dict[str, Any]:
@@ -67,8 +82,12 @@ def read_part(path: Path, key: str) -> Any:
 def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
     try:
         tree = _Reader(text).document(last)
-    except _Mistake as mistake:
-        fault = f"{path}: {mistake}."
+    except yaml.reader.ReaderError as error:
+        before = text.encode()[: error.position].decode(errors="ignore")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        fault = f"{path}: line {line}, column {column}: the character is not allowed in YAML."
+    except yaml.MarkedYAMLError as error:
+        fault = f"{path}: {_where(error.problem_mark)}{error.problem}."
     else:
         if isinstance(tree, dict):
             return tree
@@ -106,40 +125,27 @@ class _Reader:
     """Builds maps, lists and values from the events of one document."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._parser = CParser(text)
+        self._next: Any = CParser(text).get_event
         self._left = MOST_VALUES
 
     def document(self, last: str | None) -> Any:
         """Return the document, at most up to the value of its key `last`; None for an empty file."""
-        self._event()  # the stream begins
-        if self._event().__class__ is StreamEndEvent:
+        self._next()  # the stream begins
+        if self._next().__class__ is StreamEndEvent:
             return None
-        event = self._event()
-        value = self._value(event, 0, last)
+        value = self._value(self._next(), 0, last)
         if last is not None and isinstance(value, dict) and last in value:
             return value
-        while (event := self._event()).__class__ is not StreamEndEvent:
+        while (event := self._next()).__class__ is not StreamEndEvent:
             if event.__class__ is not DocumentEndEvent:
                 _refuse(event, "another document begins here; write one document")
         return value
 
-    def _event(self) -> Any:
-        try:
-            event = self._parser.get_event()
-        except yaml.reader.ReaderError as error:
-            before = self._text.encode()[: error.position].decode(errors="ignore")
-            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-            raise _Mistake(f"line {line}, column {column}: the character is not allowed in YAML") from None
-        except yaml.MarkedYAMLError as error:
-            raise _Mistake(f"{_where(error.problem_mark)}{error.problem}") from None
+    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
+        """Return the value that begins with an event. Of a map, nothing after the key `last` is read."""
         self._left -= 1
         if not self._left:
             _refuse(event, f"more than {MOST_VALUES:,} keys and values")
-        return event
-
-    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
-        """Return the value that begins with an event. Of a map, nothing behind the key `last` is read."""
         kind = event.__class__
         if kind is AliasEvent or event.anchor is not None:
             _refuse(event, "anchors (&name) and aliases (*name) are not supported")
@@ -153,21 +159,21 @@ class _Reader:
 
     def _map(self, depth: int, last: str | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
-        while (event := self._event()).__class__ is not MappingEndEvent:
+        while (event := self._next()).__class__ is not MappingEndEvent:
             if event.__class__ is SequenceStartEvent or event.__class__ is MappingStartEvent:
                 _refuse(event, "a map or list can't be a key")
             self._value(event, depth)
             key = event.value
             if key in content:
                 _refuse(event, f"the key {shown((key,))} appears twice in its map")
-            content[key] = self._value(self._event(), depth + 1)
+            content[key] = self._value(self._next(), depth + 1)
             if key == last:
                 break
         return content
 
     def _list(self, depth: int) -> list[Any]:
         items = []
-        while (event := self._event()).__class__ is not SequenceEndEvent:
+        while (event := self._next()).__class__ is not SequenceEndEvent:
             items.append(self._value(event, depth + 1))
         return items
 
@@ -183,8 +189,102 @@ def _scalar(text: str) -> Any:
 
 
 def _refuse(event: Any, text: str) -> NoReturn:
-    raise _Mistake(_where(event.start_mark) + text)
+    raise _Mistake(problem=text, problem_mark=event.start_mark)
 
 
 def _where(mark: Any) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+
+
+@dataclass(slots=True)
+class Written:
+    """What the files of a configuration say together, and which of them says it."""
+
+    path: Path
+    tree: dict[str, Any]
+    folder: Path | None = None
+    """The folder of included files."""
+    files: list[Path] = field(default_factory=list)
+    """The included files, in the order in which they are read."""
+    problems: list[Problem] = field(default_factory=list)
+    origins: dict[Location, tuple[Path, Location]] = field(default_factory=dict)
+    """Of each part from an included file, that file and the part's place there."""
+
+    def show(self, location: Location) -> str:
+        """Return a place for a message, with the included file that it is in."""
+        if location[:2] not in self.origins:
+            return shown(location)
+        file, place = self.origins[location[:2]]
+        return f"{quoted(file)}: {shown((*place, *location[2:]))}"
+
+    def file(self, location: Location) -> Path:
+        """Return the file that a place is in."""
+        return self.origins.get(location[:2], (self.path, ()))[0]
+
+
+def read_all(path: Path, surroundings: Surroundings) -> Written:
+    """Read a configuration file and the files that it includes; raise `ConfigurationError`."""
+    written = Written(path, read(path))
+    include = written.tree.get("include")
+    if not isinstance(include, str):
+        return written  # The check of its shape tells what is wrong with anything else.
+    resolution = resolve({"include": include}, surroundings)
+    if resolution.problems:
+        return written  # They are found again, with all the others.
+    written.folder = Path(resolution.tree["include"])
+    room = LARGEST - path.stat().st_size
+    for file in _files_in(written.folder):
+        _merge(written, file, read(file, max(room, 0), _MOVE))
+        room -= file.stat().st_size
+        written.files.append(file)
+    return written
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Return the YAML files of a folder, by name. Hidden files are other programs' own."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [each.name for each in entries if each.name.endswith(ENDINGS) and each.name[0] != "."]
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not a path"
+        raise ConfigurationError(
+            f"include: the folder {quoted(folder)} can't be read: {why}.",
+            remedy="create it, let the listener's user read it, or remove the setting include",
+        ) from None
+    if len(names) > MOST_FILES:
+        raise ConfigurationError(
+            f"include: the folder {quoted(folder)} has more than {MOST_FILES:,} files.",
+            remedy="put several sites in one file",
+        )
+    return [folder / name for name in sorted(names)]
+
+
+def _merge(written: Written, file: Path, content: dict[str, Any]) -> None:
+    """Add what an included file says."""
+    for key, part in content.items():
+        kind = PARTS.get(key)
+        if kind is None:
+            text = f"can't stand in an included file, only {', '.join(PARTS)} can; write it in {written.path}"
+            written.problems.append(Problem((key,), text, file=file))
+        elif not isinstance(part, kind):
+            text = f"is not a {'map' if kind is dict else 'list'}; write one, or remove it"
+            written.problems.append(Problem((key,), text, file=file))
+        else:
+            together = written.tree.setdefault(key, kind())
+            if isinstance(together, kind):  # The check of its shape tells of anything else in the main file.
+                written.problems += _added(written, together, file, key, part)
+
+
+def _added(written: Written, together: Any, file: Path, key: str, part: Any) -> Iterator[Problem]:
+    if isinstance(part, list):
+        for index, value in enumerate(part):
+            written.origins[key, len(together)] = file, (key, index)
+            together.append(value)
+        return
+    for name, value in part.items():
+        if name in together:
+            other = quoted(written.file((key, name)))
+            yield Problem((key, name), f"is in {other} too; remove one of them", file=file)
+        else:
+            written.origins[key, name] = file, (key, name)
+            together[name] = value

@@ -7,9 +7,9 @@ import pytest
 
 from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
 from listener.outcomes import LegOutcome, LegState, Outcome
-from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
+from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal, Success
 from listener.runs import Origin, Run, State
-from listener.store import Store
+from listener.store import Store, ruled
 
 NOW = 1_700_000_000.0
 OUTCOME = Outcome(
@@ -412,6 +412,32 @@ async def test_the_next_attempt_goes_on_numbering_after_the_stored_lines(store: 
     assert await store.lines(run.id, 0) == written(1, 2, 3, 4)
 
 
+async def test_log_lines_go_with_what_their_owner_writes_next(
+    store: Store, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
+    await call(store, "staging")
+    run = await claimed(store)
+    store.append(run, written(1, 2))
+    assert await store.lines(run.id, 0) == []
+    await store.keep(run, OUTCOME)
+    assert await store.lines(run.id, 0) == written(1, 2)
+    store.append(run, written(3))
+    await store.requeue(run, OUTCOME, NOW, NOW, failed=False)
+    assert await store.lines(run.id, 0) == written(1, 2, 3)
+
+
+async def test_log_lines_that_nothing_takes_along_are_stored_after_a_moment(store: Store, call: Ask) -> None:
+    await call(store, "staging")
+    run = await claimed(store)
+    with store.listen(run.id) as signal:
+        for sequence in range(1, 6):
+            store.append(run, written(sequence))
+        assert await store.lines(run.id, 0) == []
+        await wakes(signal)
+        assert await store.lines(run.id, 0) == written(1, 2, 3, 4, 5)
+
+
 # Signals.
 
 
@@ -505,7 +531,8 @@ async def test_the_history_is_filtered_by_site_environment_state_and_what_may_be
 
 
 async def test_the_last_success_is_the_newest_one_of_that_environment(store: Store, call: Ask) -> None:
-    assert await store.last_success("site", "staging") is None
+    asked = [("site", "staging"), ("site", "qa"), ("other", "staging")]
+    assert await store.last_successes(asked) == {}
     endings = [
         ("staging", State.SUCCEEDED),
         ("staging", State.SUCCEEDED),
@@ -518,9 +545,12 @@ async def test_the_last_success_is_the_newest_one_of_that_environment(store: Sto
         run = await claimed(store, NOW + number)
         await store.finish(run, state, OUTCOME, NOW + number)
         ended.append(run.id)
-    last = await store.last_success("site", "staging")
-    assert last is not None
-    assert (last.id, last.outcome) == (ended[1], OUTCOME)
+    assert await store.last_successes(asked) == {
+        ("site", "staging"): Success(ended[1], NOW + 1),
+        ("site", "qa"): Success(ended[3], NOW + 3),
+    }
+    assert await store.last_successes([("site", "qa")]) == {("site", "qa"): Success(ended[3], NOW + 3)}
+    assert await store.last_successes([]) == {}
 
 
 async def test_what_is_not_there_is_not_found(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -276,13 +277,13 @@ REFUSED = [
     (
         "sites/mysite/environments/qa/branch",
         "live/qa",
-        "qa.branch: git can't have the branch live/qa beside live, which is that of sites.mysite.live",
+        "qa.branch: git can't have the branch live/qa beside live, the branch of sites.mysite.live",
     ),
     ("sites/mysite/live", "staging/live", "environments.staging: git can't have the branch staging beside"),
     (
         "sites/mysite/environments/qa/branch",
         "staging/qa/1",
-        "qa.branch: git can't have the branch staging/qa/1 beside staging, which is that of",
+        "qa.branch: git can't have the branch staging/qa/1 beside staging, the branch of",
     ),
     ("sites/mysite/environments/live", {"follow": True}, "live: live itself is never an environment"),
     ("sites/mysite/environments/x.lock", {"follow": True}, '"x.lock": is not a branch name that git accepts'),
@@ -376,14 +377,14 @@ REFUSED = [
     ),
     ("hooks/forge/scheme", "basic", "hooks.forge.secrets.0: is no user and password; write user:password"),
     ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: is no part of a path; write 16 or more"),
-    ("hooks/forge/scheme", "bearer", "payload.repository: goes with the hook's repositories; write both"),
-    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: goes with the hook's repositories"),
+    ("hooks/forge/scheme", "bearer", "payload.repository: and the hook's repositories need each other"),
+    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: and the hook's"),
     ("hooks/publisher/payload", {"site": "a..b"}, "hooks.publisher.payload.site: is not a place in a body"),
     ("hooks/publisher/payload", {"id": "id"}, "payload.id: isn't a setting of the scheme standard-webhooks"),
     (
         "hooks/own",
         {**OWN, "payload": {"id": "a", "id_header": "B"}},
-        "id_header: can't stand beside id; write one",
+        "id_header: can't be used with id; write one",
     ),
     ("hooks/own", {**OWN, "payload": {"id_header": "Cookie"}}, "id_header: is a credential; write the h"),
     ("hooks/own", {**OWN, "hmac": {}}, "hooks.own.hmac.header: is missing: the header that the signature"),
@@ -412,7 +413,7 @@ REFUSED = [
     (
         "hooks/own",
         {**OWN, "hmac": {"header": "X", "signature_key": "v", "timestamp_key": "t", "timestamp_header": "T"}},
-        "hooks.own.hmac.timestamp_key: can't stand beside timestamp_header; write one of them",
+        "hooks.own.hmac.timestamp_key: can't be used with timestamp_header; write one of them",
     ),
     (
         "hooks/own",
@@ -437,8 +438,8 @@ REFUSED = [
     # references
     ("server/host", "env:ABSENT", "server.host: names an environment variable that is not set"),
     ("hooks/forge/secrets/0", "credential:../x", "secrets.0: is not the name of a credential"),
-    ("hooks/forge/secrets/0", "credential:absent", "which is no file; create it"),
-    ("hooks/forge/secrets/0", "file:absent", "which is no file; create it"),
+    ("hooks/forge/secrets/0", "credential:absent", "which is not a file; create it"),
+    ("hooks/forge/secrets/0", "file:absent", "which is not a file; create it"),
     (
         "ssh/known_hosts",
         "absent",
@@ -535,7 +536,7 @@ def test_a_file_that_is_no_text_or_too_large_is_no_value(folder: Folder) -> None
 
 def test_what_is_neither_file_nor_folder_is_not_waited_for(folder: Folder) -> None:
     os.mkfifo(folder.path / "pipe", 0o600)
-    assert "which is no file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
+    assert "which is not a file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
     assert "is not the path of a readable file" in folder.refused(changed("ssh/identity", "pipe"))
 
 
@@ -838,3 +839,55 @@ def test_an_open_address_without_tls_and_proxy_is_a_warning(
 ) -> None:
     told = [line for line in folder.load(changed("server", server)).warnings if "travel" in line]
     assert bool(told) == warned
+
+
+def circle(*names: str) -> dict[str, Any]:
+    """Hosts of which each is reached through the next one."""
+    return {name: {"address": name, "user": "u", "via": via} for name, via in itertools.pairwise(names)}
+
+
+def test_every_host_of_a_circle_is_told_and_none_that_leads_into_it(folder: Folder) -> None:
+    tree = valid()
+    tree["hosts"] |= circle("a", "b", "c", "a") | circle("in", "out", "a")
+    lines = folder.refused(tree).splitlines()[1:]
+    text = "via: leads back to the host itself; remove one via of the circle"
+    assert [line.strip() for line in lines] == [f"hosts.{name}.{text}" for name in "abc"]
+
+
+def test_many_problems_are_counted_and_the_first_ones_listed(folder: Folder) -> None:
+    tree = valid()
+    site = tree["sites"]["mysite"] | {"live": "a..b"}
+    tree["sites"] |= {f"site-{n}": copy.deepcopy(site) for n in range(400)}
+    heading, *lines, rest = folder.refused(tree).splitlines()
+    assert heading.endswith(": 400 problems")
+    assert (len(lines), rest) == (50, "  and 350 more problems")
+
+
+def test_a_hint_lists_some_of_many_names(folder: Folder) -> None:
+    tree = valid()
+    tree["hosts"] |= {f"host-{n}": {"address": "a", "user": "u"} for n in range(1000)}
+    tree["sites"]["mysite"]["repository"]["host"] = "host-1000"
+    told = folder.refused(tree)
+    assert "did you mean host-100? Known: host-0, host-1, " in told
+    assert told.endswith(" and 981 more")
+
+
+def test_a_rule_is_told_beside_a_fault_of_the_shape_elsewhere(folder: Folder) -> None:
+    """A section with the wrong shape can be named, and does not hide what is wrong in the others."""
+    tree = changed("hosts/studio/port", "x")
+    tree["sites"]["other"] = copy.deepcopy(tree["sites"]["mysite"]) | {"live": 7}
+    tree["tokens"][1]["sites"] = ["other", "nowhere"]
+    tree["hooks"]["forge"]["repositories"] = {}
+    lines = [line.split(":")[0].strip() for line in folder.refused(tree).splitlines()[1:]]
+    assert lines == ["hooks.forge", "hosts.studio.port", "sites.other.live", "tokens.1.sites.1"]
+
+
+def test_many_risky_environments_give_few_warnings(folder: Folder) -> None:
+    tree = valid()
+    site = tree["sites"]["mysite"]
+    for n in range(100):
+        repository = {"host": "studio", "path": f"/srv/{n}"}
+        tree["sites"][f"site-{n}"] = {**copy.deepcopy(site), "repository": repository}
+    warnings = folder.load(tree).warnings
+    assert len(warnings) == 2 * 11
+    assert any(line.startswith("sites, and 91 more environments: each publish") for line in warnings)
