@@ -16,7 +16,7 @@ from listener import __version__
 from listener.web.answers.view import View
 from listener.web.probes import FEWER
 from listener.web.protocol import FORM, JSON
-from listener.web.routes import Answer, Parameter, Route, answered
+from listener.web.routes import NOTHING, SIGNATURE, Answer, Parameter, Route, answered
 
 PIECE = 16 << 10
 """Bytes of the description that are sent at once."""
@@ -111,7 +111,7 @@ def _operation(route: Route) -> dict[str, Any]:
         content[FORM] = content[JSON]
     if content:
         found["requestBody"] = {"required": route.body_required, "content": content}
-    if route.free:
+    if route.needs in {SIGNATURE, NOTHING}:
         found["security"] = []
     return found
 
@@ -188,7 +188,7 @@ class Described:
             Answer(HTTPStatus.NOT_MODIFIED, "It is the one that If-None-Match names.", {}, ("ETag",)),
             *FEWER,
         ),
-        free=True,
+        needs=NOTHING,
     )
     async def describe(self, request: web.Request) -> web.StreamResponse:
         """Describe every route (OpenAPI 3.1)."""

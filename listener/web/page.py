@@ -25,7 +25,7 @@ from listener.web.credentials import Gate, demand_own_page
 from listener.web.html import HEADERS, overview, sign_in
 from listener.web.protocol import FORM, HTML
 from listener.web.replies import answer
-from listener.web.routes import ANY_TIME, TO_BODIES, TO_CALLERS, Answer, Route, answered, problems
+from listener.web.routes import ANY_TIME, NOTHING, TO_BODIES, TO_CALLERS, Answer, Route, answered, problems
 
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
@@ -82,7 +82,7 @@ class PageRoutes:
             *TO_CALLERS,
         ),
         parameters=pages.PARAMETERS,
-        free=True,
+        needs=NOTHING,
     )
     async def show(self, request: web.Request) -> web.Response:
         """Show the sites of a caller who is signed in, or a form to sign in."""
@@ -109,7 +109,7 @@ class PageRoutes:
         ),
         body=SignIn,
         form=True,
-        free=True,
+        needs=NOTHING,
     )
     async def begin(self, request: web.Request) -> web.Response:
         """Begin a session for a token: a cookie that counts instead of it."""
@@ -139,7 +139,7 @@ class PageRoutes:
         "sign_out",
         "Page",
         (Answer(HTTPStatus.NO_CONTENT, "There is no session any more.", {}), *_LEFT),
-        free=True,
+        needs=NOTHING,
     )
     @Route(
         "POST",
@@ -148,7 +148,7 @@ class PageRoutes:
         "Page",
         (_SEE_PAGE, *_LEFT),
         "The same for a form, which can't send DELETE.",
-        free=True,
+        needs=NOTHING,
     )
     async def end(self, request: web.Request) -> web.Response:
         """End the session, at the listener and in the browser."""
