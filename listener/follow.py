@@ -13,7 +13,7 @@ FALLBACK = 5.0
 async def lines(store: RunStore, run_id: str, after: int = 0) -> AsyncGenerator[LogLine, None]:
     """Yield a run's log lines after the sequence number `after`, until the run has ended.
 
-    The lines come from the store, and a signal only wakes the reader: a slow one delays nobody and misses none.
+    The lines come from the store, and a signal only wakes the reader: a slow one delays nobody, misses none.
     """
     with store.listen(run_id) as signal:
         while True:

@@ -86,13 +86,13 @@ class PageRoutes:
     )
     async def show(self, request: web.Request) -> web.Response:
         """Show the sites of a caller who is signed in, or a form to sign in."""
+        page = pages.Page.asked(request)
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
             if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
                 raise  # A link or form can't make a browser send these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
-        page = pages.Page.asked(request)
         return _html(overview(caller, await self._seen_by(caller, page), page))
 
     @Route(
