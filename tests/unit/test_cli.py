@@ -393,5 +393,5 @@ def test_a_wrong_configuration_is_told_a_line_a_problem(
     status, out, err = ran(capsys, "check-config", "--config", str(file))
     assert (status, out) == (1, "")
     assert f"error: {file}: " in err
-    assert "sits: is no setting; did you mean sites?" in err
+    assert "sits: is an unknown setting; did you mean sites?" in err
     assert err.splitlines()[-1].startswith("remedy: correct these settings")
