@@ -9,8 +9,8 @@ TARGETS ?=
 CHAOS ?= 120
 JGIT ?=
 LONG ?=
-# Tests wait more than they work: three at a time keep two cores busy.
-WORKERS ?= 3
+# Tests wait about as much as they work: four at a time keep two cores busy.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench bench-hosts bench-store replay house soak attack fuzz audit clean

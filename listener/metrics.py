@@ -231,11 +231,9 @@ class _Reading:
 
 
 async def _read(store: RunStore, sites: Sites, deliveries: int) -> _Reading:
-    successes = {}
-    for environment in (each for site in sites for each in site.environments.values()):
-        run = await store.last_success(environment.site, environment.name)
-        if run is not None and run.finished_at is not None:
-            successes[environment.site, environment.name] = run.finished_at
+    configured = [(each.site, each.name) for site in sites for each in site.environments.values()]
+    found = await store.last_successes(configured)
+    successes = {environment: success.at for environment, success in found.items()}
     holds = frozenset(map(_held, await store.holds()))
     return _Reading(await store.backlog(), holds, successes, await store.kept(deliveries + 1))
 

@@ -90,6 +90,15 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class Success:
+    """The newest run that made an environment equal to live."""
+
+    run: str
+    at: float
+    """When it ended, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class QueuePosition:
     """Where a waiting run stands in the queue."""
 
@@ -214,8 +223,8 @@ class RunStore(Protocol):
         `catch_up` is accepted in the same transaction, if there was a hold.
         """
 
-    async def holds(self) -> list[Hold]:
-        """Return every hold."""
+    async def holds(self, sites: Collection[str] | None = None) -> list[Hold]:
+        """Return the holds of these sites, or every hold."""
 
     async def run(self, run_id: str) -> Run:
         """Return a run, or raise `RunNotFoundError`."""
@@ -229,8 +238,10 @@ class RunStore(Protocol):
     async def triggers(self, run_id: str) -> list[Trigger]:
         """Return the triggers that a run serves, oldest first."""
 
-    async def last_success(self, site: str, environment: str) -> Run | None:
-        """Return the newest run that made the environment equal to live."""
+    async def last_successes(
+        self, environments: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], Success]:
+        """Return the last success of each of these sites and environments that has one."""
 
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""

@@ -1,9 +1,11 @@
 """The real parts that the tests share."""
 
+import gc
 import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,6 +25,10 @@ from tests.publisher import StudioPublisher, metadata
 
 REQUIRE_ALL = os.environ.get("SYNC_STAGING_REQUIRE_ALL") == "1"
 
+MEMORY = Path("/dev/shm")
+
+ROOM = 2 << 30
+"""Bytes: the tests write a fifth of that at a time."""
 
 GIT_SHELL = 'ForceCommand git-shell -c "$SSH_ORIGINAL_COMMAND"\n'
 
@@ -38,11 +44,31 @@ def pytest_configure() -> None:
     """Let SIGINT end what the tests start, also where they were started in the background themselves.
 
     Bytecode is kept, whatever the environment says: compiling costs each process more than half a second.
+    Temporary files lie in memory where it has room: they cost a third less there, and outlive no test.
     """
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "TMPDIR" not in os.environ and has_room(MEMORY):
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a folder in memory may take what the tests write and run."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    runs = os.access(folder, os.W_OK | os.X_OK) and not found.f_flag & os.ST_NOEXEC
+    return runs and min(found.f_bavail * found.f_frsize, half) > ROOM
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what stays to the end: modules and tests."""
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

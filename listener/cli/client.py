@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from listener.cli import address
 from listener.cli.failures import CredentialRefusedError, ListenerUnreachableError, RefusedByListenerError
 from listener.cli.transport import Transport
-from listener.web.protocol import DELIVERY_ID, NDJSON
+from listener.web.protocol import DELIVERY_ID, NDJSON, PAGE_MOST
 
 ANSWER_LIMIT = 300.0
 """Seconds without a byte of an answer: a look at all sites waits for hosts that do not answer."""
@@ -54,6 +54,16 @@ class Client:
     def get(self, where: str, **query: Any) -> dict[str, Any]:
         """Return the document there. Query values that are None are left out."""
         return self._document("GET", where + _query(query))
+
+    def pages(self, where: str, **query: Any) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list, to its last one."""
+        after = None
+        while True:
+            page = self.get(where, limit=PAGE_MOST, after=after, **query)
+            yield page
+            after = page.get("next")
+            if after is None:
+                return
 
     def post(self, where: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send an object, or nothing, and return the answered document."""

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any, Protocol
 
+from listener.web.protocol import PAGE_MOST
+
 DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
 """Where the configuration lies."""
 
@@ -15,10 +17,6 @@ TOKEN_VARIABLE = "SYNC_STAGING_TOKEN"  # noqa: S105 (the name of a variable)
 UNASKED = "the command line is wrong, the listener can't be reached, or it refuses the token"
 """What exit status 2 means for a command that talks to the listener."""
 WRONG_USAGE = "the command line is wrong"
-
-
-PAGE_MOST = 200
-"""The most that the listener lists at once."""
 
 
 class Commands(Protocol):

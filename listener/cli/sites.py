@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from listener.cli.client import connected, path
+from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE
 from listener.cli.printing import document, say, table
 from listener.cli.wording import Document, moment, short
@@ -15,7 +15,8 @@ _HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD"
 
 def status(arguments: argparse.Namespace) -> int:
     """Show how environments stand."""
-    found = connected(arguments).get(path("sites", *([arguments.site] if arguments.site else [])))
+    client = connected(arguments)
+    found = client.get(path("sites", arguments.site)) if arguments.site else _all(client)
     if arguments.json:
         document(found)
         return DONE
@@ -30,6 +31,16 @@ def status(arguments: argparse.Namespace) -> int:
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE
+
+
+def _all(client: Client) -> dict[str, Any]:
+    """Return every site, and the patterns whose sites can't be listed."""
+    sites: list[Document] = []
+    unlisted: dict[str, Document] = {}
+    for page in client.pages(path("sites")):
+        sites += page["sites"]
+        unlisted |= {each["pattern"]: each for each in page.get("unlisted", ())}
+    return {"sites": sites, **({"unlisted": list(unlisted.values())} if unlisted else {})}
 
 
 def hold(arguments: argparse.Namespace) -> int:

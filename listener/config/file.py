@@ -47,8 +47,8 @@ _WORDS: dict[str, bool | None] = {
 }
 
 
-class _Mistake(Exception):  # noqa: N818 (becomes a `ConfigurationError`)
-    """What this reader refuses, with its line."""
+class _Mistake(yaml.MarkedYAMLError):
+    """What this reader refuses, beside what libyaml does."""
 
 
 def read(path: Path, room: int = LARGEST, remedy: str = _NAMED) -> dict[str, Any]:
@@ -67,8 +67,12 @@ def read_part(path: Path, key: str) -> Any:
 def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
     try:
         tree = _Reader(text).document(last)
-    except _Mistake as mistake:
-        fault = f"{path}: {mistake}."
+    except yaml.reader.ReaderError as error:
+        before = text.encode()[: error.position].decode(errors="ignore")
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        fault = f"{path}: line {line}, column {column}: the character is not allowed in YAML."
+    except yaml.MarkedYAMLError as error:
+        fault = f"{path}: {_where(error.problem_mark)}{error.problem}."
     else:
         if isinstance(tree, dict):
             return tree
@@ -106,40 +110,27 @@ class _Reader:
     """Builds maps, lists and values from the events of one document."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._parser = CParser(text)
+        self._next: Any = CParser(text).get_event
         self._left = MOST_VALUES
 
     def document(self, last: str | None) -> Any:
         """Return the document, at most up to the value of its key `last`; None for an empty file."""
-        self._event()  # the stream begins
-        if self._event().__class__ is StreamEndEvent:
+        self._next()  # the stream begins
+        if self._next().__class__ is StreamEndEvent:
             return None
-        event = self._event()
-        value = self._value(event, 0, last)
+        value = self._value(self._next(), 0, last)
         if last is not None and isinstance(value, dict) and last in value:
             return value
-        while (event := self._event()).__class__ is not StreamEndEvent:
+        while (event := self._next()).__class__ is not StreamEndEvent:
             if event.__class__ is not DocumentEndEvent:
                 _refuse(event, "another document begins here; write one document")
         return value
 
-    def _event(self) -> Any:
-        try:
-            event = self._parser.get_event()
-        except yaml.reader.ReaderError as error:
-            before = self._text.encode()[: error.position].decode(errors="ignore")
-            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-            raise _Mistake(f"line {line}, column {column}: the character is not allowed in YAML") from None
-        except yaml.MarkedYAMLError as error:
-            raise _Mistake(f"{_where(error.problem_mark)}{error.problem}") from None
+    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
+        """Return the value that begins with an event. Of a map, nothing after the key `last` is read."""
         self._left -= 1
         if not self._left:
             _refuse(event, f"more than {MOST_VALUES:,} keys and values")
-        return event
-
-    def _value(self, event: Any, depth: int, last: str | None = None) -> Any:
-        """Return the value that begins with an event. Of a map, nothing behind the key `last` is read."""
         kind = event.__class__
         if kind is AliasEvent or event.anchor is not None:
             _refuse(event, "anchors (&name) and aliases (*name) are not supported")
@@ -153,21 +144,21 @@ class _Reader:
 
     def _map(self, depth: int, last: str | None) -> dict[str, Any]:
         content: dict[str, Any] = {}
-        while (event := self._event()).__class__ is not MappingEndEvent:
+        while (event := self._next()).__class__ is not MappingEndEvent:
             if event.__class__ is SequenceStartEvent or event.__class__ is MappingStartEvent:
                 _refuse(event, "a map or list can't be a key")
             self._value(event, depth)
             key = event.value
             if key in content:
                 _refuse(event, f"the key {shown((key,))} appears twice in its map")
-            content[key] = self._value(self._event(), depth + 1)
+            content[key] = self._value(self._next(), depth + 1)
             if key == last:
                 break
         return content
 
     def _list(self, depth: int) -> list[Any]:
         items = []
-        while (event := self._event()).__class__ is not SequenceEndEvent:
+        while (event := self._next()).__class__ is not SequenceEndEvent:
             items.append(self._value(event, depth + 1))
         return items
 
@@ -183,7 +174,7 @@ def _scalar(text: str) -> Any:
 
 
 def _refuse(event: Any, text: str) -> NoReturn:
-    raise _Mistake(_where(event.start_mark) + text)
+    raise _Mistake(problem=text, problem_mark=event.start_mark)
 
 
 def _where(mark: Any) -> str:

@@ -19,7 +19,10 @@ from listener.errors import ConfigurationError
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 _REASONS: Mapping[str, tuple[str, str]] = {
-    "KEY_VALUES_MISMATCH": ("the key doesn't belong to the certificate", "name the key it was made with"),
+    "KEY_VALUES_MISMATCH": (
+        "the key doesn't belong to the certificate",
+        "name the key that it was made with",
+    ),
     "NO_START_LINE": ("it contains no PEM", "write PEM: the certificate first, then those that signed it"),
 }
 """OpenSSL's reason, in words, and what to do."""

@@ -29,15 +29,19 @@ def broken_rules(document: Document) -> Iterator[Problem]:
 
 def _circles(hosts: Mapping[str, HostSection]) -> Iterator[Problem]:
     """Yield the hosts that are reached through themselves, directly or through others."""
-    for name, host in hosts.items():
-        seen, at = {name}, host.via
-        while at is not None and at not in seen:
-            seen.add(at)
-            at = hosts[at].via if at in hosts else None
-        if at == name:
-            yield Problem(
-                ("hosts", name, "via"), "leads back to the host itself; remove one via of the circle"
-            )
+    judged: set[str] = set()
+    for name in hosts:
+        trail: dict[str, None] = {}
+        at = name
+        while at in hosts and at not in judged and at not in trail:
+            trail[at] = None
+            at = hosts[at].via or ""
+        if at in trail:
+            circle = list(trail)[list(trail).index(at) :]
+            for each in circle:
+                text = "leads back to the host itself; remove one via of the circle"
+                yield Problem(("hosts", each, "via"), text)
+        judged.update(trail)
 
 
 def _equal_tokens(tokens: Iterable[TokenSection]) -> Iterator[Problem]:

@@ -203,16 +203,12 @@ def load_hook(
     path = Path(path)
     surroundings = Surroundings(path.absolute().parent, environ)
     written = read_all(path, surroundings)
-    hooks = written.tree.get("hooks")
-    entry = hooks.get(name) if isinstance(hooks, dict) else None
-    if not isinstance(entry, dict):
-        known = ", ".join(hooks) if isinstance(hooks, dict) and hooks else "none"
-        raise ConfigurationError("There is no such hook.", remedy=f"name a configured one: {known}")
-    secrets = entry.get("secrets")
+    entry = _hook_entry(written.tree.get("hooks"), name)
+    secrets = entry.pop("secrets", None)
     if isinstance(secrets, list):
-        secrets = entry["secrets"] = secrets[:1]
-    if not signing:
-        entry.pop("secrets", None)
+        secrets = secrets[:1]
+    if signing:
+        entry["secrets"] = secrets
     resolution = resolve({"sites": written.tree.get("sites"), "hooks": {name: entry}}, surroundings)
     if resolution.problems:
         text = "; ".join(problem.told(written.show) for problem in resolution.problems)
@@ -220,16 +216,21 @@ def load_hook(
             f"{path}: {text}.",
             remedy="run this as a user who can read it, or name the secret with --secret file:PATH",
         )
-    if not signing:
-        # The secrets stay as they are written: the shape requires one, and the rules for them don't count.
-        entry["secrets"] = secrets
+    # The shape requires a secret. One that isn't for signing stays a reference, and the rules skip it.
+    entry["secrets"] = secrets
     checked = check(resolution.tree)
-    problems = [
-        *checked.problems,
-        *(p for each in checked.document.hooks.values() for p in each.broken(("hooks", name))),
-    ]
-    problems = [each for each in problems if signing or not _secret(each.location)]
-    if problems:
+    section = checked.document.hooks.get(name)
+    broken = section.broken(("hooks", name)) if section else ()
+    problems = [*checked.problems, *(each for each in broken if signing or not _secret(each.location))]
+    if section is None or problems:
         raise refusal(path, problems, written.show)
-    hook = checked.document.hooks[name].hook(name, resolution.references)
+    hook = section.hook(name, resolution.references)
     return (hook if signing else replace(hook, secrets=())), built_sites(checked.document.sites)
+
+
+def _hook_entry(hooks: Any, name: str) -> dict[str, Any]:
+    entry = hooks.get(name) if isinstance(hooks, dict) else None
+    if not isinstance(entry, dict):
+        known = ", ".join(hooks) if isinstance(hooks, dict) and hooks else "none"
+        raise ConfigurationError("There is no such hook.", remedy=f"name a configured one: {known}")
+    return entry

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any
 
 from listener.errors import RunNotFoundError
-from listener.queue import Backlog, Hold, LogLine, QueuePosition, RunFilter
+from listener.queue import Backlog, Hold, LogLine, QueuePosition, RunFilter, Success
 from listener.runs import ENDED, Run, State, Trigger
 from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
 from listener.store.transaction import Reader
@@ -128,11 +128,17 @@ SELECT {RUN} FROM triggers AS t JOIN runs ON runs.id = t.run WHERE t.id = :id
 """  # noqa: S608 (ours)
 _TRIGGERS = "SELECT * FROM triggers WHERE run = :run ORDER BY at, position"
 _HOLDS = "SELECT * FROM holds ORDER BY site, environment"
-_LAST_SUCCESS = f"""
-SELECT {RUN} FROM runs
-WHERE site = :site AND environment = :environment AND state = 'succeeded' AND undoes IS NULL
-ORDER BY finished_at DESC, id DESC LIMIT 1
-"""  # noqa: S608 (ours)
+_HOLDS_OF_SITES = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) ORDER BY site, environment"
+_LAST_SUCCESSES = """
+SELECT r.site, r.environment, r.id, r.finished_at
+FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
+CROSS JOIN runs AS r
+WHERE r.id = (
+    SELECT f.id FROM runs AS f
+    WHERE f.site = s.site AND f.environment = e.environment AND f.state = 'succeeded' AND f.undoes IS NULL
+    ORDER BY f.finished_at DESC, f.id DESC LIMIT 1
+)
+"""
 _STANDING = f"""
 SELECT count(*) AS ahead FROM runs AS w CROSS JOIN runs AS c INDEXED BY one_waiting
 WHERE w.id = :id AND w.state = 'queued' AND c.state = 'queued' AND c.id <> w.id AND {_FREE.format("c")} AND (
@@ -177,9 +183,11 @@ async def running(reader: Reader) -> list[Run]:
     return [run_of(row) for row in await reader.all(_RUNNING)]
 
 
-async def holds(reader: Reader) -> list[Hold]:
-    """Return every hold."""
-    return [hold_of(row) for row in await reader.all(_HOLDS)]
+async def holds(reader: Reader, sites: Collection[str] | None = None) -> list[Hold]:
+    """Return the holds of these sites, or every hold."""
+    if sites is None:
+        return [hold_of(row) for row in await reader.all(_HOLDS)]
+    return [hold_of(row) for row in await reader.all(_HOLDS_OF_SITES, {"sites": sorted(sites)})]
 
 
 async def run(reader: Reader, run_id: str) -> Run:
@@ -235,10 +243,19 @@ async def triggers(reader: Reader, run_id: str) -> list[Trigger]:
     return [trigger_of(row) for row in await reader.all(_TRIGGERS, {"run": run_id})]
 
 
-async def last_success(reader: Reader, site: str, environment: str) -> Run | None:
-    """Return the newest run that made the environment equal to live, or None."""
-    row = await reader.one(_LAST_SUCCESS, {"site": site, "environment": environment})
-    return None if row is None else run_of(row)
+async def last_successes(
+    reader: Reader, environments: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Success]:
+    """Return the last success of each of these sites and environments that has one."""
+    asked = {
+        "sites": sorted({site for site, _ in environments}),
+        "environments": sorted({environment for _, environment in environments}),
+    }
+    found = {
+        (row["site"], row["environment"]): Success(row["id"], row["finished_at"])
+        for row in await reader.all(_LAST_SUCCESSES, asked)
+    }
+    return {each: found[each] for each in environments if each in found}
 
 
 async def backlog(reader: Reader) -> Backlog:

@@ -18,6 +18,7 @@ from listener.queue import (
     QueuePosition,
     RunFilter,
     Signal,
+    Success,
 )
 from listener.records import Arrival, ArrivalFilter, Refusal, Use
 from listener.runs import Run, State, Trigger
@@ -132,9 +133,9 @@ class RuledStore(ABC):
         """Let an environment go; return the hold that was, or None."""
         return await self._write([(site, environment)], lifecycle.release, site, environment, catch_up)
 
-    async def holds(self) -> list[Hold]:
-        """Return every hold."""
-        return await self._read(history.holds)
+    async def holds(self, sites: Collection[str] | None = None) -> list[Hold]:
+        """Return the holds of these sites, or every hold."""
+        return await self._read(history.holds, sites)
 
     async def run(self, run_id: str) -> Run:
         """Return a run, or raise `RunNotFoundError`."""
@@ -152,9 +153,11 @@ class RuledStore(ABC):
         """Return the triggers that a run serves, oldest first."""
         return await self._read(history.triggers, run_id)
 
-    async def last_success(self, site: str, environment: str) -> Run | None:
-        """Return the newest run that made the environment equal to live, or None."""
-        return await self._read(history.last_success, site, environment)
+    async def last_successes(
+        self, environments: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], Success]:
+        """Return the last success of each of these sites and environments that has one."""
+        return await self._read(history.last_successes, environments)
 
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""

@@ -34,7 +34,7 @@ from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
 from listener.web.openapi import Described
-from listener.web.page import Page
+from listener.web.page import PageRoutes
 from listener.web.probes import Probes
 from listener.web.protocol import DELIVERY_ID
 from listener.web.refused import misspelt_hook, record, shown_path
@@ -96,7 +96,7 @@ HANDLERS = (
     RunControl,
     DeliveryRoutes,
     Rotation,
-    Page,
+    PageRoutes,
     Probes,
     Described,
 )
@@ -162,7 +162,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     )
     yield DeliveryRoutes(gate, ports.intake, ports.audit, ports.records)
     yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
-    yield Page(gate, standings.page, ports.clock, bodies)
+    yield PageRoutes(gate, standings.page, ports.clock, bodies)
     yield Probes(ports.ready)
     yield Described(routes)
 

@@ -40,20 +40,22 @@ class DeliveryRoutes:
         "list_deliveries",
         _TAG,
         (
-            answered(DeliveriesPage, "The page."),
+            answered(DeliveriesPage, "The page.", headers=("Link",)),
             *problems(HTTPStatus.BAD_REQUEST),
             *_ADMINS,
             *TO_CALLERS,
         ),
-        parameters=(*_FILTERS, *pages.PARAMETERS),
+        parameters=(*_FILTERS, *pages.PARAMETERS, pages.BEFORE),
     )
     async def history(self, request: web.Request) -> web.Response:
         """List what arrived, refused requests too, newest first."""
         await self._gate.admin(request)
-        which = _filter(request)
+        page = pages.Page.asked(request)
+        which = _filter(request, page)
         await self._audit.flush()
-        found = await self._records.arrivals(which)
-        return answer(DeliveriesPage.of(found, pages.following(found, which.limit)))
+        found, more = page.cut(await self._records.arrivals(which))
+        view = DeliveriesPage.of(found, more=more)
+        return answer(view, headers=pages.link(request, view.next))
 
     @Route(
         "GET",
@@ -88,10 +90,10 @@ class DeliveryRoutes:
         return accepted(await self._intake.redeliver(arrival, asker(request, caller)))
 
 
-def _filter(request: web.Request) -> ArrivalFilter:
+def _filter(request: web.Request, page: pages.Page) -> ArrivalFilter:
     query = request.query
     try:
         fate = Fate(query["outcome"]) if "outcome" in query else None
     except ValueError as error:
         raise BadRequestError(f"outcome is one of {', '.join(Fate)}") from error
-    return ArrivalFilter(query.get("hook"), fate, query.get("before"), pages.limit(request))
+    return ArrivalFilter(query.get("hook"), fate, page.after or None, page.limit + 1)

@@ -5,10 +5,12 @@ import hashlib
 import html
 from collections.abc import Iterator, Mapping
 from string import Template
+from urllib.parse import urlencode
 
 from listener.access import Caller
 from listener.redaction import Cleaner
 from listener.web.answers.sites import Drift, DriftUnknown, EnvironmentView, LegsDrift, SitesPage, SiteView
+from listener.web.pages import Page
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -101,19 +103,31 @@ def sign_in(message: str = "") -> str:
     return _document("Sign in", _SIGN_IN.substitute(message=alert, described=described))
 
 
-def overview(caller: Caller, page: SitesPage) -> str:
-    """Return the page for a caller who is signed in."""
-    sections = [_site(site) for site in page.sites] or ["<p>There is no site that you may see.</p>"]
+def overview(caller: Caller, found: SitesPage, page: Page) -> str:
+    """Return the page for a caller who is signed in: what was found for this part of the list."""
+    none = "There are no further sites." if page.after else "There is no site that you may see."
+    sections = [_site(site) for site in found.sites] or [f"<p>{none}</p>"]
     sections += [
         f"<p>Sites of the pattern {escape(each.pattern)} can't be listed: {escape(each.message)}</p>"
-        for each in page.unlisted
+        for each in found.unlisted
     ]
+    sections += _links(found, page)
     body = _OVERVIEW.substitute(name=escape(caller.name), role=caller.role.value, sites="\n".join(sections))
     return _document("Staging environments", body)
 
 
 def _document(title: str, body: str) -> str:
     return _DOCUMENT.substitute(title=title, style=_STYLE, body=body)
+
+
+def _links(found: SitesPage, page: Page) -> Iterator[str]:
+    """Yield the links to the first page and to the next one, if there are any."""
+    links = ['<a href="/">First page</a>'] if page.after else []
+    if found.next is not None:
+        query = urlencode({"after": found.next, "limit": page.limit})
+        links.append(f'<a rel="next" href="{escape(f"/?{query}")}">Next page</a>')
+    if links:
+        yield f'<nav aria-label="Pages">{" ".join(links)}</nav>'
 
 
 def _site(site: SiteView) -> str:

@@ -34,6 +34,7 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Any]] = {
 _HEADERS = {
     "X-Run-Id": "the run that serves the call",
     "Location": "where the run is to be found",
+    "Link": "the next page, if there is one (RFC 8288)",
     "Vary": "what else the answer depends on",
     "Preference-Applied": "what of Prefer was honoured (RFC 7240)",
     "WWW-Authenticate": "how to authenticate",

@@ -16,6 +16,7 @@ from aiohttp import web
 from listener.access import Caller, Role
 from listener.errors import BadRequestError, ForbiddenError, InvalidParametersError, UnauthorizedError
 from listener.request_context import request_context
+from listener.web import pages
 from listener.web.answers.sites import SitesPage
 from listener.web.answers.view import Body, Moment, Texts, View
 from listener.web.bodies import BodyReader
@@ -28,8 +29,8 @@ from listener.web.routes import ANY_TIME, TO_BODIES, TO_CALLERS, Answer, Route, 
 
 IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
 
-Seen = Callable[[Caller], Awaitable[SitesPage]]
-"""Returns the sites that a caller may see."""
+Seen = Callable[[Caller, pages.Page], Awaitable[SitesPage]]
+"""Returns a page of the sites that a caller may see."""
 
 
 class SignIn(Body):
@@ -61,7 +62,7 @@ _SEE_PAGE = Answer(HTTPStatus.SEE_OTHER, "See the page: the answer to a form.", 
 _LEFT = (*problems(HTTPStatus.FORBIDDEN), *ANY_TIME)
 
 
-class Page:
+class PageRoutes:
     """Handles `/` and `/session`."""
 
     def __init__(self, gate: Gate, seen_by: Seen, clock: Callable[[], float], bodies: BodyReader) -> None:
@@ -75,7 +76,12 @@ class Page:
         "/",
         "show_page",
         "Page",
-        (Answer(HTTPStatus.OK, "The page.", {HTML: None}), *TO_CALLERS),
+        (
+            Answer(HTTPStatus.OK, "The page.", {HTML: None}),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *TO_CALLERS,
+        ),
+        parameters=pages.PARAMETERS,
         free=True,
     )
     async def show(self, request: web.Request) -> web.Response:
@@ -86,7 +92,8 @@ class Page:
             if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
                 raise  # No browser that is led here sends these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
-        return _html(overview(caller, await self._seen_by(caller)))
+        page = pages.Page.asked(request)
+        return _html(overview(caller, await self._seen_by(caller, page), page))
 
     @Route(
         "POST",

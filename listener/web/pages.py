@@ -1,41 +1,58 @@
-"""Lists come by pages: how long a page is, and where the next one starts."""
+"""Lists come by pages: how long a page is, where it starts, and where the next one starts."""
 
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from aiohttp import web
 
 from listener.errors import BadRequestError
+from listener.web.protocol import PAGE_MOST
 from listener.web.routes import Parameter
 
-MOST = 200
-"""How much a page holds at most."""
 USUAL = 50
+"""Entries of a page if the caller names no limit."""
+
+T = TypeVar("T")
 
 PARAMETERS = (
     Parameter(
-        "before", "query", "only what came before the one of this id: the next page", {"type": "string"}
+        "limit",
+        "query",
+        "how many at most",
+        {"type": "integer", "minimum": 1, "maximum": PAGE_MOST, "default": USUAL},
     ),
-    Parameter(
-        "limit", "query", "how many", {"type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL}
-    ),
+    Parameter("after", "query", "`next` of the page before", {"type": "string"}),
 )
+BEFORE = Parameter("before", "query", "an older name of `after`", {"type": "string"})
 
 
-class _Numbered(Protocol):
-    @property
-    def id(self) -> str: ...
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is asked for."""
+
+    after: str
+    """The entry that the page before ended with; empty for the first page."""
+    limit: int
+
+    @classmethod
+    def asked(cls, request: web.Request) -> "Page":
+        """Return what a request asks for; raise `BadRequestError`."""
+        query = request.query
+        limit, after = query.get("limit", str(USUAL)), query.get("after", query.get("before", ""))
+        if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= PAGE_MOST:
+            raise BadRequestError(f"limit must be a number from 1 to {PAGE_MOST}.")
+        return cls(after, int(limit))
+
+    def cut(self, found: Sequence[T]) -> tuple[Sequence[T], bool]:
+        """Return the page, out of up to one entry more, and whether another page follows."""
+        return found[: self.limit], len(found) > self.limit
 
 
-def limit(request: web.Request) -> int:
-    """Return how much the page may hold; raise `BadRequestError`."""
-    asked = request.query.get("limit", str(USUAL))
-    if not re.fullmatch("[0-9]{1,4}", asked) or not 1 <= int(asked) <= MOST:
-        raise BadRequestError(f"limit is a number from 1 to {MOST}")
-    return int(asked)
-
-
-def following(found: Sequence[_Numbered], most: int) -> str | None:
-    """Return after what the next page goes on; None where there is none."""
-    return found[-1].id if len(found) == most else None
+def link(request: web.Request, following: str | None) -> Mapping[str, str]:
+    """Return the header that names the next page (RFC 8288), if there is one."""
+    if following is None:
+        return {}
+    query = {name: value for name, value in request.query.items() if name != "before"}
+    return {"Link": f'<{request.rel_url.with_query({**query, "after": following})}>; rel="next"'}

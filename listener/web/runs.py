@@ -115,17 +115,19 @@ class RunHistory:
         "/api/v1/runs",
         "list_runs",
         _TAG,
-        (answered(RunsPage, "The page."), *problems(HTTPStatus.BAD_REQUEST), *ABOUT_ONE),
-        parameters=(*_FILTERS, *pages.PARAMETERS),
+        (answered(RunsPage, "The page.", headers=("Link",)), *problems(HTTPStatus.BAD_REQUEST), *ABOUT_ONE),
+        parameters=(*_FILTERS, *pages.PARAMETERS, pages.BEFORE),
     )
     async def history(self, request: web.Request) -> web.Response:
         """List runs, newest first."""
         caller = await self._gate.caller(request)
-        which = replace(_filter(request), sites=caller.visible)
-        found = await self._store.runs(which)
+        page = pages.Page.asked(request)
+        which = replace(_filter(request, page), sites=caller.visible)
+        found, more = page.cut(await self._store.runs(which))
         if not found and which.site is not None:
             self._demand_configured(caller, which.site, which.environment)
-        return answer(RunsPage.of(found, pages.following(found, which.limit)))
+        view = RunsPage.of(found, more=more)
+        return answer(view, headers=pages.link(request, view.next))
 
     @Route("GET", "/api/v1/runs/{run}", "show_run", _TAG, (answered(RunView, "The run."), *ABOUT_ONE))
     async def show(self, request: web.Request) -> web.Response:
@@ -265,7 +267,7 @@ class RunControl:
         self._log.info(event, run=run.id, site=run.site, environment=run.environment, **who)
 
 
-def _filter(request: web.Request) -> RunFilter:
+def _filter(request: web.Request, page: pages.Page) -> RunFilter:
     query = request.query
     try:
         state = State(query["state"]) if "state" in query else None
@@ -275,6 +277,6 @@ def _filter(request: web.Request) -> RunFilter:
         site=query.get("site"),
         environment=query.get("environment"),
         state=state,
-        before=query.get("before"),
-        limit=pages.limit(request),
+        before=page.after or None,
+        limit=page.limit + 1,
     )

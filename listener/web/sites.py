@@ -12,6 +12,7 @@ from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import Hold, RunStore
 from listener.sites import Environment
+from listener.web import pages
 from listener.web.answers.runs import RunView
 from listener.web.answers.sites import DryRunOrRun, Held, HoldView, Released, SitesPage, SiteView
 from listener.web.answers.view import Body
@@ -56,10 +57,23 @@ class SiteRoutes:
         self._gate = gate
         self._standings = standings
 
-    @Route("GET", "/api/v1/sites", "list_sites", _TAG, (answered(SitesPage, "The page."), *TO_CALLERS))
+    @Route(
+        "GET",
+        "/api/v1/sites",
+        "list_sites",
+        _TAG,
+        (
+            answered(SitesPage, "The page.", headers=("Link",)),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *TO_CALLERS,
+        ),
+        parameters=pages.PARAMETERS,
+    )
     async def overview(self, request: web.Request) -> web.Response:
-        """List the sites that the caller may see, with the drift of their environments."""
-        return answer(await self._standings.page(await self._gate.caller(request)))
+        """List the sites that the caller may see, by id, with the drift of their environments."""
+        caller = await self._gate.caller(request)
+        page = await self._standings.page(caller, pages.Page.asked(request))
+        return answer(page, headers=pages.link(request, page.next))
 
     @Route("GET", "/api/v1/sites/{site}", "show_site", _TAG, (answered(SiteView, "The site."), *ABOUT_ONE))
     async def show(self, request: web.Request) -> web.Response:

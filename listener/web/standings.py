@@ -16,6 +16,7 @@ from listener.web.answers.sites import (
     UnlistedView,
     drift_of,
 )
+from listener.web.pages import Page
 
 
 class Standings:
@@ -27,12 +28,15 @@ class Standings:
         self._synchronizer = synchronizer
         self._log = log
 
-    async def page(self, caller: Caller) -> SitesPage:
-        """Return every site that a caller may see, and for an admin the patterns that could not be listed."""
-        sites, unlisted = await self._directory.all()
-        visible = [site for site in sites if caller.covers(site.id)]
-        told = unlisted if caller.admin else []
-        return SitesPage(sites=await self._stand(visible), unlisted=tuple(map(UnlistedView.of, told)))
+    async def page(self, caller: Caller, page: Page) -> SitesPage:
+        """Return a page of the sites that a caller may see; an admin also sees what could not be listed."""
+        listing = await self._directory.page(caller.visible, page.after, page.limit)
+        unlisted = listing.unlisted if caller.admin else ()
+        return SitesPage(
+            sites=await self._stand(listing.sites),
+            next=listing.sites[-1].id if listing.more else None,
+            unlisted=tuple(map(UnlistedView.of, unlisted)),
+        )
 
     async def site(self, site_id: str) -> SiteView:
         """Return one site; raise `SiteNotFoundError`."""
@@ -52,12 +56,15 @@ class Standings:
     async def _stand(self, sites: Sequence[Site]) -> tuple[SiteView, ...]:
         environments = [each for site in sites for each in site.environments.values()]
         looks = await self._synchronizer.survey(environments, Remarks(self._log))
-        holds = {(hold.site, hold.environment): hold for hold in await self._store.holds()}
+        holds = {
+            (hold.site, hold.environment): hold
+            for hold in await self._store.holds([site.id for site in sites])
+        }
+        successes = await self._store.last_successes([(each.site, each.name) for each in environments])
         views: dict[str, list[EnvironmentView]] = {site.id: [] for site in sites}
         for each, found in zip(environments, looks, strict=True):
-            last = await self._store.last_success(each.site, each.name)
-            hold = holds.get((each.site, each.name))
-            views[each.site].append(EnvironmentView.of(each, found, hold, last))
+            where = each.site, each.name
+            views[each.site].append(EnvironmentView.of(each, found, holds.get(where), successes.get(where)))
         return tuple(
             SiteView(site=site.id, live=site.live, environments=tuple(views[site.id])) for site in sites
         )

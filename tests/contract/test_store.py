@@ -296,6 +296,8 @@ async def test_a_second_hold_replaces_the_first(store: Store) -> None:
     for hold in (FREEZE, later, elsewhere):
         await store.hold(hold)
     assert await store.holds() == [elsewhere, later]
+    assert await store.holds([later.site]) == [each for each in (elsewhere, later) if each.site == later.site]
+    assert await store.holds(["nosuch"]) == await store.holds([]) == []
 
 
 async def test_holds_are_there_after_reopening(store: Store, opened: Open) -> None:

@@ -193,7 +193,8 @@ async def everything_that_is_read(store: Store) -> None:
     await store.queue_position(run, NOW)
     await store.lines(run, 0)
     await store.backlog()
-    await store.last_success("site-1", "qa")
+    await store.holds(["site-1"])
+    await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
     for facts in (
         {},
         {"state": State.FAILED},

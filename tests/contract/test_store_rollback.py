@@ -169,9 +169,8 @@ async def test_a_rollback_is_no_success_of_the_environment(store: Store, call: A
     run = await done(store, call)
     await roll_back(store, run)
     await store.finish(await claimed(store), State.SUCCEEDED, MOVED, NOW + 2)
-    last = await store.last_success("site", "staging")
-    assert last is not None
-    assert last.id == run.id
+    last = await store.last_successes([("site", "staging")])
+    assert last["site", "staging"].run == run.id
 
 
 async def test_what_a_run_is_about_to_do_is_kept_and_fenced(store: Store, call: Ask) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFoundError
 from listener.outcomes import LegOutcome, LegState, Outcome
-from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal
+from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal, Success
 from listener.runs import Origin, Run, State
 from listener.store import Store
 
@@ -505,7 +505,8 @@ async def test_the_history_is_filtered_by_site_environment_state_and_what_may_be
 
 
 async def test_the_last_success_is_the_newest_one_of_that_environment(store: Store, call: Ask) -> None:
-    assert await store.last_success("site", "staging") is None
+    asked = [("site", "staging"), ("site", "qa"), ("other", "staging")]
+    assert await store.last_successes(asked) == {}
     endings = [
         ("staging", State.SUCCEEDED),
         ("staging", State.SUCCEEDED),
@@ -518,9 +519,12 @@ async def test_the_last_success_is_the_newest_one_of_that_environment(store: Sto
         run = await claimed(store, NOW + number)
         await store.finish(run, state, OUTCOME, NOW + number)
         ended.append(run.id)
-    last = await store.last_success("site", "staging")
-    assert last is not None
-    assert (last.id, last.outcome) == (ended[1], OUTCOME)
+    assert await store.last_successes(asked) == {
+        ("site", "staging"): Success(ended[1], NOW + 1),
+        ("site", "qa"): Success(ended[3], NOW + 3),
+    }
+    assert await store.last_successes([("site", "qa")]) == {("site", "qa"): Success(ended[3], NOW + 3)}
+    assert await store.last_successes([]) == {}
 
 
 async def test_what_is_not_there_is_not_found(store: Store) -> None:

@@ -168,5 +168,5 @@ async def test_the_answers_are_those_that_are_recorded(
         recorder = Recorder(listener, tmp_path, found)
         await recorder.call("a host that is away", "GET", "/api/v1/sites")
     if "SYNC_STAGING_RECORD" in os.environ:
-        SAMPLES.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        SAMPLES.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     assert found == json.loads(SAMPLES.read_text())

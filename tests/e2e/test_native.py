@@ -120,6 +120,40 @@ async def test_a_hold_is_told_and_released_once(listener: Client) -> None:
     assert (await listener.call("POST", f"{ONE}/release"))[1] == {"released": None, "runs": []}
 
 
+async def test_sites_come_by_pages_in_the_order_of_their_ids(listening: Start, published: Published) -> None:
+    sites = {
+        name: {
+            "repository": {
+                "host": "studio",
+                "path": str(published.path) if name == "mysite" else f"/srv/{name}",
+            },
+            "environments": {"staging": {"follow": True}},
+        }
+        for name in ("mysite", "a", "b", "z")
+    }
+    async with listening(sites=sites) as listener:
+        await listener.call("POST", "/api/v1/sites/b/environments/staging/hold", json={"reason": "a test"})
+        path, read = "/api/v1/sites?limit=3", []
+        while path:
+            status, page, headers = await listener.call("GET", path)
+            assert status == 200
+            read.append([each["site"] for each in page["sites"]])
+            holds = {each["site"]: each["environments"][0]["hold"] for each in page["sites"]}
+            assert {name for name, hold in holds.items() if hold} == {"b"} & holds.keys()
+            target, _, relation = headers.get("Link", "").partition(";")
+            assert (relation.strip() == 'rel="next"') == (page["next"] is not None)
+            path = target.strip("<>")
+        assert read == [["a", "b", "mysite"], ["z"]]
+        _, page, headers = await listener.call("GET", "/api/v1/sites?limit=1", token=MEMBER)
+        assert [each["site"] for each in page["sites"]] == ["mysite"]
+        assert (page["next"], "Link" in headers) == (None, False)
+        _, page, _ = await listener.call("GET", "/api/v1/sites?after=zz")
+        assert page == {"sites": [], "next": None}
+        for query in ("limit=0", "limit=x", "limit=201", "limit=-1", "limit="):
+            status, problem, _ = await listener.call("GET", f"/api/v1/sites?{query}")
+            assert (status, problem["detail"]) == (400, "limit must be a number from 1 to 200."), query
+
+
 async def test_what_a_token_does_not_cover_does_not_exist_for_it(
     listening: Start, published: Published
 ) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -838,3 +839,55 @@ def test_an_open_address_without_tls_and_proxy_is_a_warning(
 ) -> None:
     told = [line for line in folder.load(changed("server", server)).warnings if "travel" in line]
     assert bool(told) == warned
+
+
+def circle(*names: str) -> dict[str, Any]:
+    """Hosts of which each is reached through the next one."""
+    return {name: {"address": name, "user": "u", "via": via} for name, via in itertools.pairwise(names)}
+
+
+def test_every_host_of_a_circle_is_told_and_none_that_leads_into_it(folder: Folder) -> None:
+    tree = valid()
+    tree["hosts"] |= circle("a", "b", "c", "a") | circle("in", "out", "a")
+    lines = folder.refused(tree).splitlines()[1:]
+    text = "via: leads back to the host itself; remove one via of the circle"
+    assert [line.strip() for line in lines] == [f"hosts.{name}.{text}" for name in "abc"]
+
+
+def test_many_problems_are_counted_and_the_first_ones_listed(folder: Folder) -> None:
+    tree = valid()
+    site = tree["sites"]["mysite"] | {"live": "a..b"}
+    tree["sites"] |= {f"site-{n}": copy.deepcopy(site) for n in range(400)}
+    heading, *lines, rest = folder.refused(tree).splitlines()
+    assert heading.endswith(": 400 problems")
+    assert (len(lines), rest) == (50, "  and 350 more problems")
+
+
+def test_a_hint_lists_some_of_many_names(folder: Folder) -> None:
+    tree = valid()
+    tree["hosts"] |= {f"host-{n}": {"address": "a", "user": "u"} for n in range(1000)}
+    tree["sites"]["mysite"]["repository"]["host"] = "host-1000"
+    told = folder.refused(tree)
+    assert "did you mean host-100? Known: host-0, host-1, " in told
+    assert told.endswith(" and 981 more")
+
+
+def test_a_rule_is_told_beside_a_fault_of_the_shape_elsewhere(folder: Folder) -> None:
+    """A section with the wrong shape can be named, and does not hide what is wrong in the others."""
+    tree = changed("hosts/studio/port", "x")
+    tree["sites"]["other"] = copy.deepcopy(tree["sites"]["mysite"]) | {"live": 7}
+    tree["tokens"][1]["sites"] = ["other", "nowhere"]
+    tree["hooks"]["forge"]["repositories"] = {}
+    lines = [line.split(":")[0].strip() for line in folder.refused(tree).splitlines()[1:]]
+    assert lines == ["hooks.forge", "hosts.studio.port", "sites.other.live", "tokens.1.sites.1"]
+
+
+def test_many_risky_environments_give_few_warnings(folder: Folder) -> None:
+    tree = valid()
+    site = tree["sites"]["mysite"]
+    for n in range(100):
+        repository = {"host": "studio", "path": f"/srv/{n}"}
+        tree["sites"][f"site-{n}"] = {**copy.deepcopy(site), "repository": repository}
+    warnings = folder.load(tree).warnings
+    assert len(warnings) == 2 * 11
+    assert any(line.startswith("sites, and 91 more environments: each publish") for line in warnings)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from listener.access import Caller, Role
 from listener.web.answers.sites import SitesPage
 from listener.web.html import HEADERS, overview, sign_in
+from listener.web.pages import Page
 
 CALLER = Caller("editors", Role.MEMBER, frozenset({"mysite"}))
+FIRST = Page("", 50)
 EQUAL = {
     **dict.fromkeys(("reason", "remedy", "live", "branch"), ""),
     **dict.fromkeys(("warnings", "added", "changed", "removed"), ()),
@@ -34,8 +36,8 @@ def unknown(message: str) -> dict[str, Any]:
 
 
 def page(*environments: dict[str, Any], site: str = "mysite", **more: Any) -> str:
-    view = {"sites": [{"site": site, "live": "live", "environments": environments}], **more}
-    return overview(CALLER, SitesPage.model_validate(view))
+    sites = [{"site": site, "live": "live", "environments": environments}]
+    return overview(CALLER, SitesPage.model_validate({"sites": sites, "next": None, **more}), FIRST)
 
 
 class Reader(HTMLParser):
@@ -79,8 +81,17 @@ def test_a_hold_is_told_with_its_reason() -> None:
 
 
 def test_nothing_to_see_and_what_can_not_be_listed_is_said() -> None:
-    assert "no site that you may see" in overview(CALLER, SitesPage(sites=()))
+    assert "no site that you may see" in overview(CALLER, SitesPage(sites=(), next=None), FIRST)
     assert "* can&#x27;t" in page(unlisted=[{"pattern": "* can't", **unknown("no")}])
+
+
+def test_the_page_links_to_the_next_part_of_the_list_and_back_to_the_first() -> None:
+    assert "<nav" not in page(environment())
+    assert '<a rel="next" href="/?after=a%26b&amp;limit=50">Next page</a>' in page(next="a&b")
+    last = overview(CALLER, SitesPage(sites=(), next=None), Page("mysite", 50))
+    assert '<a href="/">First page</a>' in last
+    assert "no further sites" in last
+    assert "Next page" not in last
 
 
 def test_characters_that_turn_hide_or_control_text_are_shown_on_the_page() -> None:

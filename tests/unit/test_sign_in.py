@@ -19,22 +19,23 @@ from listener.store.sqlite import SqliteStore
 from listener.web.answers.sites import SitesPage
 from listener.web.bodies import BodyReader
 from listener.web.credentials import Gate
-from listener.web.page import Page
+from listener.web.page import PageRoutes
+from listener.web.pages import Page
 from listener.web.protocol import FORM
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Page:
+def page(tmp_path: Path) -> PageRoutes:
     def clock() -> float:
         return 1000.0
 
-    async def seen_by(_: Caller) -> SitesPage:
-        return SitesPage(sites=())
+    async def seen_by(_: Caller, __: Page) -> SitesPage:
+        return SitesPage(sites=(), next=None)
 
     store = SqliteStore(tmp_path / "x.db")
     audit = Audit(store, clock, structlog.get_logger(), Cleaner(()))
     gate = Gate([], store, None, lasts=60, clock=clock, audit=audit)
-    return Page(gate, seen_by, clock, BodyReader(5))
+    return PageRoutes(gate, seen_by, clock, BodyReader(5))
 
 
 def request(method: str, path: str, scheme: str, remote: str, content_type: str) -> web.Request:
@@ -60,7 +61,7 @@ def request(method: str, path: str, scheme: str, remote: str, content_type: str)
     ],
 )
 async def test_a_token_is_not_taken_in_clear_from_another_machine(
-    page: Page, scheme: str, remote: str, allowed: bool
+    page: PageRoutes, scheme: str, remote: str, allowed: bool
 ) -> None:
     asked = request("POST", "/session", scheme, remote, "application/json")
     with pytest.raises(BadRequestError if allowed else ForbiddenError):

@@ -11,7 +11,7 @@ from listener.queue import Acceptance
 from listener.records import SECRET, TOKEN, Arrival, Fate, ServedTrigger, Use
 from listener.runs import Origin
 from listener.web.answers.runs import TriggerView
-from listener.web.answers.view import Count, Moment, Texts, View
+from listener.web.answers.view import Before, Count, Moment, Next, Texts, View
 
 Uses = Mapping[tuple[str, str, str], Use]
 """The uses of credentials, by their kind, owner and name."""
@@ -108,12 +108,14 @@ class DeliveriesPage(View):
     """A page of what arrived, newest first."""
 
     deliveries: tuple[ArrivalView, ...]
-    before: str | None = Field(description="where the next page starts; null on the last one")
+    next: Next
+    before: Before
 
     @classmethod
-    def of(cls, arrivals: Sequence[Arrival], following: str | None) -> Self:
-        """Return a page."""
-        return cls(deliveries=tuple(map(ArrivalView.of, arrivals)), before=following)
+    def of(cls, arrivals: Sequence[Arrival], *, more: bool) -> Self:
+        """Return a page; `more` says whether another one follows."""
+        following = arrivals[-1].id if more else None
+        return cls(deliveries=tuple(map(ArrivalView.of, arrivals)), next=following, before=following)
 
 
 class UseView(View):

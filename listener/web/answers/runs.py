@@ -8,7 +8,7 @@ from pydantic import Field
 from listener.outcomes import LegOutcome, Outcome
 from listener.queue import QueuePosition
 from listener.runs import Origin, Run, State, Trigger
-from listener.web.answers.view import Count, Moment, Texts, View, absent, rfc3339
+from listener.web.answers.view import Before, Count, Moment, Next, Texts, View, absent, rfc3339
 
 
 class TriggerView(View):
@@ -129,9 +129,11 @@ class RunsPage(View):
     """A page of the history, newest first."""
 
     runs: tuple[RunSummary, ...]
-    before: str | None = Field(description="where the next page starts; null on the last one")
+    next: Next
+    before: Before
 
     @classmethod
-    def of(cls, runs: Sequence[Run], following: str | None) -> Self:
-        """Return a page."""
-        return cls(runs=tuple(map(RunSummary.of, runs)), before=following)
+    def of(cls, runs: Sequence[Run], *, more: bool) -> Self:
+        """Return a page; `more` says whether another one follows."""
+        following = runs[-1].id if more else None
+        return cls(runs=tuple(map(RunSummary.of, runs)), next=following, before=following)

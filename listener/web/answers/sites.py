@@ -9,12 +9,12 @@ from listener.directory import Unlisted
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.plans import PlanKind, equal, undone
-from listener.queue import Hold
+from listener.queue import Hold, Success
 from listener.runs import Run
 from listener.sites import Environment, Leg, Policy
 from listener.sync import Look
 from listener.web.answers.runs import RunView
-from listener.web.answers.view import Count, Moment, Texts, View, absent
+from listener.web.answers.view import Count, Moment, Next, Texts, View, absent
 
 
 class HoldView(View):
@@ -172,16 +172,11 @@ class CarrierView(View):
         return cls(repository=str(leg.repository), branch=leg.branch)
 
 
-class Success(View):
+class SuccessView(View):
     """The last run that made an environment equal to live."""
 
     run: str
     at: Moment
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        """Return which run it was, and when it ended."""
-        return cls.of_object(run, run=run.id, at=run.finished_at)
 
 
 class EnvironmentView(View):
@@ -192,19 +187,19 @@ class EnvironmentView(View):
     policy: Policy
     follow: bool
     hold: HoldView | None
-    last_success: Success | None
+    last_success: SuccessView | None
     drift: AnyDrift
 
     @classmethod
     def of(
-        cls, environment: Environment, looks: Sequence[Look], hold: Hold | None, last_success: Run | None
+        cls, environment: Environment, looks: Sequence[Look], hold: Hold | None, last_success: Success | None
     ) -> Self:
         """Return an environment with what a look found, its hold, and the last run that succeeded."""
         return cls.of_object(
             environment,
             legs=tuple(map(CarrierView.of, environment.legs)),
             hold=None if hold is None else HoldView.of(hold),
-            last_success=None if last_success is None else Success.of(last_success),
+            last_success=last_success,
             drift=drift_of(looks),
         )
 
@@ -232,6 +227,7 @@ class SitesPage(View):
     """A page of the sites that the caller may see, by id."""
 
     sites: tuple[SiteView, ...]
+    next: Next
     unlisted: tuple[UnlistedView, ...] = Field(
         (), exclude_if=absent, description="patterns whose sites could not be listed; only for an admin"
     )

@@ -23,6 +23,10 @@ Moment = Annotated[
 """A time: built from Unix seconds, written as text."""
 Count = Annotated[int, Field(ge=0)]
 Texts = tuple[str, ...]
+Next = Annotated[str | None, Field(description="`after` of the next page; null on the last page")]
+Before = Annotated[
+    str | None, Field(description="an older name of `next`", json_schema_extra={"deprecated": True})
+]
 
 
 class View(BaseModel):

@@ -75,7 +75,7 @@ def everybody_trusted(whole: dict[str, Any], folder: Path) -> None:
         (no_known_hosts, "make it with ssh-keyscan, and verify each key with its host's administrator"),
         (known_hosts_unsaid, "ssh.known_hosts: is missing: the path of a file with the hosts' keys"),
         (key_for_others, "server.tls.key: other users can open"),
-        (another_key, "the key doesn't belong to the certificate; name the key it was made with"),
+        (another_key, "the key doesn't belong to the certificate; name the key that it was made with"),
         (
             everybody_trusted,
             "covers every address, so anybody could claim any address; write the proxies' own",

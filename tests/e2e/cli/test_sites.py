@@ -38,6 +38,26 @@ async def test_status_tells_why_a_host_can_not_be_asked(
     assert done.out.splitlines()[-1].startswith("  remedy: check that sshd runs on the host")
 
 
+async def test_status_tells_of_every_site_however_many_pages_there_are(
+    tmp_path: Path, sshd: Sshd, published: Published
+) -> None:
+    whole = on_a_closed_port(tmp_path, configuration(tmp_path, sshd, published.path))
+    names = [f"site-{number:03}" for number in range(401)]
+    sites = {
+        name: {
+            "repository": {"host": "studio", "path": f"/srv/{name}"},
+            "environments": {"staging": {"follow": True}},
+        }
+        for name in names
+    }
+    config = written(tmp_path, {**whole, "sites": sites, "hooks": {}, "tokens": whole["tokens"][:1]})
+    async with daemon(config):
+        done = await Shell(config)("status", "--json")
+        rows = (await Shell(config)("status")).out.splitlines()
+    assert [each["site"] for each in done.document["sites"]] == names
+    assert [row.split()[0] for row in rows[1:402]] == names
+
+
 async def test_a_hold_freezes_an_environment_until_it_is_released(
     running: Daemon, shell: Shell, api: Client, published: Published
 ) -> None:
