@@ -237,7 +237,7 @@ def test_the_option_url_beats_the_variable_and_that_the_configuration(
     ["127.0.0.1:8787", "ftp://host", "http://", "http://user:word@host", "http://host:port", "http://h?q"],
 )
 def test_an_address_that_is_no_plain_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="no plain http"):
+    with pytest.raises(UsageError, match="not a plain http"):
         address.listener(asked(url=url))
 
 
