@@ -1,4 +1,4 @@
-"""The process's log: structlog, as JSON lines, or coloured for a person at a terminal."""
+"""The process's log, by structlog: JSON lines, or coloured text on a terminal."""
 
 import contextlib
 import io
@@ -13,11 +13,11 @@ from structlog.typing import EventDict, WrappedLogger
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
-"""asyncssh writes command lines at INFO; what these libraries say below WARNING helps nobody."""
+"""Libraries whose lines below WARNING are dropped: asyncssh would log every command line at INFO."""
 
 
-class Tireless(io.TextIOBase):
-    """A text stream that drops what its target can't take: a full disk or a gone reader stops no sync."""
+class BestEffortStream(io.TextIOBase):
+    """A text stream that drops what can't be written: a full disk or a closed pipe must not stop a sync."""
 
     def __init__(self, target: TextIO) -> None:
         self._target = target
@@ -29,20 +29,20 @@ class Tireless(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the target, if it can be."""
+        """Flush the target; ignore errors."""
         with contextlib.suppress(OSError):
             self._target.flush()
 
 
 def configure(level: str, form: str, clean: Cleaner, target: TextIO | None = None) -> None:
-    """Set up structlog, and the standard library's logging through it.
+    """Set up structlog, and send the standard library's logging through it.
 
-    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. It goes to `target`,
-    standard error if that is None.
+    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
+    `target`, or to standard error if that is None.
     """
     target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
-    stream = cast("TextIO", Tireless(target))
+    stream = cast("TextIO", BestEffortStream(target))
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
@@ -56,7 +56,7 @@ def configure(level: str, form: str, clean: Cleaner, target: TextIO | None = Non
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    _adopt_standard_logging(number, shared, console=console, stream=stream)
+    _redirect_standard_logging(number, shared, console=console, stream=stream)
 
 
 def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
@@ -78,7 +78,7 @@ def _renderer(*, console: bool) -> Callable[..., Any]:
     return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
-def _adopt_standard_logging(
+def _redirect_standard_logging(
     number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
 ) -> None:
     handler = logging.StreamHandler(stream)

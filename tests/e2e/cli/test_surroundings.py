@@ -95,7 +95,7 @@ async def test_a_service_manager_that_does_not_read_holds_up_nothing(
 ) -> None:
     async with managed(config, tmp_path / "notify", monkeypatch) as running, client(running.url) as api:
         (told,) = await logged(running, "service manager")
-        assert told["reason"] == "it is not read"
+        assert told["reason"] == "nobody reads it"
         assert (await api.sync())[0] == 200
         assert await running.terminate() == 0
 
