@@ -84,7 +84,7 @@ class System:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, let runs end within the limit, put the others back in the queue, close everything."""
+        """Stop listening, let runs end within the limit, put the others back in the queue, and close."""
         self.manager.notify("STOPPING=1")
         self.log.info("stopping", limit=self.settings.server.drain)
         # `beat` goes on: without it another listener would take over the runs that drain here.

@@ -73,4 +73,4 @@ async def test_a_refused_test_delivery_tells_an_admin_why_and_others_how_to_lear
     for token in (None, MEMBER):
         done = await Shell(other, token)("hook", "send", "forge")
         assert (done.status, len(done.out.splitlines())) == (1, 1)
-        assert done.err.startswith("why: sync-staging deliveries show ")
+        assert done.err.startswith("to see why, use an admin's token: sync-staging deliveries show ")
