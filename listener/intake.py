@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from listener import deliveries, signatures
 from listener.audit import Audit
@@ -193,9 +193,7 @@ class Intake:
         return acceptance
 
     def _settled(self, environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
-        settling = self._settling
-        trigger = _trigger(environment, origin, asker, now)
-        return replace(trigger, settle=settling.settle, settle_most=settling.most)
+        return _trigger(environment, origin, asker, now, self._settling)
 
     async def request(self, environment: Environment, origin: Origin, asker: Asker) -> Acceptance:
         """Accept a direct call for one environment; return once it is durable."""
@@ -213,7 +211,9 @@ class Intake:
         return acceptance
 
 
-def _trigger(environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
+def _trigger(
+    environment: Environment, origin: Origin, asker: Asker, now: float, settling: Settling = Settling()
+) -> Trigger:
     return Trigger(
         new_id(now),
         environment.site,
@@ -221,6 +221,8 @@ def _trigger(environment: Environment, origin: Origin, asker: Asker, now: float)
         origin,
         asker.name,
         now,
+        settle=settling.settle,
+        settle_most=settling.most,
         lane=environment.lane,
         credential=asker.credential,
         client=asker.client,

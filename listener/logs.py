@@ -1,10 +1,16 @@
-"""The process's log, by structlog: JSON lines, or coloured text on a terminal."""
+"""The process's log: JSON lines, or coloured text on a terminal."""
 
+import atexit
 import contextlib
 import io
 import logging
 import sys
+import threading
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import structlog
@@ -13,7 +19,13 @@ from structlog.typing import EventDict, WrappedLogger
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
-"""Libraries whose lines below WARNING are dropped: asyncssh would log every command line at INFO."""
+"""Libraries whose lines below WARNING are dropped: asyncssh logs every command line at INFO."""
+
+WAITING_MOST = 20_000
+"""Lines that wait to be written. Further lines are dropped and counted."""
+
+TOGETHER = 0.005
+"""Seconds in which the thread collects lines before it writes them: each write is a system call."""
 
 
 class BestEffortStream(io.TextIOBase):
@@ -29,34 +41,153 @@ class BestEffortStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the target; ignore errors."""
+        """Flush the target, if possible."""
         with contextlib.suppress(OSError):
             self._target.flush()
 
 
-def configure(level: str, form: str, clean: Cleaner, target: TextIO | None = None) -> None:
+class BackgroundStream(io.TextIOBase):
+    """A text stream that a thread writes, in the order of the calls: a slow target delays nobody.
+
+    `close` writes everything that waits. A process that is killed loses the lines of the last milliseconds.
+    """
+
+    def __init__(self, target: TextIO, dropped: Callable[[int], str], most: int = WAITING_MOST) -> None:
+        """Write to `target`; `dropped` returns the line that counts lost ones."""
+        self._target = target
+        self._dropped_line = dropped
+        self._most = most
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Queue text."""
+        if len(self._lines) >= self._most:
+            self._dropped += 1
+        else:
+            self._lines.append(text)
+            if not self._wake.is_set():
+                self._wake.set()
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes soon."""
+
+    def close(self) -> None:
+        """Write everything that waits, for at most 5 s."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait()
+            if not self._closing:
+                time.sleep(TOGETHER)
+            # Before the lines are taken: a line that comes between would wait for the next one.
+            self._wake.clear()
+            self._write_all()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        batch = [self._lines.popleft() for _ in range(len(self._lines))]
+        if self._dropped:
+            batch.append(self._dropped_line(self._dropped))
+            self._dropped = 0
+        with contextlib.suppress(ValueError):  # The target is closed: nobody reads the log any more.
+            self._target.write("".join(batch))
+            self._target.flush()
+
+
+class JsonLog:
+    """Writes each event as a line of JSON. Implements `listener.journal.Log`.
+
+    structlog's chain of processors costs ten times as much, and each acknowledgement writes two lines.
+    """
+
+    def __init__(self, least: int, clean: Cleaner, stream: TextIO) -> None:
+        """Write events from the level `least` on."""
+        self._least = least
+        self._clean = clean
+        self._write = stream.write
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.DEBUG:
+            self._write(self.line("debug", event, facts))
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.INFO:
+            self._write(self.line("info", event, facts))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.WARNING:
+            self._write(self.line("warning", event, facts))
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self.line("error", event, facts))
+
+    def line(self, level: str, event: str, facts: dict[str, Any]) -> str:
+        """Return an event as a line; an exception in `exc_info` becomes the lines of its traceback."""
+        error = facts.pop("exc_info", None)
+        if error is not None:
+            facts["exception"] = "".join(traceback.format_exception(error)).splitlines()
+        at = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        return f"{self._clean.json({**facts, 'event': event, 'level': level, 'at': at})}\n"
+
+
+def configure(
+    level: str, form: str, clean: Cleaner, target: TextIO | None = None, *, background: bool = False
+) -> None:
     """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
-    `target`, or to standard error if that is None.
+    `target`, by default standard error; in the `background`, a thread writes it.
     """
     target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", BestEffortStream(target))
+    if background:
+        stream = _in_background(stream, clean)
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
         _cleaning(clean),
     ]
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*shared, _renderer(console=console)],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=False,
-    )
+    if console:
+        structlog.configure(
+            processors=[*shared, _renderer(console=True)],
+            wrapper_class=structlog.make_filtering_bound_logger(number),
+            logger_factory=structlog.PrintLoggerFactory(stream),
+            cache_logger_on_first_use=False,
+        )
+    else:
+        log = JsonLog(number, clean, stream)
+        structlog.configure(
+            # The log itself, without processors or a context of its own.
+            wrapper_class=cast("type[Any]", lambda *_, **__: log),
+            logger_factory=structlog.PrintLoggerFactory(stream),
+            cache_logger_on_first_use=True,
+        )
     _redirect_standard_logging(number, shared, console=console, stream=stream)
+
+
+def _in_background(stream: TextIO, clean: Cleaner) -> TextIO:
+    def dropped(count: int) -> str:
+        return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count})
+
+    background = BackgroundStream(stream, dropped)
+    atexit.register(background.close)
+    return cast("TextIO", background)
 
 
 def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

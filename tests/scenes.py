@@ -157,7 +157,7 @@ Place = Callable[..., Scene]
 
 @pytest.fixture
 async def place(
-    sshd: Sshd, with_shell: Trapped, git_only: Trapped, published: Published, tmp_path: Path
+    sshd: Sshd, with_shell: Trapped, git_only: Trapped, pristine: Published, tmp_path: Path
 ) -> AsyncIterator[Place]:
     """Makes the scene of a kind, which says where staging lies and which host is interrupted.
 
@@ -172,7 +172,7 @@ async def place(
             there = git_only if kind == "forge" else with_shell
             proxy, folder = proxies[there], tmp_path / name
             there.traps.clear()
-            shutil.copytree(published.path.parent, folder, symlinks=True)
+            shutil.copytree(pristine.path.parent, folder, symlinks=True)
             source = Published(folder / "published")
             source.git("update-index", "-q", "--refresh")
             known_hosts = folder / "known_hosts"

@@ -5,8 +5,8 @@ import asyncio
 import contextlib
 import os
 import pwd
-from collections.abc import AsyncIterator, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
 
 import structlog
 
@@ -15,7 +15,7 @@ from listener.cli import address, wording
 from listener.cli.printing import note
 from listener.config.settings import Settings, load
 from listener.errors import StoreLockedError
-from listener.journal import Remarks
+from listener.journal import Log, Remarks
 from listener.runs import Asker, Origin, State
 from listener.sites import Environment
 from listener.sync import Look
@@ -23,12 +23,43 @@ from listener.system import System, cleaner
 from listener.web.answers.runs import RunView
 from listener.web.answers.sites import drift_of
 
+RUN_FACTS = {"run", "site", "environment", "host"}
+"""The facts of every line of a run."""
+
+
+class LogWithoutRuns:
+    """A log without the lines of runs, which are printed already. Implements `listener.journal.Log`."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.debug, event, facts)
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.info, event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.warning, event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.error, event, facts)
+
+    def _write(self, write: Callable[..., Any], event: str, facts: Mapping[str, Any]) -> None:
+        if not facts.keys() >= RUN_FACTS:
+            write(event, **facts)
+
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Load the configuration; send warnings and errors of the process's log to standard error."""
     settings = load(address.config_path(arguments))
     logs.configure("warning", settings.log.format, cleaner(settings))
-    structlog.configure(processors=[_drop_run_lines, *structlog.get_config()["processors"]])
+    log = LogWithoutRuns(structlog.get_logger().bind())
+    structlog.configure(wrapper_class=cast("type[Any]", lambda *_, **__: log))
     return settings
 
 
@@ -100,10 +131,3 @@ def _system_user() -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"uid {number}"
-
-
-def _drop_run_lines(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop the lines of the run's own log: they are printed already."""
-    if event.keys() >= {"run", "site", "environment", "host"}:
-        raise structlog.DropEvent
-    return event

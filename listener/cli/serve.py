@@ -26,7 +26,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     settings = load(address.config_path(arguments))
-    logs.configure(settings.log.level, settings.log.format, cleaner(settings))
+    logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
     system = System(settings)
     with _logging_ignored(system.log):
         stopping, handing_back = _on_signals(system)

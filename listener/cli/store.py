@@ -10,9 +10,9 @@ from listener.cli import address
 from listener.cli.failures import DONE, FAILED, UsageError
 from listener.cli.printing import document, say
 from listener.cli.wording import counted
+from listener.config.names import public_url
 from listener.config.references import resolved
 from listener.config.settings import STORE_PREFIX, Settings, load
-from listener.config.stores import told
 from listener.records import SENT_AGAIN
 from listener.store import move
 from listener.store.sqlite import maintenance, restoring
@@ -52,12 +52,12 @@ def copy(arguments: argparse.Namespace) -> int:
     target = resolved(to) if to.startswith(("file:", "env:", "credential:")) else to
     if settings.model_copy(update={"store": target}).store_name == settings.store_name:
         raise UsageError("--to names the same store.", remedy="name another store with --to")
-    copied = asyncio.run(move(settings.store, target, told(target), time.time()))
+    copied = asyncio.run(move(settings.store, target, public_url(target), time.time()))
     if arguments.json:
-        document({"to": told(target), "rows": copied.rows})
+        document({"to": public_url(target), "rows": copied.rows})
     else:
         runs, deliveries = counted(copied.rows["runs"], "run"), counted(copied.rows["deliveries"], "delivery")
-        say(f"{told(target)}: {runs}, {deliveries}, {counted(copied.rows['holds'], 'hold')}")
+        say(f"{public_url(target)}: {runs}, {deliveries}, {counted(copied.rows['holds'], 'hold')}")
         say("  now set store: in the configuration to it; the old store refuses to start")
     return DONE
 

@@ -1,20 +1,20 @@
-"""What was understood of a configuration, for a person and as JSON, without its secrets."""
+"""What a configuration says, for a person and as JSON, without its secrets."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
+from listener.config.names import public_url
 from listener.config.sections import MetricsSection, ServerSection, StudioSection
 from listener.config.settings import Settings
-from listener.config.stores import told
 from listener.deliveries import READERS, Hook
 from listener.signatures import PATH
 from listener.sites import Access, Environment, Host, Site, Sites
 
 
 def describe(settings: Settings) -> list[str]:
-    """Return what was understood of a configuration, a line each, without secrets; warnings come last."""
+    """Return what a configuration says, one line for each thing, without secrets. Warnings come last."""
     server, sync = settings.server, settings.sync
     return [
         _server_line(server),
@@ -48,7 +48,7 @@ def _authority(host: str, port: int) -> str:
 def _ssh_line(host: Host) -> str:
     shown = [f"the key {host.identity}"] if host.identity else []
     shown += [f"the keys of the agent at {host.agent}"] if host.agent else []
-    ways = f", hosts as {host.config} has them" if host.config else ""
+    ways = f", reaches hosts as {host.config} says" if host.config else ""
     return f"ssh: logs in with {', then '.join(shown)}{ways}"
 
 
@@ -119,10 +119,10 @@ def _utc(seconds: float) -> str:
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """Return what was understood of a configuration as values for JSON, without secrets."""
+    """Return what a configuration says as values for JSON, without secrets."""
     return {
         "server": settings.server.model_dump(mode="json"),
-        "store": told(settings.store),
+        "store": public_url(settings.store),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
         "sites": {site.id: _site_dict(site) for site in _configured(settings.sites)},
         "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},

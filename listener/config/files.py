@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from listener.config.include import Written
+from listener.config.file import Written
 from listener.config.problems import Location, Problem, exposed, quoted
 from listener.config.references import Surroundings
 from listener.config.sections import SshSection, TlsSection

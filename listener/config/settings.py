@@ -13,15 +13,21 @@ from urllib.parse import quote
 from pydantic import ConfigDict, Field
 
 from listener.access import Token
-from listener.config.document import Checked, Common, Document, check, missing
+from listener.config.document import (
+    Checked,
+    Common,
+    Document,
+    broken_references,
+    broken_rules,
+    check,
+)
+from listener.config.file import Written, read_all
 from listener.config.files import broken_cache, broken_modes, broken_ssh, broken_tls
-from listener.config.include import Written, read_all
+from listener.config.names import public_url, store_secrets, unverified
 from listener.config.problems import Location, Problem, exposed, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, resolve
-from listener.config.rules import broken_references, broken_rules
 from listener.config.sections import HostSection, SshSection, TokenSection
 from listener.config.sites import built_sites, site_warnings
-from listener.config.stores import store_secrets, told, unverified
 from listener.deliveries import Hook
 from listener.errors import ConfigurationError
 from listener.signatures import redaction_forms
@@ -50,7 +56,7 @@ class Settings(Common):
     def store_name(self) -> str:
         """The path of the SQLite file, or the database by its URL without password and options."""
         if not self.store.startswith(STORE_PREFIX):
-            return told(self.store)
+            return public_url(self.store)
         return "/" + self.store.removeprefix(STORE_PREFIX).lstrip("/")
 
 
@@ -90,7 +96,6 @@ def _problems(
     document, unresolved = checked.document, resolution.unresolved
     yield from written.problems
     yield from resolution.problems
-    yield from missing(written.tree, checked.left_out)
     judged = [*checked.problems, *broken_rules(document), *broken_references(checked)]
     if document.ssh is not None:
         judged += broken_ssh(document.ssh, surroundings)
@@ -218,7 +223,7 @@ def load_hook(
         )
     # The shape requires a secret. One that isn't for signing stays a reference, and the rules skip it.
     entry["secrets"] = secrets
-    checked = check(resolution.tree)
+    checked = check(resolution.tree, required=())
     section = checked.document.hooks.get(name)
     broken = section.broken(("hooks", name)) if section else ()
     problems = [*checked.problems, *(each for each in broken if signing or not _secret(each.location))]

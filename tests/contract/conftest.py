@@ -41,6 +41,18 @@ def store_url(new_store: Callable[[], str]) -> str:
 
 
 @pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """The file of a store in one."""
+    return tmp_path / "listener.db"
+
+
+@pytest.fixture
+def file_store(database: Path) -> str:
+    """The URL of a store in a file."""
+    return f"sqlite://{database}"
+
+
+@pytest.fixture
 async def opened(store_url: str) -> AsyncIterator[Callable[[], Awaitable[Store]]]:
     """Opens the store; closes at the end what was opened."""
     async with AsyncExitStack() as stores:

@@ -26,7 +26,7 @@ MANY = int(os.environ.get("SYNC_STAGING_HISTORIES", "0"))
 # Shrinking a failure would take longer than a test of the suite may.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 SETTINGS = settings(
-    max_examples=MANY or 20,
+    max_examples=MANY or 12,
     derandomize=not MANY,
     database=None,
     deadline=None,

@@ -28,13 +28,8 @@ Open = Callable[[], Awaitable[Store]]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "listener.db"
-
-
-@pytest.fixture
-def store_url(database: Path) -> str:
-    return f"sqlite://{database}"
+def store_url(file_store: str) -> str:
+    return file_store
 
 
 async def test_a_store_by_another_path_is_the_same_store(

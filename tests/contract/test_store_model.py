@@ -275,7 +275,7 @@ class AnyOrder(RuleBasedStateMachine):
             assert due == expected
 
 
-EXAMPLES = int(os.environ.get("SYNC_STAGING_ORDERS", "5"))
+EXAMPLES = int(os.environ.get("SYNC_STAGING_ORDERS", "3"))
 """How many orders of events each part draws; more in the long form."""
 
 # Shrinking a failure takes long; forty steps can be read as they are.

@@ -27,16 +27,6 @@ Ask = Callable[..., Awaitable[Acceptance]]
 Open = Callable[[], Awaitable[Store]]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "listener.db"
-
-
-@pytest.fixture
-def file_store(database: Path) -> str:
-    return f"sqlite://{database}"
-
-
 @contextmanager
 def written_to(database: Path) -> Iterator[None]:
     """Another process writes as fast as it can."""

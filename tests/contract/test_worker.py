@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import Origin, RetryPolicy, Run, State
 from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
-from listener.store import Store
+from listener.store import Store, ruled
+from listener.store.sqlite import SqliteStore
 from listener.worker import Worker
 from tests.kept_log import KeptLog
 
@@ -209,12 +211,18 @@ async def test_a_drain_waits_for_an_attempt_whose_older_one_has_gone(
     assert await scene.state(accepted) is State.SUCCEEDED
 
 
-async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_side_with_its_old_attempt(
-    scene: Scene, call: Ask
-) -> None:
+async def begun(scene: Scene, call: Ask) -> Acceptance:
+    """A sync that has begun, and whose end is held up."""
     accepted = await call(scene.store.store, "staging")
     await until(lambda: scene.syncs.going["staging"] == 1)
     scene.syncs.ended.clear()
+    return accepted
+
+
+async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_side_with_its_old_attempt(
+    scene: Scene, call: Ask
+) -> None:
+    accepted = await begun(scene, call)
     now = time.time()
     run = await scene.store.run(accepted.runs[0])
     await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
@@ -231,9 +239,7 @@ async def test_a_run_that_was_taken_over_and_came_back_is_not_synced_side_by_sid
 
 
 async def test_a_successor_waits_for_the_end_of_a_run_that_was_lost(scene: Scene, call: Ask) -> None:
-    first = await call(scene.store.store, "staging")
-    await until(lambda: scene.syncs.going["staging"] == 1)
-    scene.syncs.ended.clear()
+    first = await begun(scene, call)
     successor = await call(scene.store.store, "staging", origin=Origin.HOOK)
     now = time.time()
     await scene.store.store.finish(await scene.store.run(first.runs[0]), State.FAILED, Outcome(), now)
@@ -261,9 +267,7 @@ async def test_whichever_reply_is_lost_the_run_ends_and_the_slots_are_free(
 
 
 async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(scene: Scene, call: Ask) -> None:
-    accepted = await call(scene.store.store, "staging")
-    await until(lambda: scene.syncs.going["staging"] == 1)
-    scene.syncs.ended.clear()
+    accepted = await begun(scene, call)
     now = time.time()
     run = await scene.store.run(accepted.runs[0])
     await scene.store.store.requeue(run, Outcome(), now, now, failed=False)
@@ -273,3 +277,32 @@ async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(sce
     scene.syncs.ended.set()
     assert (await cancelling).state is State.CANCELLED
     assert scene.syncs.began["staging"] == 1
+
+
+async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
+    tmp_path: Path, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
+    store = SqliteStore(tmp_path / "listener.db")
+    await store.open()
+    committed: list[int] = []
+
+    def traced(sql: str) -> None:
+        if sql == "COMMIT":
+            committed.append(store._writing.total_changes)
+
+    try:
+        async with at_work(store) as scene:
+            scene.syncs.let_go.set()
+            for number in range(5):
+                await until(lambda: store._offer is not None and store._offer.stands)
+                store._writing.set_trace_callback(traced)
+                committed[:] = [store._writing.total_changes]
+                accepted = await call(store, "staging", now=time.time())
+                await until(lambda: not len(scene.worker._active))
+                store._writing.set_trace_callback(None)
+                assert await scene.state(accepted) is State.SUCCEEDED
+                assert len(set(committed)) - 1 == 3, number
+                assert len(committed) - 1 == 3, "nor does it open a transaction for nothing"
+    finally:
+        await store.close()

@@ -1,6 +1,7 @@
 """The example and the documentation of the configuration, and that no message shows a secret."""
 
 import copy
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -133,7 +134,7 @@ BREAKAGE = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=int(os.environ.get("SYNC_STAGING_HISTORIES", "60")), deadline=None)
 @given(broken=st.lists(BREAKAGE, min_size=1, max_size=5))
 def test_no_message_repeats_a_value(
     tmp_path_factory: pytest.TempPathFactory, broken: list[tuple[Place, Any]]
