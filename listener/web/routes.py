@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
-from listener.web.answers.problems import Problem
+from listener.web.answers.view import Problem
 from listener.web.protocol import JSON, PROBLEM
 
 _ROUTES = "__routes__"
