@@ -9,7 +9,7 @@ code of the error tree, a route. Nothing that a request says becomes one.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -23,6 +23,8 @@ from listener.errors import ListenerError, StoreUnavailableError
 from listener.journal import Log
 from listener.queue import Backlog, Hold, RunStore
 from listener.sites import Sites
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 SITE = ("site", "environment")
 
@@ -74,6 +76,7 @@ class Metrics:
         self._hooks = frozenset(hooks)
         self._clock = clock
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._deliveries_most = deliveries
         self._standing = _Standing(self._label, self._hooks, deliveries)
         self._registry.register(self._standing)
@@ -139,6 +142,13 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return a metric with labels: prometheus_client looks them up under a lock, each time anew."""
+        child: M | None = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
+
     def _count(self, event: str, facts: Facts) -> None:
         counts = self._events.get(event)
         if counts is not None:
@@ -165,10 +175,10 @@ class Metrics:
     def _on_delivery(self, facts: Facts) -> None:
         hook = self._hook(facts)
         outcome = "ignored" if facts.get("ignored") else "accepted"
-        self._deliveries.labels(hook, "repeated" if facts.get("repeated") else outcome).inc()
+        self._child(self._deliveries, hook, "repeated" if facts.get("repeated") else outcome).inc()
         secret = _text(facts, "secret")
-        self._secrets.labels(hook, secret).inc()
-        self._last_used.labels(hook, secret).set(self._clock())
+        self._child(self._secrets, hook, secret).inc()
+        self._child(self._last_used, hook, secret).set(self._clock())
 
     def _on_refused(self, facts: Facts) -> None:
         self._refused.labels(self._hook(facts), _code(facts)).inc()
@@ -195,8 +205,8 @@ class Metrics:
 
     def _on_request(self, facts: Facts) -> None:
         route = _text(facts, "route")
-        self._requests.labels(route, facts.get("status", "")).inc()
-        self._answered.labels(route).observe(facts.get("seconds", 0.0))
+        self._child(self._requests, route, str(facts.get("status", ""))).inc()
+        self._child(self._answered, route).observe(facts.get("seconds", 0.0))
 
 
 def _text(facts: Facts, key: str) -> str:
