@@ -134,7 +134,7 @@ def _check_encoding(request: web.Request) -> None:
         )
 
 
-async def uninvited(_request: web.Request) -> None:
+async def answer_expect_later(_request: web.Request) -> None:
     """Do not answer `Expect: 100-continue` yet: `_invite` does, when a handler reads the body."""
 
 
