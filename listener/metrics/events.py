@@ -4,7 +4,7 @@ So the modules that do the work do not know about figures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -16,6 +16,8 @@ from listener.journal import Log
 from listener.metrics.stored import SITE, Overdue, StoredFigures, read
 from listener.queue import RunStore
 from listener.sites import Sites
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds. A step on a warm connection takes milliseconds; one that transfers objects takes minutes."""
@@ -62,6 +64,7 @@ class Metrics:
         self._hooks = frozenset(hooks)
         self._clock = clock
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._deliveries_most = deliveries
         self._standing = StoredFigures(self._label, self._hooks, deliveries)
         self._registry.register(self._standing)
@@ -127,6 +130,13 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
 
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return a metric with labels: prometheus_client looks them up under a lock, each time anew."""
+        child: M | None = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
+
     def _count(self, event: str, facts: Facts) -> None:
         counts = self._events.get(event)
         if counts is not None:
@@ -153,10 +163,10 @@ class Metrics:
     def _on_delivery(self, facts: Facts) -> None:
         hook = self._hook(facts)
         outcome = "ignored" if facts.get("ignored") else "accepted"
-        self._deliveries.labels(hook, "repeated" if facts.get("repeated") else outcome).inc()
+        self._child(self._deliveries, hook, "repeated" if facts.get("repeated") else outcome).inc()
         secret = _text(facts, "secret")
-        self._secrets.labels(hook, secret).inc()
-        self._last_used.labels(hook, secret).set(self._clock())
+        self._child(self._secrets, hook, secret).inc()
+        self._child(self._last_used, hook, secret).set(self._clock())
 
     def _on_refused(self, facts: Facts) -> None:
         self._refused.labels(self._hook(facts), _code(facts)).inc()
@@ -183,8 +193,8 @@ class Metrics:
 
     def _on_request(self, facts: Facts) -> None:
         route = _text(facts, "route")
-        self._requests.labels(route, facts.get("status", "")).inc()
-        self._answered.labels(route).observe(facts.get("seconds", 0.0))
+        self._child(self._requests, route, str(facts.get("status", ""))).inc()
+        self._child(self._answered, route).observe(facts.get("seconds", 0.0))
 
 
 def _text(facts: Facts, key: str) -> str:

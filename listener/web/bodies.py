@@ -18,7 +18,7 @@ from listener.errors import (
     NoRoomError,
     RequestError,
 )
-from listener.request_context import Reservation, request_context
+from listener.request_context import UNRESERVED, Reservation, request_context
 
 API_LIMIT = 64 << 10
 """Bytes in the body of an API call, at most."""
@@ -41,6 +41,8 @@ class BodyReader:
         _check_encoding(request)
         _check_size(request.content_length or 0, limit)
         await _invite(request)
+        if (whole := _arrived(request)) is not None:
+            return whole
         memory = request_context().memory
         body = bytearray()
         try:
@@ -86,6 +88,14 @@ def _wrong(error: ValidationError, model: type[BaseModel]) -> RequestError:
         known = ", ".join(model.model_fields)
         return BadRequestError(f"Unknown field(s): {', '.join(unknown)[:200]}. Known: {known}.")
     return InvalidParametersError(*dict.fromkeys(str(each["loc"][0]) for each in problems))
+
+
+def _arrived(request: web.Request) -> bytes | None:
+    """Return a small body that has arrived whole, most of them: nothing is to be waited for."""
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or request.content_length is None:
+        return None
+    return content.read_nowait() if request.content_length <= UNRESERVED else None
 
 
 async def _collect(request: web.Request, body: bytearray, memory: Reservation, limit: int) -> None:
