@@ -33,11 +33,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter in the query or the headers. All of them are optional."""
+    """A parameter. In the query and the headers all are optional."""
 
     name: str
     where: str
-    """`query` or `header`."""
+    """`query`, `header` or `path`."""
     what: str
     schema: Mapping[str, Any]
 
