@@ -24,7 +24,7 @@ QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
 WAITING_MOST = 20_000
 """Lines that wait to be written. Further lines are dropped and counted."""
 
-TOGETHER = 0.005
+TOGETHER = 0.01
 """Seconds in which the thread collects lines before it writes them: each write is a system call."""
 
 
@@ -86,11 +86,14 @@ class BackgroundStream(io.TextIOBase):
     def _run(self) -> None:
         while not self._closing:
             self._wake.wait()
-            if not self._closing:
+            # As long as lines come, writers need not wake the thread: that would cost them the GIL each time.
+            while self._lines and not self._closing:
                 time.sleep(TOGETHER)
-            # Before the lines are taken: a line that comes between would wait for the next one.
+                self._write_all()
             self._wake.clear()
-            self._write_all()
+            # A line that came before the event was cleared has woken nobody.
+            if self._lines or self._closing:
+                self._wake.set()
         self._write_all()
 
     def _write_all(self) -> None:

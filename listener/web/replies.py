@@ -27,8 +27,7 @@ from listener.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
-from listener.web.answers.problems import Message, Problem
-from listener.web.answers.view import View
+from listener.web.answers.view import Message, Problem, View
 from listener.web.protocol import JSON, PROBLEM
 
 STATUSES: Mapping[type[ListenerError], HTTPStatus] = {

@@ -101,7 +101,7 @@ class RunHistory:
         *,
         concurrency: int,
     ) -> None:
-        """`concurrency` runs are carried out at a time: a run's place in the queue is told by it."""
+        """Up to `concurrency` runs are carried out at a time: it decides when a waiting run may start."""
         self._gate = gate
         self._visible = visible
         self._store = store
