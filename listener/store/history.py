@@ -74,21 +74,24 @@ SELECT {RUN} FROM runs WHERE state = :state AND finished_at IS NOT NULL AND id <
 ORDER BY id DESC LIMIT :limit
 """  # noqa: S608 (ours)
 _ACTIVE = """
-SELECT id FROM runs INDEXED BY one_waiting
-WHERE state = 'queued' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+SELECT id FROM runs INDEXED BY one_waiting WHERE state = 'queued' AND id < :before {0}
 UNION ALL
-SELECT id FROM runs INDEXED BY one_running
-WHERE state = 'running' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+SELECT id FROM runs INDEXED BY one_running WHERE state = 'running' AND id < :before {0}
 """
-_ACTIVE_ANYWHERE = _ACTIVE.format("true")
-_ACTIVE_IN_SITES = _ACTIVE.format("site = ANY (:sites::text[])")
-_THESE = f"""
-SELECT {RUN} FROM runs
-WHERE id = ANY (:ids::text[]) AND state = coalesce(:state::text, state) ORDER BY id DESC LIMIT :limit
-"""  # noqa: S608 (ours)
-# Of each place and state of what has ended, as many are read as the page holds, off an index.
-_ENDED_IN_PLACES = """
-WITH RECURSIVE places (site, environment) AS (
+_IN_SITES, _IN_ENVIRONMENT = "AND site = ANY (:sites::text[])", "AND environment = :environment"
+# By whether sites and an environment are given. A condition that may be empty would keep an index from use.
+_ACTIVE_IN = {
+    (False, False): _ACTIVE.format(""),
+    (False, True): _ACTIVE.format(_IN_ENVIRONMENT),
+    (True, False): _ACTIVE.format(_IN_SITES),
+    (True, True): _ACTIVE.format(f"{_IN_SITES} {_IN_ENVIRONMENT}"),
+}
+_THESE = f"SELECT {RUN} FROM runs WHERE id = ANY (:ids::text[]) ORDER BY id DESC"  # noqa: S608 (ours)
+_NAMED = """
+places (site, environment) AS (SELECT s.site, :environment::text FROM unnest(:sites::text[]) AS s (site))
+"""
+_ALL_OF_SITES = """
+places (site, environment) AS (
     SELECT s.site, (
         SELECT min(r.environment) FROM runs AS r WHERE r.site = s.site AND r.finished_at IS NOT NULL
     )
@@ -99,7 +102,11 @@ WITH RECURSIVE places (site, environment) AS (
         WHERE r.site = p.site AND r.environment > p.environment AND r.finished_at IS NOT NULL
     )
     FROM places AS p WHERE p.environment IS NOT NULL
-), lowest (site, environment, state, id) AS MATERIALIZED (
+)
+"""
+# A page is read off an index: of each place and state, as many runs as the page may hold.
+_ENDED = """
+WITH RECURSIVE {0}, lowest (site, environment, state, id) AS MATERIALIZED (
     SELECT p.site, p.environment, s.state, coalesce((
         SELECT f.id FROM runs AS f
         WHERE f.site = p.site AND f.environment = p.environment AND f.state = s.state AND f.id < :before
@@ -107,13 +114,14 @@ WITH RECURSIVE places (site, environment) AS (
         ORDER BY f.id DESC LIMIT 1 OFFSET :limit::bigint - 1
     ), '')
     FROM places AS p CROSS JOIN unnest(:states::text[]) AS s (state)
-    WHERE p.environment = coalesce(:environment::text, p.environment)
+    WHERE p.environment IS NOT NULL
 )
 SELECT r.id FROM lowest AS l CROSS JOIN runs AS r
 WHERE r.site = l.site AND r.environment = l.environment AND r.state = l.state
     AND r.id >= l.id AND r.id < :before AND r.finished_at IS NOT NULL
 ORDER BY r.id DESC LIMIT :limit::bigint
 """
+_ENDED_IN_SITES, _ENDED_IN_PLACES = _ENDED.format(_ALL_OF_SITES), _ENDED.format(_NAMED)
 _SITES = """
 WITH RECURSIVE sites (site) AS (
     SELECT min(site) FROM runs WHERE finished_at IS NOT NULL
@@ -218,19 +226,22 @@ def _sites_of(which: RunFilter) -> list[str] | None:
 async def _filtered(
     reader: Reader, sites: list[str] | None, which: RunFilter, page: dict[str, Any]
 ) -> list[Row]:
-    """Return a page of what waits and runs, and what has ended, in some places."""
+    """Return a page of the active and the ended runs of some sites, or of an environment, or both."""
     where = page | {"environment": which.environment, "sites": sites}
+    here = which.environment is not None
     found: list[Row] = []
-    # What is active first: a run that ends in between is seen twice, and not missed.
+    # The active ones first: a run that ends in between is seen twice. Else it would be missed.
     if which.state not in ENDED:
-        found += await reader.all(_ACTIVE_ANYWHERE if sites is None else _ACTIVE_IN_SITES, where)
+        found += await reader.all(_ACTIVE_IN[sites is not None, here], where)
     if which.state is None or which.state in ENDED:
         if sites is None:
             where["sites"] = [row["site"] for row in await reader.all(_SITES)]
         states = sorted(ENDED) if which.state is None else [which.state]
-        found += await reader.all(_ENDED_IN_PLACES, where | {"states": states})
+        found += await reader.all(_ENDED_IN_PLACES if here else _ENDED_IN_SITES, where | {"states": states})
     ids = sorted({row["id"] for row in found}, reverse=True)[: which.limit * 2]
-    return await reader.all(_THESE, page | {"ids": ids}) if ids else []
+    rows = await reader.all(_THESE, {"ids": ids}) if ids else []
+    # A run may have gone on to another state in between.
+    return [row for row in rows if which.state in (None, row["state"])][: which.limit]
 
 
 async def serving(reader: Reader, trigger_id: str) -> Run:
