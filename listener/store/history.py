@@ -1,4 +1,4 @@
-"""What is read without writing."""
+"""Queries: what is read without writing."""
 
 import statistics
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
 from listener.store.transaction import Reader
 
 SOON = 32
-"""How many of those whose turn it is are looked at one by one. What lies behind them is found by its lane."""
+"""A claim looks at so many ready runs one by one. It finds the runs behind them by their lanes."""
 
 _FREE = """
 NOT EXISTS (
@@ -22,7 +22,7 @@ NOT EXISTS (
     WHERE h.site = {0}.site AND h.environment = {0}.environment AND h.live IS NULL
 )
 """
-"""What keeps a run from being started: another one of its environment, or a hold that no rollback has set."""
+"""Whether nothing keeps a run from starting: a running one of its environment, or a hold by a person."""
 READY_SOON = f"""
 SELECT q.position FROM runs AS q INDEXED BY turns
 WHERE q.state = 'queued' AND q.ready AND q.lane <> ALL (:full::text[]) AND {_FREE.format("q")}
@@ -32,8 +32,8 @@ WHERE q.state = 'queued' AND q.ready AND q.lane <> ALL (:full::text[]) AND {_FRE
     ), 9e15)
 ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (ours)
-# The lanes are walked through by an index, and each gives its first: thousands that wait for a full host are
-# passed by in one step.
+# Walk from lane to lane on an index, and take the first run of each lane. Thousands of runs that wait for a
+# full host are passed over in one step.
 READY_IN_ANY_LANE = f"""
 WITH RECURSIVE lanes (lane) AS (
     SELECT min(lane) FROM runs INDEXED BY lane_turns WHERE state = 'queued' AND ready
@@ -168,17 +168,17 @@ _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
 """
 _BEYOND = "~"
-"""No id is beyond it."""
+"""It sorts behind every id."""
 
 
 async def next_due(reader: Reader, full: Collection[str]) -> float | None:
-    """Return when the next run is due that only its time holds back; a time gone by if one is due already."""
+    """Return when the next run is due that may start. If one is due already, that is a time in the past."""
     row = await reader.one(_NEXT_DUE, {"full": sorted(full)})
     return None if row is None else row["due"]
 
 
 async def queue_position(reader: Reader, run_id: str, now: float) -> QueuePosition | None:
-    """Return where a waiting run stands; None for one that does not wait."""
+    """Return the position of a waiting run in the queue. None if it does not wait."""
     if (await run(reader, run_id)).state is not State.QUEUED:
         return None
     row = await reader.one(_STANDING, {"id": run_id, "now": now})
@@ -217,7 +217,7 @@ async def runs(reader: Reader, which: RunFilter) -> list[Run]:
 
 
 def _sites_of(which: RunFilter) -> list[str] | None:
-    """Return the sites that are looked at; None for all."""
+    """Return the sites to look at. None for all."""
     if which.site is None:
         return None if which.sites is None else sorted(which.sites)
     return [which.site] if which.sites is None or which.site in which.sites else []
@@ -270,7 +270,7 @@ async def last_successes(
 
 
 async def backlog(reader: Reader) -> Backlog:
-    """Return how many runs wait and are running, and when the oldest that waits was made."""
+    """Return how many runs wait and how many are running, and when the oldest waiting one was made."""
     row = await reader.one(_BACKLOG)
     return Backlog() if row is None else Backlog(row["queued"], row["running"], row["oldest"])
 
