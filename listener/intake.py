@@ -168,6 +168,15 @@ class Intake:
             raise ConflictError(f"It selects nothing: {selected.reason}{_as_far_as_kept(facts)}.")
         return selected
 
+    async def hold(self, environment: Environment, reason: str, asker: Asker) -> Hold:
+        """Freeze an environment; return the hold once it is durable."""
+        hold = Hold(environment.site, environment.name, reason, asker.name, self._clock())
+        await self._store.hold(hold)
+        self._log.info(
+            "hold", site=environment.site, environment=environment.name, reason=reason, **asker.facts
+        )
+        return hold
+
     async def release(self, environment: Environment, asker: Asker) -> tuple[Hold | None, Run | None]:
         """Let an environment go; return the hold that was, and the run by which it catches up."""
         now = self._clock()

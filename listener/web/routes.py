@@ -14,6 +14,9 @@ from listener.web.protocol import JSON, PROBLEM
 
 _ROUTES = "__routes__"
 
+TOKEN, ADMIN, SIGNATURE, NOTHING = "token", "admin token", "signature", ""
+"""What a caller needs."""
+
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 
@@ -59,8 +62,8 @@ class Route:
     bodies: tuple[str, ...] = ()
     """The media types of a body without a schema."""
     parameters: tuple[Parameter, ...] = ()
-    free: bool = False
-    """Whether it needs no token."""
+    needs: str = TOKEN
+    """`TOKEN`, `ADMIN`, `SIGNATURE` or `NOTHING`."""
 
     def __call__(self, handler: Handler) -> Handler:
         """Declare this route of a handler: use it as a decorator."""
