@@ -109,8 +109,8 @@ class Server:
             return ConfigurationError(
                 # The message of the error may quote a part of the password.
                 "store: the URL of the database, or one of its options, is not valid",
-                remedy="write postgresql://USER@HOST/DATABASE; check the port, sslmode, and whether the files "
-                "that it names exist",
+                remedy="write postgresql://USER@HOST/DATABASE; check the port and sslmode, and whether the "
+                "files that it names exist",
             )
         return self.unavailable(error) if away(error) else error
 
