@@ -96,13 +96,13 @@ class Server:
     def unavailable(self, error: Exception) -> StoreUnavailableError:
         """Return the error with the message of the server or of the connection to it."""
         # Without the cause: its traceback could show the password.
-        return StoreUnavailableError(f"The store does not answer: {self._told(error)}", remedy=_REMEDY)
+        return StoreUnavailableError(f"The store does not answer: {self._message_of(error)}", remedy=_REMEDY)
 
     def refused(self, error: Exception) -> Exception:
         """Return the error for the caller that opens the store. Some errors only a person can solve."""
         if isinstance(error, _REFUSED):
             return ConfigurationError(
-                f"store: PostgreSQL refuses: {self._told(error)}",
+                f"store: PostgreSQL refuses: {self._message_of(error)}",
                 remedy="create the database, and give it to the user of the URL (config/README.md, store)",
             )
         if isinstance(error, ValueError):
@@ -114,7 +114,7 @@ class Server:
             )
         return self.unavailable(error) if away(error) else error
 
-    def _told(self, error: Exception) -> str:
+    def _message_of(self, error: Exception) -> str:
         """Return the message of an error, without the password."""
         text = str(error) or type(error).__name__
         password = urlsplit(self._url).password or ""
