@@ -1,8 +1,8 @@
 """What a worker is carrying out at this moment.
 
-An entry is an *attempt* at a run, and not the run: a write whose reply was lost may have put the run back
-into the queue, so that it is claimed again here while its earlier attempt still writes down how it ended.
-Each attempt removes its own entry alone.
+An entry is an *attempt* at a run, not the run. If the reply to a write is lost, the run may be back in the
+queue, and be claimed here again while its earlier attempt still writes down how it ended. By the run alone,
+the end of the earlier attempt would remove the entry of the newer one.
 """
 
 import asyncio
@@ -17,28 +17,28 @@ from listener.sites import Environment
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A claimed run on its way to its end.
+    """A claimed run until its end.
 
-    Only the sync is ever cancelled; the whole goes on to write down how it ended.
+    Only `sync` is ever cancelled. `whole` goes on, and writes down how it ended.
     """
 
     run: Run
     environment: Environment | None
-    """None where it is not configured any more."""
+    """None if it is not configured any more."""
     progress: Progress
     entered: bool = False
-    """Whether it counts on its hosts."""
+    """Whether it is counted on its hosts."""
     cancelled: bool = False
-    """Whether somebody wanted the run to end for good."""
+    """Whether somebody has cancelled the run."""
     ending: bool = False
-    """Whether the sync was told to end, perhaps before it began."""
+    """Whether the sync was cancelled, perhaps before it began."""
     sync: asyncio.Task[ListenerError | None] | None = None
     whole: asyncio.Task[None] | None = None
 
     def end(self) -> None:
-        """Cancel the sync, if it is still going on or has not begun.
+        """Cancel the sync, also if it has not begun.
 
-        Once: a second cancelling would cut short what it does to end in good order.
+        Only once: a second cancel would interrupt what the sync does to end in good order.
         """
         if self.ending:
             return
@@ -47,13 +47,13 @@ class Attempt:
             self.sync.cancel()
 
     async def ended(self) -> None:
-        """Wait until nothing of the sync goes on any more."""
+        """Wait until the sync has ended."""
         if self.sync is not None:
             await asyncio.wait({self.sync})
 
 
 class Attempts(Collection[Attempt]):
-    """The attempts that are under way, by the run and the number of the attempt."""
+    """The attempts that are under way, by run and number of the attempt."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], Attempt] = {}
@@ -68,15 +68,15 @@ class Attempts(Collection[Attempt]):
         return len(self._found)
 
     def add(self, attempt: Attempt) -> None:
-        """Take one up."""
+        """Add an attempt that begins."""
         self._found[attempt.run.id, attempt.run.attempt] = attempt
 
     def remove(self, attempt: Attempt) -> None:
-        """Let one go."""
+        """Remove an attempt that has ended."""
         self._found.pop((attempt.run.id, attempt.run.attempt), None)
 
     def newest(self) -> dict[str, Attempt]:
-        """Return the last attempt at each run, by the run's id: an earlier one does not own it any more."""
+        """Return the newest attempt at each run, by the run's id. Earlier ones have lost the run."""
         found: dict[str, Attempt] = {}
         for attempt in self:
             before = found.get(attempt.run.id)
@@ -85,9 +85,9 @@ class Attempts(Collection[Attempt]):
         return found
 
     def before(self, attempt: Attempt) -> Iterable[Attempt]:
-        """Return the attempts at the same environment that were taken up before this one.
+        """Return the attempts at the same environment that were added before this one.
 
-        The store gives a run of an environment to one owner at a time: they have lost theirs.
+        They have lost their runs: the store gives an environment to one owner at a time.
         """
         target = attempt.run.site, attempt.run.environment
         earlier = []

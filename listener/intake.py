@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from listener import deliveries, signatures
 from listener.audit import Audit
@@ -168,6 +168,15 @@ class Intake:
             raise ConflictError(f"It selects nothing: {selected.reason}{_as_far_as_kept(facts)}.")
         return selected
 
+    async def hold(self, environment: Environment, reason: str, asker: Asker) -> Hold:
+        """Freeze an environment; return the hold once it is durable."""
+        hold = Hold(environment.site, environment.name, reason, asker.name, self._clock())
+        await self._store.hold(hold)
+        self._log.info(
+            "hold", site=environment.site, environment=environment.name, reason=reason, **asker.facts
+        )
+        return hold
+
     async def release(self, environment: Environment, asker: Asker) -> tuple[Hold | None, Run | None]:
         """Let an environment go; return the hold that was, and the run by which it catches up."""
         now = self._clock()
@@ -193,9 +202,7 @@ class Intake:
         return acceptance
 
     def _settled(self, environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
-        settling = self._settling
-        trigger = _trigger(environment, origin, asker, now)
-        return replace(trigger, settle=settling.settle, settle_most=settling.most)
+        return _trigger(environment, origin, asker, now, self._settling)
 
     async def request(self, environment: Environment, origin: Origin, asker: Asker) -> Acceptance:
         """Accept a direct call for one environment; return once it is durable."""
@@ -213,7 +220,9 @@ class Intake:
         return acceptance
 
 
-def _trigger(environment: Environment, origin: Origin, asker: Asker, now: float) -> Trigger:
+def _trigger(
+    environment: Environment, origin: Origin, asker: Asker, now: float, settling: Settling = Settling()
+) -> Trigger:
     return Trigger(
         new_id(now),
         environment.site,
@@ -221,6 +230,8 @@ def _trigger(environment: Environment, origin: Origin, asker: Asker, now: float)
         origin,
         asker.name,
         now,
+        settle=settling.settle,
+        settle_most=settling.most,
         lane=environment.lane,
         credential=asker.credential,
         client=asker.client,

@@ -1,4 +1,4 @@
-"""What a run says while it goes: to its stored log, to those who watch it live, and to the process's log.
+"""The events of a run: they go to its stored log, from there to live readers, and to the process's log.
 
 A line is made safe (`listener.redaction`) before it goes anywhere.
 """
@@ -15,7 +15,7 @@ from listener.runs import Run
 
 
 class Log(Protocol):
-    """The process's log: a structlog logger is one."""
+    """The process's log, such as a structlog logger."""
 
     def debug(self, event: str, **facts: Any) -> Any:
         """Write one event that only a developer needs."""
@@ -36,14 +36,14 @@ def log_at(log: Log, level: str) -> Callable[..., Any]:
 
 
 class Lines(Protocol):
-    """Where a run's lines are stored."""
+    """Stores the log lines of runs."""
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
         """Store lines of a running run soon, in the order of the calls."""
 
 
 class Journal:
-    """Takes down one run's events. Implements `listener.plans.Notes`."""
+    """Writes the events of one run. Implements `listener.plans.Notes`."""
 
     def __init__(
         self, run: Run, host: str, lines: Lines, log: Log, clean: Cleaner, clock: Callable[[], float]
@@ -57,13 +57,13 @@ class Journal:
         self._clock = clock
         self._repeated: list[Callable[[], None]] = []
         self.silent = True
-        """Whether nothing was taken down but what repeats the last attempt."""
+        """Whether every event so far repeats one of the last attempt."""
 
     def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
-        """Take down one event: numbered and stored with the run, and written to the process's log.
+        """Write one event: number it, store it with the run, and write it to the process's log.
 
-        What is `repeated` says nothing that the last attempt did not say: it is written as soon as something
-        else follows, and not at all if nothing does.
+        A `repeated` event says the same as the last attempt did. It is held back until another event
+        follows. If none follows, it is dropped.
         """
         write: Callable[[], None] = partial(self._write, self._clock(), event, level, facts)
         if repeated and self.silent:
@@ -83,14 +83,14 @@ class Journal:
 
 
 class Remarks:
-    """Takes down what happens outside a run: a dry run, a look at drift, a warm-up."""
+    """Writes events that belong to no run: of a dry run, a look at drift, a warm-up."""
 
     def __init__(self, log: Log, **who: Any) -> None:
         self._log = log
         self._who = who
 
     def note(self, event: str, level: str = "info", *, repeated: bool = False, **facts: Any) -> None:
-        """Write one event to the process's log, unless it says nothing new."""
+        """Write one event to the process's log, unless it is a repeated one."""
         if repeated:
             return
         log_at(self._log, level)(event, **self._who, **facts)

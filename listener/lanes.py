@@ -1,4 +1,4 @@
-"""Which hosts are busy: a host that has as many runs as it may holds up nobody else's."""
+"""Which hosts have enough runs. A full host does not delay the runs of other hosts."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from listener.sites import Environment, Sites
 
 
 class Lanes:
-    """Counts the runs on each host. An environment's *lane* names all the hosts that its run needs."""
+    """Counts the runs on each host. The *lane* of an environment names all hosts that its run needs."""
 
     def __init__(self, sites: Sites, per_host: int) -> None:
         environments = [
@@ -20,7 +20,7 @@ class Lanes:
         self._runs: Counter[str] = Counter()
 
     def full(self) -> frozenset[str]:
-        """Return the lanes in which one host or another has as many runs as it may."""
+        """Return the lanes that contain a host with `per_host` runs."""
         full = {host for host, runs in self._runs.items() if runs >= self._per_host}
         return frozenset(lane for lane in self._known if full.intersection(hosts_of(lane)))
 
@@ -29,7 +29,7 @@ class Lanes:
         self._runs.update(hosts_of(environment.lane))
 
     def leave(self, environment: Environment) -> None:
-        """Count a run that is through with its hosts."""
+        """Stop counting a run that needs its hosts no longer."""
         self._runs.subtract(hosts_of(environment.lane))
 
 

@@ -1,10 +1,16 @@
-"""The process's log: structlog, as JSON lines, or coloured for a person at a terminal."""
+"""The process's log: JSON lines, or coloured text on a terminal."""
 
+import atexit
 import contextlib
 import io
 import logging
 import sys
+import threading
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import structlog
@@ -13,11 +19,17 @@ from structlog.typing import EventDict, WrappedLogger
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
-"""asyncssh writes command lines at INFO; what these libraries say below WARNING helps nobody."""
+"""Libraries whose lines below WARNING are dropped: asyncssh logs every command line at INFO."""
+
+WAITING_MOST = 20_000
+"""Lines that wait to be written. Further lines are dropped and counted."""
+
+TOGETHER = 0.01
+"""Seconds in which the thread collects lines before it writes them: each write is a system call."""
 
 
-class Tireless(io.TextIOBase):
-    """A text stream that drops what its target can't take: a full disk or a gone reader stops no sync."""
+class BestEffortStream(io.TextIOBase):
+    """A text stream that drops what can't be written: a full disk or a closed pipe must not stop a sync."""
 
     def __init__(self, target: TextIO) -> None:
         self._target = target
@@ -29,34 +41,156 @@ class Tireless(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the target, if it can be."""
+        """Flush the target, if possible."""
         with contextlib.suppress(OSError):
             self._target.flush()
 
 
-def configure(level: str, form: str, clean: Cleaner, target: TextIO | None = None) -> None:
-    """Set up structlog, and the standard library's logging through it.
+class BackgroundStream(io.TextIOBase):
+    """A text stream that a thread writes, in the order of the calls: a slow target delays nobody.
 
-    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. It goes to `target`,
-    standard error if that is None.
+    `close` writes everything that waits. A process that is killed loses the lines of the last milliseconds.
+    """
+
+    def __init__(self, target: TextIO, dropped: Callable[[int], str], most: int = WAITING_MOST) -> None:
+        """Write to `target`; `dropped` returns the line that counts lost ones."""
+        self._target = target
+        self._dropped_line = dropped
+        self._most = most
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def write(self, text: str) -> int:
+        """Queue text."""
+        if len(self._lines) >= self._most:
+            self._dropped += 1
+        else:
+            self._lines.append(text)
+            if not self._wake.is_set():
+                self._wake.set()
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes soon."""
+
+    def close(self) -> None:
+        """Write everything that waits, for at most 5 s."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait()
+            # As long as lines come, writers need not wake the thread: that would cost them the GIL each time.
+            while self._lines and not self._closing:
+                time.sleep(TOGETHER)
+                self._write_all()
+            self._wake.clear()
+            # A line that came before the event was cleared has woken nobody.
+            if self._lines or self._closing:
+                self._wake.set()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        batch = [self._lines.popleft() for _ in range(len(self._lines))]
+        if self._dropped:
+            batch.append(self._dropped_line(self._dropped))
+            self._dropped = 0
+        with contextlib.suppress(ValueError):  # The target is closed: nobody reads the log any more.
+            self._target.write("".join(batch))
+            self._target.flush()
+
+
+class JsonLog:
+    """Writes each event as a line of JSON. Implements `listener.journal.Log`.
+
+    structlog's chain of processors costs ten times as much, and each acknowledgement writes two lines.
+    """
+
+    def __init__(self, least: int, clean: Cleaner, stream: TextIO) -> None:
+        """Write events from the level `least` on."""
+        self._least = least
+        self._clean = clean
+        self._write = stream.write
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.DEBUG:
+            self._write(self.line("debug", event, facts))
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.INFO:
+            self._write(self.line("info", event, facts))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        if self._least <= logging.WARNING:
+            self._write(self.line("warning", event, facts))
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self.line("error", event, facts))
+
+    def line(self, level: str, event: str, facts: dict[str, Any]) -> str:
+        """Return an event as a line; an exception in `exc_info` becomes the lines of its traceback."""
+        error = facts.pop("exc_info", None)
+        if error is not None:
+            facts["exception"] = "".join(traceback.format_exception(error)).splitlines()
+        at = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        return f"{self._clean.json({**facts, 'event': event, 'level': level, 'at': at})}\n"
+
+
+def configure(
+    level: str, form: str, clean: Cleaner, target: TextIO | None = None, *, background: bool = False
+) -> None:
+    """Set up structlog, and send the standard library's logging through it.
+
+    `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
+    `target`, by default standard error; in the `background`, a thread writes it.
     """
     target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
-    stream = cast("TextIO", Tireless(target))
+    number = logging.getLevelNamesMapping()[level.upper()]
+    stream = cast("TextIO", BestEffortStream(target))
+    if background:
+        stream = _in_background(stream, clean)
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
         _cleaning(clean),
     ]
-    number = logging.getLevelNamesMapping()[level.upper()]
-    structlog.configure(
-        processors=[*shared, _renderer(console=console)],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=False,
-    )
-    _adopt_standard_logging(number, shared, console=console, stream=stream)
+    if console:
+        structlog.configure(
+            processors=[*shared, _renderer(console=True)],
+            wrapper_class=structlog.make_filtering_bound_logger(number),
+            logger_factory=structlog.PrintLoggerFactory(stream),
+            cache_logger_on_first_use=False,
+        )
+    else:
+        log = JsonLog(number, clean, stream)
+        structlog.configure(
+            # The log itself, without processors or a context of its own.
+            wrapper_class=cast("type[Any]", lambda *_, **__: log),
+            logger_factory=structlog.PrintLoggerFactory(stream),
+            cache_logger_on_first_use=True,
+        )
+    _redirect_standard_logging(number, shared, console=console, stream=stream)
+
+
+def _in_background(stream: TextIO, clean: Cleaner) -> TextIO:
+    def dropped(count: int) -> str:
+        return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count})
+
+    background = BackgroundStream(stream, dropped)
+    atexit.register(background.close)
+    return cast("TextIO", background)
 
 
 def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:
@@ -78,7 +212,7 @@ def _renderer(*, console: bool) -> Callable[..., Any]:
     return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
-def _adopt_standard_logging(
+def _redirect_standard_logging(
     number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
 ) -> None:
     handler = logging.StreamHandler(stream)

@@ -1,7 +1,8 @@
 """Addresses and networks: who counts as whom, however it is spelt."""
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -10,8 +11,16 @@ CLIENT_BITS = 64
 """Of an IPv6 address, what a provider gives to one customer (RFC 6177): the rest is theirs to choose."""
 
 
+LONGEST = 64
+"""Characters of an address that is remembered once parsed: each request needs its client's several times."""
+
+
 def address_of(text: str) -> Address | None:
     """Return an address, as IPv4 where IPv6 only wraps it (`::ffff:192.0.2.1`); None for other text."""
+    return _remembered_address(text) if len(text) <= LONGEST else _address_of(text)
+
+
+def _address_of(text: str) -> Address | None:
     try:
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -20,14 +29,17 @@ def address_of(text: str) -> Address | None:
     return mapped or found
 
 
+_remembered_address = lru_cache(4096)(_address_of)
+
+
 def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
     """Return the networks that are spelt out; raise `ValueError` for other text."""
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-def within(text: str | None, networks: Iterable[Network]) -> bool:
+def within(text: str | None, networks: Collection[Network]) -> bool:
     """Return whether an address lies in one of the networks; what is no address lies in none."""
-    address = address_of(text or "")
+    address = address_of(text or "") if networks else None
     return address is not None and any(address in network for network in networks)
 
 
@@ -39,7 +51,11 @@ NetworkKey = tuple[int, int, int]
 
 def network_keys(text: str | None) -> tuple[NetworkKey, ...]:
     """Return keys of the networks around an address, the widest first; other text is in one of its own."""
-    address = address_of(text or "")
+    return _network_keys(address_of(text or ""))
+
+
+@lru_cache(4096)
+def _network_keys(address: Address | None) -> tuple[NetworkKey, ...]:
     if address is None:
         return ((0, 0, 0),) * 3
     number, bits = int(address), address.max_prefixlen
@@ -48,7 +64,11 @@ def network_keys(text: str | None) -> tuple[NetworkKey, ...]:
 
 def client_key(text: str | None) -> str:
     """Return what is counted as one client: an IPv4 address, or the /64 around one of IPv6."""
-    address = address_of(text or "")
+    return _client_key(address_of(text or ""))
+
+
+@lru_cache(4096)
+def _client_key(address: Address | None) -> str:
     if address is None:
         return ""
     if address.version == 4:  # noqa: PLR2004 (IPv4)

@@ -1,10 +1,10 @@
-"""The durable queue and history, as the rest of the program sees it: what goes in, what comes out, the port.
+"""The durable queue and history as the rest of the program sees them: the port, and what it takes and gives.
 
-At most one sync of a (site, environment) waits and at most one run of it is running; both are rules of the
-store, whichever implements the port.
+At most one sync of a (site, environment) waits, and at most one run of it is running. Every store that
+implements the port enforces both.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ class LogLine:
     """One event of a run's log."""
 
     sequence: int
-    """1, 2, 3, … without holes."""
+    """1, 2, 3, … without gaps."""
     text: str
     """A JSON object on one line."""
 
@@ -28,10 +28,10 @@ class DeliveryRecord:
     """What the store keeps of a verified delivery."""
 
     id: str
-    """Ours."""
+    """The id that we gave it."""
     hook: str
     key: str | None
-    """The sender's delivery id; None when the scheme has none, and then no two are the same."""
+    """The delivery id of the sender. None if the scheme has none: then every delivery is a new one."""
     received_at: float
     size: int
     digest: str
@@ -39,16 +39,16 @@ class DeliveryRecord:
     headers: Mapping[str, str]
     facts: Mapping[str, Any]
     ignored: str = ""
-    """Why it selects nothing; empty if it selects something."""
+    """Why it selects nothing. Empty if it selects something."""
     credential: str = ""
-    """The hook and the name of the secret that it was made with."""
+    """The hook, and the name of the secret that verified it."""
     client: str = ""
     """The address that it came from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The answer to a delivery or a call, given only once it is durable."""
+    """The answer to a delivery or a call. It is given only once everything is durable."""
 
     runs: tuple[str, ...]
     """The runs that serve it, in the order of its triggers."""
@@ -56,15 +56,15 @@ class Acceptance:
     delivery: str = ""
     ignored: str = ""
     repeated: bool = False
-    """Whether the same delivery was there before, and this is the first one's answer."""
+    """Whether the same delivery came before. Then this is the answer to the first one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A freeze of an environment.
 
-    One that came with a rollback ends by itself: when live moves away from the commit `live`, or when
-    somebody asks for a sync.
+    The hold of a rollback ends by itself when live moves away from the commit `live`, or when somebody
+    asks for a sync.
     """
 
     site: str
@@ -77,16 +77,16 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs of the history are asked for, newest first."""
+    """Which runs of the history to return, newest first."""
 
     site: str | None = None
     environment: str | None = None
     state: State | None = None
     before: str | None = None
-    """The id of the run after which to go on."""
+    """Return only runs that are older than the run with this id."""
     limit: int = 50
     sites: frozenset[str] | None = None
-    """The sites that the caller may see; None for all."""
+    """The sites that the caller may see. None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +100,23 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class QueuePosition:
-    """Where a waiting run stands in the queue."""
+    """The position of a waiting run in the queue."""
 
     ahead: int
-    """How many runs are started before it, as things are now."""
+    """The number of runs that will be started before it, if nothing else happens."""
     pace: float | None
-    """Seconds that a run has taken lately, in the middle; None while nobody knows."""
+    """The median duration of the latest runs, in seconds. None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was deleted because it was old."""
+    """How much was deleted because it was old."""
 
     runs: int = 0
     deliveries: int = 0
-    """Those that were refused included, and the ids of repeated ones."""
+    """Refused requests and the ids of repeated deliveries are included."""
     details: int = 0
-    """Deliveries of which only the id and the outcome were kept."""
+    """The number of deliveries of which only the id and the outcome were kept."""
 
     def __add__(self, other: "Pruned") -> "Pruned":
         return Pruned(
@@ -126,12 +126,12 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the queue holds."""
+    """The length of the queue."""
 
     queued: int = 0
     running: int = 0
     oldest: float | None = None
-    """When the oldest run that waits was made, in Unix seconds; None if none waits."""
+    """The Unix time at which the oldest waiting run was made. None if no run waits."""
 
 
 class RunStore(Protocol):
@@ -142,55 +142,66 @@ class RunStore(Protocol):
     ) -> Acceptance:
         """Store a delivery and its triggers in one transaction, each with a waiting run, new or joined.
 
-        Once a body has come very often within an hour, one that repeats it is counted at the row of another,
-        all of whose runs still wait: it joins these as any other does, and only its id has a row of its own.
+        If the same body has come very often within an hour, a delivery that repeats it is only counted at
+        the row of an earlier one whose runs all still wait. It joins these runs, and only its id is stored.
 
-        A trigger of a held environment gets no run when it comes by a hook, and one that has failed already
-        with the code `on-hold` when it is explicit. A rollback's hold refuses nothing: an explicit trigger
-        ends it, and what comes by a hook gets a run, which sees whether live has moved.
+        While an environment is on hold, a trigger of a hook gets no run. An explicit trigger gets a run that
+        has failed with the code `on-hold`. The hold of a rollback refuses nothing: an explicit trigger ends
+        it, and a trigger of a hook gets a run, which sees whether live has moved.
         """
 
     async def redeliver(self, delivery: str, triggers: Sequence[Trigger], now: float) -> Acceptance:
-        """Store further triggers of a delivery that is there already, each with a waiting run.
+        """Store further triggers of a stored delivery, each with a waiting run.
 
-        They are explicit ones. Raises `DeliveryNotFoundError`.
+        They count as explicit. Raises `DeliveryNotFoundError`.
         """
 
     async def roll_back(self, trigger: Trigger, undoes: str, hold: Hold) -> Run:
         """Store a run that takes back the run `undoes`, and its hold, in one transaction.
 
-        Raises `ConflictError` while another rollback of the environment waits or runs, or while it is on
-        hold for another reason.
+        Raises `ConflictError` while another rollback of the environment waits or runs, and while the
+        environment is on hold for another reason.
         """
 
     async def keep(self, run: Run, outcome: Outcome) -> None:
-        """Make durable what a running run is about to do; raise `FencedError` if it is not this owner's."""
+        """Make durable what a running run is about to do; raise `FencedError` if the caller lost the run."""
+
+    def offer(self, full: Callable[[], Collection[str]]) -> "Offer":
+        """Let the next acceptance claim a run in its own transaction, as `claim` does, with `full()`.
+
+        An acceptance that makes nothing claimable leaves the offer standing. A claim that fails does not
+        fail the acceptance.
+        """
 
     async def claim(self, now: float, full: Collection[str] = ()) -> Run | None:
-        """Start the first run that is due, unless its environment is running or held, or its lane is full.
+        """Start the first run that is due, and whose environment is neither running nor held.
 
-        Runs that somebody asks for explicitly go before others, and older ones before newer.
+        Runs in the lanes `full` are passed over. Explicit calls go first, then hooks, then the schedule. In
+        each of these, older runs go before newer ones.
         """
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:
-        """Say that these runs are still being carried out; return the ids of those that still are ours.
+        """Extend the leases of these runs; return the ids of those that still belong to this listener.
 
-        To be called every few seconds: what is not heard of for a while is taken over by another listener.
+        Call it every few seconds. Another listener takes over a run whose lease has expired.
         """
 
     async def take_over(self, now: float) -> list[Run]:
-        """Put back the runs of listeners that are not heard of any more; return them as they are now."""
+        """Put back the runs of other listeners whose lease has expired; return them as they are now."""
 
     async def next_due(self, full: Collection[str] = ()) -> float | None:
-        """Return when the next waiting run is due that nothing else holds back, in Unix seconds."""
+        """Return the Unix time at which the next waiting run is due. Runs that may not start are left out."""
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
-        """Store log lines of a running run soon, in the order of the calls; a fenced one stores nothing."""
+        """Store log lines of a running run with its owner's next write, or after a moment.
+
+        They are stored in the order of the calls. An owner that is fenced stores nothing.
+        """
 
     async def finish(self, run: Run, state: State, outcome: Outcome, now: float) -> None:
-        """End a running run; raise `FencedError` if it is not this owner's any more.
+        """End a running run; raise `FencedError` if the caller lost the run.
 
-        A sync that succeeds ends the hold of an earlier rollback; a rollback that moved nothing ends its own.
+        A sync that succeeds ends the hold of an earlier rollback. A rollback that moved nothing ends its own.
         """
 
     async def requeue(
@@ -198,29 +209,29 @@ class RunStore(Protocol):
     ) -> Run:
         """Put a running run back into the queue and return it as it is now.
 
-        It is `superseded` where a successor waits, `cancelled` where the environment is on hold by now. With
+        It is `superseded` if a successor waits, and `cancelled` if the environment is on hold now. With
         `failed`, the attempt counts as a failure and `not_before` becomes the backoff of the environment.
         """
 
     async def recover(self, now: float) -> list[Run]:
-        """Put every run that a dead listener left running back into the queue; return them."""
+        """Put every run that a dead listener left running back into the queue; return these runs."""
 
     async def hasten(self, now: float) -> int:
-        """Let every waiting run be due, for the clock was set back; return how many waited."""
+        """Make every waiting run due, because the clock was set back; return how many were not."""
 
     async def cancel(self, run_id: str, now: float, only: Collection[str] | None = None) -> Run:
-        """End a waiting run; raise `ConflictError` if it does not wait, `RunNotFoundError`.
+        """End a waiting run; raise `ConflictError` if it does not wait, or `RunNotFoundError`.
 
-        With the ids of triggers in `only`, raise `ForbiddenError` if it serves any other by now.
+        `only` names triggers: if the run serves another one by now, raise `ForbiddenError`.
         """
 
     async def hold(self, hold: Hold) -> None:
-        """Freeze an environment and end its waiting run."""
+        """Put an environment on hold and end its waiting run."""
 
     async def release(self, site: str, environment: str, catch_up: Trigger | None = None) -> Hold | None:
-        """Let an environment go; return the hold that was, or None.
+        """End the hold of an environment and return it; None if there was none.
 
-        `catch_up` is accepted in the same transaction, if there was a hold.
+        If there was one, `catch_up` is accepted in the same transaction.
         """
 
     async def holds(self, sites: Collection[str] | None = None) -> list[Hold]:
@@ -233,7 +244,7 @@ class RunStore(Protocol):
         """Return a page of the history, newest first."""
 
     async def serving(self, trigger_id: str) -> Run:
-        """Return the run that serves a trigger now: it changes when a run is superseded."""
+        """Return the run that serves a trigger now. It changes when a run is superseded."""
 
     async def triggers(self, run_id: str) -> list[Trigger]:
         """Return the triggers that a run serves, oldest first."""
@@ -247,28 +258,28 @@ class RunStore(Protocol):
         """Return the stored log lines of a run beyond the sequence number `after`."""
 
     async def queue_position(self, run_id: str, now: float) -> QueuePosition | None:
-        """Return where a waiting run stands in the queue; None for one that does not wait."""
+        """Return the position of a waiting run in the queue. None if it does not wait."""
 
     async def backlog(self) -> Backlog:
-        """Return how many runs wait and are running, and when the oldest that waits was made."""
+        """Return how many runs wait and how many are running, and when the oldest waiting one was made."""
 
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
-        """Delete up to `most` runs that ended before a time, or before the newest `keep` ended ones.
+        """Delete up to `most` runs that ended before a time, or that are not among the newest `keep`.
 
-        Their triggers and log lines go with them, and so do the deliveries of before that time that no
-        trigger needs, and what else is on record of then (`listener.records`). What another row still refers
-        to (a successor, a rollback, a hold) stays, and so does the last success of an environment.
+        Their triggers and log lines are deleted too, and so are deliveries from before that time that no
+        trigger needs, and other records (`listener.records`) from then. A run that another row refers to (a
+        successor, a rollback, a hold) stays, and so does the last success of an environment.
         """
 
     async def trim(self, keep: int, before: float, most: int) -> Pruned:
-        """Bound what is kept of each hook, up to `most` rows of a kind; return how many.
+        """Limit what is kept of each hook. Change up to `most` rows of a kind; return how many.
 
-        Of deliveries beyond the newest `keep` of their hook only ids and outcomes stay, and these until
-        `before`: nobody sends them again by then. What a waiting or running run refers to stays.
+        The newest `keep` deliveries of a hook stay whole. Of older ones, the id and the outcome stay, until
+        they are older than `before`: no sender repeats them then. What an active run refers to stays.
         """
 
     async def kept(self, most: int) -> Mapping[str, int]:
-        """Return how many deliveries of each hook are kept with all that they said, counted up to `most`."""
+        """Return how many deliveries of each hook are kept whole, counted up to `most`."""
 
     def listen(self, run_id: str) -> AbstractContextManager["Signal"]:
         """Return a signal that is set whenever the run has a new line or a new state."""
@@ -278,11 +289,18 @@ class RunStore(Protocol):
         """A signal that is set whenever a run may have become claimable."""
 
 
+class Offer(Protocol):
+    """A free slot of a worker's."""
+
+    def withdraw(self) -> Awaitable[Run | None]:
+        """End the offer; return the run that was claimed for it, also where its transaction is under way."""
+
+
 class Signal(Protocol):
-    """Wakes who waits: clear it, look, wait. `asyncio.Event` is one."""
+    """Wakes a waiting task: clear it, look, then wait. An `asyncio.Event` is a `Signal`."""
 
     def clear(self) -> None:
-        """Forget what was signalled."""
+        """Forget earlier signals."""
 
     async def wait(self) -> Any:
-        """Return once something is signalled."""
+        """Return at the next signal, or at once if there was one since `clear`."""

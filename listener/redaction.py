@@ -1,6 +1,7 @@
 """Makes a text safe to be written down: no configured secret in it, and nothing that a terminal obeys."""
 
 from collections.abc import Iterable, Mapping
+from json import JSONEncoder
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -16,6 +17,7 @@ class Cleaner:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         # The longest first: a secret may be part of another one, whose rest would stay.
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._encode = JSONEncoder(ensure_ascii=False, default=self).encode
 
     def __call__(self, value: Any) -> Any:
         """Return `value` with every text in it made safe."""
@@ -30,6 +32,18 @@ class Cleaner:
                 return value
             case _:
                 return self._text(str(value))
+
+    def json(self, values: Mapping[str, Any]) -> str:
+        """Return values as one line of JSON, with every text in them made safe.
+
+        Most lines need no change, so the encoded line is checked whole, and cleaned value by value only if it
+        holds a secret or a character that JSON or we escape. A secret with such a character can't be missed:
+        the line then holds a backslash.
+        """
+        text = self._encode(values)
+        if "\\" in text or not text.isprintable() or any(secret in text for secret in self._secrets):
+            return self._encode(self(values))
+        return text
 
     def _text(self, text: str) -> str:
         for secret in self._secrets:

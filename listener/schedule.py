@@ -1,8 +1,8 @@
-"""The net under lost webhooks: now and then each site is looked at, and what differs from live is synced.
+"""The safety net for lost webhooks: each site is looked at regularly, and what differs from live is synced.
 
-Each site has its own moment within the interval, so that many sites are no wave; each round is shifted a
-little, so that several listeners do not look at the same time. They need no leader: a second look costs a
-round trip, and a second trigger joins the first one's run.
+Each site has its own moment within the interval, so that the work is spread out. Each round is shifted a
+little at random, so that several listeners do not look at the same time. They need no leader: a second look
+costs one round trip, and a second trigger joins the run of the first.
 """
 
 import asyncio
@@ -21,14 +21,14 @@ from listener.sites import Environment, Site
 from listener.sync import Look, Synchronizer
 
 SLICES = 30
-"""Parts of an interval; the sites of one are looked at together."""
+"""The parts of an interval. The sites of one part are looked at together."""
 
 JITTER = 0.1
-"""How much of a pause is left to chance."""
+"""The share of a pause that is random."""
 
 
 class Schedule:
-    """Looks at drift, and asks for a sync where an environment that follows live differs from it."""
+    """Looks at drift, and starts a sync if an environment that follows live differs from it."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Schedule:
         self._log = log
 
     async def run_forever(self) -> None:
-        """Look round after round until cancelled; nothing for an interval of 0."""
+        """Look at all sites again and again until cancelled. Return at once if the interval is 0."""
         while self._interval:
             for part in range(SLICES):
                 pause = self._interval / SLICES
@@ -58,7 +58,7 @@ class Schedule:
                 await self.round(part)
 
     async def round(self, part: int | None = None) -> int:
-        """Look at the sites of one part of the interval, or at all; return how many syncs were asked for."""
+        """Look at the sites of one part of the interval, or at all; return how many syncs were started."""
         sites, _ = await self._directory.all()
         chosen = [site for site in sites if part is None or _part_of(site) == part]
         following = [environment for site in chosen for environment in site.following]
@@ -69,7 +69,7 @@ class Schedule:
             looks = await self._synchronizer.survey(following, Remarks(self._log))
             asked = 0
             for environment, seen in zip(following, looks, strict=True):
-                self._tell(environment, seen)
+                self._log_look(environment, seen)
                 hold = holds.get((environment.site, environment.name))
                 if not _drifted(seen) or (hold is not None and _holds(hold.live, seen)):
                     continue
@@ -80,8 +80,8 @@ class Schedule:
             return 0
         return asked
 
-    def _tell(self, environment: Environment, seen: Sequence[Look]) -> None:
-        """Tell the log whether an environment differs from live, where that could be seen."""
+    def _log_look(self, environment: Environment, seen: Sequence[Look]) -> None:
+        """Log whether an environment differs from live, if that is known."""
         if all(look.plan is not None for look in seen):
             where = {"site": environment.site, "environment": environment.name}
             self._log.debug("looked", **where, drifted=_drifted(seen))
@@ -96,7 +96,7 @@ def _drifted(looks: Sequence[Look]) -> bool:
 
 
 def _holds(live: str | None, looks: Sequence[Look]) -> bool:
-    """Return whether a hold stands: a rollback's only for as long as live is where it was."""
+    """Return whether a hold is in force. That of a rollback ends when live has moved."""
     if live is None:
         return True
     return all(look.observation is None or commit_of(look.observation.live) == live for look in looks)

@@ -1,8 +1,8 @@
-"""Tasks in the background: none of them ends without being noticed.
+"""Background tasks. None of them ends unnoticed.
 
-A task that fails is logged, counted by that log line, and started again after a pause. One that fails again
-and again is told by `failing`, from which `/readyz` and the watchdog know; it is well again once it has run
-for longer than it did before its failures.
+If a task fails, that is logged and counted, and the task is started again after a pause. `failing` names the
+tasks that fail again and again: `/readyz` and the watchdog use it. A task is well again once it has run
+longer than it ran before its failures.
 """
 
 import asyncio
@@ -14,36 +14,36 @@ from typing import Any
 from listener.journal import Log
 
 PAUSE = 1.0
-"""Seconds after the first failure before a task is started again; each further failure doubles them."""
+"""Seconds before a task is started again after its first failure. Each further failure doubles them."""
 PAUSE_MOST = 10.0
-"""The longest pause, in seconds: this much later a task goes on after its cause has gone."""
+"""The longest pause, in seconds: so long a task may stay down after the cause is gone."""
 AGAIN = 2
-"""Failures from which on a task counts as one that fails again and again."""
+"""From so many failures in a row on, a task counts as one that fails again and again."""
 STEADY = 5.0
-"""Seconds by which a task must outlive its failed attempts to be well again."""
+"""A task is well again when it has run so many seconds longer than its longest failed attempt."""
 STEADY_MOST = 120.0
-"""Seconds after which a task is well again, however late its attempts have failed."""
+"""A task that has run for so many seconds is well again in any case."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True)
 class _Task:
-    """A task that is looked after."""
+    """A supervised task."""
 
     began: float
-    """When it was last started, by a steady clock."""
+    """When it was last started, by a monotonic clock."""
     failures: int = 0
-    """How often in a row it has failed."""
+    """The number of its failures in a row."""
     lasted: float = 0.0
-    """Seconds that the longest of its failed attempts has run."""
+    """Seconds that its longest failed attempt has run."""
     pausing: bool = False
 
     def well(self, now: float) -> bool:
         return not self.pausing and now - self.began > min(self.lasted + STEADY, STEADY_MOST)
 
     def failed(self, now: float) -> float:
-        """Take note of a failure; return after how many seconds it is started again."""
+        """Note a failure; return the seconds after which the task is started again."""
         if self.well(now):
             self.failures, self.lasted = 0, 0.0
         self.failures += 1
@@ -53,7 +53,7 @@ class _Task:
 
 
 class Supervisor:
-    """Starts tasks, starts them again when they fail, and ends them."""
+    """Starts tasks, starts them again if they fail, and ends them."""
 
     def __init__(self, log: Log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -62,7 +62,7 @@ class Supervisor:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def start(self, name: str, work: Work, *, again: bool = True) -> None:
-        """Carry out `work` until it returns; where `again`, call it anew whenever it fails."""
+        """Run `work` until it returns. With `again`, run it anew whenever it fails."""
         task = self._tasks[name] = _Task(self._clock())
         self._running[name] = asyncio.create_task(self._keep_up(name, task, work, again=again), name=name)
 
@@ -74,11 +74,11 @@ class Supervisor:
         )
 
     async def stop(self, *, but: Collection[str] = ()) -> None:
-        """End all tasks, except for those named in `but`, and wait for their ends."""
+        """End all tasks except those named in `but`, and wait until they have ended."""
         ending = [self._running.pop(name) for name in tuple(self._running) if name not in but]
         for running in ending:
             running.cancel()
-        # What is raised here was logged by `_keep_up`, or is the cancelling itself.
+        # Each result is the cancel itself, or an error that `_keep_up` has logged.
         await asyncio.gather(*ending, return_exceptions=True)
 
     async def _keep_up(self, name: str, task: _Task, work: Work, *, again: bool) -> None:
@@ -88,27 +88,27 @@ class Supervisor:
             except asyncio.CancelledError as cancelled:
                 if _asked_to_end():
                     raise
-                # A library has let somebody else's cancelling through: that is a failure like any other.
+                # A library let the cancel of another task through. It must not end this one unnoticed.
                 error: BaseException = cancelled
             except Exception as defect:
                 error = defect
                 if _asked_to_end():
-                    self._tell(name, error)
+                    self._log_failure(name, error)
                     raise
             else:
                 return
             pause = task.failed(self._clock())
-            self._tell(name, error, failures=task.failures, **({"again_in": pause} if again else {}))
+            self._log_failure(name, error, failures=task.failures, **({"again_in": pause} if again else {}))
             if not again:
                 return
             await asyncio.sleep(pause)
             task.pausing, task.began = False, self._clock()
 
-    def _tell(self, name: str, error: BaseException, **facts: Any) -> None:
+    def _log_failure(self, name: str, error: BaseException, **facts: Any) -> None:
         self._log.error("task failed", task=name, exc_info=error, **facts)
 
 
 def _asked_to_end() -> bool:
-    """Return whether the current task was told to end, and has not merely seen a `CancelledError`."""
+    """Return whether the current task itself was cancelled. A `CancelledError` alone does not say so."""
     current = asyncio.current_task()
     return current is not None and current.cancelling() > 0

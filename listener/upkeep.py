@@ -1,4 +1,4 @@
-"""What is done now and then, in nobody's way: old backups are deleted on the hosts, old runs in the store."""
+"""Regular upkeep in the background: it deletes old backups on the hosts and old runs in the store."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from listener.records import SENT_AGAIN
 from listener.runs import first_id
 
 FIRST_AFTER = 60.0
-"""Seconds after the start: what waits in the queue goes first."""
+"""Seconds from the start to the first round. The runs that wait in the queue go first."""
 AGAIN_AFTER = 600.0
-"""Seconds from one round to the next: a flood is bounded in the store before it fills a disk."""
+"""Seconds between two rounds. A flood of deliveries is trimmed before it fills the disk."""
 EXPIRED_EACH = 36
-"""Rounds of which one looks for old backups on the hosts too."""
+"""One round of so many deletes old backups on the hosts too."""
 
 PRUNED_AT_ONCE = 200
-"""Runs that are deleted in one transaction: nobody waits long behind it."""
+"""Runs that are deleted in one transaction. It is small, so that other writes do not wait long."""
 
 
 class Upkeep:
-    """Goes round."""
+    """Deletes what is old."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Upkeep:
         self._log = log
 
     async def run_forever(self) -> None:
-        """Go round until cancelled."""
+        """Do a round every `AGAIN_AFTER` seconds until cancelled."""
         await asyncio.sleep(FIRST_AFTER)
         for number in count():
             try:
@@ -66,9 +66,9 @@ class Upkeep:
             await asyncio.sleep(AGAIN_AFTER)
 
     async def prune(self) -> Pruned:
-        """Delete old runs, their logs and deliveries from the store; return how many.
+        """Delete old runs, their logs, deliveries and sessions from the store; return how many.
 
-        Old sessions go too, and what is beyond the bound of a hook.
+        Trim the deliveries of each hook to its limit.
         """
         await self._sessions.prune_sessions(self._clock())
         now, total = self._clock(), Pruned()
@@ -83,7 +83,7 @@ class Upkeep:
         return total
 
     async def expire(self) -> int:
-        """Delete the backups that have been kept for long enough, and count them."""
+        """Delete the backups that are older than `keep_backups`; return how many."""
         before = first_id(self._clock() - self._keep_backups)
         deleted = 0
         sites, _ = await self._directory.all()

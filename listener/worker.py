@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -81,6 +81,8 @@ class Worker:
         self._clean = clean
         self._active = Attempts()
         self._handed_back = 0
+        self._more = True
+        """Whether the last look at the queue found a run, so that there may be another one."""
 
     async def work(self) -> None:
         """Carry out runs until cancelled."""
@@ -102,38 +104,52 @@ class Worker:
 
     async def _next(self) -> Run:
         """Wait for a run that can be claimed, and claim it."""
-        signal = self._store.work
         while True:
-            signal.clear()
+            # Before the queue is looked at: what comes while it is looked at must wake the wait below.
+            self._store.work.clear()
             try:
-                run = await self._claim()
-                if run is not None:
-                    return run
-                due = await self._store.next_due(self._lanes.full())
+                due = None if self._more else await self._store.next_due(self._lanes.full())
+                if self._more or (due is not None and due <= self._clock()):
+                    run = await self._owned(self._store.claim(self._clock(), self._lanes.full()))
+                    self._more = run is not None
+                else:
+                    run = await self._offer(POLL if due is None else min(POLL, due - self._clock()))
             except StoreUnavailableError as error:
                 self._log.error("store", error=error.message)
                 await asyncio.sleep(STORE_PAUSE)
                 continue
-            pause = POLL if due is None else min(POLL, max(0.0, due - self._clock()))
-            try:
-                async with asyncio.timeout(pause):
-                    await signal.wait()
-            except TimeoutError:
-                pass
+            if run is not None:
+                return run
 
-    async def _claim(self) -> Run | None:
-        """Claim a run. Who is cancelled in the middle of it hands back what was claimed."""
-        claim = asyncio.ensure_future(self._store.claim(self._clock(), self._lanes.full()))
+    async def _offer(self, pause: float) -> Run | None:
+        """Wait up to `pause` seconds for work; return the run that an acceptance has claimed meanwhile."""
+        offer = self._store.offer(self._lanes.full)
+        try:
+            async with asyncio.timeout(pause):
+                await self._store.work.wait()
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:
+            await self._hand_back(offer.withdraw())
+            raise
+        return await self._owned(offer.withdraw())
+
+    async def _owned(self, claim: Awaitable[Run | None]) -> Run | None:
+        """Return what is claimed. Who is cancelled in the middle of it hands that back."""
+        claim = asyncio.ensure_future(claim)
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
-            # What can't be handed back now is taken up at the next start.
-            with contextlib.suppress(StoreError):
-                run = await claim
-                if run is not None:
-                    now = self._clock()
-                    await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
+            await self._hand_back(claim)
             raise
+
+    async def _hand_back(self, claim: Awaitable[Run | None]) -> None:
+        # What can't be handed back now is taken up at the next start.
+        with contextlib.suppress(StoreError):
+            run = await claim
+            if run is not None:
+                now = self._clock()
+                await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
 
     async def beat(self) -> None:
         """Tell the store every few seconds what is being carried out here, until cancelled.

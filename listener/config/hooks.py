@@ -1,9 +1,9 @@
 """The section `hooks`: its shape, the rules within it, and the hooks that it describes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer
 
 from listener.config.names import (
     BodyPath,
@@ -67,7 +67,7 @@ class HmacSection(Section):
     def broken(self, at: Location) -> Iterator[Problem]:
         """Yield every rule that the section at this place breaks."""
         if self.timestamp_key and self.timestamp_header:
-            yield Problem((*at, "timestamp_key"), "can't stand beside timestamp_header; write one of them")
+            yield Problem((*at, "timestamp_key"), "can't be used with timestamp_header; write one of them")
         if self.timestamp_key and not self.signature_key:
             yield Problem((*at, "timestamp_key"), "needs signature_key, the key of the signature beside it")
         if self.signature_key and self.prefix:
@@ -109,7 +109,7 @@ class PayloadSection(Section):
         if given and scheme == _WITH_ID:
             yield Problem((*at, given[0]), f"isn't a setting of the scheme {scheme}: its id is webhook-id")
         if len(given) > 1:
-            yield Problem((*at, "id_header"), "can't stand beside id; write one of them")
+            yield Problem((*at, "id_header"), "can't be used with id; write one of them")
         if (self.id_header or "").lower() in CREDENTIALS:
             yield Problem((*at, "id_header"), "is a credential; write the header of the delivery's id")
 
@@ -147,6 +147,14 @@ class HookSection(Section):
     payload: PayloadSection = Field(
         default_factory=PayloadSection, description="a map of places in the body, such as {site: site_id}"
     )
+
+    @field_serializer("secrets")
+    def _number(self, secrets: list[str]) -> int:
+        return len(secrets)
+
+    @field_serializer("payload", mode="wrap")
+    def _used(self, payload: PayloadSection, serialize: SerializerFunctionWrapHandler) -> Any:
+        return serialize(payload) if READERS[self.scheme].configurable else None
 
     def broken(self, at: Location) -> Iterator[Problem]:
         """Yield every rule that the hook at this place breaks."""
@@ -213,7 +221,8 @@ class HookSection(Section):
             yield Problem((*at, HMAC), "is missing: a map of header and of how the signature is made")
         if own and bool(self.repositories) != bool(self.payload.repository):
             yield Problem(
-                (*at, "payload", "repository"), "goes with the hook's repositories; write both or neither"
+                (*at, "payload", "repository"),
+                "and the hook's repositories need each other; write both or neither",
             )
 
     def hook(self, name: str, references: Mapping[Location, str]) -> Hook:

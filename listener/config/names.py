@@ -1,28 +1,28 @@
-"""What a single setting may be: names, addresses, branches, durations, moments.
+"""The types of single settings: names, addresses, branches, URLs, durations, times.
 
-Every refusal says what to write instead and repeats nothing of what was written.
+Every refusal says what to write instead, and repeats nothing of what was written.
 """
 
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from listener.config.address import address_fault
 from listener.config.references import Referenced
-from listener.config.stores import store_fault
 from listener.networks import Network
 
 OFF: Final = "off"
-"""Where an address to listen on could stand: nothing listens."""
+"""Instead of an address to listen on: nothing listens."""
 
 RULE: Final = "rule"
-"""The type of the errors that are raised here: their text is our own."""
+"""The type of the errors that are raised here, with a text of our own."""
 
 LONGEST_DURATION = 86400.0
 """Seconds: a day."""
@@ -38,6 +38,19 @@ _STUDIO = re.compile(
     r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?"
     r"(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/studio/?"
 )
+_WRITE_STORE = (
+    "write sqlite:///var/lib/sync-staging/listener.db (the part after sqlite:// is the absolute path), "
+    "or postgresql://USER@HOST/DATABASE"
+)
+_SQLITE = re.compile(r"sqlite:///[^?#\x00-\x1f\x7f]*[^?#/\x00-\x1f\x7f]")
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\])(?::[0-9]{1,5})?"
+_POSTGRES = re.compile(
+    rf"postgres(?:ql)?://(?:[^\s:@/?#]+(?::[^\s:@/?#]*)?@)?(?:{_HOST}(?:,{_HOST})*)?"
+    r"/[^\s/?#]+(?:\?[^\s?#\x00-\x1f\x7f]+)?"
+)
+_PASSWORD = re.compile(r"(//[^:@/]*):[^@/]*@")
+_VERIFIED = ("verify-ca", "verify-full")
+_HERE = ("localhost", "127.0.0.1", "::1")
 
 
 def rule(text: str) -> PydanticCustomError:
@@ -46,7 +59,7 @@ def rule(text: str) -> PydanticCustomError:
 
 
 def matching(pattern: str, text: str) -> AfterValidator:
-    """Return the check that a setting matches the whole pattern; `text` says what else to write."""
+    """Return a check that the whole setting matches a pattern; `text` is the refusal."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -58,7 +71,7 @@ def matching(pattern: str, text: str) -> AfterValidator:
 
 
 def checked(find_fault: Callable[[str], str]) -> AfterValidator:
-    """Return the check that a function, which returns a refusal or nothing, finds nothing."""
+    """Return a check that refuses a setting with the text that a function returns, unless it is empty."""
 
     def check(value: str) -> str:
         fault = find_fault(value)
@@ -102,7 +115,7 @@ def branch_fault(branch: str) -> str:
 def listen_fault(listen: str) -> str:
     """Return what is wrong with an address to listen on."""
     match = _LISTEN.fullmatch(listen)
-    if listen != OFF and (not match or int(match[1]) >= 65536):  # noqa: PLR2004 (the ports that there are)
+    if listen != OFF and (not match or int(match[1]) >= 65536):  # noqa: PLR2004 (one more than the highest port)
         return "is not an address to listen on; write one such as 127.0.0.1:9787 or [::1]:9787, or off"
     return ""
 
@@ -115,7 +128,7 @@ def path_fault(path: str) -> str:
 
 
 def plain_path(path: str) -> str:
-    """Return the one spelling of a path: `/srv//a/./b/` is `/srv/a/b`."""
+    """Return a path in its simplest form: `/srv//a/./b/` is `/srv/a/b`."""
     return re.sub(r"/(?:\.?/)+", "/", f"{path}/").rstrip("/") or "/"
 
 
@@ -125,7 +138,7 @@ def studio_fault(url: str) -> str:
     if re.search("[@?#]", url):
         return f"contains a user, a query or a fragment; {write}, and its tokens as separate settings"
     match = _STUDIO.fullmatch(url)
-    if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (the ports that there are)
+    if not match or not 0 < int(match[1] or 80) < 65536:  # noqa: PLR2004 (one more than the highest port)
         return f"is not a Studio URL; {write}, with /studio at its end"
     return ""
 
@@ -160,8 +173,58 @@ def not_everybody(value: Network) -> Network:
     return value
 
 
+def store_fault(store: str) -> str:
+    """Return what is wrong with the store's URL."""
+    if store.startswith(("postgresql:", "postgres:")):
+        return _postgres_fault(store)
+    if not _SQLITE.fullmatch(store) or ":memory:" in store:
+        return f"is not the URL of a store; {_WRITE_STORE}"
+    return ""
+
+
+def _postgres_fault(store: str) -> str:
+    if not _POSTGRES.fullmatch(store):
+        return (
+            "is not the URL of a database; write postgresql://USER:PASSWORD@HOST/DATABASE, "
+            "with %40 %3A %2F %3F %23 %25 for @ : / ? # % in the password"
+        )
+    if "password" in parse_qs(urlsplit(store).query):
+        return "has the password among its options; write postgresql://USER:PASSWORD@HOST/DATABASE"
+    return ""
+
+
+def store_secrets(store: str) -> Iterator[str]:
+    """Yield the password of a store's URL, decoded and as written there."""
+    password = "" if store.startswith("sqlite:") else urlsplit(store).password
+    if password:
+        yield unquote(password)
+        yield password
+
+
+def public_url(store: str) -> str:
+    """Return a store's URL without a password and without options."""
+    return store if store.startswith("sqlite:") else _PASSWORD.sub(r"\1@", store.partition("?")[0])
+
+
+def unverified(store: str) -> bool:
+    """Return whether a store is on another machine, and nothing verifies that it is the right one."""
+    if store.startswith("sqlite:"):
+        return False
+    url = urlsplit(store)
+    options = parse_qs(url.query)
+    hosts = url.netloc.rpartition("@")[2] or options.get("host", ["/"])[0]
+    elsewhere = any(
+        not host.startswith("/") and _without_port(host) not in _HERE for host in hosts.split(",")
+    )
+    return elsewhere and options.get("sslmode", [""])[0] not in _VERIFIED
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r"\A\[?([^\]]*?)\]?(:[0-9]+)?\Z", r"\1", host) if "[" in host else host.partition(":")[0]
+
+
 def loopback(host: str) -> bool:
-    """Return whether an address is this machine's own."""
+    """Return whether an address is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

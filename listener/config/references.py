@@ -1,8 +1,8 @@
 """References: `file:PATH`, `env:NAME` or `credential:NAME` in the place of any text.
 
 A credential is a file in the folder that systemd gives a service ($CREDENTIALS_DIRECTORY,
-https://systemd.io/CREDENTIALS/). One newline at the end of a file is not part of the value. Where a setting
-is itself the path of a file (`PATHS`), the reference stands for the file's path and not for its content.
+https://systemd.io/CREDENTIALS/). One newline at the end of a file is not part of the value. If a setting is
+itself the path of a file (`PATHS`), the reference stands for the path of the file, not for its content.
 """
 
 import os
@@ -26,20 +26,20 @@ PATHS: frozenset[Location] = frozenset(
 DEEPEST_PATH = max(map(len, PATHS))
 
 LARGEST = 1 << 16
-"""Bytes of a file that stands for a value."""
+"""Bytes of a referenced file."""
 
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
 
 
 class Referenced(str):
-    """Text that a reference stood for: a setting of another type may read it as its own."""
+    """Text from a reference. A setting of another type may convert it."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What references are resolved against."""
+    """What references are resolved with."""
 
     directory: Path
     """The configuration file's own folder."""
@@ -52,38 +52,38 @@ class Surroundings:
         return Path(directory) if directory else None
 
     def path(self, text: str) -> Path:
-        """Return a path that is meant relative to the configuration file."""
+        """Return a path; one without a leading slash is relative to the configuration file's folder."""
         return self.directory / text
 
     def handed_over(self, path: Path) -> bool:
-        """Return whether a file is a credential of systemd's, which watches over its mode itself."""
+        """Return whether systemd provides a file as a credential. It sets the mode itself."""
         return self.credentials is not None and path.is_relative_to(self.credentials)
 
     def exposed(self, path: Path, mode: int) -> bool:
-        """Return whether others than its owner may open a file."""
+        """Return whether users other than its owner can open a file."""
         return not self.handed_over(path) and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 @dataclass(slots=True)
 class Resolution:
-    """A configuration with every reference replaced by what it stands for."""
+    """A configuration in which every reference is replaced by its value."""
 
     tree: dict[str, Any]
     references: dict[Location, str] = field(default_factory=dict)
-    """Where references stood, and which."""
+    """By their places, the references as they were written."""
     exposed: dict[Location, Path] = field(default_factory=dict)
-    """The files among them that others than their owner may open."""
+    """By their places, the referenced files that users other than the owner can open."""
     problems: list[Problem] = field(default_factory=list)
-    """The references that stand for nothing. They stay in the tree as they were."""
+    """The references that can't be resolved. They stay in the tree as they were written."""
 
     @property
     def unresolved(self) -> set[Location]:
-        """The places that have no value."""
+        """The places of references that can't be resolved."""
         return {problem.location for problem in self.problems}
 
 
-class _Unresolved(Exception):  # noqa: N818 (a step's result, never an error that anybody sees)
-    """Why a reference stands for nothing, and what to do."""
+class _Unresolved(Exception):  # noqa: N818 (becomes a `Problem`)
+    """Why a reference can't be resolved, and what to do."""
 
 
 def resolve(tree: dict[str, Any], surroundings: Surroundings) -> Resolution:
@@ -94,7 +94,7 @@ def resolve(tree: dict[str, Any], surroundings: Surroundings) -> Resolution:
 
 
 def resolved(reference: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the text that a reference stands for; raise `ConfigurationError` where it stands for none."""
+    """Return the text that a reference stands for; raise `ConfigurationError` if it can't be resolved."""
     resolution = resolve({"": reference}, Surroundings(Path.cwd(), environ))
     if resolution.problems or not resolution.references:
         reason = resolution.problems[0].text if resolution.problems else "is not one"
@@ -126,7 +126,7 @@ def _resolve(node: Any, above: list[str | int], surroundings: Surroundings, reso
 
 def _file(name: str, location: Location, surroundings: Surroundings, resolution: Resolution) -> str:
     if not name:
-        raise _Unresolved("names no file; write file:PATH")
+        raise _Unresolved("has no path; write file:PATH")
     return _content(surroundings.path(name), location, surroundings, resolution)
 
 
@@ -177,11 +177,11 @@ def _read(path: Path) -> tuple[bytes, int]:
     """Return a file's content and mode."""
     try:
         if not path.is_file():
-            raise _Unresolved(f"names {quoted(path)}, which is no file; create it, or correct the path")
+            raise _Unresolved(f"names {quoted(path)}, which is not a file; create it, or correct the path")
         with path.open("rb") as file:
             content, mode = file.read(LARGEST + 1), os.fstat(file.fileno()).st_mode
     except (OSError, ValueError) as error:
-        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "no path"
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not a path"
         raise _Unresolved(
             f"names {quoted(path)}, which can't be read ({why}); let the listener's user read it"
         ) from None

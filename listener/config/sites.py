@@ -35,12 +35,12 @@ class RepositorySection(Section):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from every other repository."""
+        """What identifies the repository."""
         return self.host, self.path
 
     @property
     def address(self) -> RepositoryAddress:
-        """Its address; that of a pattern may not lead out of the folder that holds its sites."""
+        """Its address. The path of a pattern must stay in the folder that contains its sites."""
         before, found, _ = self.path.partition(PLACEHOLDER)
         return RepositoryAddress(self.host, self.path, (before.rpartition("/")[0] or "/") if found else "")
 
@@ -64,7 +64,7 @@ class EnvironmentSection(Section):
     )
 
     def carries(self, repository: RepositorySection) -> bool:
-        """Return whether its branch lies in this repository, which is live's own."""
+        """Return whether its branch is in this repository, which is live's own."""
         return not self.repositories or any(each.key == repository.key for each in self.repositories)
 
 
@@ -116,7 +116,7 @@ def built_sites(sections: Mapping[str, SiteSection]) -> Sites:
 
 
 def broken_sites(sites: Mapping[str, SiteSection], hosts: Mapping[str, HostSection]) -> Iterator[Problem]:
-    """Yield every rule that sites break, each by itself and beside the others."""
+    """Yield every rule that sites break, alone or together."""
     first: dict[tuple[str, str], Location] = {}
     taken = _Branches()
     for name, site in sites.items():
@@ -124,7 +124,7 @@ def broken_sites(sites: Mapping[str, SiteSection], hosts: Mapping[str, HostSecti
         yield from _placeholders(at, site, hosts, pattern=pattern)
         place = (*at, "repository")
         if not pattern and first.setdefault(site.repository.key, place) != place:
-            text = f"is the same as {OTHER}; each site has a published repository of its own"
+            text = f"is the same as {OTHER}; each site needs its own published repository"
             yield Problem(place, text, first[site.repository.key])
         # Which sites a pattern covers is not known here: it is compared with itself alone.
         others = _Branches() if pattern else taken
@@ -136,7 +136,7 @@ def broken_sites(sites: Mapping[str, SiteSection], hosts: Mapping[str, HostSecti
 def _placeholders(
     at: Location, site: SiteSection, hosts: Mapping[str, HostSection], *, pattern: bool
 ) -> Iterator[Problem]:
-    """Yield the paths that do not tell the sites of a pattern apart, or have no pattern to tell apart."""
+    """Yield the paths that need `{site}` and don't contain it, or contain it without need."""
     for place, repository in site.repositories(at):
         if repository.path.count(PLACEHOLDER) != pattern:
             text = (
@@ -155,7 +155,7 @@ _PATHS = ("/srv/sites/mysite/published", "/srv/sites/{site}/published")
 
 
 def _environment(at: Location, site: SiteSection, name: str, taken: "_Branches") -> Iterator[Problem]:
-    """Yield what is wrong with an environment; `taken` are the branches that others have."""
+    """Yield what is wrong with an environment; `taken` are the branches of the others."""
     section = site.environments[name]
     place = (*at, "branch") if section.branch else at
     if name == LIVE_NAME:
@@ -173,7 +173,7 @@ def _environment(at: Location, site: SiteSection, name: str, taken: "_Branches")
         its_branch = carrier.branch or branch
         first, first_branch = seen.setdefault(carrier.key, (where, its_branch))
         if first_branch != its_branch:
-            yield Problem(where, f"is the same repository as {OTHER}; make another environment of it", first)
+            yield Problem(where, f"is the same repository as {OTHER}; make it another environment", first)
     for where, carrier in carriers.items():
         yield from taken.collisions((*carrier.key, carrier.branch or branch), where)
     if not carriers:
@@ -181,30 +181,30 @@ def _environment(at: Location, site: SiteSection, name: str, taken: "_Branches")
 
 
 class _Branches:
-    """The branches of repositories that are taken, and where the configuration says so."""
+    """The branches that are taken in each repository, with their places in the configuration."""
 
     def __init__(self) -> None:
         self._at: dict[tuple[str, str, str], Location] = {}
         self._below: dict[tuple[str, str, str], tuple[str, Location]] = {}
-        """By each folder of branches, one that lies in it."""
+        """By each folder of branches, a branch in it."""
 
     def take(self, key: tuple[str, str, str], where: Location) -> Location:
-        """Take a branch (host, path, name), and return where it was taken first."""
+        """Take a branch (host, path, name), and return the place that took it first."""
         host, path, branch = key
         for folder in _folders(branch):
             self._below.setdefault((host, path, folder), (branch, where))
         return self._at.setdefault(key, where)
 
     def collisions(self, key: tuple[str, str, str], where: Location) -> Iterator[Problem]:
-        """Take a branch for an environment; yield why it can't have it."""
+        """Take a branch for an environment; yield why that is not possible."""
         first = self.take(key, where)
         if first == where:
             if beside := self._beside(key):
                 yield _collision(where, key[-1], *beside)
         elif len(first) == len(("sites", "site", LIVE_NAME)):
-            yield Problem(where, "has the branch that it would follow; name the environment's own branch")
+            yield Problem(where, "has the branch that it would follow; write a branch of its own")
         else:
-            yield Problem(where, f"has the same branch as {OTHER}; each has its own", first)
+            yield Problem(where, f"has the same branch as {OTHER}; each environment needs its own", first)
 
     def _beside(self, key: tuple[str, str, str]) -> tuple[str, Location] | None:
         """Return a branch that git can't have beside this one, because one would be the other's folder."""
@@ -224,7 +224,7 @@ def _collision(where: Location, branch: str, other: str, its_place: Location) ->
     free = branch.replace("/", "-") if "/" in branch else f"{branch}-{other.rpartition('/')[2]}"
     return Problem(
         where,
-        f"git can't have the branch {branch} beside {other}, which is that of {OTHER}: one would be a folder "
+        f"git can't have the branch {branch} beside {other}, the branch of {OTHER}: one would be a folder "
         f"of the other; write a name such as {free}",
         its_place,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from listener.errors import MalformedDeliveryError
@@ -85,7 +86,7 @@ class Payload:
     """The header that is the delivery's id, instead."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Hook:
     """A configured webhook endpoint: a scheme, its secrets, and what it may select."""
 
@@ -127,16 +128,24 @@ class Hook:
     def mirrored(self, repository: str) -> str | None:
         """Return the site id that a repository's name stands for; exact names go before patterns."""
         named = self._spelt(repository)
-        for name, site in self.repositories.items():
-            if self._spelt(name) == named:
-                return site
-        patterns = [name for name in self.repositories if PLACEHOLDER in name]
-        for pattern in sorted(patterns, key=len, reverse=True):
-            before, after = map(self._spelt, pattern.split(PLACEHOLDER, 1))
+        if named in self._exact:
+            return self._exact[named]
+        for before, after, site in self._patterns:
             part = named.removeprefix(before).removesuffix(after)
             if part and "/" not in part and named == f"{before}{part}{after}":
-                return self.repositories[pattern].replace(PLACEHOLDER, part)
+                return site.replace(PLACEHOLDER, part)
         return None
+
+    @cached_property
+    def _exact(self) -> dict[str, str]:
+        """The site of each repository; of two that are spelt alike, the first one's."""
+        return {self._spelt(name): site for name, site in reversed([*self.repositories.items()])}
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, str, str]]:
+        """What stands before and after each pattern's placeholder, and its site; the longest first."""
+        patterns = sorted((name for name in self.repositories if PLACEHOLDER in name), key=len, reverse=True)
+        return [(*map(self._spelt, name.split(PLACEHOLDER, 1)), self.repositories[name]) for name in patterns]  # type: ignore[misc]
 
     def _spelt(self, repository: str) -> str:
         """Return a repository's name as it is compared: to a forge, `Acme/MySite` is `acme/mysite`."""

@@ -1,7 +1,6 @@
 """What is stored of a delivery: listed headers and the facts; never a signature, never a credential."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from listener.deliveries.delivery import Change, Delivery, Facts
@@ -31,7 +30,7 @@ KEPT_HEADERS = (
 )
 """The headers that are stored with a delivery."""
 
-_KEPT = frozenset(KEPT_HEADERS)
+_KEPT = {name.encode(): name for name in KEPT_HEADERS}
 
 CHANGES_MOST = 16
 """Pushed refs that are stored."""
@@ -44,18 +43,18 @@ def kept_headers(delivery: Delivery) -> dict[str, str]:
     """Return the headers to store with a delivery."""
     found: dict[str, str] = {}
     for name, value in delivery.headers:
-        low = name.lower().decode("latin-1")
-        if low in _KEPT and low not in found:
-            found[low] = excerpt(value.decode("latin-1"))
+        kept = _KEPT.get(name.lower())
+        if kept is not None and kept not in found:
+            found[kept] = excerpt(value.decode("latin-1"))
     return found
 
 
 def kept_facts(facts: Facts) -> dict[str, Any]:
     """Return the facts to store with a delivery: no text of a sender's is kept at any length."""
-    kept = asdict(facts)
+    kept = _short(facts)
     if facts.changes is not None:
-        kept["changes"] = [_short(asdict(change)) for change in facts.changes[:CHANGES_MOST]]
-    return _short(kept)
+        kept["changes"] = [_short(change) for change in facts.changes[:CHANGES_MOST]]
+    return kept
 
 
 def facts_of(kept: Mapping[str, Any]) -> Facts:
@@ -65,7 +64,10 @@ def facts_of(kept: Mapping[str, Any]) -> Facts:
     return Facts(**{**kept, "changes": pushed})
 
 
-def _short(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: excerpt(value, KEPT_MOST) if isinstance(value, str) else value for name, value in values.items()
-    }
+def _short(said: Facts | Change) -> dict[str, Any]:
+    """Return the fields by name, with their texts cut short."""
+    found = {}
+    for name in said.__slots__:
+        value = getattr(said, name)
+        found[name] = excerpt(value, KEPT_MOST) if isinstance(value, str) else value
+    return found

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from email.message import Message
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from listener.deliveries.delivery import Change, Delivery
@@ -45,7 +46,11 @@ def unread(found: str) -> UnsupportedMediaError:
 
 def media_type(delivery: Delivery) -> str:
     """Return the media type; raise `MalformedDeliveryError` for text that is not in UTF-8."""
-    value = delivery.value("Content-Type")
+    return _media_type(delivery.value("Content-Type"))
+
+
+@lru_cache(64)
+def _media_type(value: str) -> str:
     header = Message()
     header["Content-Type"] = value
     found = header.get_content_type()
@@ -69,13 +74,7 @@ def parse(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8-sig")  # A byte order mark means nothing (RFC 8259, 8.1).
         _check_size(text)
         _check_depth(text)
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_number(int),
-            parse_float=_number(float),
-            parse_constant=_no_constant,
-        )
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedDeliveryError(f"The body is not strict JSON: {excerpt(str(error))}") from error
     if not isinstance(value, dict):
@@ -95,6 +94,8 @@ _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
 
 def _check_depth(text: str) -> None:
     """Raise `ValueError` for text that nests too deep, brackets in strings not counted."""
+    if text.count("[") + text.count("{") <= DEPTH_MOST:
+        return
     depth = 0
     for bracket in _NO_BRACKETS.sub("", text):
         depth += 1 if bracket in "[{" else -1
@@ -123,6 +124,14 @@ def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_number(int),
+    parse_float=_number(float),
+    parse_constant=_no_constant,
+)
 
 
 def typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T:
@@ -178,4 +187,6 @@ def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 def excerpt(text: str, most: int = EXCERPT_MOST) -> str:
     """Return text from outside as a reason may repeat it: short, and with printable characters only."""
     short = text if len(text) <= most else f"{text[:most]}…"
+    if short.isprintable():
+        return short
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in short)

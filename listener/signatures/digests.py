@@ -36,7 +36,7 @@ class HexDigest:
         return matching([value], [self._made(secret, request.body) for secret in secrets])
 
     def _made(self, secret: bytes, body: bytes) -> bytes:
-        return f"{self.prefix}{hmac.digest(secret, body, hashlib.sha256).hex()}".encode()
+        return f"{self.prefix}{hmac.new(secret, body, hashlib.sha256).hexdigest()}".encode()
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
         """Return the headers with which a sender sends a JSON body."""

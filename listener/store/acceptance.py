@@ -12,14 +12,16 @@ from typing import Any
 from listener.errors import DeliveryNotFoundError, OnHoldError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold
-from listener.runs import EXPLICIT, State, Trigger, first_id, new_id
+from listener.runs import EXPLICIT, Origin, State, Trigger, demand_transition, first_id, new_id
 from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 
 CLEARING_PAUSE = 5.0
 """Seconds after an explicit call has cleared a backoff in which no other one does."""
 HEAD_START = 10.0
-"""Seconds by which an explicit call goes before what came by a hook: an older hook's run goes before it."""
+"""Seconds by which an explicit call goes before a hook's run. A hook's run that is still older goes first."""
+STEP_BACK = 60.0
+"""Seconds by which the schedule's run goes behind a hook's. One that is older than that goes first."""
 
 ALIKE_MOST, ALIKE_FOR = 256, 3600.0
 """Rows of one body within so many seconds, from which on what repeats it is counted at one of them."""
@@ -70,13 +72,13 @@ _JOIN = f"""
 {_NEW_RUN}
 ON CONFLICT (site, environment, (undoes IS NULL)) WHERE state = 'queued' DO UPDATE SET
     urgent = runs.urgent OR excluded.urgent,
-    turn = least(runs.turn, CASE WHEN excluded.urgent THEN runs.created_at - :head_start ELSE runs.turn END),
+    turn = least(runs.turn, runs.created_at + :rank),
     not_before = CASE
         WHEN excluded.urgent AND runs.attempt = 0 THEN least(runs.not_before, :now)
         WHEN runs.urgent OR excluded.urgent OR :settle::float8 = 0 THEN runs.not_before
         ELSE greatest(runs.not_before, least(:now + :settle, runs.created_at + :settle_most::float8))
     END
-WHERE excluded.urgent OR :settle > 0
+WHERE excluded.urgent OR :settle > 0 OR runs.turn > runs.created_at + :rank
 RETURNING id
 """
 WAITING = """
@@ -151,8 +153,8 @@ async def accept(
     if triggers and not selected:
         ignored = _held_reason(holds.values())
     if delivery is None:
-        return replace(await _serve(transaction, selected, holds, None, now), ignored=ignored)
-    values = _delivery_values(replace(delivery, ignored=ignored))
+        return await _serve(transaction, selected, holds, None, now, ignored)
+    values = _delivery_values(delivery, ignored)
     looked_for = {
         "recent": first_id(now - ALIKE_FOR),
         "most": ALIKE_MOST,
@@ -171,7 +173,7 @@ async def accept(
             await _join(transaction, trigger, now)
         return replace(alike, ignored=ignored)
     await transaction.write(_NEW_DELIVERY if kept == delivery.id else _TAKE_DELIVERY, values | {"id": kept})
-    return replace(await _serve(transaction, selected, holds, kept, now), ignored=ignored)
+    return await _serve(transaction, selected, holds, kept, now, ignored)
 
 
 async def redeliver(
@@ -211,6 +213,7 @@ async def new_run(
     outcome: str | None = None,
 ) -> str:
     """Store a run for a trigger and return its id."""
+    demand_transition(None, state)
     values = _run_values(trigger, now, state) | {"undoes": undoes, "outcome": outcome}
     await transaction.write(_NEW_RUN, values)
     transaction.changed.add(values["id"])
@@ -256,11 +259,18 @@ def _run_values(trigger: Trigger, now: float, state: State) -> dict[str, Any]:
         "outcome": None,
         "lane": trigger.lane,
         "urgent": explicit,
-        "turn": now - HEAD_START if explicit else now,
+        "turn": now + _rank(trigger),
     }
 
 
-def _delivery_values(delivery: DeliveryRecord) -> dict[str, Any]:
+def _rank(trigger: Trigger) -> float:
+    """Return by how many seconds the run of a trigger goes behind the others, or before them if negative."""
+    if trigger.origin in EXPLICIT:
+        return -HEAD_START
+    return STEP_BACK if trigger.origin is Origin.SCHEDULE else 0.0
+
+
+def _delivery_values(delivery: DeliveryRecord, ignored: str) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "hook": delivery.hook,
@@ -270,7 +280,7 @@ def _delivery_values(delivery: DeliveryRecord) -> dict[str, Any]:
         "digest": delivery.digest,
         "headers": json.dumps(dict(delivery.headers)),
         "facts": json.dumps(dict(delivery.facts)),
-        "ignored": delivery.ignored,
+        "ignored": ignored,
         "credential": delivery.credential,
         "client": delivery.client,
     }
@@ -294,6 +304,7 @@ async def _serve(
     holds: Mapping[Key, Hold],
     delivery: str | None,
     now: float,
+    ignored: str = "",
 ) -> Acceptance:
     """Give each trigger its run."""
     served = []
@@ -310,12 +321,13 @@ async def _serve(
         runs=tuple(run for run, _ in served),
         triggers=tuple(trigger for _, trigger in served),
         delivery=delivery or "",
+        ignored=ignored,
     )
 
 
 async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     """Return the run that waits for the trigger's environment, a new one if none does."""
-    settling = {"settle": trigger.settle, "settle_most": trigger.settle_most, "head_start": HEAD_START}
+    settling = {"settle": trigger.settle, "settle_most": trigger.settle_most, "rank": _rank(trigger)}
     values = _run_values(trigger, now, State.QUEUED) | settling
     joined = await transaction.change(_JOIN, values) or await transaction.all(WAITING, values)
     run = str(joined[0]["id"])

@@ -264,7 +264,7 @@ async def backlog(reader: Reader) -> Backlog:
     return Backlog() if row is None else Backlog(row["queued"], row["running"], row["oldest"])
 
 
-async def lines(reader: Reader, run_id: str, after: int, limit: int) -> list[LogLine]:
+async def lines(reader: Reader, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
     """Return the stored log lines of a run beyond a sequence number."""
     rows = await reader.all(_LINES, {"run": run_id, "after": after, "limit": limit})
     return [LogLine(row["sequence"], row["text"]) for row in rows]

@@ -5,12 +5,13 @@ owner claimed, on its node. Refusals come before anything is written.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
 from listener.outcomes import Outcome
 from listener.queue import Hold, LogLine
-from listener.runs import ENDED, Run, State, Trigger
+from listener.runs import ENDED, Run, State, Trigger, demand_transition
 from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
@@ -21,35 +22,29 @@ LEASE = 9.0
 AHEAD = 15.0
 """Seconds by which a time may lie ahead of the clock, as that of a busy repository does, and be right."""
 
-_FENCE = "id = :id AND attempt = :attempt AND state = 'running' AND node = :node"
+_OWNED = "id = :id AND attempt = :attempt AND node = :node"
+_FENCE = f"state = 'running' AND {_OWNED}"
 # What is due joins those whose turn is read off an index, once: nothing is sorted at a claim.
 _MAKE_READY = (
     "UPDATE runs INDEXED BY dues SET ready = true WHERE state = 'queued' AND NOT ready AND due <= :now"
 )
-_CLAIM = f"""
-UPDATE runs SET
-    state = 'running', attempt = attempt + 1, started_at = :now::float8, node = :node, lease_until = statement_timestamp() + make_interval(secs => :lease)
-WHERE state = 'queued' AND position = coalesce(({READY_SOON}), ({READY_IN_ANY_LANE}))
-RETURNING {RUN}
-"""  # noqa: S608, E501 (ours; the lease is one line, so that SQLite's dialect can leave it out)
+# The lease is one line, so that SQLite's dialect can leave it out.
+_CLAIMED = """
+attempt = attempt + 1, started_at = :now::float8, node = :node, lease_until = statement_timestamp() + make_interval(secs => :lease)
+"""  # noqa: E501
 _NEW_LINE = """
 INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON CONFLICT DO NOTHING
 """
 _COUNT_LINES = f"UPDATE runs SET lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING id"  # noqa: S608 (ours)
 _COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
-_KEEP = f"UPDATE runs SET outcome = :outcome WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
-_FINISH = f"""
-UPDATE runs SET
-    state = :state, finished_at = :now, outcome = :outcome, node = NULL, lease_until = NULL
-WHERE {_FENCE} RETURNING id
-"""  # noqa: S608 (ours)
+# The lines that an owner's write takes along are counted by the same statement.
+_WITH_LINES = "outcome = :outcome, lines = greatest(lines, :lines)"
+_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
+_FINISHED = f"finished_at = :now, {_WITH_LINES}, node = NULL, lease_until = NULL"
 _PUT_BACK = f"""
-UPDATE runs SET
-    state = :state, successor = :successor, not_before = :not_before::float8,
-    failures = failures + :failed, looks = looks + :looked, outcome = :outcome,
-    finished_at = :finished_at, node = NULL, lease_until = NULL
-WHERE {_FENCE} RETURNING id
-"""  # noqa: S608 (ours)
+successor = :successor, not_before = :not_before::float8, failures = failures + :failed,
+looks = looks + :looked, finished_at = :finished_at, {_WITH_LINES}, node = NULL, lease_until = NULL
+"""
 _MOVE_TRIGGERS = "UPDATE triggers SET run = :successor WHERE run = :id"
 _DELAY_SUCCESSOR = (
     "UPDATE runs SET not_before = greatest(not_before, :not_before::float8) WHERE id = :successor"
@@ -78,14 +73,7 @@ UPDATE runs INDEXED BY one_waiting SET
     not_before = least(not_before, :now), due = least(due, :now), turn = least(turn, :now), ready = false
 WHERE state = 'queued' AND (not_before > :now OR due > :now OR turn > :now) RETURNING id
 """
-_CANCEL = """
-UPDATE runs SET state = 'cancelled', finished_at = :now, outcome = :outcome
-WHERE id = :id AND state = 'queued' RETURNING id
-"""
-_END_ALL_WAITING = """
-UPDATE runs SET state = 'cancelled', finished_at = :now, outcome = :outcome
-WHERE site = :site AND environment = :environment AND state = 'queued' RETURNING id
-"""
+_CANCELLED = "finished_at = :now, outcome = :outcome"
 _SET_HOLD = """
 INSERT INTO holds (site, environment, reason, actor, since, live, run)
 VALUES (:site, :environment, :reason, :actor, :since, :live, :run)
@@ -106,7 +94,31 @@ WHERE site = :site AND environment = :environment AND state IN ('queued', 'runni
 _RELEASE = "DELETE FROM holds WHERE site = :site AND environment = :environment RETURNING *"
 
 
-async def claim(transaction: Transaction, now: float, full: Collection[str]) -> Run | None:
+@cache
+def moving(before: State, after: State, columns: str, where: str, returning: str = "id") -> str:
+    """Return the statement that takes runs from one state to another; the only way to set a state.
+
+    It compares and swaps: a run that has left `before` meanwhile is not touched, and the statement returns no
+    row for it. Raises `ValueError` for a move that `TRANSITIONS` does not list.
+    """
+    demand_transition(before, after)
+    return f"""
+UPDATE runs SET state = '{after}', {columns.strip()}
+WHERE state = '{before}' AND {where}
+RETURNING {returning}
+"""  # noqa: S608 (ours)
+
+
+_CLAIM = moving(
+    State.QUEUED, State.RUNNING, _CLAIMED, f"position = coalesce(({READY_SOON}), ({READY_IN_ANY_LANE}))", RUN
+)
+_CANCEL = moving(State.QUEUED, State.CANCELLED, _CANCELLED, "id = :id")
+_END_ALL_WAITING = moving(
+    State.QUEUED, State.CANCELLED, _CANCELLED, "site = :site AND environment = :environment"
+)
+
+
+async def claim(transaction: Transaction, now: float, full: Collection[str] = ()) -> Run | None:
     """Start the first run that may be started."""
     await transaction.change(_MAKE_READY, {"now": now})
     values = {"now": now, "full": sorted(full), "node": transaction.node, "lease": LEASE}
@@ -123,8 +135,7 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     last = lines[-1].sequence if lines else 0
     values = _fence(transaction, owned) | {"lines": last}
     if await transaction.change(_COUNT_LINES, values):
-        rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
-        await transaction.many(_NEW_LINE, rows)
+        await _add_lines(transaction, owned, lines)
         transaction.changed.add(owned.id)
         return last
     # An earlier request of the same batch has stored them, as before a run's end; or the run is lost.
@@ -134,20 +145,41 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     return int(counted["lines"])
 
 
-async def keep(transaction: Transaction, owned: Run, outcome: Outcome) -> None:
-    """Store what a running run is about to do."""
-    values = _fence(transaction, owned) | {"outcome": outcome_text(outcome)}
-    if not await transaction.change(_KEEP, values):
+async def _add_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> None:
+    rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
+    await transaction.many(_NEW_LINE, rows)
+
+
+async def _change_owned(
+    transaction: Transaction, owned: Run, statement: str, values: dict[str, Any], lines: Sequence[LogLine]
+) -> None:
+    """Carry out an owner's statement and add its log lines, or raise `FencedError` with nothing written."""
+    last = lines[-1].sequence if lines else 0
+    if not await transaction.change(statement, _fence(transaction, owned) | values | {"lines": last}):
         raise FencedError
+    if lines:
+        await _add_lines(transaction, owned, lines)
+    transaction.changed.add(owned.id)
 
 
-async def finish(transaction: Transaction, owned: Run, state: State, outcome: Outcome, now: float) -> None:
-    """End a running run; a success ends the backoff of its environment."""
+async def keep(transaction: Transaction, owned: Run, outcome: Outcome, lines: Sequence[LogLine] = ()) -> None:
+    """Store what a running run is about to do, and log lines of its owner."""
+    await _change_owned(transaction, owned, _KEEP, {"outcome": outcome_text(outcome)}, lines)
+
+
+async def finish(
+    transaction: Transaction,
+    owned: Run,
+    state: State,
+    outcome: Outcome,
+    now: float,
+    lines: Sequence[LogLine] = (),
+) -> None:
+    """End a running run, with log lines of its owner; a success ends the backoff of its environment."""
     if state not in ENDED:
-        raise ValueError(f"{state} ends no run")
-    values = _fence(transaction, owned) | {"state": state, "now": now, "outcome": outcome_text(outcome)}
-    if not await transaction.change(_FINISH, values):
-        raise FencedError
+        raise ValueError(f"A run that is {state} has not ended.")
+    ending = moving(State.RUNNING, state, _FINISHED, _OWNED)
+    await _change_owned(transaction, owned, ending, {"now": now, "outcome": outcome_text(outcome)}, lines)
     here = {"site": owned.site, "environment": owned.environment, "id": owned.id}
     if state is State.SUCCEEDED:
         if await transaction.change(_NO_BACKOFF, here):
@@ -156,18 +188,27 @@ async def finish(transaction: Transaction, owned: Run, state: State, outcome: Ou
             await transaction.write(_LIFT_EARLIER, here)
     elif not outcome.moved:
         await transaction.write(_LIFT_OWN, here)
-    transaction.changed.add(owned.id)
     transaction.work = True
 
 
 async def requeue(
-    transaction: Transaction, owned: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
+    transaction: Transaction,
+    owned: Run,
+    outcome: Outcome,
+    not_before: float,
+    now: float,
+    lines: Sequence[LogLine] = (),
+    *,
+    failed: bool,
 ) -> Run:
-    """Put a running run back; only a failed attempt's delay is a backoff of the whole environment."""
+    """Put a running run back, with log lines of its owner.
+
+    Only the delay after a failed attempt is a backoff of the whole environment.
+    """
     node = transaction.node
     if failed:
-        return await put_back(transaction, owned, node, outcome, now, now, backoff=not_before)
-    return await put_back(transaction, owned, node, outcome, not_before, now, looked=1)
+        return await put_back(transaction, owned, node, outcome, now, now, lines, backoff=not_before)
+    return await put_back(transaction, owned, node, outcome, not_before, now, lines, looked=1)
 
 
 async def put_back(
@@ -177,6 +218,7 @@ async def put_back(
     outcome: Outcome | None,
     not_before: float,
     now: float,
+    lines: Sequence[LogLine] = (),
     *,
     backoff: float | None = None,
     looked: int = 0,
@@ -192,10 +234,7 @@ async def put_back(
     if hold is not None:
         outcome = held_outcome(hold, outcome)
     values: dict[str, Any] = {
-        "id": owned.id,
-        "attempt": owned.attempt,
         "node": node,
-        "state": state,
         "finished_at": None if state is State.QUEUED else now,
         "successor": waiting["id"] if waiting else None,
         "not_before": not_before,
@@ -203,16 +242,15 @@ async def put_back(
         "looked": looked,
         "outcome": None if outcome is None else outcome_text(outcome),
     }
-    if not await transaction.change(_PUT_BACK, values):
-        raise FencedError
+    await _change_owned(transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED), values, lines)
     if waiting is not None:
-        await transaction.write(_MOVE_TRIGGERS, values)
-        await transaction.write(_DELAY_SUCCESSOR, values)
+        handed_on = {"id": owned.id, "successor": waiting["id"], "not_before": not_before}
+        await transaction.write(_MOVE_TRIGGERS, handed_on)
+        await transaction.write(_DELAY_SUCCESSOR, handed_on)
         transaction.changed.add(waiting["id"])
     if backoff is not None:
         await transaction.write(_BACK_OFF, here | {"not_before": backoff, "now": now})
     await reschedule(transaction, **here)
-    transaction.changed.add(owned.id)
     return await run(transaction, owned.id)
 
 

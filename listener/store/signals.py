@@ -1,11 +1,13 @@
-"""Who waits for what in this process, and how it is woken.
+"""Who waits for what in this process, and how it is woken or served.
 
 The signals belong to the event loop's thread; nothing here may be called from another one.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+
+from listener.runs import Run
 
 
 class Signals:
@@ -39,3 +41,36 @@ class Signals:
     def ring_all(self) -> None:
         """Wake everybody: something may have happened that could not be heard."""
         self.ring(list(self._listeners), work=True)
+
+
+class Offer:
+    """A worker's free slot, for the next acceptance to fill in its own transaction."""
+
+    def __init__(self, full: Callable[[], Collection[str]]) -> None:
+        self.full = full
+        self._claim: asyncio.Future[Run | None] | None = None
+        self._withdrawn = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether an acceptance may claim a run for it: no other one does, and the worker still wants one."""
+        return self._claim is None and not self._withdrawn
+
+    def fill(self, claim: asyncio.Future[Run | None]) -> None:
+        """Take a claim that is under way. The slot is on offer again if it brings no run."""
+        self._claim = claim
+        claim.add_done_callback(self._filled)
+
+    def withdraw(self) -> asyncio.Future[Run | None]:
+        """Let no later acceptance fill the slot; return the claim that is under way, or was made."""
+        self._withdrawn = True
+        if self._claim is None:
+            self._claim = asyncio.get_running_loop().create_future()
+            self._claim.set_result(None)
+        return self._claim
+
+    def _filled(self, claim: asyncio.Future[Run | None]) -> None:
+        # A claim that failed is the worker's business only if it is waiting for it. The next one tells why.
+        brought = not claim.cancelled() and claim.exception() is None and claim.result() is not None
+        if not brought and not self._withdrawn:
+            self._claim = None

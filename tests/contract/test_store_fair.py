@@ -20,8 +20,8 @@ Ask = Callable[..., Awaitable[Acceptance]]
 
 
 async def ask(store: Store, environment: str, at: float = NOW, **facts: object) -> str:
-    """Ask by the schedule, or as told, and return the run."""
-    trigger = Trigger(new_id(at), "site", environment, Origin.SCHEDULE, "schedule", at)
+    """Ask by a hook, or as `facts` say, and return the run."""
+    trigger = Trigger(new_id(at), "site", environment, Origin.HOOK, "forge", at)
     return (await store.accept([replace(trigger, **facts)], None, at)).runs[0]  # type: ignore[arg-type]
 
 
@@ -59,6 +59,30 @@ async def test_a_hooks_run_gets_its_turn_while_explicit_calls_keep_coming(store:
         await ask(store, f"called-{second}", NOW + second, origin=Origin.API)
         started.append((await claimed(store, NOW + second)).id)
     assert 0 < started.index(hook) <= 11, "explicit calls went first, and the hook's aged"
+
+
+async def test_a_hooks_run_goes_before_older_ones_of_the_schedule(store: Store) -> None:
+    scheduled = [await ask(store, f"s{n}", NOW + n, origin=Origin.SCHEDULE) for n in range(5)]
+    hook = await ask(store, "a", NOW + 6)
+    assert [(await claimed(store, NOW + 7)).id for _ in range(6)] == [hook, *scheduled]
+
+
+async def test_a_run_of_the_schedule_that_a_hook_joins_goes_before_others_of_the_schedule(
+    store: Store,
+) -> None:
+    scheduled = [await ask(store, name, NOW + n, origin=Origin.SCHEDULE) for n, name in enumerate(("a", "b"))]
+    assert await ask(store, "b", NOW + 2) == scheduled[1]
+    assert await ask(store, "b", NOW + 3, origin=Origin.SCHEDULE) == scheduled[1]
+    assert [(await claimed(store, NOW + 4)).id for _ in range(2)] == scheduled[::-1]
+
+
+async def test_a_run_of_the_schedule_gets_its_turn_while_hooks_keep_coming(store: Store) -> None:
+    scheduled = await ask(store, "a", NOW, origin=Origin.SCHEDULE)
+    started = []
+    for n in range(20):
+        await ask(store, f"hook-{n}", NOW + 6 * n)
+        started.append((await claimed(store, NOW + 6 * n)).id)
+    assert 0 < started.index(scheduled) <= 11, "hooks went first, and the schedule's aged"
 
 
 async def test_what_lies_behind_hundreds_that_wait_for_a_full_host_is_found(store: Store) -> None:

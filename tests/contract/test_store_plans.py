@@ -131,7 +131,9 @@ async def everything(store: Store) -> None:
         await store.next_due(which)
         await store.claim(NOW, which)
     run = await claimed(store)
-    store.append(run, [LogLine(1, "{}")])
+    for _ in ("stored", "stored already"):
+        store.append(run, [LogLine(1, "{}")])
+        await store.ping()
     await store.keep(run, Outcome())
     await store.beat([run])
     await store.recover(NOW)
@@ -168,6 +170,10 @@ async def everything(store: Store) -> None:
         [Refusal(new_id(NOW), NOW, "POST /", "signature", 401)], [Use("token", "", "ci", 1, NOW)], 1_990
     )
     await store.uses()
+    await a_sign_in(store)
+
+
+async def a_sign_in(store: Store) -> None:
     for at in (NOW, NOW + 60):
         await store.begin_session(Session(digest(b"%f" % at), "ci", "", at))
     await store.session(digest(b"id"))

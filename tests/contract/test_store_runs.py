@@ -9,7 +9,7 @@ from listener.errors import ConflictError, FencedError, ForbiddenError, RunNotFo
 from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, Hold, LogLine, RunFilter, Signal, Success
 from listener.runs import Origin, Run, State
-from listener.store import Store
+from listener.store import Store, ruled
 
 NOW = 1_700_000_000.0
 OUTCOME = Outcome(
@@ -410,6 +410,32 @@ async def test_the_next_attempt_goes_on_numbering_after_the_stored_lines(store: 
     store.append(again, written(4))
     await store.finish(again, State.SUCCEEDED, Outcome(), NOW)
     assert await store.lines(run.id, 0) == written(1, 2, 3, 4)
+
+
+async def test_log_lines_go_with_what_their_owner_writes_next(
+    store: Store, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
+    await call(store, "staging")
+    run = await claimed(store)
+    store.append(run, written(1, 2))
+    assert await store.lines(run.id, 0) == []
+    await store.keep(run, OUTCOME)
+    assert await store.lines(run.id, 0) == written(1, 2)
+    store.append(run, written(3))
+    await store.requeue(run, OUTCOME, NOW, NOW, failed=False)
+    assert await store.lines(run.id, 0) == written(1, 2, 3)
+
+
+async def test_log_lines_that_nothing_takes_along_are_stored_after_a_moment(store: Store, call: Ask) -> None:
+    await call(store, "staging")
+    run = await claimed(store)
+    with store.listen(run.id) as signal:
+        for sequence in range(1, 6):
+            store.append(run, written(sequence))
+        assert await store.lines(run.id, 0) == []
+        await wakes(signal)
+        assert await store.lines(run.id, 0) == written(1, 2, 3, 4, 5)
 
 
 # Signals.

@@ -278,9 +278,11 @@ async def test_a_line_that_comes_while_another_one_is_stored_is_stored_too(
     run = await claimed(store)
     with committing(store) as commits:
         store.append(run, [LogLine(1, "{}")])
+        store._flush_lines()
     block_until_committed(commits, 2)
     with committing(store):
         store.append(run, [LogLine(2, "{}")])
+        store._flush_lines()
         await asyncio.sleep(0)
     await store.ping()
     assert [line.sequence for line in await store.lines(run.id, 0)] == [1, 2]

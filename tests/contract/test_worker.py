@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import Origin, RetryPolicy, Run, State
 from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
-from listener.store import Store
+from listener.store import Store, ruled
+from listener.store.sqlite import SqliteStore
 from listener.worker import Worker
 from tests.kept_log import KeptLog
 
@@ -275,3 +277,32 @@ async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(sce
     scene.syncs.ended.set()
     assert (await cancelling).state is State.CANCELLED
     assert scene.syncs.began["staging"] == 1
+
+
+async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
+    tmp_path: Path, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
+    store = SqliteStore(tmp_path / "listener.db")
+    await store.open()
+    committed: list[int] = []
+
+    def traced(sql: str) -> None:
+        if sql == "COMMIT":
+            committed.append(store._writing.total_changes)
+
+    try:
+        async with at_work(store) as scene:
+            scene.syncs.let_go.set()
+            for number in range(5):
+                await until(lambda: store._offer is not None and store._offer.stands)
+                store._writing.set_trace_callback(traced)
+                committed[:] = [store._writing.total_changes]
+                accepted = await call(store, "staging", now=time.time())
+                await until(lambda: not len(scene.worker._active))
+                store._writing.set_trace_callback(None)
+                assert await scene.state(accepted) is State.SUCCEEDED
+                assert len(set(committed)) - 1 == 3, number
+                assert len(committed) - 1 == 3, "nor does it open a transaction for nothing"
+    finally:
+        await store.close()

@@ -105,7 +105,7 @@ async def test_a_client_that_a_proxy_does_not_know_is_taken_where_its_address_do
         assert status_of(await answers(port_of(listener), good)) == 202
         assert status_of(await answers(port_of(listener), good.replace(b"/forge", b"/local"))) == 404
         page = await answers(port_of(listener), head("/", f"X-Forwarded-For: {said}", method="GET"))
-        assert b"here the token would travel in clear" in page
+        assert b"others could read the token on its way" in page
     assert client_in(capsys.readouterr().out) == "unknown"
 
 

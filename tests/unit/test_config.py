@@ -277,13 +277,13 @@ REFUSED = [
     (
         "sites/mysite/environments/qa/branch",
         "live/qa",
-        "qa.branch: git can't have the branch live/qa beside live, which is that of sites.mysite.live",
+        "qa.branch: git can't have the branch live/qa beside live, the branch of sites.mysite.live",
     ),
     ("sites/mysite/live", "staging/live", "environments.staging: git can't have the branch staging beside"),
     (
         "sites/mysite/environments/qa/branch",
         "staging/qa/1",
-        "qa.branch: git can't have the branch staging/qa/1 beside staging, which is that of",
+        "qa.branch: git can't have the branch staging/qa/1 beside staging, the branch of",
     ),
     ("sites/mysite/environments/live", {"follow": True}, "live: live itself is never an environment"),
     ("sites/mysite/environments/x.lock", {"follow": True}, '"x.lock": is not a branch name that git accepts'),
@@ -377,14 +377,14 @@ REFUSED = [
     ),
     ("hooks/forge/scheme", "basic", "hooks.forge.secrets.0: is no user and password; write user:password"),
     ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: is no part of a path; write 16 or more"),
-    ("hooks/forge/scheme", "bearer", "payload.repository: goes with the hook's repositories; write both"),
-    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: goes with the hook's repositories"),
+    ("hooks/forge/scheme", "bearer", "payload.repository: and the hook's repositories need each other"),
+    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: and the hook's"),
     ("hooks/publisher/payload", {"site": "a..b"}, "hooks.publisher.payload.site: is not a place in a body"),
     ("hooks/publisher/payload", {"id": "id"}, "payload.id: isn't a setting of the scheme standard-webhooks"),
     (
         "hooks/own",
         {**OWN, "payload": {"id": "a", "id_header": "B"}},
-        "id_header: can't stand beside id; write one",
+        "id_header: can't be used with id; write one",
     ),
     ("hooks/own", {**OWN, "payload": {"id_header": "Cookie"}}, "id_header: is a credential; write the h"),
     ("hooks/own", {**OWN, "hmac": {}}, "hooks.own.hmac.header: is missing: the header that the signature"),
@@ -413,7 +413,7 @@ REFUSED = [
     (
         "hooks/own",
         {**OWN, "hmac": {"header": "X", "signature_key": "v", "timestamp_key": "t", "timestamp_header": "T"}},
-        "hooks.own.hmac.timestamp_key: can't stand beside timestamp_header; write one of them",
+        "hooks.own.hmac.timestamp_key: can't be used with timestamp_header; write one of them",
     ),
     (
         "hooks/own",
@@ -438,8 +438,8 @@ REFUSED = [
     # references
     ("server/host", "env:ABSENT", "server.host: names an environment variable that is not set"),
     ("hooks/forge/secrets/0", "credential:../x", "secrets.0: is not the name of a credential"),
-    ("hooks/forge/secrets/0", "credential:absent", "which is no file; create it"),
-    ("hooks/forge/secrets/0", "file:absent", "which is no file; create it"),
+    ("hooks/forge/secrets/0", "credential:absent", "which is not a file; create it"),
+    ("hooks/forge/secrets/0", "file:absent", "which is not a file; create it"),
     (
         "ssh/known_hosts",
         "absent",
@@ -536,7 +536,7 @@ def test_a_file_that_is_no_text_or_too_large_is_no_value(folder: Folder) -> None
 
 def test_what_is_neither_file_nor_folder_is_not_waited_for(folder: Folder) -> None:
     os.mkfifo(folder.path / "pipe", 0o600)
-    assert "which is no file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
+    assert "which is not a file" in folder.refused(changed("hooks/forge/secrets/0", "file:pipe"))
     assert "is not the path of a readable file" in folder.refused(changed("ssh/identity", "pipe"))
 
 

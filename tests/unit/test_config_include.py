@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from listener.config import include
+from listener.config import file as reading
 from listener.config.address import read_server
 from listener.config.settings import load, load_hook
 from listener.errors import ConfigurationError
@@ -111,7 +111,7 @@ def test_an_error_names_the_file_and_the_place_in_it(folder: Folder, tree: objec
 def test_a_place_in_another_file_is_named_with_that_file(folder: Folder) -> None:
     first = included(folder, "a.yaml", {"sites": {"one": site("/srv/one")}})
     second = included(folder, "b.yaml", {"sites": {"two": site("/srv/one")}})
-    told = f"{second}: sites.two.repository: is the same as {first}: sites.one.repository; each site has"
+    told = f"{second}: sites.two.repository: is the same as {first}: sites.one.repository; each site needs"
     assert told in refused(folder)
 
 
@@ -182,11 +182,11 @@ def test_what_is_not_a_file_is_not_waited_for(folder: Folder) -> None:
 
 
 def test_all_files_together_are_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(include, "LARGEST", folder.file.stat().st_size + 10_000)
+    monkeypatch.setattr(reading, "LARGEST", folder.file.stat().st_size + 10_000)
     for name in ("a", "b", "c"):
         folder.put(f"sites.d/{name}.yaml", f"sites: {{}}\n{'#' * 4_000}\n")
     assert "c.yaml: the configuration is larger than" in refused(folder)
-    monkeypatch.setattr(include, "MOST_FILES", 2)
+    monkeypatch.setattr(reading, "MOST_FILES", 2)
     assert "has more than 2 files" in refused(folder)
 
 

@@ -64,7 +64,7 @@ def test_an_openssh_configuration_lets_a_host_s_port_be_what_it_says(folder: Fol
     studio, other = loaded.hosts["studio"], loaded.hosts["other"]
     assert (studio.config, studio.port, other.port) == (str(file), None, 22)
     assert "host studio: crafter@studio.example.com" in describe(loaded)
-    assert f"ssh: logs in with the key {studio.identity}, hosts as {file} has them" in describe(loaded)
+    assert f"ssh: logs in with the key {studio.identity}, reaches hosts as {file} says" in describe(loaded)
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])

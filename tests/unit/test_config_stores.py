@@ -1,4 +1,4 @@
-"""The store's URL: what it may be, and that its password is never told."""
+"""The store's URL: what it may be, and that its password is never shown."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from listener.config.describe import describe, to_dict
-from listener.config.stores import store_fault, store_secrets, told, unverified
+from listener.config.names import public_url, store_fault, store_secrets, unverified
 from tests.unit.test_config import Folder, valid
 
 SQLITE = ["sqlite:///x", "sqlite:///var/lib/x.db", "sqlite:////var/lib/x.db"]
@@ -68,9 +68,9 @@ def test_a_password_stands_before_the_host_only() -> None:
 
 def test_a_password_is_left_out_of_what_is_told() -> None:
     url = "postgresql://listener:p%40ss@db:5433/listener?sslmode=require"
-    assert told(url) == "postgresql://listener@db:5433/listener"
+    assert public_url(url) == "postgresql://listener@db:5433/listener"
     assert list(store_secrets(url)) == ["p@ss", "p%40ss"]
-    assert told(SQLITE[1]) == SQLITE[1]
+    assert public_url(SQLITE[1]) == SQLITE[1]
     assert list(store_secrets(SQLITE[1])) == list(store_secrets(POSTGRES[0])) == []
 
 

@@ -98,7 +98,7 @@ REFUSED = [
     ({"management_token": "schlüssel"}, "studio.management_token: is not a token"),
     ({"token": 7}, "studio.token: is a number, not text; put it in quotes"),
     ({"token": "file:absent"}, "studio.token: names "),
-    ({"management_token": "credential:absent"}, "which is no file; create it"),
+    ({"management_token": "credential:absent"}, "which is not a file; create it"),
     ({"callers": [], "token": None, "management_token": None}, "studio: is asked for nothing"),
     ({"callers": "admin"}, "studio.callers: is text, not a list"),
     (

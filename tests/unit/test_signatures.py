@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
@@ -171,6 +171,8 @@ HOSTILE_HEADERS = st.lists(
 def test_whatever_arrives_is_refused_without_an_exception(
     way: str, headers: Headers, body: bytes, path: bytes, secrets: list[bytes] | None, now: float
 ) -> None:
+    # A sender that shows the very secret is no stranger.
+    assume(secrets is None or {path, *(value for _, value in headers)}.isdisjoint(secrets))
     request = Request(headers, body, path)
     assert isinstance(judged(way, request, now, None if secrets is None else tuple(secrets)), Rejected)
 

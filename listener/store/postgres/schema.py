@@ -2,8 +2,8 @@
 
 import asyncpg
 
-from listener.errors import ConfigurationError, StoreTooNewError
-from listener.store.migrations import migrations
+from listener.errors import ConfigurationError
+from listener.store.migrations import missing
 
 MIGRATION_LIMIT = 600.0
 """Seconds for bringing a schema up to date, and for waiting until another listener has."""
@@ -40,13 +40,6 @@ async def migrate(connection: asyncpg.Connection) -> None:
 async def _migrate(connection: asyncpg.Connection) -> None:
     await connection.execute(_VERSION)
     version = await connection.fetchval("SELECT version FROM schema_version") or 0
-    known = migrations(__package__)
-    if version > max(known):
-        raise StoreTooNewError(
-            f"The store has schema {version}, and this program knows no later one than {max(known)}.",
-            remedy="run the newer version again, or restore the copy from before the upgrade",
-        )
-    for number in sorted(known):
-        if number > version:
-            await connection.execute(known[number], timeout=MIGRATION_LIMIT)
-            await connection.execute(_SET_VERSION, number)
+    for number, sql in missing(__package__, version).items():
+        await connection.execute(sql, timeout=MIGRATION_LIMIT)
+        await connection.execute(_SET_VERSION, number)

@@ -31,6 +31,7 @@ from listener.store.transaction import Query, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 READERS = 4
 """Connections for those who look on; two more answer what the work waits for, one writes, one listens."""
@@ -74,6 +75,7 @@ class PostgresStore(RuledStore):
 
     async def close(self) -> None:
         """Carry out what is queued, give up what is not finished, and let go of the server."""
+        self._flush_lines()
         with suppress(StoreUnavailableError):
             await self._writer.submit(leases.let_go)
         await self._writer.close()
@@ -87,6 +89,7 @@ class PostgresStore(RuledStore):
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write."""
+        self._flush_lines()
         await self._writer.submit(demand_writable)
         if self._wakeups.failing:
             raise StoreUnavailableError(self._wakeups.failing)
@@ -128,6 +131,15 @@ class PostgresStore(RuledStore):
         self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform, keys)
+
+    def _submit_both(
+        self,
+        first: Callable[[Transaction], Coroutine[Any, Any, T]],
+        keys: Iterable[Key],
+        second: Callable[[Transaction], Coroutine[Any, Any, U]],
+    ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
+        one, other = self._writer.submit_together((first, keys), (second, ()))
+        return one, other
 
     async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._ask(self._readers, lambda reader: query(reader, *args, **kwargs))

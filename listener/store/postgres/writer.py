@@ -102,7 +102,7 @@ class Writer:
         self._server = server
         self._signals = signals
         self._node = node
-        self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[list[_Request] | None] = asyncio.Queue()
         self._connection: asyncpg.Connection | None = None
         self._closed = False
         self._running = asyncio.create_task(self._run(), name="store writer")
@@ -114,11 +114,22 @@ class Writer:
         once, the last time counts. It is carried out even if the future is cancelled. Raise
         `StoreUnavailableError` after `close`.
         """
+        (future,) = self.submit_together((perform, environments))
+        return future
+
+    def submit_together(
+        self, *writes: tuple[Perform[Any], Iterable[tuple[str, str]]]
+    ) -> list[asyncio.Future[Any]]:
+        """Queue several for the same batch; the same goes for each as with `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Request(perform, frozenset(map(_stripe, environments)), future))
-        return future
+        loop = asyncio.get_running_loop()
+        requests = [
+            _Request(perform, frozenset(map(_stripe, environments)), loop.create_future())
+            for perform, environments in writes
+        ]
+        self._queue.put_nowait(requests)
+        return [request.future for request in requests]
 
     async def close(self) -> None:
         """Take nothing more, carry out what is queued, and let the connection go."""
@@ -139,14 +150,14 @@ class Writer:
     async def _next_batch(self) -> tuple[list[_Request], bool]:
         """Return a request with all that wait behind it, and whether this is the last batch."""
         batch: list[_Request] = []
-        request = await self._queue.get()
+        requests = await self._queue.get()
         with suppress(asyncio.QueueEmpty):
-            while request is not None:
-                batch.append(request)
-                if len(batch) == BATCH:
+            while requests is not None:
+                batch += requests
+                if len(batch) >= BATCH:
                     break
-                request = self._queue.get_nowait()
-        return batch, request is None
+                requests = self._queue.get_nowait()
+        return batch, requests is None
 
     async def _carry_out(self, batch: Sequence[_Request]) -> None:
         try:

@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from listener.errors import ConfigurationError, StoreLockedError, StoreTooNewError
-from listener.store.migrations import migrations
+from listener.errors import ConfigurationError, StoreLockedError
+from listener.store.migrations import missing
 
 LOCK_WAIT_MS = 5000
 """Milliseconds to wait for a foreign reader, such as a backup, that holds the database for a moment."""
@@ -101,15 +101,8 @@ def connect(path: Path) -> sqlite3.Connection:
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to what this program knows; raise `StoreTooNewError` if it is beyond that."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    known = migrations(__package__)
-    if version > max(known):
-        raise StoreTooNewError(
-            f"The store has schema {version}, and this program knows no later one than {max(known)}.",
-            remedy="run the newer version again, or restore the copy from before the upgrade",
-        )
-    for number in sorted(known):
-        if number > version:
-            _apply(connection, number, known[number])
+    for number, sql in missing(__package__, version).items():
+        _apply(connection, number, sql)
 
 
 def _apply(connection: sqlite3.Connection, number: int, sql: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from listener.errors import ConfigurationError, StoreError
 from listener.queue import Pruned
 from listener.store import pruning
-from listener.store.migrations import migrations
+from listener.store.migrations import latest
 from listener.store.sqlite import database
 from listener.store.sqlite.dialect import SqliteTransaction, step
 from listener.store.sqlite.writer import unavailable
@@ -125,7 +125,7 @@ def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]
             if not writing:
                 connection.execute("PRAGMA query_only = ON")
             (schema,) = connection.execute("PRAGMA user_version").fetchone()
-            newest = max(migrations(__package__))
+            newest = latest(__package__)
             if writing and schema != newest:
                 raise StoreError(
                     f"The store has schema {schema}, and this program writes {newest}.",

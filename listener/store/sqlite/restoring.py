@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from listener.errors import ConfigurationError, StoreError, StoreTooNewError, StoreUnavailableError
-from listener.store.migrations import migrations
+from listener.store.migrations import latest
 from listener.store.sqlite import database
 from listener.store.sqlite.maintenance import Report, look_through, opened, synced
 from listener.store.sqlite.writer import unavailable
@@ -98,7 +98,7 @@ def _prepared(copy: Path, fresh: Path, owner: os.stat_result) -> tuple[Report, d
         ) from error
     if report.problems:
         raise StoreError(f"The copy is damaged: {report.problems[0]}", remedy="take an older copy")
-    if report.schema > max(migrations(__package__)):
+    if report.schema > latest(__package__):
         raise StoreTooNewError(
             f"The copy has schema {report.schema}, which this program does not know.",
             remedy="run the version that wrote it",

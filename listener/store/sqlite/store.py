@@ -25,6 +25,7 @@ from listener.store.transaction import Query, Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
+U = TypeVar("U")
 
 READERS = 3
 """Threads for those who look on; one more answers what the work waits for."""
@@ -57,6 +58,7 @@ class SqliteStore(RuledStore):
 
     async def close(self) -> None:
         """Carry out what is queued, and leave the file to the next one."""
+        self._flush_lines()
         await self._writer.close()
         for readers in (self._readers, self._lookout):
             await readers.close()
@@ -68,6 +70,7 @@ class SqliteStore(RuledStore):
 
     async def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store could write, and is whole as far as is known."""
+        self._flush_lines()
         await self._write((), _touch if self._writer.failing else _glance)
 
     async def examine(self) -> None:
@@ -91,6 +94,15 @@ class SqliteStore(RuledStore):
         self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform)
+
+    def _submit_both(
+        self,
+        first: Callable[[Transaction], Coroutine[Any, Any, T]],
+        keys: Iterable[Key],
+        second: Callable[[Transaction], Coroutine[Any, Any, U]],
+    ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
+        one, other = self._writer.submit_together(first, second)
+        return one, other
 
     async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._readers.ask(lambda reader: query(reader, *args, **kwargs))

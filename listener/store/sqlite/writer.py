@@ -48,7 +48,7 @@ class Writer:
         self._log_most = LOG_LIMIT
         self._signals = signals
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Request] | None] = SimpleQueue()
         self._closed = False
         self.failing = False
         """Whether something of the last batch could not be written."""
@@ -61,11 +61,20 @@ class Writer:
 
         It is carried out even if the future is cancelled. Raise `StoreUnavailableError` after `close`.
         """
+        (future,) = self.submit_together(perform)
+        return future
+
+    def submit_together(self, *performs: Perform[Any]) -> list[asyncio.Future[Any]]:
+        """Queue several for the same batch; the same goes for each as with `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Request(perform, future, SqliteTransaction(self._connection)))
-        return future
+        requests = [
+            _Request(perform, self._loop.create_future(), SqliteTransaction(self._connection))
+            for perform in performs
+        ]
+        # In one item: the thread could take the first of two alone.
+        self._queue.put(requests)
+        return [request.future for request in requests]
 
     async def close(self) -> None:
         """Take nothing more, carry out what is queued, and end the thread."""
@@ -88,19 +97,19 @@ class Writer:
     def _next_batch(self) -> tuple[list[_Request], bool]:
         """Return a request with all that wait behind it, and whether this is the last batch."""
         batch: list[_Request] = []
-        request = self._queue.get()
+        requests = self._queue.get()
         with suppress(Empty):
-            while request is not None:
-                batch.append(request)
-                request = self._queue.get_nowait()
-        return batch, request is None
+            while requests is not None:
+                batch += requests
+                requests = self._queue.get_nowait()
+        return batch, requests is None
 
     def _commit(self, batch: list[_Request]) -> None:
         try:
             self._health.demand()
             self._connection.execute("BEGIN IMMEDIATE")
             for request in batch:
-                self._perform(request, alone=len(batch) == 1)
+                self._perform(request, first=request is batch[0])
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the thread goes on)
@@ -110,13 +119,13 @@ class Writer:
             for request in batch:
                 request.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
 
-    def _perform(self, request: _Request, *, alone: bool) -> None:
+    def _perform(self, request: _Request, *, first: bool) -> None:
         """Carry out one request; what goes wrong in it is undone and is its own affair.
 
         Unless SQLite gave up the whole transaction, as it may when the disk is full: then raise.
-        One that is alone needs no savepoint, which would copy each page that it touches.
+        The first needs no savepoint, which would copy each page that it touches: nothing was done before it.
         """
-        if not alone:
+        if not first:
             self._connection.execute("SAVEPOINT request")
         try:
             request.result = step(request.perform(request.transaction))
@@ -124,7 +133,7 @@ class Writer:
             # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
             if not self._connection.in_transaction:
                 raise
-            if alone:
+            if first:
                 self._connection.execute("ROLLBACK")
                 # COMMIT must have one to end: where it fails, SQLite has lost the transaction on the way.
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -132,7 +141,7 @@ class Writer:
                 self._connection.execute("ROLLBACK TO request")
             self._health.note(error)
             request.error = translated(error)
-        if not alone:
+        if not first:
             self._connection.execute("RELEASE request")
 
     def _roll_back(self) -> None:

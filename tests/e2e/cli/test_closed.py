@@ -70,7 +70,7 @@ def everybody_trusted(whole: dict[str, Any], folder: Path) -> None:
         (no_secret, "hooks.forge.secrets: is empty: write a list of one or more secrets"),
         (empty_secret, "hooks.forge.secrets.0: is empty, and anybody knows that; write a secret"),
         (secret_for_others, "hooks.forge.secrets.0: other users can open"),
-        (secret_missing, "which is no file; create it, or correct the path"),
+        (secret_missing, "which is not a file; create it, or correct the path"),
         (token_for_others, "studio.token: other users can open"),
         (no_known_hosts, "make it with ssh-keyscan, and verify each key with its host's administrator"),
         (known_hosts_unsaid, "ssh.known_hosts: is missing: the path of a file with the hosts' keys"),
