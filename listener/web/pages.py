@@ -54,5 +54,5 @@ def link(request: web.Request, following: str | None) -> Mapping[str, str]:
     """Return the header that names the next page (RFC 8288), if there is one."""
     if following is None:
         return {}
-    query = {name: value for name, value in request.query.items() if name != "before"}
-    return {"Link": f'<{request.rel_url.with_query({**query, "after": following})}>; rel="next"'}
+    query = [(name, value) for name, value in request.query.items() if name not in {"after", "before"}]
+    return {"Link": f'<{request.rel_url.with_query([*query, ("after", following)])}>; rel="next"'}

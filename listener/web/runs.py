@@ -272,7 +272,7 @@ def _filter(request: web.Request, page: pages.Page) -> RunFilter:
     try:
         state = State(query["state"]) if "state" in query else None
     except ValueError as error:
-        raise BadRequestError(str(error)) from error
+        raise BadRequestError(f"state must be one of {', '.join(State)}.") from error
     return RunFilter(
         site=query.get("site"),
         environment=query.get("environment"),
