@@ -11,6 +11,7 @@ tokens. Every other setting stands in the main file alone.
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
 
 def _text(path: Path, room: int, remedy: str) -> str:
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigurationError(f"{path} is not a file.", remedy=remedy)
         with path.open("rb") as file:
             content = file.read(room + 1)

@@ -91,7 +91,11 @@ class Metrics:
         self._defects = self._counter("defects", "Defects of this program; the log has the details.")
         self._task_failures = self._counter("task_failures", "Failures of background tasks.", "task")
         self._store_errors = self._counter("store_errors", "Times that the store did not answer the worker.")
-        self._events: Mapping[str, Callable[[Facts], None]] = {
+        self._events = self._by_event()
+
+    def _by_event(self) -> Mapping[str, Callable[[Facts], None]]:
+        """Return what counts each event."""
+        return {
             "delivery": self._on_delivery,
             "delivery refused": self._on_refused,
             "call refused": lambda facts: self._refused_calls.labels(_code(facts)).inc(),

@@ -11,8 +11,8 @@ from listener.intake import Intake
 from listener.queue import Acceptance, RunStore
 from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
-from listener.web.answers.problems import Message
 from listener.web.answers.runs import RunView
+from listener.web.answers.view import Message
 from listener.web.preferences import Preferences, preferred
 from listener.web.protocol import EVENTS, JSON, NDJSON
 from listener.web.replies import RETRY_AFTER, answer

@@ -56,7 +56,7 @@ class DeliveryRoutes:
         await self._audit.flush()
         found, more = page.cut(await self._records.arrivals(which))
         view = DeliveriesPage.of(found, more=more)
-        return answer(view, headers=pages.link(request, view.next))
+        return answer(view, headers=pages.link(request, view.next, *_FILTERS))
 
     @Route(
         "GET",
@@ -98,5 +98,5 @@ def _filter(request: web.Request, page: pages.Page) -> ArrivalFilter:
     try:
         fate = Fate(query["outcome"]) if "outcome" in query else None
     except ValueError as error:
-        raise BadRequestError(f"outcome is one of {', '.join(Fate)}") from error
+        raise BadRequestError(f"outcome must be one of {', '.join(Fate)}.") from error
     return ArrivalFilter(query.get("hook"), fate, page.after or None, page.limit + 1)

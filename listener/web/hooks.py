@@ -52,7 +52,7 @@ class Hooks:
         try:
             hook = self._hook(request.match_info["hook"], request.remote or "", secret)
         except HookNotFoundError as error:
-            # As slow as a wrong secret: otherwise the time would tell which hooks exist.
+            # Answer as slowly as for a wrong secret: otherwise the time would show which hooks exist.
             error.guess = secret is not None
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")

@@ -120,15 +120,8 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _in_path(name: str) -> dict[str, Any]:
     what, example = _PATH_PARAMETERS[name]
-    schema = {"type": "string", "minLength": 1}
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": what,
-        "schema": schema,
-        "example": example,
-    }
+    parameter = Parameter(name, "path", what, {"type": "string", "minLength": 1})
+    return {**_parameter(parameter), "required": True, "example": example}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
-from listener.web.answers.problems import Problem
+from listener.web.answers.view import Problem
 from listener.web.protocol import JSON, PROBLEM
 
 _ROUTES = "__routes__"
@@ -33,11 +33,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter in the query or the headers. All of them are optional."""
+    """A parameter. In the query and the headers all are optional."""
 
     name: str
     where: str
-    """`query` or `header`."""
+    """`query`, `header` or `path`."""
     what: str
     schema: Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""What all models of answers and bodies have in common."""
+"""What all models of answers and bodies have in common, and the answers that are errors."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -68,3 +68,20 @@ class _Derived:
 def absent(value: object) -> bool:
     """Return whether an optional field is left out of the answer: it is None or empty."""
     return value is None or value in ("", ())
+
+
+class Problem(View):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field("", exclude_if=absent, description="what programs match on")
+    detail: str = Field("", exclude_if=absent)
+    remedy: str = Field("", exclude_if=absent, description="what to do about it")
+
+
+class Message(View):
+    """Studio's own words."""
+
+    message: str
