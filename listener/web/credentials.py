@@ -13,10 +13,10 @@ from listener.access import (
     SessionStore,
     StudioCredential,
     Token,
-    bearer,
+    basic_password,
+    bearer_token,
     digest,
-    known,
-    password,
+    find_token,
     studio_session,
     studio_token,
 )
@@ -113,8 +113,8 @@ class Gate:
         if len(headers) != 1:
             raise UnauthorizedError(f"there are {len(headers)} credentials")
         header = headers[0].encode("utf-8", "surrogateescape")
-        shown = bearer(header)
-        presented = shown or password(header)
+        shown = bearer_token(header)
+        presented = shown or basic_password(header)
         if presented is None:
             raise UnauthorizedError("the credential is not a token, by Bearer or by Basic")
         token = self._token(presented)
@@ -125,7 +125,7 @@ class Gate:
 
     def _token(self, presented: bytes) -> Token | None:
         """Return the token with that text, if there is one; raise `UnauthorizedError` if it has expired."""
-        token = known(presented, self._tokens)
+        token = find_token(presented, self._tokens)
         if token is not None and not token.valid(self._clock()):
             request_context().credential = token.caller.credential
             raise UnauthorizedError(f"the token {token.name} has expired, at {rfc3339(token.expires or 0)}")

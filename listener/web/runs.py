@@ -127,7 +127,7 @@ class RunHistory:
         if not found and which.site is not None:
             self._require_configured(caller, which.site, which.environment)
         view = RunsPage.of(found, more=more)
-        return answer(view, headers=pages.link(request, view.next))
+        return answer(view, headers=pages.link(request, view.next, *_FILTERS))
 
     @Route("GET", "/api/v1/runs/{run}", "show_run", _TAG, (answered(RunView, "The run."), *ABOUT_ONE))
     async def show(self, request: web.Request) -> web.Response:
