@@ -1,4 +1,4 @@
-"""The process's log: JSON lines, or coloured for a person at a terminal."""
+"""The process's log: JSON lines, or coloured text on a terminal."""
 
 import atexit
 import contextlib
@@ -19,17 +19,17 @@ from structlog.typing import EventDict, WrappedLogger
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
-"""asyncssh writes command lines at INFO; what these libraries log below WARNING helps nobody."""
+"""Libraries whose lines below WARNING are dropped: asyncssh logs every command line at INFO."""
 
 WAITING_MOST = 20_000
 """Lines that wait to be written. Further lines are dropped and counted."""
 
-TOGETHER = 0.005
-"""Seconds in which the thread collects lines before it writes them. A line each costs a system call each."""
+TOGETHER = 0.01
+"""Seconds in which the thread collects lines before it writes them: each write is a system call."""
 
 
 class BestEffortStream(io.TextIOBase):
-    """A text stream that drops what its target does not take: a full disk or a closed pipe stops no sync."""
+    """A text stream that drops what can't be written: a full disk or a closed pipe must not stop a sync."""
 
     def __init__(self, target: TextIO) -> None:
         self._target = target
@@ -47,7 +47,7 @@ class BestEffortStream(io.TextIOBase):
 
 
 class BackgroundStream(io.TextIOBase):
-    """A text stream that a thread writes, in the order of the calls: a slow target holds nobody up.
+    """A text stream that a thread writes, in the order of the calls: a slow target delays nobody.
 
     `close` writes everything that waits. A process that is killed loses the lines of the last milliseconds.
     """
@@ -86,11 +86,14 @@ class BackgroundStream(io.TextIOBase):
     def _run(self) -> None:
         while not self._closing:
             self._wake.wait()
-            if not self._closing:
+            # As long as lines come, writers need not wake the thread: that would cost them the GIL each time.
+            while self._lines and not self._closing:
                 time.sleep(TOGETHER)
-            # Before the lines are taken: a line that comes between would wait for the next one.
+                self._write_all()
             self._wake.clear()
-            self._write_all()
+            # A line that came before the event was cleared has woken nobody.
+            if self._lines or self._closing:
+                self._wake.set()
         self._write_all()
 
     def _write_all(self) -> None:
@@ -146,7 +149,7 @@ class JsonLog:
 def configure(
     level: str, form: str, clean: Cleaner, target: TextIO | None = None, *, background: bool = False
 ) -> None:
-    """Set up structlog, and the standard library's logging through it.
+    """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
     `target`, by default standard error; in the `background`, a thread writes it.
@@ -178,7 +181,7 @@ def configure(
             logger_factory=structlog.PrintLoggerFactory(stream),
             cache_logger_on_first_use=True,
         )
-    _adopt_standard_logging(number, shared, console=console, stream=stream)
+    _redirect_standard_logging(number, shared, console=console, stream=stream)
 
 
 def _in_background(stream: TextIO, clean: Cleaner) -> TextIO:
@@ -209,7 +212,7 @@ def _renderer(*, console: bool) -> Callable[..., Any]:
     return structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
-def _adopt_standard_logging(
+def _redirect_standard_logging(
     number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
 ) -> None:
     handler = logging.StreamHandler(stream)

@@ -1,4 +1,4 @@
-"""Builds the whole of it and starts it: daemon, `sync --local` and end-to-end tests start the same object."""
+"""Builds and starts a whole listener. `serve`, `sync --local` and the end-to-end tests use this object."""
 
 import asyncio
 import ssl
@@ -21,8 +21,9 @@ from listener.directory import Directory
 from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.intake import Intake, Settling
-from listener.journal import Remarks
+from listener.journal import Log, Remarks
 from listener.metrics import Metrics
+from listener.queue import RunStore
 from listener.redaction import Cleaner
 from listener.rollback import Rollbacks
 from listener.schedule import Schedule
@@ -38,11 +39,11 @@ from listener.web.replies import add_headers, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
-"""The tasks that each sync needs: while one of them fails again and again, the watchdog is not fed."""
+"""The tasks that every sync needs: while one of them keeps failing, the watchdog gets no sign of life."""
 
 
 class System:
-    """One listener. Enter it to start everything, leave it to drain and stop."""
+    """One listener. Entering it starts the work, leaving it drains and stops."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -50,53 +51,29 @@ class System:
         self.log = self.metrics.counting(structlog.get_logger())
         self.clean = cleaner(settings)
         self.store = open_store(settings.store)
-        self.pool = HostPool(
-            settings.hosts,
-            step_timeout=settings.sync.step_timeout,
-            connect_timeout=settings.sync.connect_timeout,
-            transfer_timeout=settings.sync.transfer_timeout,
-            cache=Path(settings.sync.cache),
-        )
+        self.pool = _pool(settings)
         self.studio = _studio(settings)
         self.studio_callers = _studio_callers(settings)
-        self.synchronizer = Synchronizer(
-            self.pool,
-            quiet=settings.sync.quiet,
-            patience=settings.sync.patience,
-            studio=self.studio,
-        )
+        self.synchronizer = _synchronizer(settings, self.pool, self.studio)
         self.metrics.watch(self.synchronizer.waits.overdue)
         self.directory = Directory(settings.sites, self.pool, time.time, self.log)
-        self.worker = Worker(
-            self.store,
-            settings.sites,
-            self.synchronizer,
-            concurrency=settings.sync.concurrency,
-            per_host=settings.sync.per_host,
-            policy=settings.sync.retry,
-            clock=time.time,
-            log=self.log,
-            clean=self.clean,
-        )
-        settling = Settling(settings.sync.settle, settings.sync.settle_most)
+        self.worker = _worker(settings, self.store, self.synchronizer, self.log, self.clean)
         self.audit = Audit(self.store, time.time, self.log, self.clean)
-        self.intake = Intake(
-            self.store, settings.sites, settings.hooks, time.time, self.log, self.audit, settling
-        )
+        self.intake = _intake(settings, self.store, self.log, self.audit)
         self.tasks = Supervisor(self.log)
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
         self._acceptors: list[Acceptor] = []
-        self._places = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
-        self.edge = Edge(_limits(settings, self._places), time.monotonic, self.log, private_problem)
+        self._budget = places(settings.server.connections, len(settings.hosts), settings.sync.concurrency)
+        self.edge = Edge(_limits(settings, self._budget), time.monotonic, self.log, private_problem)
         self.port = settings.server.port
-        """The port that is listened on; the configured one may be 0."""
+        """The port that the listener listens on; the configured one may be 0."""
         self.metrics_port: int | None = None
-        """The port on which the figures are told; None where they are not."""
+        """The port of the metrics; None if they are off."""
 
     async def __aenter__(self) -> Self:
-        """Open the store, take up what was left, and start working."""
+        """Open the store, recover the runs that a crash left, and start to work."""
         await self.store.open()
         for run in await self.store.recover(time.time()):
             self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
@@ -107,10 +84,10 @@ class System:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening, let runs end within the limit, hand the others back, close everything."""
+        """Stop listening, let runs end within the limit, put the others back in the queue, and close."""
         self.manager.notify("STOPPING=1")
         self.log.info("stopping", limit=self.settings.server.drain)
-        # The runs that are drained are this listener's for as long as it says so.
+        # `beat` goes on: without it another listener would take over the runs that drain here.
         await self.tasks.stop(but={"beat"})
         for acceptor in self._acceptors:
             acceptor.close()
@@ -126,28 +103,33 @@ class System:
         self.log.info("stopped", handed_back=handed_back)
 
     async def close(self) -> None:
-        """Close the ways to the hosts and to Studio."""
+        """Close the connections to the hosts and to Studio."""
         await self.pool.close()
-        for asking in (self.studio, self.studio_callers):
-            if asking is not None:
-                await asking.close()
+        for client in (self.studio, self.studio_callers):
+            if client is not None:
+                await client.close()
 
     async def listen(self) -> None:
-        """Open the HTTP server, warm the hosts up, and tell systemd that the service is ready."""
+        """Open the HTTP server, connect to the hosts, and tell systemd that the service is ready."""
         server = self.settings.server
-        self._tell_places()
+        self._warn_of_budget()
         self.port = await self._open(server.host, server.port)
         address = self.settings.metrics.address
         if address is not None:
-            told = metrics.application(self.metrics, self.store)
-            self.metrics_port = await self._tell(told, *address)
+            self.metrics_port = await self._open_metrics(*address)
         for host in self.settings.hosts:
             self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.run_forever)
         self.tasks.start("store", self.store.examine)
         self.tasks.start("memory", self.edge.trim_memory)
-        schedule = Schedule(
+        self.tasks.start("schedule", self._schedule().run_forever)
+        self.tasks.start("upkeep", self._upkeep().run_forever)
+        self.manager.notify("READY=1", f"STATUS={self._status()}")
+        self.log.info("listening", host=server.host, port=self.port, metrics=self.metrics_port)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(
             self.directory,
             self.synchronizer,
             self.intake,
@@ -156,8 +138,9 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("schedule", schedule.run_forever)
-        upkeep = Upkeep(
+
+    def _upkeep(self) -> Upkeep:
+        return Upkeep(
             self.directory,
             self.pool,
             self.store,
@@ -169,25 +152,23 @@ class System:
             clock=time.time,
             log=self.log,
         )
-        self.tasks.start("upkeep", upkeep.run_forever)
-        self.manager.notify("READY=1", f"STATUS={self._status()}")
-        self.log.info("listening", host=server.host, port=self.port, metrics=self.metrics_port)
 
     async def _open(self, host: str, port: int) -> int:
-        """Open the door of the HTTP server; return the port, which may be configured as 0."""
-        server = await self._served(self._application())
+        """Open the HTTP server; return its port, which may be configured as 0."""
+        server = await self._server(self._application())
         self._acceptors.append(self.edge.acceptor(server, self._tls()))
         with _bound("server.port", host, port):
             return await self._acceptors[-1].open(host, port)
 
-    async def _tell(self, application: web.Application, host: str, port: int) -> int:
-        """Open the door to the figures; return the port."""
-        self._acceptors.append(self.edge.metrics_acceptor(await self._served(application)))
+    async def _open_metrics(self, host: str, port: int) -> int:
+        """Open the server of the metrics; return its port."""
+        server = await self._server(metrics.application(self.metrics, self.store))
+        self._acceptors.append(self.edge.metrics_acceptor(server))
         with _bound("metrics.listen", host, port):
             return await self._acceptors[-1].open(host, port)
 
-    async def _served(self, application: web.Application) -> web.Server:
-        """Return what answers for an application whoever passes a door."""
+    async def _server(self, application: web.Application) -> web.Server:
+        """Return the server of an application, for connections that an acceptor lets in."""
         application.on_response_prepare.append(add_headers)
         runner = web.AppRunner(application, shutdown_timeout=5.0)
         await runner.setup()
@@ -197,7 +178,7 @@ class System:
         return runner.server
 
     def _tls(self) -> ssl.SSLContext | None:
-        """Return the listener's own TLS, whose certificate is watched, if it is configured."""
+        """Return the listener's own TLS, if it is configured. Its certificate is watched for a renewal."""
         tls = self.settings.server.tls
         if tls is None:
             return None
@@ -205,15 +186,15 @@ class System:
         self.tasks.start("certificates", certificates.watch)
         return certificates.context(self.edge.limited_log)
 
-    def _tell_places(self) -> None:
-        """Warn where the system lets the process have fewer connections than are configured."""
-        wanted, places = self.settings.server.connections, self._places
-        if places.most < wanted:
+    def _warn_of_budget(self) -> None:
+        """Warn if the system allows the process fewer connections than are configured."""
+        configured, budget = self.settings.server.connections, self._budget
+        if budget.most < configured:
             self.log.warning(
                 "connections",
-                configured=wanted,
-                allowed=places.most,
-                reason=f"the process may open {places.files} files, and syncs need some of them",
+                configured=configured,
+                allowed=budget.most,
+                reason=f"the process may open {budget.files} files, and syncs need some of them",
                 remedy="raise LimitNOFILE= of the unit (ulimit -n), or lower server.connections",
             )
 
@@ -247,7 +228,7 @@ class System:
         )
 
     async def unready(self) -> str:
-        """Return why requests can't be taken now; empty when they can."""
+        """Return why the listener is not ready for requests; empty when it is."""
         try:
             await self.store.ping()
         except StoreUnavailableError as error:
@@ -255,9 +236,9 @@ class System:
         return self._failing()
 
     def _failing(self) -> str:
-        """Return which background tasks fail again and again; empty if none does."""
+        """Return which background tasks keep failing; empty if none does."""
         names = self.tasks.failing()
-        return f"These tasks fail again and again, and the log says why: {', '.join(names)}." if names else ""
+        return f"These tasks keep failing, and the log says why: {', '.join(names)}." if names else ""
 
     async def _warm(self, host: str) -> None:
         try:
@@ -266,18 +247,18 @@ class System:
             self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
 
     async def _watchdog(self) -> None:
-        """Tell systemd that the service lives: that the store answers, if only that it can't be written to.
+        """Send systemd a sign of life as long as the store answers, even if it answers with an error.
 
-        A full disk or a database that is away heals without a restart, and is not healed by one. A task that
-        fails again and again may be: a listener that can't sync at all is restarted.
+        A restart does not help against a full disk or a database that is down. It may help against a task
+        that keeps failing: a listener that can't sync at all is restarted.
         """
-        interval, told = self.manager.watchdog, ""
+        interval, reported = self.manager.watchdog, ""
         while interval is not None:
             await self.unready()
             failing = self._failing()
-            if failing != told:
+            if failing != reported:
                 self.manager.notify(f"STATUS={failing or self._status()}")
-                told = failing
+                reported = failing
             if VITAL.isdisjoint(self.tasks.failing()):
                 self.manager.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
@@ -288,51 +269,91 @@ class System:
 
 @contextmanager
 def _bound(setting: str, host: str, port: int) -> Iterator[None]:
-    """Say what to do where an address can't be listened on."""
+    """Raise `ConfigurationError` with a remedy if an address can't be listened on."""
     try:
         yield
     except PermissionError as error:
         raise ConfigurationError(
             f"{setting}: this user may not listen on {host}:{port}",
-            remedy=f"choose a {setting} from 1024 on, and let a proxy or the firewall lead to it",
+            remedy=f"choose a {setting} of 1024 or more; a proxy or the firewall can forward a lower port",
         ) from error
     except OSError as error:
         raise ConfigurationError(
             f"{setting}: can't listen on {host}:{port}: {error.strerror}",
-            remedy=f"choose another {setting}, or end what listens there",
+            remedy=f"choose another {setting}, or stop the program that listens there",
         ) from error
 
 
-def _limits(settings: Settings, places: ConnectionBudget) -> Limits:
+def _limits(settings: Settings, budget: ConnectionBudget) -> Limits:
     server = settings.server
     return Limits(
         head_timeout=server.head_timeout,
-        connections=places.most,
-        scrapers=places.scrapers,
+        connections=budget.most,
+        scrapers=budget.scrapers,
         refusals=server.refusals,
         unverified_bytes=server.unverified_bytes,
         trusted=tuple(server.trusted_proxies),
     )
 
 
+def _pool(settings: Settings) -> HostPool:
+    return HostPool(
+        settings.hosts,
+        step_timeout=settings.sync.step_timeout,
+        connect_timeout=settings.sync.connect_timeout,
+        transfer_timeout=settings.sync.transfer_timeout,
+        cache=Path(settings.sync.cache),
+    )
+
+
+def _synchronizer(settings: Settings, pool: HostPool, studio: StudioClient | None) -> Synchronizer:
+    return Synchronizer(pool, quiet=settings.sync.quiet, patience=settings.sync.patience, studio=studio)
+
+
+def _worker(
+    settings: Settings, store: RunStore, synchronizer: Synchronizer, log: Log, clean: Cleaner
+) -> Worker:
+    return Worker(
+        store,
+        settings.sites,
+        synchronizer,
+        concurrency=settings.sync.concurrency,
+        per_host=settings.sync.per_host,
+        policy=settings.sync.retry,
+        clock=time.time,
+        log=log,
+        clean=clean,
+    )
+
+
+def _intake(settings: Settings, store: RunStore, log: Log, audit: Audit) -> Intake:
+    settling = Settling(settings.sync.settle, settings.sync.settle_most)
+    return Intake(store, settings.sites, settings.hooks, time.time, log, audit, settling)
+
+
 def _studio(settings: Settings) -> StudioClient | None:
-    asked = settings.studio
-    if asked is None or not (asked.token or asked.management_token):
+    """Return the client that asks Studio whether it is publishing; None without a token for that."""
+    studio = settings.studio
+    if studio is None or not (studio.token or studio.management_token):
         return None
     return StudioClient(
-        asked.url, token=asked.token, management_token=asked.management_token, timeout=asked.timeout
+        studio.url, token=studio.token, management_token=studio.management_token, timeout=studio.timeout
     )
 
 
 def _studio_callers(settings: Settings) -> StudioCallers | None:
-    asked = settings.studio
-    if asked is None or not asked.callers:
+    """Return the client that asks Studio who a caller is; None if Studio's users are not callers."""
+    studio = settings.studio
+    if studio is None or not studio.callers:
         return None
     return StudioCallers(
-        asked.url, roles=frozenset(asked.callers), concerns=settings.sites.__contains__, timeout=asked.timeout
+        studio.url,
+        roles=frozenset(studio.callers),
+        concerns=settings.sites.__contains__,
+        timeout=studio.timeout,
     )
 
 
 def cleaner(settings: Settings) -> Cleaner:
-    """Return what takes the configured secrets out of every line."""
+    """Return the cleaner that removes the configured secrets from log lines."""
     return Cleaner(secret.decode("utf-8", "replace") for secret in settings.secrets)

@@ -1,4 +1,4 @@
-"""Where the configuration lies, where the listener answers, and the token to show it."""
+"""Where the configuration is, where the listener answers, and which token to send."""
 
 import argparse
 import hashlib
@@ -18,14 +18,14 @@ from listener.errors import ConfigurationError
 DEFAULT_URL = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 
 _TOKEN_REMEDY = (
-    f"put it into the variable {TOKEN_VARIABLE}, or into a file and name that with --token-file; "
-    "sync-staging token new makes one"
+    f"set the variable {TOKEN_VARIABLE}, or write the token into a file and name it with --token-file; "
+    "sync-staging token new makes a token"
 )
 
 
 def config_path(arguments: argparse.Namespace) -> Path:
     """Return the path of the configuration file."""
-    return _named_config(arguments) or DEFAULT_PATH
+    return _named_config(arguments) or Path(DEFAULT_PATH)
 
 
 class Listener(NamedTuple):
@@ -81,7 +81,7 @@ def _pinned(certificate: Path) -> Trust:
 
 
 def _first_certificate(pem: str) -> str:
-    """Return the certificate itself, without those that signed it."""
+    """Return the first certificate of a chain: the listener's own."""
     before, end, _ = pem[pem.index(ssl.PEM_HEADER) :].partition(ssl.PEM_FOOTER)
     return before + end
 
@@ -90,7 +90,7 @@ def _of_server(host: str, port: int, scheme: str) -> str:
     """Return the address at which a listener with this configuration is reached from its own machine."""
     if port == 0:
         raise UsageError(
-            "server.port is 0, so the listener took a free port.", remedy="name its address with --url"
+            "server.port is 0, so the listener uses a free port.", remedy="name its address with --url"
         )
     try:
         address = ipaddress.ip_address(host)
@@ -102,31 +102,32 @@ def _of_server(host: str, port: int, scheme: str) -> str:
 
 
 def token(arguments: argparse.Namespace) -> str:
-    """Return the API token; raise `UsageError` if there is none."""
+    """Return the API token; raise `UsageError` if none is given."""
     if arguments.token_file is None:
         text = os.environ.get(TOKEN_VARIABLE, "")
     else:
-        text = _token_in(arguments.token_file)
+        text = _token_in(Path(arguments.token_file))
     text = text.strip()
     if not text:
-        raise UsageError("There is no API token.", remedy=_TOKEN_REMEDY)
+        raise UsageError("No API token is given.", remedy=_TOKEN_REMEDY)
     if not (text.isascii() and text.isprintable() and " " not in text):
-        raise UsageError("The API token is no single word of ASCII characters.", remedy=_TOKEN_REMEDY)
+        raise UsageError("The API token is not one word of ASCII characters.", remedy=_TOKEN_REMEDY)
     return text
 
 
 def _named_config(arguments: argparse.Namespace) -> Path | None:
     """Return the configuration file that the caller named."""
+    if arguments.config is not None:
+        return Path(arguments.config)
     variable = os.environ.get(CONFIG_VARIABLE)
-    named: Path | None = arguments.config
-    return named or (Path(variable) if variable else None)
+    return Path(variable) if variable else None
 
 
 def _configured(arguments: argparse.Namespace) -> Address | None:
-    """Return the configuration's section `server`; None if no file was named and none is there."""
+    """Return the address in the configuration; None if no file is named and the default one can't be read."""
     named = _named_config(arguments)
     try:
-        return read_server(named or DEFAULT_PATH)
+        return read_server(named or Path(DEFAULT_PATH))
     except ConfigurationError:
         if named is not None:
             raise
@@ -141,8 +142,8 @@ def _checked(text: str) -> str:
         usable = False
     if not usable or "@" in parts.netloc or parts.query or parts.fragment or not text.isprintable():
         raise UsageError(
-            "The listener's address is no plain http or https URL.",
-            remedy=f"write one such as {DEFAULT_URL}, without user and query",
+            "The listener's address is not a plain http or https URL.",
+            remedy=f"write a URL such as {DEFAULT_URL}, without user and query",
         )
     return text.rstrip("/")
 

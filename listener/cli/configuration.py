@@ -1,4 +1,4 @@
-"""`check-config`: what a configuration says, and whether its hosts and repositories answer."""
+"""`check-config`: what a configuration means, and whether its hosts and repositories answer."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ from listener.vocabulary import PlanKind
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Whether something answers."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -34,7 +34,7 @@ class Check:
 
 
 def check_config(arguments: argparse.Namespace) -> int:
-    """Tell what was understood of the configuration."""
+    """Print what the configuration means, and the results of the checks."""
     return asyncio.run(_check_config(arguments))
 
 
@@ -55,7 +55,7 @@ async def _check_config(arguments: argparse.Namespace) -> int:
 
 
 async def _checks(settings: Settings) -> list[Check]:
-    async with local.unentered(settings) as system:
+    async with local.without_store(settings) as system:
         hosts = await asyncio.gather(*(_host(system, name) for name in settings.hosts))
         answering = {name for name, check in zip(settings.hosts, hosts, strict=True) if check.ok}
         sites, unlisted = await system.directory.all()
@@ -67,12 +67,12 @@ async def _checks(settings: Settings) -> list[Check]:
 
 
 async def _studio(system: System, sites: Sequence[Site]) -> list[Check]:
-    """Return whether Studio, where it is configured, tells of every site whether it is being published."""
+    """Return whether Studio, if it is configured, says for every site whether a publish is running."""
     if system.studio is None:
         return []
     asked = await asyncio.gather(*(system.studio.check(site.id) for site in sites), return_exceptions=True)
     failed = [
-        _failed(f"studio, asked about {site.id}", error)
+        _failed(f"studio, site {site.id}", error)
         for site, error in zip(sites, asked, strict=True)
         if isinstance(error, SyncError)
     ]
@@ -80,19 +80,19 @@ async def _studio(system: System, sites: Sequence[Site]) -> list[Check]:
 
 
 def _certificate(settings: Settings) -> list[Check]:
-    """Return until when the listener's own certificate is good: it would show an expired one too."""
+    """Return how long the listener's own certificate is valid. The listener would also use an expired one."""
     tls = settings.server.tls
     if tls is None:
         return []
     ends = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes()).not_valid_after_utc
     good = ends > datetime.now(UTC)
-    message = f"{'good until' if good else 'it has expired, on'} {ends:%Y-%m-%d %H:%M:%S} UTC"
-    remedy = "" if good else "renew it: a new pair is taken up without a restart"
+    message = f"{'valid until' if good else 'expired on'} {ends:%Y-%m-%d %H:%M:%S} UTC"
+    remedy = "" if good else "renew it; the listener loads a new certificate and key without a restart"
     return [Check("certificate", ok=good, message=message, remedy=remedy)]
 
 
 async def _aliases(settings: Settings) -> list[Check]:
-    """Return the hosts that the file of ssh.config does not lead to. Its Match exec runs."""
+    """Return the hosts that can't be found in the file ssh.config. Commands in `Match exec` are run."""
     checks = []
     for name, host in settings.hosts.items():
         try:
@@ -110,7 +110,7 @@ async def _host(system: System, name: str) -> Check:
         legs = [leg for leg in _legs(system.settings) if leg.repository.host == name]
         restricted = isinstance(error, RestrictedKeyError)
         if legs and not restricted and await system.pool.speaks_git(legs[0], remarks):
-            remedy = f"it runs git's own services: set hosts.{name}.access to git, or give it a POSIX shell"
+            remedy = f"it only runs git's own services: set hosts.{name}.access to git, or allow a shell"
             return Check(f"host {name}", ok=False, message=error.message, remedy=remedy)
         return _failed(f"host {name}", error)
     except SyncError as error:
@@ -129,7 +129,7 @@ async def _environment(system: System, environment: Environment, answering: set[
     needed = {host for leg in environment.legs for host in (leg.source.host, leg.repository.host)}
     silent = sorted(needed - answering)
     if silent:
-        return [Check(what, ok=False, message=f"not looked at: no answer from {', '.join(silent)}")]
+        return [Check(what, ok=False, message=f"not checked: no answer from {', '.join(silent)}")]
     looks = await local.look_with(system, environment)
     several = len(looks) > 1
     return [_look(f"{what} on {look.leg}" if several else what, look) for look in looks]
@@ -141,7 +141,7 @@ def _look(what: str, look: Look) -> Check:
     if look.plan is None or look.plan.refusal is not None:
         return _failed(what, look.plan.refusal if look.plan and look.plan.refusal else RefusedError())
     if look.plan.kind is PlanKind.CREATE:
-        return Check(what, ok=True, message=f"there is no branch {look.leg.branch} yet: a sync would make it")
+        return Check(what, ok=True, message=f"branch {look.leg.branch} does not exist yet; a sync creates it")
     return Check(what, ok=True, message=look.plan.kind.value)
 
 

@@ -1,4 +1,4 @@
-"""`hook list` and `token list`: which credentials are in use, so that one that is not can go."""
+"""`hook list` and `token list`: which credentials are in use, and which can be removed."""
 
 import argparse
 

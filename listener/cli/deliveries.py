@@ -1,25 +1,25 @@
-"""`deliveries`: what arrived, what became of it, and letting it count once more."""
+"""`deliveries`: what arrived, what became of it, and redelivering it."""
 
 import argparse
 
 from listener.cli import wording
 from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE, RefusedByListenerError
-from listener.cli.printing import document, say, table, tell
+from listener.cli.printing import document, note, say, table
 from listener.cli.wording import Document, moment
 
 _HEADINGS = ("DELIVERY", "RECEIVED", "HOOK", "FROM", "OUTCOME", "WHAT")
 
 
 def list_deliveries(arguments: argparse.Namespace) -> int:
-    """List what arrived."""
+    """List deliveries and refused requests."""
     client = connected(arguments)
     page = client.get(
         path("deliveries"),
         hook=arguments.hook,
         outcome=arguments.outcome,
         limit=arguments.limit,
-        before=arguments.before,
+        after=arguments.before,
     )
     if arguments.hook and not page["deliveries"]:
         _demand_hook(client, arguments.hook)
@@ -27,13 +27,13 @@ def list_deliveries(arguments: argparse.Namespace) -> int:
         document(page)
         return DONE
     table(_HEADINGS, map(_row, page["deliveries"]))
-    if page["before"]:
-        tell(f"older ones: --before {page['before']}")
+    if page["next"]:
+        note(f"older ones: --before {page['next']}")
     return DONE
 
 
 def _demand_hook(client: Client, name: str) -> None:
-    """Raise `RefusedByListenerError` for a hook that there is not: a misspelt name is no empty history."""
+    """Raise `RefusedByListenerError` for an unknown hook: a misspelt name is not an empty list."""
     known = [hook["name"] for hook in client.get(path("hooks"))["hooks"]]
     if name not in known:
         raise RefusedByListenerError(
@@ -42,7 +42,7 @@ def _demand_hook(client: Client, name: str) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Tell all of one."""
+    """Show one delivery or refused request in full."""
     found = connected(arguments).get(path("deliveries", arguments.delivery))
     if arguments.json:
         document(found)
@@ -53,12 +53,12 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def redeliver(arguments: argparse.Namespace) -> int:
-    """Let a delivery count once more."""
+    """Redeliver a delivery."""
     answer = connected(arguments).post(path("deliveries", arguments.delivery, "redeliver"))
     if arguments.json:
         document(answer)
     else:
-        say(f"delivery {answer['delivery']} is run {', '.join(answer['runs'])}")
+        say(f"delivery {answer['delivery']} started run {', '.join(answer['runs'])}")
     return DONE
 
 

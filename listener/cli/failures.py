@@ -1,4 +1,4 @@
-"""What a command can say went wrong beyond the errors of the core, and the exit status of each."""
+"""The errors that only a command raises, and the exit status of each error."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ DONE = 0
 FAILED = 1
 MISUSED = 2
 INTERRUPTED = 130
-"""As a shell tells of SIGINT: 128 and the signal's number."""
+"""128 and the number of SIGINT, as shells report it."""
 CUT_OFF = 141
-"""Likewise of SIGPIPE: whoever read the output has gone."""
+"""128 and the number of SIGPIPE: the reader of the output has gone."""
 
 
 class UsageError(ListenerError):
-    """The command was not given what it needs."""
+    """The command lacks something that it needs."""
 
     code = "usage"
 
@@ -31,7 +31,7 @@ class CredentialRefusedError(ListenerError):
     """The listener does not know the token, or the token has expired."""
 
     code = "credential-refused"
-    default_remedy = "make one with sync-staging token new, and put its line into the configuration"
+    default_remedy = "make a token with sync-staging token new, and add its line to the configuration"
 
 
 class RefusedByListenerError(ListenerError):
@@ -41,17 +41,17 @@ class RefusedByListenerError(ListenerError):
 
     @classmethod
     def of(cls, status: str, problem: dict[str, Any]) -> "RefusedByListenerError":
-        """Return the error that a problem document (RFC 9457) tells of; its text is made safe."""
+        """Return the error in a problem document (RFC 9457), its text made safe for a terminal."""
         clean = Cleaner()
-        told = problem.get("detail") or problem.get("message") or f"The listener answered {status}."
-        return cls(clean(str(told)), remedy=clean(str(problem.get("remedy", ""))))
+        message = problem.get("detail") or problem.get("message") or f"The listener answered {status}."
+        return cls(clean(str(message)), remedy=clean(str(problem.get("remedy", ""))))
 
 
 class OutputError(ListenerError):
-    """The answer can't be written."""
+    """The output can't be written."""
 
     code = "output"
-    default_remedy = "print it to where there is room"
+    default_remedy = "write the output to a disk with free space"
 
 
 class RunFailedError(ListenerError):
@@ -64,5 +64,5 @@ _MISUSES = (UsageError, ListenerUnreachableError, CredentialRefusedError)
 
 
 def exit_status(error: ListenerError) -> int:
-    """Return 2 when the command could not be asked at all, 1 when what it asked for failed."""
+    """Return 2 if the command could not start its work, 1 if the work failed."""
     return MISUSED if isinstance(error, _MISUSES) else FAILED

@@ -1,4 +1,4 @@
-"""`hook`: a signed test delivery to the running listener, as its sender would make it; secrets in use."""
+"""`hook send`: a signed test delivery to the running listener, as the real sender would make it."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from listener.cli import address
 from listener.cli.client import Answer, connected, opened
 from listener.cli.client import path as api
 from listener.cli.failures import DONE, FAILED, RefusedByListenerError, UsageError
-from listener.cli.printing import document, say, tell
+from listener.cli.printing import document, note, say
 from listener.config.references import resolved
 from listener.config.settings import load_hook
 from listener.deliveries import READERS, Hook, Sample, Wanted
@@ -22,11 +22,11 @@ from listener.sites import PLACEHOLDER, Sites
 
 LOOKS = 3
 LOOK_PAUSE = 1.0
-"""Seconds from one to the next."""
+"""Seconds between two looks."""
 
 
 def send(arguments: argparse.Namespace) -> int:
-    """Send the delivery and tell what the listener answers."""
+    """Send the delivery and print the listener's answer."""
     path = address.config_path(arguments)
     hook, sites = load_hook(path, arguments.hook, signing=arguments.secret is None)
     _refuse_options(hook, arguments)
@@ -39,7 +39,7 @@ def send(arguments: argparse.Namespace) -> int:
     client = opened(address.listener(arguments), {})
     answer = client.send(where, body, {**sample.headers, **headers})
     why = _reason(arguments, answer.refusal) if answer.refusal else None
-    return _tell(arguments, key, answer, why)
+    return _print_answer(arguments, key, answer, why)
 
 
 def _refuse_options(hook: Hook, arguments: argparse.Namespace) -> None:
@@ -48,19 +48,19 @@ def _refuse_options(hook: Hook, arguments: argparse.Namespace) -> None:
     for option, absent in missing.items():
         if absent and getattr(arguments, option):
             raise UsageError(
-                f"A delivery to this hook, by the scheme {hook.scheme}, has no {option}.",
+                f"This hook takes no --{option}: its scheme is {hook.scheme}.",
                 remedy=f"leave out --{option}",
             )
 
 
 def _secret(hook: Hook, reference: str | None) -> bytes:
-    """Return what to sign with: a public key can't."""
+    """Return the secret to sign with; raise `UsageError` for a public key, which can't sign."""
     if reference is not None:
         return resolved(reference).encode()
     if hook.secrets[0].startswith(PUBLIC) and hook.scheme == "standard-webhooks":
         raise UsageError(
-            "The hook has the sender's public key, which signs nothing.",
-            remedy="name the private one, whsk_, with --secret file:PATH",
+            "The hook has the sender's public key, which can't sign.",
+            remedy="name the private key, whsk_, with --secret file:PATH",
         )
     return hook.secrets[0]
 
@@ -95,21 +95,21 @@ def _repository(sites: Sites, hook: Hook, arguments: argparse.Namespace) -> str:
             name = repository.replace(PLACEHOLDER, site)
             if hook.mirrored(name) == (arguments.site or mirrored.replace(PLACEHOLDER, site)):
                 return name
-    raise UsageError("The hook has no repository of that site.", remedy="see the hook's setting repositories")
+    raise UsageError("The hook has no repository of this site.", remedy="see the hook's setting repositories")
 
 
 def _first(hook: Hook, sites: Sites) -> str:
-    """Return a site that the hook may select, rather one with an entry of its own than a pattern."""
+    """Return a site that the hook may select; a site with its own entry comes before a pattern."""
     return min((site.id for site in sites if site.id in hook.sites), default=min(hook.sites, default=""))
 
 
 def _reason(arguments: argparse.Namespace, refusal: str) -> str | None:
-    """Return why a delivery was refused, if the caller has an admin's token to ask with."""
+    """Return why a delivery was refused; None if the caller has no admin's token."""
     for tries_left in reversed(range(LOOKS)):
         try:
             found = connected(arguments).get(api("deliveries", refusal))
         except RefusedByListenerError:
-            # Another listener may have refused it, and writes that down within a second.
+            # Another listener may have refused it. It stores the refusal within a second.
             if tries_left:
                 time.sleep(LOOK_PAUSE)
         except ListenerError:
@@ -119,7 +119,7 @@ def _reason(arguments: argparse.Namespace, refusal: str) -> str | None:
     return None
 
 
-def _tell(arguments: argparse.Namespace, key: str, answer: Answer, why: str | None) -> int:
+def _print_answer(arguments: argparse.Namespace, key: str, answer: Answer, why: str | None) -> int:
     text = answer.body.decode("utf-8", "backslashreplace")
     try:
         value = json.loads(text)
@@ -131,22 +131,22 @@ def _tell(arguments: argparse.Namespace, key: str, answer: Answer, why: str | No
     else:
         said = value if isinstance(value, str) else json.dumps(value)
         say(f"{answer.status} {answer.phrase}: {said}")
-        # An answer from 500 on says itself what is wrong, and the store may have kept nothing of it.
+        # The body of a 5xx answer says what is wrong. The store may not have kept such a refusal.
         if answer.refusal and answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            _tell_refusal(answer.refusal, why)
+            _print_refusal(answer.refusal, why)
         elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            tell(_TOO_OFTEN)
+            note(_NO_REASON_KEPT)
     return DONE if 200 <= answer.status < 300 else FAILED  # noqa: PLR2004 (the successes)
 
 
-_TOO_OFTEN = (
-    "why: too many requests from here were refused, so no reason is kept of this one. A good delivery is "
-    "taken all the same; wait a minute, and send it again to be told what is wrong with it"
+_NO_REASON_KEPT = (
+    "why: too many requests from here were refused, so the listener kept no reason. A valid delivery is "
+    "accepted all the same. To see the reason, wait a minute and send it again"
 )
 
 
-def _tell_refusal(refusal: str, why: str | None) -> None:
+def _print_refusal(refusal: str, why: str | None) -> None:
     if why is None:
-        tell(f"why: sync-staging deliveries show {refusal}, with an admin's token")
+        note(f"to see why, use an admin's token: sync-staging deliveries show {refusal}")
     else:
         say(f"refused: {why}")

@@ -1,4 +1,4 @@
-"""`host`: what binds the listener's key on a repo host to what it must do there."""
+"""`host`: restricting what the listener's key may do on a host."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from listener.cli import address
 from listener.cli.failures import DONE, UsageError
 from listener.cli.grammar.credentials import INSTALLED_PATH
-from listener.cli.printing import document, say, tell, verbatim
+from listener.cli.printing import document, note, say, verbatim
 from listener.config.settings import Settings, load
 from listener.sites import Access, Host
 from listener.ssh import authorized, keys
@@ -32,27 +32,29 @@ def key(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document({"line": line, "user": host.user, "access": host.access.value})
         return DONE
-    tell(f"For ~{host.user}/.ssh/authorized_keys on {host.address}, in place of any line with this key:")
+    note(
+        f"The line for ~{host.user}/.ssh/authorized_keys on {host.address}; it replaces others with this key:"
+    )
     say(line)
     if host.access is Access.SH:
-        tell(f"It wants {arguments.script} there (sync-staging host script), and then, in the configuration,")
-        tell(f"hosts.{host.name}.access: restricted")
+        note(f"First install {arguments.script} there (sync-staging host script).")
+        note(f"Then set in the configuration: hosts.{host.name}.access: restricted")
     return DONE
 
 
 def _host(settings: Settings, name: str) -> Host:
     if name not in settings.hosts:
         known = ", ".join(settings.hosts)
-        raise UsageError(f"There is no host {name}.", remedy=f"name a configured one: {known}")
+        raise UsageError(f"No host {name} is configured.", remedy=f"name a configured host: {known}")
     return settings.hosts[name]
 
 
-def _public(host: Host, path: Path | None) -> str:
+def _public(host: Host, path: str | None) -> str:
     if path is not None:
-        return keys.public_key(path)
+        return keys.public_key(Path(path))
     if host.identity is None:
         raise UsageError(
-            "The listener logs in with the keys of an agent.",
-            remedy="name the file with a key's public half: --key PATH",
+            "The configuration names no key: the listener uses an SSH agent.",
+            remedy="name the file with the public key: --key PATH",
         )
     return keys.identity(host.identity).export_public_key().decode().strip()

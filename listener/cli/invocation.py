@@ -1,4 +1,4 @@
-"""Carries a command line out, and turns whatever happens into an exit status."""
+"""Runs a command line, and turns every outcome into an exit status."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def run(words: Sequence[str]) -> int:
-    """Carry a command line out and return its exit status; what was wrong goes to standard error."""
+    """Run a command line and return its exit status. Errors are printed to standard error."""
     streams.prepare()
     try:
-        status = _carried_out(words)
-        # What is still to be written may fail, too: the interpreter would end with a status of its own.
+        status = _run(words)
+        # Buffered output may fail to be written. Without this, the interpreter would exit with 120.
         printing.flush()
     except BrokenPipeError:
         streams.discard(sys.stdout)
@@ -34,12 +34,12 @@ def run(words: Sequence[str]) -> int:
         streams.flush_errors()
 
 
-def _carried_out(words: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     try:
         arguments = parser.build().parse_args(words)
-    except SystemExit as told:
-        # Help was asked for, or the command line is wrong: argparse has told.
-        return int(told.code or DONE)
+    except SystemExit as ended:
+        # argparse has printed the help, or what is wrong with the command line.
+        return int(ended.code or DONE)
     module, _, name = arguments.handler.partition(":")
     handler: Callable[[Namespace], int] = getattr(import_module(f"listener.{module}"), name)
     return handler(arguments)

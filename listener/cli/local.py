@@ -1,21 +1,21 @@
-"""`sync --local`: the whole of it in this process, without a listener."""
+"""`sync --local`: a sync in this process, without a listener."""
 
 import argparse
 import asyncio
 import contextlib
 import os
 import pwd
-from collections.abc import AsyncIterator, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, cast
 
 import structlog
 
 from listener import follow, logs
 from listener.cli import address, wording
-from listener.cli.printing import tell
+from listener.cli.printing import note
 from listener.config.settings import Settings, load
 from listener.errors import StoreLockedError
-from listener.journal import Remarks
+from listener.journal import Log, Remarks
 from listener.runs import Asker, Origin, State
 from listener.sites import Environment
 from listener.sync import Look
@@ -23,17 +23,48 @@ from listener.system import System, cleaner
 from listener.web.answers.runs import RunView
 from listener.web.answers.sites import drift_of
 
+RUN_FACTS = {"run", "site", "environment", "host"}
+"""The facts of every line of a run."""
+
+
+class LogWithoutRuns:
+    """A log without the lines of runs, which are printed already. Implements `listener.journal.Log`."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def debug(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.debug, event, facts)
+
+    def info(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.info, event, facts)
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.warning, event, facts)
+
+    def error(self, event: str, **facts: Any) -> None:
+        """Write one event."""
+        self._write(self._log.error, event, facts)
+
+    def _write(self, write: Callable[..., Any], event: str, facts: Mapping[str, Any]) -> None:
+        if not facts.keys() >= RUN_FACTS:
+            write(event, **facts)
+
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """Load the configuration and send the process's log, from warnings up, to standard error."""
+    """Load the configuration; send warnings and errors of the process's log to standard error."""
     settings = load(address.config_path(arguments))
     logs.configure("warning", settings.log.format, cleaner(settings))
-    structlog.configure(processors=[_once, *structlog.get_config()["processors"]])
+    log = LogWithoutRuns(structlog.get_logger().bind())
+    structlog.configure(wrapper_class=cast("type[Any]", lambda *_, **__: log))
     return settings
 
 
 def synced(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Sync an environment, or look at it for a dry run, as the command line asks."""
+    """Sync an environment, or do the dry run that the command line asks for."""
     settings = settings_of(arguments)
     environment = settings.sites.environment(arguments.site, arguments.environment)
     return asyncio.run((look if arguments.dry_run else sync)(settings, environment))
@@ -41,7 +72,7 @@ def synced(arguments: argparse.Namespace) -> dict[str, Any]:
 
 async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
     """Return what a sync would do now; raise `SyncError`."""
-    async with unentered(settings) as system:
+    async with without_store(settings) as system:
         looks = await look_with(system, environment)
     if len(looks) == 1 and looks[0].error is not None:
         raise looks[0].error
@@ -57,8 +88,8 @@ async def look_with(system: System, environment: Environment) -> list[Look]:
 
 
 @contextlib.asynccontextmanager
-async def unentered(settings: Settings) -> AsyncIterator[System]:
-    """Lend a system whose store stays closed: it can look at repositories beside a running listener."""
+async def without_store(settings: Settings) -> AsyncIterator[System]:
+    """Lend a system whose store stays closed. It can look at repositories while a listener is running."""
     system = System(settings)
     try:
         yield system
@@ -67,14 +98,14 @@ async def unentered(settings: Settings) -> AsyncIterator[System]:
 
 
 async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:
-    """Sync, telling the log as it grows, and return the run that did it."""
+    """Sync, print the log as it grows, and return the run."""
     system = System(settings)
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(system)
         except StoreLockedError as error:
             raise StoreLockedError(
-                error.message, remedy="leave out --local: the listener that runs does the sync"
+                error.message, remedy="leave out --local: the running listener can do the sync"
             ) from error
         user = _system_user()
         asker = Asker(user, f"system user {user}")
@@ -83,12 +114,12 @@ async def sync(settings: Settings, environment: Environment) -> dict[str, Any]:
 
 
 async def _served(system: System, trigger: str) -> dict[str, Any]:
-    """Tell the log of whichever run serves the trigger, from one to the next, and return the last one."""
+    """Print the log of the run that serves the trigger, and of its successors; return the last run."""
     while True:
         run = await system.store.serving(trigger)
         async with contextlib.aclosing(follow.lines(system.store, run.id)) as lines:
             async for line in lines:
-                tell(wording.log_line(line.text))
+                note(wording.log_line(line.text))
         run = await system.store.run(run.id)
         if run.state is not State.SUPERSEDED:
             return RunView.of(run, await system.store.triggers(run.id)).model_dump(mode="json")
@@ -100,10 +131,3 @@ def _system_user() -> str:
         return pwd.getpwuid(number).pw_name
     except KeyError:
         return f"uid {number}"
-
-
-def _once(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop what a run's own log says too: its follower tells it."""
-    if event.keys() >= {"run", "site", "environment", "host"}:
-        raise structlog.DropEvent
-    return event

@@ -1,7 +1,7 @@
 """How commands print: text made safe for a terminal, or JSON.
 
-What a listener or a repository tells goes through here: a path, a reason or a log line may hold characters
-that move a terminal's cursor, hide text or break a line.
+All text from a listener or a repository comes through here: a path, a reason or a log line may contain
+characters that move a terminal's cursor, hide text or break a line.
 """
 
 import json
@@ -23,12 +23,12 @@ def say(text: str) -> None:
 
 
 def verbatim(text: str) -> None:
-    """Print a text of this program's own to standard output, to the letter."""
+    """Print a text of this program's own to standard output, unchanged."""
     _write(sys.stdout, text)
 
 
-def tell(text: str) -> None:
-    """Print one line to standard error: what goes on, and what is no answer."""
+def note(text: str) -> None:
+    """Print one line to standard error: progress and notes, which are not part of the result."""
     _write(sys.stderr, f"{_clean(text)}\n")
 
 
@@ -52,27 +52,27 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def failure(error: ListenerError) -> None:
-    """Print what was wrong and what to do to standard error; a configuration error has a line a problem."""
+    """Print an error and its remedy to standard error; a configuration error has a line for each problem."""
     for line in f"error: {error.message}".splitlines():
-        tell(line)
+        note(line)
     if error.remedy:
-        tell(f"remedy: {error.remedy}")
+        note(f"remedy: {error.remedy}")
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    # ASCII alone is safe for a terminal and loses nothing; of ASCII's control characters, json leaves DEL.
+    # ASCII is safe for a terminal and loses nothing. json escapes all its control characters but DEL.
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
 
 
 def flush() -> None:
-    """Write what standard output still holds; raise as `say` does."""
+    """Flush standard output; raise as `say` does."""
     _write(sys.stdout, "")
 
 
 def _write(stream: TextIO, text: str) -> None:
-    """Write text; raise `BrokenPipeError` where the reader has gone, `OutputError` where there is no room.
+    """Write text; raise `BrokenPipeError` if the reader has gone, `OutputError` if there is no space.
 
-    What goes on is told to standard error as long as that takes it: the command is carried out all the same.
+    Errors of standard error are ignored: the command goes on without its notes.
     """
     try:
         stream.write(text)
@@ -83,4 +83,4 @@ def _write(stream: TextIO, text: str) -> None:
     except OSError as error:
         if stream is sys.stdout:
             streams.discard(stream)
-            raise OutputError(f"The answer can't be written: {error.strerror}.") from error
+            raise OutputError(f"The output can't be written: {error.strerror}.") from error

@@ -1,4 +1,4 @@
-"""`rollback`: taking back what a run did."""
+"""`rollback`: undoing a run."""
 
 import argparse
 
@@ -11,7 +11,7 @@ from listener.vocabulary import PlanKind
 
 
 def rollback(arguments: argparse.Namespace) -> int:
-    """Take a run back, telling the log as it grows."""
+    """Undo a run, and print the log as it grows; or print what that would do."""
     where = path("runs", arguments.run, "rollback")
     client = connected(arguments)
     if not arguments.dry_run:

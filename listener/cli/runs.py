@@ -1,4 +1,4 @@
-"""`runs`: the history, a run's log, and what may be done to a run."""
+"""`runs`: the history of runs, a run's log, retrying and cancelling."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from typing import Any
 from listener.cli import wording
 from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE, RefusedByListenerError
-from listener.cli.printing import document, json_line, say, table, tell
+from listener.cli.printing import document, json_line, note, say, table
 from listener.cli.wording import Document, moment, short
 
 _HEADINGS = ("RUN", "CREATED", "SITE", "ENVIRONMENT", "STATE", "PLAN", "OLD", "NEW", "ERROR")
@@ -21,19 +21,19 @@ def list_runs(arguments: argparse.Namespace) -> int:
         environment=arguments.environment,
         state=arguments.state,
         limit=arguments.limit,
-        before=arguments.before,
+        after=arguments.before,
     )
     if arguments.json:
         document(page)
         return DONE
     table(_HEADINGS, map(_row, page["runs"]))
-    if page["before"]:
-        tell(f"older runs: --before {page['before']}")
+    if page["next"]:
+        note(f"older runs: --before {page['next']}")
     return DONE
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Tell all of one run."""
+    """Show one run in full, and what a rollback of it would do."""
     client = connected(arguments)
     run = client.get(path("runs", arguments.run))
     back = _rollback(client, run)
@@ -48,18 +48,18 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(client: Client, run: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a rollback would do, or why there is none; None while the run goes on."""
+    """Return what a rollback would do, or why it is not possible; None until the run has ended."""
     if run["finished_at"] is None:
         return None
     try:
         return client.post(path("runs", run["id"], "rollback"), {"dry_run": True})
     except RefusedByListenerError as error:
-        # The run is told all the same: what can't be taken back is no failure of `show`.
+        # `show` has not failed: it shows a run that can't be rolled back, too.
         return {"error": error.code, "message": error.message, "remedy": error.remedy}
 
 
 def log(arguments: argparse.Namespace) -> int:
-    """Print a run's log: what is stored now, or all until the run has ended."""
+    """Print a run's log: the lines stored now, or with --follow all lines until the run has ended."""
     for line in connected(arguments).log(arguments.run, follow=arguments.follow):
         if arguments.json:
             json_line(json.loads(line))

@@ -14,13 +14,13 @@ from listener.config.settings import Settings, load
 from listener.journal import Log
 from listener.system import System, cleaner
 
-UNUSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that other daemons take for something, and that a terminal sends when it is closed."""
+IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that mean something to other daemons, or that a closing terminal sends."""
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    """Run the listener until it is told to stop."""
-    _ignore_unused()
+    """Run the listener until SIGTERM or SIGINT."""
+    _ignore_signals()
     return asyncio.run(_serve(arguments))
 
 
@@ -28,59 +28,62 @@ async def _serve(arguments: argparse.Namespace) -> int:
     settings = load(address.config_path(arguments))
     logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
     system = System(settings)
-    with _telling_unused(system.log):
-        stopping, hurrying = _on_signals(system)
+    with _logging_ignored(system.log):
+        stopping, handing_back = _on_signals(system)
         async with system:
-            _warn(system, settings)
+            _log_warnings(system, settings)
             await system.listen()
             await stopping.wait()
-        await asyncio.gather(*hurrying)
+        await asyncio.gather(*handing_back)
     return DONE
 
 
-def _ignore_unused() -> None:
-    """Let signals that mean nothing to the listener not end it, from its first moment to its last one."""
-    for number in UNUSED:
+def _ignore_signals() -> None:
+    """Ignore signals that mean nothing to the listener: by default they would end it."""
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def _telling_unused(log: Log) -> Iterator[None]:
-    """Log each of them. asyncio's own handlers would end with the loop, a moment before the process does."""
+def _logging_ignored(log: Log) -> Iterator[None]:
+    """Log each ignored signal.
+
+    asyncio's own handlers end with the loop: a signal after that would end the process with a failure.
+    """
     loop = asyncio.get_running_loop()
 
-    def tell(number: int, _frame: object) -> None:
+    def log_signal(number: int, _frame: object) -> None:
         loop.call_soon_threadsafe(partial(log.warning, "signal ignored", signal=signal.Signals(number).name))
 
-    for number in UNUSED:
-        signal.signal(number, tell)
+    for number in IGNORED:
+        signal.signal(number, log_signal)
     try:
         yield
     finally:
-        _ignore_unused()
+        _ignore_signals()
 
 
-def _warn(system: System, settings: Settings) -> None:
+def _log_warnings(system: System, settings: Settings) -> None:
     for warning in settings.warnings:
         system.log.warning("configuration", warning=warning)
 
 
 def _on_signals(system: System) -> tuple[asyncio.Event, list[asyncio.Task[int]]]:
-    """Return what the first signal sets, and what the second one starts: handing running syncs back.
+    """Return the event that the first signal sets, and the tasks that the second one starts.
 
-    The third one kills.
+    The second signal hands running syncs back to the queue at once. The third one kills the process.
     """
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    hurrying: list[asyncio.Task[int]] = []
+    handing_back: list[asyncio.Task[int]] = []
 
     def stop() -> None:
         if not stopping.is_set():
             stopping.set()
             return
-        hurrying.append(loop.create_task(system.worker.drain(0)))
+        handing_back.append(loop.create_task(system.worker.drain(0)))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    return stopping, hurrying
+    return stopping, handing_back

@@ -1,4 +1,4 @@
-"""`status`, `hold` and `release`: how environments stand, and freezing them."""
+"""`status`, `hold` and `release`: how environments differ from live, and freezing them."""
 
 import argparse
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD"
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Show how environments stand."""
+    """Show how environments differ from live."""
     client = connected(arguments)
     found = client.get(path("sites", arguments.site)) if arguments.site else _all(client)
     if arguments.json:
@@ -27,7 +27,7 @@ def status(arguments: argparse.Namespace) -> int:
     ]
     table(_HEADINGS, (row for site, environment in stands for row in _rows(site, environment)))
     for each in found.get("unlisted", ()):
-        say(f"{each['pattern']}: its sites can't be listed: {each['message']}")
+        say(f"{each['pattern']}: can't list the sites of this pattern: {each['message']}")
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE
@@ -44,7 +44,7 @@ def _all(client: Client) -> dict[str, Any]:
 
 
 def hold(arguments: argparse.Namespace) -> int:
-    """Freeze an environment."""
+    """Put an environment on hold."""
     answer = _ask(arguments, "hold", {"reason": arguments.reason})
     if arguments.json:
         document(answer)
@@ -54,7 +54,7 @@ def hold(arguments: argparse.Namespace) -> int:
 
 
 def release(arguments: argparse.Namespace) -> int:
-    """Let an environment go."""
+    """Release an environment."""
     answer = _ask(arguments, "release", None)
     if arguments.json:
         document(answer)
@@ -62,7 +62,7 @@ def release(arguments: argparse.Namespace) -> int:
     where = f"{arguments.site}/{arguments.environment}"
     say(f"{where} is released" if answer["released"] else f"{where} was not on hold")
     for run in answer["runs"]:
-        say(f"run {run} catches up with live")
+        say(f"run {run} syncs it with live")
     return DONE
 
 
@@ -107,7 +107,7 @@ def _state(drift: Document) -> str:
 
 
 def _remarks(site: str, environment: Document) -> Iterator[str]:
-    """Yield what has no room in the table: why an environment can't be told or synced, why it is on hold."""
+    """Yield what the table has no room for: errors, warnings, and the reason of a hold."""
     where, hold = f"{site}/{environment['name']}", environment["hold"]
     for on, drift in _drifts(environment):
         why = drift.get("message") or drift.get("reason")

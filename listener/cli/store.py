@@ -1,4 +1,4 @@
-"""`store`: a backup and its return, a check, a pruning and a move of the store."""
+"""`store`: backing up, restoring, checking, pruning and moving the store."""
 
 import argparse
 import asyncio
@@ -20,29 +20,30 @@ from listener.store.sqlite import maintenance, restoring
 
 def backup(arguments: argparse.Namespace) -> int:
     """Copy the store."""
-    report = maintenance.backup(_path(_settings(arguments)), arguments.path)
+    path = Path(arguments.path)
+    report = maintenance.backup(_path(_settings(arguments)), path)
     if arguments.json:
-        document({"path": str(arguments.path), **asdict(report)})
+        document({"path": str(path), **asdict(report)})
     else:
-        say(f"{arguments.path}: {_told(report)}")
+        say(f"{path}: {_summary(report)}")
     return DONE
 
 
 def restore(arguments: argparse.Namespace) -> int:
-    """Put a copy in the store's place."""
+    """Replace the store with a copy."""
     path = _path(_settings(arguments))
-    restored = restoring.restore(path, arguments.path)
+    restored = restoring.restore(path, Path(arguments.path))
     if arguments.json:
         document({"path": str(path), **asdict(restored)})
         return DONE
-    say(f"{path}: {_told(restored.report)}")
+    say(f"{path}: {_summary(restored.report)}")
     if restored.kept:
-        say(f"  the store of before is kept: {restored.kept}")
+        say(f"  the old store is kept: {restored.kept}")
     if restored.newer_runs is None or restored.newer_deliveries is None:
-        say("  what was newer in it can't be read any more")
+        say("  the old store can't be read: what it had that the copy has not is unknown")
     elif restored.newer_runs or restored.newer_deliveries:
         runs, deliveries = counted(restored.newer_runs, "run"), counted(restored.newer_deliveries, "delivery")
-        say(f"  newer in it, and not in the copy: {runs}, {deliveries}; senders may have to send these again")
+        say(f"  only in the old store: {runs}, {deliveries}; senders may have to send these deliveries again")
     return DONE
 
 
@@ -51,14 +52,14 @@ def copy(arguments: argparse.Namespace) -> int:
     settings, to = _settings(arguments), arguments.to
     target = resolved(to) if to.startswith(("file:", "env:", "credential:")) else to
     if settings.model_copy(update={"store": target}).store_name == settings.store_name:
-        raise UsageError("Both are the same store.", remedy="name another one with --to")
+        raise UsageError("--to names the same store.", remedy="name another store with --to")
     copied = asyncio.run(move(settings.store, target, public_url(target), time.time()))
     if arguments.json:
         document({"to": public_url(target), "rows": copied.rows})
     else:
         runs, deliveries = counted(copied.rows["runs"], "run"), counted(copied.rows["deliveries"], "delivery")
         say(f"{public_url(target)}: {runs}, {deliveries}, {counted(copied.rows['holds'], 'hold')}")
-        say("  name it in the configuration (store:): the old one refuses to start from now on")
+        say("  now set store: in the configuration to it; the old store refuses to start")
     return DONE
 
 
@@ -69,7 +70,7 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document({"path": str(path), **asdict(report)})
     else:
-        say(f"{path}: {'damaged' if report.problems else 'sound'}, {_told(report)}")
+        say(f"{path}: {'damaged' if report.problems else 'sound'}, {_summary(report)}")
         for problem in report.problems:
             say(f"  {problem}")
     return FAILED if report.problems else DONE
@@ -99,12 +100,12 @@ def _path(settings: Settings) -> Path:
     if not settings.store.startswith(STORE_PREFIX):
         raise UsageError(
             "The store is not an SQLite file.",
-            remedy="use the database's own tools, such as pg_dump; the listener prunes by itself",
+            remedy="use the database's own tools, such as pg_dump; the listener prunes it by itself",
         )
     return Path(settings.store_name)
 
 
-def _told(report: maintenance.Report) -> str:
+def _summary(report: maintenance.Report) -> str:
     return (
         f"schema {report.schema}, {report.size} bytes, {counted(report.runs, 'run')} "
         f"({report.waiting} not ended), {counted(report.deliveries, 'delivery')}"

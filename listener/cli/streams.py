@@ -1,4 +1,4 @@
-"""The three standard streams, whatever they were started with: closed, full, or without a reader."""
+"""The three standard streams, which may be closed, full, or without a reader."""
 
 import os
 import sys
@@ -9,32 +9,32 @@ _NAMES = ("stdin", "stdout", "stderr")
 
 
 def prepare() -> None:
-    """Give every standard stream somewhere to lead, and let it print whatever there is to be printed.
+    """Open closed standard streams on /dev/null, and let the others print every character.
 
-    The number of a closed stream is given to the next file that is opened, the store perhaps, and whatever is
-    printed to that stream would be written into it.
+    The next file that is opened gets the number of a closed stream. That may be the store: what is printed to
+    the stream would be written into it.
     """
     for number, name in enumerate(_NAMES):
         if not _is_open(number):
-            _lead_nowhere(number)
+            _lead_to_null(number)
         if getattr(sys, name) is None:
             setattr(sys, name, _stream(number))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # What the terminal's encoding does not have is escaped.
+            # A character that the terminal's encoding lacks is escaped.
             stream.reconfigure(errors="backslashreplace")
 
 
 def discard(stream: TextIO) -> None:
-    """Let the interpreter's last flush have somewhere to go (https://docs.python.org/3/library/signal.html).
+    """Lead a broken stream to /dev/null (https://docs.python.org/3/library/signal.html#note-on-sigpipe).
 
-    It would end the process with a status of its own, 120, where that fails.
+    The interpreter flushes it at its end, and would exit with status 120 if that failed.
     """
-    _lead_nowhere(stream.fileno())
+    _lead_to_null(stream.fileno())
 
 
 def flush_errors() -> None:
-    """Write what standard error still holds, or drop it."""
+    """Flush standard error; drop what can't be written."""
     try:
         sys.stderr.flush()
     except OSError:
@@ -49,11 +49,11 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _lead_nowhere(number: int) -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    if nowhere != number:
-        os.dup2(nowhere, number)
-        os.close(nowhere)
+def _lead_to_null(number: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != number:
+        os.dup2(null, number)
+        os.close(null)
     else:
         os.set_inheritable(number, True)
 

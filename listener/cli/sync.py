@@ -7,21 +7,21 @@ from typing import Any
 from listener.cli import wording
 from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE, FAILED, RunFailedError
-from listener.cli.printing import document, say, tell
+from listener.cli.printing import document, note, say
 from listener.redaction import Cleaner
 from listener.vocabulary import PlanKind, State
 
 
 def sync(arguments: argparse.Namespace) -> int:
-    """Sync, or tell what a sync would do."""
+    """Sync, or print what a sync would do."""
     done = _locally(arguments) if arguments.local else _by_listener(arguments)
     if arguments.dry_run:
-        return _tell_plan(arguments, done)
+        return _print_plan(arguments, done)
     return conclude(arguments, done)
 
 
 def _locally(arguments: argparse.Namespace) -> dict[str, Any]:
-    # It brings the whole listener into this process, which no other sync needs.
+    # Only this sync needs the whole listener in this process.
     done: dict[str, Any] = import_module("listener.cli.local").synced(arguments)
     return done
 
@@ -36,17 +36,17 @@ def _by_listener(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def followed(client: Client, run_id: str) -> dict[str, Any]:
-    """Tell a run's log, and its successors', as they grow; return the run that was the last."""
+    """Print the log of a run and of its successors as they grow; return the last run."""
     while True:
         for line in client.log(run_id, follow=True):
-            tell(wording.log_line(line))
+            note(wording.log_line(line))
         run = client.get(path("runs", run_id))
         if run["state"] != State.SUPERSEDED:
             return run
         run_id = run["successor"]
 
 
-def _tell_plan(arguments: argparse.Namespace, look: dict[str, Any]) -> int:
+def _print_plan(arguments: argparse.Namespace, look: dict[str, Any]) -> int:
     if arguments.json:
         document(look)
     else:
@@ -57,7 +57,7 @@ def _tell_plan(arguments: argparse.Namespace, look: dict[str, Any]) -> int:
 
 
 def conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
-    """Tell what became of a run; raise `RunFailedError` if it failed."""
+    """Print the outcome of a run; raise `RunFailedError` if it failed."""
     if arguments.json:
         document(run)
     elif arguments.no_wait:
@@ -70,5 +70,5 @@ def conclude(arguments: argparse.Namespace, run: dict[str, Any]) -> int:
     clean, outcome = Cleaner(), run["outcome"] or {}
     raise RunFailedError(
         clean(outcome.get("message") or f"The run {run['id']} is {run['state']}."),
-        remedy=clean(outcome.get("remedy") or f"sync-staging runs show {run['id']} tells more"),
+        remedy=clean(outcome.get("remedy") or f"run sync-staging runs show {run['id']} for details"),
     )

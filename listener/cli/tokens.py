@@ -1,4 +1,4 @@
-"""`token`: an API credential and the line of the configuration that admits it; which ones are in use."""
+"""`token new`: an API token, and its line for the configuration."""
 
 import argparse
 import json
@@ -8,11 +8,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from listener.access import Role, digest
 from listener.cli.failures import DONE
-from listener.cli.printing import document, say, tell
+from listener.cli.printing import document, note, say
 from listener.config.names import Name, SiteId
 
 PREFIX = "sst_"
-"""Tells a scanner for leaked secrets, and a person, what it is."""
+"""Shows people, and scanners for leaked secrets, what the text is."""
 
 RANDOM_BYTES = 32
 
@@ -27,10 +27,10 @@ def new(arguments: argparse.Namespace) -> int:
     if arguments.json:
         document({"token": text, "entry": entry})
         return DONE
-    tell("The token, printed this once and kept nowhere:")
+    note("The token; it is not stored, so copy it now:")
     say(text)
-    tell("Its line for the section tokens of the configuration:")
-    # In quotes, for YAML would read a name such as 1 or true as something else.
+    note("Add this line to the section tokens of the configuration:")
+    # In quotes: YAML would read a name such as 1 or true as a number or a truth value.
     say("- {" + ", ".join(f"{key}: {json.dumps(value)}" for key, value in entry.items()) + "}")
     return DONE
 

@@ -1,4 +1,4 @@
-"""How the API's documents read for a person: a run, a plan, a line of a log."""
+"""The API's documents as text for a person: a run, a plan, a line of a log."""
 
 import json
 import re
@@ -8,31 +8,31 @@ from typing import Any
 from listener.vocabulary import PlanKind, State
 
 Document = Mapping[str, Any]
-"""A JSON object of the API (`listener.web.views`)."""
+"""A JSON object of the API (`listener.web.answers`)."""
 
 COMMIT_SHOWN = 10
-"""Characters of a commit id where it is only to be recognised."""
+"""How many characters of a commit id are shown."""
 
 PATHS_SHOWN = 20
-"""How many of the paths that a dry run would add, change or remove are listed of each."""
+"""How many added, changed and removed paths a dry run lists of each."""
 
 _PLANS = {
     PlanKind.UP_TO_DATE: "is equal to live",
-    PlanKind.CREATE: "would be made at live",
+    PlanKind.CREATE: "would be created at live",
     PlanKind.FAST_FORWARD: "would be fast-forwarded to live",
     PlanKind.FORWARD_COMMIT: "would get a forward commit with live's content",
-    PlanKind.RESET: "would be moved to live, its old commit kept under a backup ref",
-    PlanKind.BUSY: "would wait: Studio publishes, or has just been at work",
+    PlanKind.RESET: "would be moved to live; a backup ref would keep the old commit",
+    PlanKind.BUSY: "would wait: Studio is publishing, or has just published",
     PlanKind.REFUSE: "would be refused",
 }
 
 _MOVE = ("plan", "live", "old", "new", "backup")
-"""What an outcome tells of a branch's way."""
+"""The fields of an outcome that say how the branch moved."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 _FRAME = frozenset({"at", "level", "event", "run", "site", "environment", "host", "removed"})
-"""What a log line's reader knows already, or sees at its beginning; removed paths are only counted."""
+"""The fields of a log line that are not repeated: the reader knows them. Removed paths are only counted."""
 
 
 def short(commit: str) -> str:
@@ -41,7 +41,7 @@ def short(commit: str) -> str:
 
 
 def moment(at: str | None) -> str:
-    """Return a time of the API's (RFC 3339, UTC) to the second; empty for none."""
+    """Return a time of the API (RFC 3339, UTC), cut to the second; empty for None."""
     return f"{at[:19].replace('T', ' ')}Z" if at else ""
 
 
@@ -53,12 +53,12 @@ def counted(number: int, noun: str) -> str:
 
 
 def place(document: Document) -> str:
-    """Return the site and the environment that a run is about."""
+    """Return the site and the environment of a run."""
     return f"{document['site']}/{document['environment']}"
 
 
 def outcome(run: Document) -> str:
-    """Return in one line what became of a run."""
+    """Return the outcome of a run in one line."""
     done = run["outcome"] or {}
     if run["state"] != State.SUCCEEDED:
         why = f" ({done['error']})" if done.get("error") else f", run {run['id']}"
@@ -73,20 +73,20 @@ def outcome(run: Document) -> str:
 
 
 _BACK = {
-    PlanKind.UP_TO_DATE: "is there already",
+    PlanKind.UP_TO_DATE: "is already at",
     PlanKind.FORWARD_COMMIT: "would get a forward commit with the content of",
-    PlanKind.RESET: "would be moved, its commit kept under a backup ref, to",
-    PlanKind.BUSY: "would wait, for Studio publishes or has just been at work, and go to",
+    PlanKind.RESET: "would be moved, with a backup ref for its commit, to",
+    PlanKind.BUSY: "would wait for Studio, which publishes or has just published, and then go to",
     PlanKind.REFUSE: "can't go back to",
 }
 
 
 def rollback(look: Document) -> Iterator[str]:
-    """Yield the lines that tell what the rollback of a run would do now."""
+    """Yield the lines that say what a rollback of a run would do now."""
     for leg in look.get("legs", [look]):
         on = f" on {leg['repository']}" if "legs" in look else ""
         if "error" in leg:
-            yield f"rollback{on}: not now: {leg['message']}"
+            yield f"rollback{on}: not possible now: {leg['message']}"
         else:
             yield f"rollback{on}: the branch {_BACK[PlanKind(leg['plan'])]} {short(leg['target'])}"
             if leg["reason"]:
@@ -97,12 +97,12 @@ def rollback(look: Document) -> Iterator[str]:
 
 
 def plan(where: str, look: Document) -> Iterator[str]:
-    """Yield the lines that tell what a sync would do now, on each repository where there are several."""
+    """Yield the lines that say what a sync would do now, for each repository if there are several."""
     if "legs" in look:
         for leg in look["legs"]:
             yield from plan(f"{where} on {leg['repository']}", leg)
     elif "error" in look:
-        yield f"{where} can't be told: {look['message']}"
+        yield f"{where}: can't be checked: {look['message']}"
         yield from _remedy(look)
     else:
         yield from _plan(where, look)
@@ -136,7 +136,7 @@ def _remedy(look: Document) -> Iterator[str]:
 
 
 def paths(document: Document, kind: str, most: int) -> Iterator[str]:
-    """Yield the paths of a kind, at most so many, and how many more there are."""
+    """Yield paths of one kind, up to `most`, and how many more there are."""
     shown = document[kind][:most]
     yield from (f"    {path}" for path in shown)
     if document[f"{kind}_count"] > len(shown):
@@ -144,7 +144,7 @@ def paths(document: Document, kind: str, most: int) -> Iterator[str]:
 
 
 def run(run: Document) -> Iterator[str]:
-    """Yield the lines that tell all of a run."""
+    """Yield the lines that show a run in full."""
     done = run["outcome"] or {}
     facts = {
         "run": run["id"],
@@ -175,14 +175,14 @@ def run(run: Document) -> Iterator[str]:
 
 
 def asked(trigger: Document) -> str:
-    """Return who asked for something, from where, with which credential."""
+    """Return who asked for a sync, from where, with which credential."""
     client = f" from {trigger['client']}" if trigger["client"] else ""
     credential = f", {trigger['credential']}" if trigger["credential"] else ""
     return f"{trigger['actor']}{client} ({trigger['origin']}{credential})"
 
 
 def delivery(found: Document) -> Iterator[str]:
-    """Yield the lines that tell all of a delivery, or of a refused request."""
+    """Yield the lines that show a delivery or a refused request in full."""
     facts = {
         "delivery": found["id"],
         "received": moment(found["received_at"]),
@@ -214,7 +214,7 @@ def _queue(run: Document) -> str:
     if "queue" not in run:
         return ""
     ahead = counted(run["queue"]["ahead"], "run")
-    return f"{ahead} before it, expected to start {moment(run['queue']['expected_start'])}"
+    return f"{ahead} ahead, expected to start {moment(run['queue']['expected_start'])}"
 
 
 def _removed(done: Document) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _removed(done: Document) -> Iterator[str]:
 
 
 def log_line(text: str) -> str:
-    """Return a line of a run's log with its time, its event and what it says."""
+    """Return a line of a run's log: its time, its event, its facts."""
     line = json.loads(text)
     facts = [f"{name}={_fact(value)}" for name, value in line.items() if name not in _FRAME and _says(value)]
     mark = "" if line["level"] == "info" else f"{line['level']}: "

@@ -135,7 +135,7 @@ async def test_systemd_is_told_what_fails_and_gets_no_sign_of_life_from_a_listen
             monkeypatch.setattr(system.store, "claim", perhaps)
             monkeypatch.setattr(system.store, "ping", looked)
             await system.listen()
-            await told("STATUS=These tasks fail again and again, and the log says why: worker.")
+            await told("STATUS=These tasks keep failing, and the log says why: worker.")
             before = looks
             while looks < before + 5:
                 await asyncio.sleep(0.01)

@@ -3,17 +3,20 @@
 import argparse
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 import yaml
 
 from listener import __version__, cli
-from listener.access import Role, Token, known
-from listener.cli import address, wording
+from listener.access import Role, Token, find_token
+from listener.cli import address, local, wording
 from listener.cli.failures import (
     CredentialRefusedError,
     ListenerUnreachableError,
@@ -164,7 +167,7 @@ def test_a_new_token_is_admitted_by_the_line_that_is_printed_with_it(
     assert text.startswith("sst_")
     assert entry == {"name": "ci", "sha256": hashlib.sha256(text.encode()).hexdigest(), "role": "admin"}
     admitted = Token(entry["name"], entry["sha256"], Role(entry["role"]))
-    assert known(text.encode(), [admitted]) is admitted
+    assert find_token(text.encode(), [admitted]) is admitted
 
 
 def test_a_members_token_names_its_sites_once_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +182,35 @@ def test_a_new_token_has_256_random_bits(capsys: pytest.CaptureFixture[str]) -> 
     }
     assert len(texts) == 20
     assert {len(text) for text in texts} == {len("sst_") + 43}
+
+
+# The process's log of `sync --local`.
+
+
+@pytest.fixture
+def _own_log() -> Iterator[None]:
+    """A test may configure the log; the next test finds it as before."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("_own_log")
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_of_a_run_is_printed_once_and_every_other_line_is_logged(
+    form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SimpleNamespace(log=SimpleNamespace(format=form), secrets=frozenset())
+    monkeypatch.setattr(local, "load", lambda _path: settings)
+    local.settings_of(asked())
+    log = structlog.get_logger()
+    log.warning("retry", run="1", site="mysite", environment="staging", host="studio")
+    log.warning("connection lost", host="studio")
+    log.info("connected", host="studio")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "connection lost" in line
 
 
 # The listener's address, and the token to show it.
@@ -237,7 +269,7 @@ def test_the_option_url_beats_the_variable_and_that_the_configuration(
     ["127.0.0.1:8787", "ftp://host", "http://", "http://user:word@host", "http://host:port", "http://h?q"],
 )
 def test_an_address_that_is_no_plain_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="no plain http"):
+    with pytest.raises(UsageError, match="not a plain http"):
         address.listener(asked(url=url))
 
 
@@ -393,5 +425,5 @@ def test_a_wrong_configuration_is_told_a_line_a_problem(
     status, out, err = ran(capsys, "check-config", "--config", str(file))
     assert (status, out) == (1, "")
     assert f"error: {file}: " in err
-    assert "sits: is no setting; did you mean sites?" in err
+    assert "sits: is an unknown setting; did you mean sites?" in err
     assert err.splitlines()[-1].startswith("remedy: correct these settings")

@@ -63,7 +63,7 @@ def test_what_a_manager_that_does_not_read_has_no_room_for_is_dropped(
     busy = manager(said, tmp_path / "notify")
     while busy.notify("WATCHDOG=1"):
         pass
-    assert [line["reason"] for line in said.lines] == ["it is not read"]
+    assert [line["reason"] for line in said.lines] == ["nobody reads it"]
     end.recv(99)
     assert busy.notify("STOPPING=1"), "what there is room for again is sent"
 

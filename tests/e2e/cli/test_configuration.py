@@ -27,7 +27,7 @@ async def test_check_config_tells_what_does_not_answer(
     assert done.status == 1
     assert done.out.splitlines()[-2:] == [
         "  remedy: check that sshd runs on the host and listens on this port",
-        "environment mysite/staging: failed: not looked at: no answer from studio",
+        "environment mysite/staging: failed: not checked: no answer from studio",
     ]
 
 
@@ -99,12 +99,12 @@ async def test_check_config_asks_studio_where_it_is_configured(
         assert (done.status, "studio: ok" in done.out.splitlines()) == (0, True)
         whole["studio"]["token"] = "wrong-token"
         done = await Shell(written(tmp_path, whole))("check-config", "--connect")
-        assert (done.status, "studio, asked about mysite: failed" in done.out) == (1, True)
+        assert (done.status, "studio, site mysite: failed" in done.out) == (1, True)
         assert "wrong-token" not in done.out + done.err
 
 
 async def test_until_when_the_certificate_is_good_is_told(config: Path, tmp_path: Path) -> None:
-    for days, status, told in ((30.0, 0, "certificate: ok: good until "), (-1.0, 1, "it has expired, on ")):
+    for days, status, told in ((30.0, 0, "certificate: ok: valid until "), (-1.0, 1, "expired on ")):
         tls = certificate(tmp_path, days=days)
         done = await Shell(varied(config, "server", "tls", value=tls))("check-config")
         (line,) = [line for line in done.out.splitlines() if line.startswith("certificate: ")]

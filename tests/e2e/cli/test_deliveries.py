@@ -19,10 +19,12 @@ async def test_deliveries_are_listed_and_shown_and_redelivered(
         "accepted",
         f"run {answer['runs'][0]}",
     )
-    assert (ping[0], ping[6]) == (ignored["delivery"], "the event ping tells of no publish")
+    assert (ping[0], ping[6]) == (ignored["delivery"], "the event ping is not a publish")
     assert refused[3:] == ["forge", "127.0.0.1", "refused", "X-Hub-Signature-256 is missing"]
-    page = await shell("deliveries", "list", "--limit", "1", "--outcome", "ignored", "--hook", "forge")
-    assert page.err == f"older ones: --before {ignored['delivery']}\n"
+    page = await shell("deliveries", "list", "--limit", "1", "--hook", "forge")
+    assert page.err == f"older ones: --before {refused[0]}\n"
+    rest = await shell("deliveries", "list", "--outcome", "ignored", "--before", refused[0])
+    assert ([line.split()[0] for line in rest.out.splitlines()[1:]], rest.err) == ([ignored["delivery"]], "")
     shown = (await shell("deliveries", "show", answer["delivery"])).out.splitlines()
     assert "credential   hook forge, secret 1" in shown
     assert "sender's id  d-1" in shown
@@ -34,7 +36,7 @@ async def test_deliveries_are_listed_and_shown_and_redelivered(
     assert any(line.startswith("redelivered") and "by root from 127.0.0.1" in line for line in shown)
     none = await shell("deliveries", "redeliver", ignored["delivery"])
     assert (none.status, none.out) == (1, "")
-    assert "It selects nothing: the event ping tells of no publish." in none.err
+    assert "The delivery selects nothing: the event ping is not a publish." in none.err
     missing = await shell("deliveries", "show", "nosuch")
     assert (missing.status, missing.err) == (1, "error: No such delivery.\n")
 
@@ -73,4 +75,4 @@ async def test_a_refused_test_delivery_tells_an_admin_why_and_others_how_to_lear
     for token in (None, MEMBER):
         done = await Shell(other, token)("hook", "send", "forge")
         assert (done.status, len(done.out.splitlines())) == (1, 1)
-        assert done.err.startswith("why: sync-staging deliveries show ")
+        assert done.err.startswith("to see why, use an admin's token: sync-staging deliveries show ")

@@ -88,7 +88,7 @@ async def test_a_test_delivery_is_signed_by_each_scheme(
             if scheme in hooks and reader.ping is not None:
                 done = await shell.here("hook", "send", scheme, "--ping", "--json")
                 assert (done.status, done.document["status"]) == (0, 200)
-                assert "tells of no publish" in done.document["answer"]["ignored"]
+                assert "is not a publish" in done.document["answer"]["ignored"]
 
 
 async def test_a_test_delivery_for_a_public_key_is_signed_with_the_private_one_that_is_named(
@@ -107,7 +107,7 @@ async def test_a_test_delivery_for_a_public_key_is_signed_with_the_private_one_t
     async with daemon(config):
         without = await shell("hook", "send", "publisher")
         assert (without.status, without.out) == (2, "")
-        assert "name the private one, whsk_, with --secret file:PATH" in without.err
+        assert "name the private key, whsk_, with --secret file:PATH" in without.err
         done = await shell("hook", "send", "publisher", "--secret", f"file:{tmp_path}/private")
         assert (done.status, done.out[:13]) == (0, "202 Accepted:")
         absent = await shell("hook", "send", "publisher", "--secret", "private")
@@ -175,7 +175,7 @@ async def test_who_was_refused_too_often_is_told_what_that_means(
         while (done := await Shell(wrong, None)("hook", "send", "forge")).out[:3] == "401":
             pass
         assert (done.status, done.out[:3]) == (1, "429")
-        assert "A good delivery is taken all the same" in done.err
+        assert "A valid delivery is accepted all the same" in done.err
         stranger = await Shell(config, "no-token")("runs", "list")
         assert (stranger.status, stranger.out) == (2, "")
         assert "remedy: check the token: a good one is let in all the same" in stranger.err

@@ -33,7 +33,10 @@ async def test_a_taken_port_is_told(running: Daemon, tmp_path: Path, config: Pat
     other = varied(config, "store", value=f"sqlite:///{tmp_path}/other.db")
     done = await Shell(other)("serve")
     assert done.status == 1
-    assert done.err.splitlines()[-1] == "remedy: choose another server.port, or end what listens there"
+    assert (
+        done.err.splitlines()[-1]
+        == "remedy: choose another server.port, or stop the program that listens there"
+    )
 
 
 async def test_a_port_that_only_root_may_have_is_told_with_what_to_do(config: Path) -> None:
@@ -48,7 +51,7 @@ async def test_a_port_that_only_root_may_have_is_told_with_what_to_do(config: Pa
     )
     assert done.status == 1
     assert "error: server.port: this user may not listen on 127.0.0.1:443" in done.err
-    assert done.err.splitlines()[-1].startswith("remedy: choose a server.port from 1024 on")
+    assert done.err.splitlines()[-1].startswith("remedy: choose a server.port of 1024 or more")
 
 
 async def test_a_second_signal_does_not_wait_for_running_syncs(

@@ -63,7 +63,7 @@ async def test_a_backup_is_restored_once_the_listener_has_stopped(
     await running.terminate()
     restored = await shell("store", "restore", str(copy))
     assert restored.status == 0, restored.err
-    assert "newer in it, and not in the copy: 1 run, 0 deliveries" in restored.out
+    assert "only in the old store: 1 run, 0 deliveries" in restored.out
     assert "1 run (0 not ended)" in (await shell("store", "check")).out
 
 

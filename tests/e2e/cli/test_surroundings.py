@@ -95,7 +95,7 @@ async def test_a_service_manager_that_does_not_read_holds_up_nothing(
 ) -> None:
     async with managed(config, tmp_path / "notify", monkeypatch) as running, client(running.url) as api:
         (told,) = await logged(running, "service manager")
-        assert told["reason"] == "it is not read"
+        assert told["reason"] == "nobody reads it"
         assert (await api.sync())[0] == 200
         assert await running.terminate() == 0
 
@@ -190,8 +190,8 @@ async def test_an_answer_that_can_not_be_written_is_a_failure(config: Path, word
     process = await under(">/dev/full", config, *words)
     _, err = await process.communicate()
     assert err.decode().splitlines()[-2:] == [
-        "error: The answer can't be written: No space left on device.",
-        "remedy: print it to where there is room",
+        "error: The output can't be written: No space left on device.",
+        "remedy: write the output to a disk with free space",
     ]
     assert (process.returncode, b"Traceback" in err) == (1, False)
 

@@ -148,7 +148,7 @@ async def test_sync_local_notes_the_system_user_as_who_asked(shell: Shell, sshd:
 async def test_sync_local_is_refused_while_a_listener_runs(running: Daemon, shell: Shell) -> None:
     done = await shell("sync", "mysite", "staging", "--local")
     assert (done.status, done.out) == (1, "")
-    assert done.err.splitlines()[-1] == "remedy: leave out --local: the listener that runs does the sync"
+    assert done.err.splitlines()[-1] == "remedy: leave out --local: the running listener can do the sync"
 
 
 async def test_a_local_dry_run_looks_beside_a_running_listener(running: Daemon, shell: Shell) -> None:
