@@ -71,7 +71,7 @@ class Gate:
         if token is None:
             return await self._by_studio(request, _studio_session(request), "there is no credential")
         if request.method not in SAFE:
-            demand_own_page(request)
+            require_own_page(request)
         return self._accepted(token, "session of token")
 
     async def caller_for(self, request: web.Request, site: str) -> Caller:
@@ -176,7 +176,7 @@ def uncovered(caller: Caller, site: str) -> str:
     return f"the {caller.credential} does not cover the site {site}"
 
 
-def demand_own_page(request: web.Request) -> None:
+def require_own_page(request: web.Request) -> None:
     """Raise `ForbiddenError` unless the browser says that the listener's own page sent the request."""
     if of_own_page(request) is not True:
         raise ForbiddenError("A session counts only for requests from the listener's own page.")

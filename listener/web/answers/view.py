@@ -1,9 +1,11 @@
 """What all models of answers and bodies have in common, and the answers that are errors."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 
 def rfc3339(at: float) -> str:
@@ -42,7 +44,12 @@ class View(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the answer's body."""
-        return self.__pydantic_serializer__.to_json(self)
+        try:
+            return self.__pydantic_serializer__.to_json(self)
+        except PydanticSerializationError:
+            # A path on a host may hold bytes that are not UTF-8: each is half a surrogate pair in Python's
+            # text, which JSON can hold only escaped. One such site must not fail the page of all.
+            return json.dumps(self.model_dump(mode="json")).encode()
 
 
 class Body(BaseModel):
