@@ -36,8 +36,8 @@ format: $(VENV)/test.stamp ## Put the code into form
 bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
 	@$(PYTHON) -m tests.bench
 
-bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
-	@$(PYTHON) -m tests.bench_hosts
+bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost, and many sites on one host
+	@$(PYTHON) -m tests.bench_hosts && $(PYTHON) -m tests.bench_sites
 
 bench-store: $(VENV)/test.stamp ## Measure what a long past costs the store: 200,000 ended runs, both databases
 	@$(PYTHON) -m tests.bench_store
