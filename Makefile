@@ -8,12 +8,16 @@ TARGETS ?=
 # Seconds for which everything happens to listeners under load, on each database.
 CHAOS ?= 120
 JGIT ?=
+# What the benchmark measures (all), where it writes its figures, and the revision to compare with.
+ROWS ?=
+JSON ?= .cache/bench.json
+REV ?= HEAD~1
 LONG ?=
 # Tests wait about as much as they work: four at a time keep two cores busy.
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-hosts bench-store replay house soak attack fuzz audit clean
+.PHONY: help demo test lint format bench bench-compare bench-pool bench-profile bench-store replay house soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -33,14 +37,25 @@ format: $(VENV)/test.stamp ## Put the code into form
 	@$(PYTHON) -m ruff format .
 	@$(PYTHON) -m ruff check --fix .
 
-bench: $(VENV)/test.stamp ## Measure the way from webhook to moved ref, in ratios
-	@$(PYTHON) -m tests.bench
+bench: $(VENV)/test.stamp ## Measure it beside a script and Debian's webhook, some minutes (ROWS=move,ack; JSON=FILE)
+	@.ci/setup bench
+	@$(PYTHON) -m tests.bench --rows '$(ROWS)' --json $(JSON)
 
-bench-hosts: $(VENV)/test.stamp ## Measure what many hosts cost, and many sites on one host
-	@$(PYTHON) -m tests.bench_hosts && $(PYTHON) -m tests.bench_sites
+bench-compare: $(VENV)/test.stamp ## Say what changed since a revision: both in turns in one run (REV=main~5)
+	@.ci/setup bench
+	@rev=$$(git rev-parse --short --verify '$(REV)^{commit}') && tree=.cache/bench/$$rev && \
+		git worktree add --quiet --force --detach $$tree $$rev && \
+		{ $(PYTHON) -m tests.bench --rows '$(ROWS)' --json $(JSON) --beside '$(REV)'=$$tree; status=$$?; \
+		git worktree remove --force $$tree; exit $$status; }
+
+bench-pool: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
+	@$(PYTHON) -m tests.bench.pool
+
+bench-profile: $(VENV)/test.stamp ## Show where the listener's time goes while many sites on one host sync (SITES=1000)
+	@$(PYTHON) -m tests.bench.profiled
 
 bench-store: $(VENV)/test.stamp ## Measure what a long past costs the store: 200,000 ended runs, both databases
-	@$(PYTHON) -m tests.bench_store
+	@$(PYTHON) -m tests.bench.store
 
 replay: $(VENV)/test.stamp ## Studio's library, JGit, publishing beside the listener (LONG=yes, SECONDS=60 a row, JGIT=DIR for jars)
 	@$(PYTHON) -m tests.replay $(if $(LONG),--long) $(if $(JGIT),--jgit $(JGIT)) \

@@ -1,8 +1,8 @@
-"""`sync-staging demo`: the main job on loopback, with real parts, and with every claim checked.
+"""`sync-staging demo`: real syncs on loopback, with every claim checked.
 
-An SSH server, a repository as Studio leaves it, a listener on a free port; then a signed webhook, a direct
-call and a replay, with the log as it streams. Nothing is left behind, and the exit status says whether all of
-it was right.
+It starts an SSH server, makes a repository as Studio does, and runs a listener on a free port. Then it sends
+a signed webhook, a direct call, a replay and a forged delivery, and prints the log as it streams. It removes
+everything that it made. The exit status says whether every check passed.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from listener.system import System
 CALL = "/api/1/services/api/1/publish/sync-staging.json"
 
 
-class Failed(Exception):  # noqa: N818 (it is not an error of the program, but what the demo found)
-    """A claim was found to be wrong."""
+class Failed(Exception):  # noqa: N818 (not an error of the program, but a finding of the demo)
+    """A claim is wrong."""
 
 
 def say(text: str = "") -> None:
@@ -42,7 +42,7 @@ def say(text: str = "") -> None:
 
 
 def check(claim: str, holds: bool) -> None:
-    """Print a claim that was checked; raise `Failed` if it is wrong."""
+    """Print a claim and whether it holds; raise `Failed` if it does not."""
     say(f"  {'✓' if holds else '✗'} {claim}")
     if not holds:
         raise Failed(claim)
@@ -64,20 +64,20 @@ async def run() -> int:
                 published = await asyncio.to_thread(build, folder / "mysite")
                 await _with_listener(folder, server, published)
     except Failed as failed:
-        say(f"\nThis is not as it should be: {failed}")
+        say(f"\nThis check failed: {failed}")
         return 1
-    say(f"\nAll of it checked, in {time.monotonic() - started:.0f} s. Nothing is left behind.")
+    say(f"\nEvery check passed, in {time.monotonic() - started:.0f} s. Everything is removed again.")
     return 0
 
 
 @contextlib.asynccontextmanager
 async def _ssh_server(folder: Path) -> AsyncIterator[Sshd | EmbeddedServer]:
-    """Run OpenSSH's sshd, or an embedded server where there is none."""
+    """Run OpenSSH's sshd, or an embedded server if sshd is not installed."""
     keys = folder / "ssh"
     keys.mkdir(mode=0o700)
     if find_sshd() is None:
         async with EmbeddedServer(keys) as embedded:
-            say(f"An embedded SSH server listens on 127.0.0.1:{embedded.port} (there is no sshd here).")
+            say(f"An embedded SSH server listens on 127.0.0.1:{embedded.port} (sshd is not installed).")
             yield embedded
     else:
         with Sshd(keys) as sshd:
@@ -97,13 +97,13 @@ async def _with_listener(folder: Path, server: Sshd | EmbeddedServer, published:
         say(f"The listener listens on {url}.")
         headers = {"Authorization": f"Bearer {token}"}
         async with aiohttp.ClientSession(url, headers=headers) as session:
-            await _Tour(session, published, secret).walk()
+            await _Steps(session, published, secret).take()
 
 
 def _configuration(
     folder: Path, server: Sshd | EmbeddedServer, published: Published, token: str, secret: str
 ) -> dict[str, Any]:
-    """Return the configuration: the example's shape, with the demo's places."""
+    """Return the configuration: like the example, with the demo's paths and ports."""
     return {
         "server": {"port": free_port()},
         "metrics": {"listen": "off"},
@@ -123,37 +123,37 @@ def _configuration(
     }
 
 
-class _Tour:
-    """What is shown, one thing after the other."""
+class _Steps:
+    """The steps of the demo, in order."""
 
     def __init__(self, session: aiohttp.ClientSession, published: Published, secret: str) -> None:
         self._session = session
         self._published = published
         self._secret = secret.encode()
 
-    async def walk(self) -> None:
-        """Show and check everything."""
+    async def take(self) -> None:
+        """Take every step."""
         old, live = self._published.commit("staging"), self._published.commit("live")
         say("\nBefore:")
         self._show_branches()
         check("HEAD is on staging, as a publish leaves it", self._published.head().endswith("/staging"))
-        say("\nA publish to live happens; the forge sends a signed webhook:")
+        say("\nSomebody publishes to live; the forge sends a signed webhook:")
         first = await self._deliver("delivery-1", 202)
         await self._show_log(first["runs"][0])
         say("\nAfter:")
         self._show_branches()
         self._check_branches(old, live)
-        say("\nThe same delivery once more:")
+        say("\nThe forge sends the same delivery again:")
         again = await self._deliver("delivery-1", 200)
-        check("it is answered as the first one was", again == first)
-        check("and no second run was made", len(await self._runs()) == 1)
+        check("the answer is the same", again == first)
+        check("no second run was made", len(await self._runs()) == 1)
         say("\nA direct call, as Studio documents it:")
         await self._call({"site_id": "mysite", "environment": "staging"}, 200, {"message": "OK"})
         await self._call(
             {"site_id": "mysite", "environment": "live"}, 404, {"message": "Environment not found"}
         )
-        check("staging was equal already, and has not moved", len(await self._runs()) == 2)  # noqa: PLR2004
-        say("\nA forged delivery:")
+        check("staging was already equal to live and has not moved", len(await self._runs()) == 2)  # noqa: PLR2004
+        say("\nSomebody sends a forged delivery:")
         await self._forge()
 
     def _show_branches(self) -> None:
@@ -168,7 +168,7 @@ class _Tour:
         check("the trees of live and staging are equal", published.tree("live") == published.tree("staging"))
         check("live has not moved", published.commit("live") == live)
         check("the old staging commit is an ancestor of the new one", published.is_ancestor(old, new))
-        check("so is live: whoever pulls fast-forwards", published.is_ancestor(live, new))
+        check("so is live: every pull is a fast-forward", published.is_ancestor(live, new))
         check("`git status` in the published repository is clean", published.is_clean())
 
     async def _deliver(self, delivery: str, expected: int) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class _Tour:
                 if line.strip():
                     last = json.loads(line)
                     say(f"  | {_brief(last)}")
-        check("the run has succeeded", last.get("outcome") == "succeeded")
+        check("the run succeeded", last.get("outcome") == "succeeded")
 
     async def _runs(self) -> list[Any]:
         async with self._session.get("/api/v1/runs") as response:
@@ -199,19 +199,22 @@ class _Tour:
         async with self._session.post(CALL, json=body) as response:
             said = await response.json()
             say(f"  POST …/sync-staging.json {json.dumps(body)} → {response.status} {json.dumps(said)}")
-            check(f"{expected}, to the letter", (response.status, said) == (expected, answer))
+            check(
+                f"{expected}, exactly as documented",
+                (response.status, said) == (expected, answer),
+            )
 
     async def _forge(self) -> None:
         body = b'{"ref": "refs/heads/live", "repository": {"full_name": "acme/mysite"}}'
         headers = signatures.sign("github", b"a guess", "delivery-2", "push", body, time.time())
         async with self._session.post("/hooks/forge", data=body, headers=headers) as response:
             say(f"  POST /hooks/forge → {response.status}")
-            check("it is refused", response.status == 401)  # noqa: PLR2004
-        check("and no run was made", len(await self._runs()) == 2)  # noqa: PLR2004
+            check("the listener refuses it", response.status == 401)  # noqa: PLR2004
+        check("no run was made", len(await self._runs()) == 2)  # noqa: PLR2004
 
 
 def _brief(event: dict[str, Any]) -> str:
-    """Return one event of a log, without what the demo has said already."""
+    """Return one event of a log, without the facts that the demo has printed already."""
     known = {"at", "level", "event", "run", "site", "environment", "host"}
     facts = " ".join(f"{key}={_value(value)}" for key, value in event.items() if key not in known)
     return f"{event['at'][11:23]} {event['event']:8} {facts}"

@@ -1,6 +1,5 @@
 """The process's log: JSON lines, or coloured text on a terminal."""
 
-import atexit
 import contextlib
 import io
 import logging
@@ -24,7 +23,7 @@ QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
 WAITING_MOST = 20_000
 """Lines that wait to be written. Further lines are dropped and counted."""
 
-TOGETHER = 0.005
+TOGETHER = 0.01
 """Seconds in which the thread collects lines before it writes them: each write is a system call."""
 
 
@@ -65,8 +64,10 @@ class BackgroundStream(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue text."""
-        if len(self._lines) >= self._most:
+        """Queue text; write it at once after `close`, for then no thread does."""
+        if self._closing:
+            self._target.write(text)
+        elif len(self._lines) >= self._most:
             self._dropped += 1
         else:
             self._lines.append(text)
@@ -86,11 +87,14 @@ class BackgroundStream(io.TextIOBase):
     def _run(self) -> None:
         while not self._closing:
             self._wake.wait()
-            if not self._closing:
+            # As long as lines come, writers need not wake the thread: that would cost them the GIL each time.
+            while self._lines and not self._closing:
                 time.sleep(TOGETHER)
-            # Before the lines are taken: a line that comes between would wait for the next one.
+                self._write_all()
             self._wake.clear()
-            self._write_all()
+            # A line that came before the event was cleared has woken nobody.
+            if self._lines or self._closing:
+                self._wake.set()
         self._write_all()
 
     def _write_all(self) -> None:
@@ -145,18 +149,21 @@ class JsonLog:
 
 def configure(
     level: str, form: str, clean: Cleaner, target: TextIO | None = None, *, background: bool = False
-) -> None:
+) -> Callable[[], None]:
     """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
-    `target`, by default standard error; in the `background`, a thread writes it.
+    `target`, by default standard error. In the `background`, a thread writes it; the returned function writes
+    the lines that still wait.
     """
     target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", BestEffortStream(target))
+    finish = stream.flush
     if background:
-        stream = _in_background(stream, clean)
+        thread = _in_background(stream, clean)
+        stream, finish = cast("TextIO", thread), thread.close
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
@@ -179,15 +186,14 @@ def configure(
             cache_logger_on_first_use=True,
         )
     _redirect_standard_logging(number, shared, console=console, stream=stream)
+    return finish
 
 
-def _in_background(stream: TextIO, clean: Cleaner) -> TextIO:
+def _in_background(stream: TextIO, clean: Cleaner) -> BackgroundStream:
     def dropped(count: int) -> str:
         return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count})
 
-    background = BackgroundStream(stream, dropped)
-    atexit.register(background.close)
-    return cast("TextIO", background)
+    return BackgroundStream(stream, dropped)
 
 
 def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

@@ -9,6 +9,9 @@ from typing import Protocol
 
 from listener.errors import ListenerError
 
+UNRESERVED = 64 << 10
+"""Bytes of each body that need no reservation of memory: the number of connections is limited."""
+
 
 class Connection(Protocol):
     """The connection that a request came by."""
@@ -37,6 +40,8 @@ class RequestContext:
 
     connection: Connection
     memory: Reservation
+    invalid: ListenerError | None = None
+    """What is wrong with its head; no route sees it then."""
     over: bool = False
     """Whether its client was refused too often. Refusing it again should cost little."""
     quiet: bool = False

@@ -1,4 +1,4 @@
-"""Taking back what a run did: it is looked at first, and done by a run of its own, with a hold."""
+"""Rolling a run back: a look shows what it would do; a run of its own does it, and sets a hold."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from listener.sync import Look, Synchronizer
 
 
 class Rollbacks:
-    """Looks at what a rollback would do, and starts it."""
+    """Looks at rollbacks, and starts them."""
 
     def __init__(
         self,
@@ -29,18 +29,18 @@ class Rollbacks:
         self._log = log
 
     async def look(self, run: Run) -> list[Look]:
-        """Return for each repository that a run moved what its rollback would do now.
+        """Return what a rollback would do now in each repository where the run moved the branch.
 
-        Raises `ConflictError` for a run that has nothing to take back, `NotFoundError`.
+        Raises `ConflictError` if there is nothing to roll back, and `NotFoundError`.
         """
         _, looks = await self._looked(run)
         return looks
 
     async def request(self, run: Run, asker: Asker) -> Run:
-        """Start the rollback of a run and return its run once that is durable.
+        """Start the rollback of a run; return the new run once it is durable.
 
-        Raises `ConflictError` if the branch has moved since, or can't go back for another reason; `SyncError`
-        if that can't be told now.
+        Raises `ConflictError` if the branch has moved since or can't go back for another reason, and
+        `SyncError` if a repository can't be looked at now.
         """
         environment, looks = await self._looked(run)
         for look in looks:
@@ -50,7 +50,7 @@ class Rollbacks:
             if refusal is not None:
                 raise ConflictError(f"{look.leg}: {refusal.message}", remedy=refusal.remedy)
         if all(look.plan is not None and look.plan.kind is PlanKind.UP_TO_DATE for look in looks):
-            raise ConflictError("The environment is back there already.")
+            raise ConflictError("The environment is already where it was before the run.")
         live = await self._synchronizer.live(environment, self._remarks(environment))
         now = self._clock()
         trigger = Trigger(
@@ -78,13 +78,13 @@ class Rollbacks:
 
     async def _looked(self, run: Run) -> tuple[Environment, list[Look]]:
         if run.state not in ENDED:
-            raise ConflictError(f"The run is {run.state}: only one that has ended is rolled back.")
+            raise ConflictError(f"The run is {run.state}: it can be rolled back after it has ended.")
         if run.outcome is None or not run.outcome.undoable:
-            raise ConflictError("The run moved no branch that was there before: nothing can be taken back.")
+            raise ConflictError("The run did not move an existing branch: there is nothing to roll back.")
         environment = self._sites.environment(run.site, run.environment)
         looks = await self._synchronizer.look_back(environment, run, self._remarks(environment))
         if len(looks) != len(run.outcome.undoable):
-            raise ConflictError("The environment does not lie in all of the repositories any more.")
+            raise ConflictError("Some of the repositories do not carry the environment any more.")
         return environment, looks
 
     def _remarks(self, environment: Environment) -> Remarks:

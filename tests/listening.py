@@ -159,9 +159,10 @@ class Client:
 class Daemon:
     """`sync-staging serve` in a process of its own: a forked one, or `anew` one that was started."""
 
-    def __init__(self, configuration: Path, *, anew: bool = False) -> None:
+    def __init__(self, configuration: Path, *, anew: bool = False, cwd: Path | None = None) -> None:
         self.configuration = configuration
         self._anew = anew
+        self._cwd = cwd
         whole = yaml.safe_load(configuration.read_text())
         scheme = "https" if "tls" in whole["server"] else "http"
         self.url = f"{scheme}://127.0.0.1:{whole['server']['port']}"
@@ -173,7 +174,9 @@ class Daemon:
         with self.log.open("ab") as log:
             words = ("serve", "--config", str(self.configuration))
             self._process = (
-                await asyncio.create_subprocess_exec(sys.executable, "-m", "listener", *words, stderr=log)
+                await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "listener", *words, stderr=log, cwd=self._cwd
+                )
                 if self._anew
                 else await forks.start(*words, stderr=log.fileno())
             )

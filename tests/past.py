@@ -17,7 +17,7 @@ def identifier(kind: str, number: str) -> str:
     return f"'{kind}-' || substr('00000000' || {number}, length('00000000' || {number}) - 7)"
 
 
-def statements(series: str, *, waiting: bool = True) -> list[str]:
+def statements(series: str, *, waiting: bool = True, runs: int = RUNS) -> list[str]:
     """The statements that build it; `series` gives the numbers from 0 up to below {0} as n."""
     place, state = _PLACE.format(n="n"), _STATE.format(n="n")
     at = _AT.format(start=START, n="n")
@@ -28,22 +28,22 @@ def statements(series: str, *, waiting: bool = True) -> list[str]:
             "INSERT INTO runs (id, site, environment, state, created_at, not_before, attempt, lines,"
             " started_at, finished_at, outcome)"
             f" SELECT {run}, {place}, {state}, {at}, {at}, 1, 2, {at} + 1, {at} + 3, {outcome}"
-            f" FROM {series.format(RUNS)}"
+            f" FROM {series.format(runs)}"
         ),
         (
             "INSERT INTO deliveries (id, hook, key, received_at, size, digest, headers, facts, ignored)"
             f" SELECT {delivery}, 'forge-' || (n % 3), {delivery}, {at}, 2, 'digest-' || (n % 1000), '{{}}',"
-            f" '{{}}', CASE n % 4 WHEN 0 THEN 'a ping' ELSE '' END FROM {series.format(RUNS)}"
+            f" '{{}}', CASE n % 4 WHEN 0 THEN 'a ping' ELSE '' END FROM {series.format(runs)}"
         ),
         (
             "INSERT INTO triggers (id, run, delivery, site, environment, origin, actor, at)"
             f" SELECT 'trigger-' || n, {run}, {delivery}, {place}, 'hook', 'forge', {at}"
-            f" FROM {series.format(RUNS)}"
+            f" FROM {series.format(runs)}"
         ),
         (
             "INSERT INTO log_lines (run, sequence, text)"
-            f' SELECT {identifier("0", f"(n % {RUNS})")}, n / {RUNS} + 1, \'{{"event": "observe"}}\''
-            f" FROM {series.format(LINES)}"
+            f' SELECT {identifier("0", f"(n % {runs})")}, n / {runs} + 1, \'{{"event": "observe"}}\''
+            f" FROM {series.format(runs * LINES // RUNS)}"
         ),
         (
             "INSERT INTO refusals (id, at, request, reason, status, client, credential, hook, size, digest,"
@@ -59,12 +59,12 @@ def statements(series: str, *, waiting: bool = True) -> list[str]:
     return built if waiting else built[:-1]
 
 
-def for_sqlite(*, waiting: bool = True) -> str:
+def for_sqlite(*, waiting: bool = True, runs: int = RUNS) -> str:
     """The script for SQLite."""
     series = (
         "(WITH RECURSIVE s (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s WHERE n + 1 < {0}) SELECT n FROM s)"
     )
-    return "BEGIN;" + ";".join(statements(series, waiting=waiting)) + ";COMMIT;"
+    return "BEGIN;" + ";".join(statements(series, waiting=waiting, runs=runs)) + ";COMMIT;"
 
 
 def for_postgres(*, waiting: bool = True) -> str:

@@ -1,14 +1,12 @@
 """What a configuration says, for a person and as JSON, without its secrets."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from listener.access import Token
-from listener.config.names import public_url
-from listener.config.sections import MetricsSection, ServerSection, StudioSection
+from listener.config.sections import MetricsSection, ServerSection, StudioSection, utc
 from listener.config.settings import Settings
-from listener.deliveries import READERS, Hook
+from listener.deliveries import Hook
 from listener.signatures import PATH
 from listener.sites import Access, Environment, Host, Site, Sites
 
@@ -95,7 +93,7 @@ def _hook_line(hook: Hook) -> str:
 
 def _token_line(token: Token) -> str:
     covers = "" if token.admin else f" of {', '.join(sorted(token.sites))}"
-    ends = "" if token.expires is None else f", expires {_utc(token.expires)}"
+    ends = "" if token.expires is None else f", expires {utc(token.expires)}"
     return f"token {token.name}: {token.role}{covers}{ends}"
 
 
@@ -114,24 +112,12 @@ def _metrics_text(metrics: MetricsSection) -> str:
     return f"GET /metrics on {metrics.listen}" if metrics.address else "off"
 
 
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
-
-
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Return what a configuration says as values for JSON, without secrets."""
     return {
-        "server": settings.server.model_dump(mode="json"),
-        "store": public_url(settings.store),
+        **settings.document.model_dump(mode="json", exclude={"hosts", "sites"}),
         "hosts": {name: asdict(host) for name, host in settings.hosts.items()},
         "sites": {site.id: _site_dict(site) for site in _configured(settings.sites)},
-        "hooks": {name: _hook_dict(hook) for name, hook in settings.hooks.items()},
-        "tokens": [_token_dict(token) for token in settings.tokens],
-        "studio": settings.studio.model_dump(mode="json") if settings.studio else None,
-        "sync": settings.sync.model_dump(mode="json"),
-        "history": settings.history.model_dump(mode="json"),
-        "metrics": settings.metrics.model_dump(mode="json"),
-        "log": settings.log.model_dump(mode="json"),
         "warnings": list(settings.warnings),
     }
 
@@ -149,25 +135,3 @@ def _site_dict(site: Site) -> dict[str, Any]:
             for e in site.environments.values()
         },
     }
-
-
-def _hook_dict(hook: Hook) -> dict[str, Any]:
-    return {
-        "scheme": hook.scheme,
-        "secrets": len(hook.secrets),
-        "repositories": dict(hook.repositories),
-        "site": hook.site,
-        "sites": sorted(hook.sites),
-        "branch": hook.branch,
-        "environments": sorted(hook.environments),
-        "networks": [str(network) for network in hook.networks],
-        "events": sorted(hook.events),
-        "hmac": None if hook.form is None else asdict(hook.form),
-        "payload": asdict(hook.payload) if READERS[hook.scheme].configurable else None,
-        "body_limit": hook.body_limit,
-    }
-
-
-def _token_dict(token: Token) -> dict[str, Any]:
-    expires = None if token.expires is None else _utc(token.expires)
-    return {"name": token.name, "role": str(token.role), "sites": sorted(token.sites), "expires": expires}

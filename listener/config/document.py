@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_serializer
 from pydantic.fields import FieldInfo
 
+from listener.config.file import MAPS
 from listener.config.hooks import HookSection
-from listener.config.names import RULE, Name, SiteId, StoreUrl
+from listener.config.names import RULE, Name, SiteId, StoreUrl, public_url
 from listener.config.problems import OTHER, Location, Problem
 from listener.config.references import KINDS
 from listener.config.sections import (
@@ -47,6 +48,10 @@ class Common(Section):
     metrics: MetricsSection = Field(default_factory=MetricsSection, description="a map of settings")
     log: LogSection = Field(default_factory=LogSection, description="a map of settings")
 
+    @field_serializer("store")
+    def _public(self, store: str) -> str:
+        return public_url(store)
+
 
 class Document(Common):
     """A whole configuration, with the sections that the core's own values are built from."""
@@ -62,8 +67,6 @@ class Document(Common):
 
 
 REQUIRED = ("ssh", "hosts", "sites")
-MAPS = ("hosts", "sites", "hooks")
-"""Maps whose entries are checked one by one: the rules skip a wrong entry, not the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ tokens. Every other setting stands in the main file alone.
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +41,10 @@ DEEPEST = 20
 MOST_VALUES = 1_000_000
 """Keys, values, maps and lists in a file."""
 
-PARTS = {"hosts": dict, "sites": dict, "hooks": dict, "tokens": list}
-"""What an included file may contain, each with its type."""
+MAPS = ("hosts", "sites", "hooks")
+"""The sections that map names to entries. Included files may contain them."""
+PARTS = (*MAPS, "tokens")
+"""All that an included file may contain."""
 
 ENDINGS = (".yaml", ".yml")
 MOST_FILES = 20_000
@@ -98,7 +101,7 @@ def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
 
 def _text(path: Path, room: int, remedy: str) -> str:
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ConfigurationError(f"{path} is not a file.", remedy=remedy)
         with path.open("rb") as file:
             content = file.read(room + 1)
@@ -262,8 +265,8 @@ def _files_in(folder: Path) -> list[Path]:
 def _merge(written: Written, file: Path, content: dict[str, Any]) -> None:
     """Add what an included file says."""
     for key, part in content.items():
-        kind = PARTS.get(key)
-        if kind is None:
+        kind: type = dict if key in MAPS else list
+        if key not in PARTS:
             text = f"can't stand in an included file, only {', '.join(PARTS)} can; write it in {written.path}"
             written.problems.append(Problem((key,), text, file=file))
         elif not isinstance(part, kind):

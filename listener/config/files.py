@@ -6,14 +6,14 @@ Whoever can write to a trusted file or folder can make the listener do anything.
 import os
 import ssl
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from listener.config.file import Written
 from listener.config.problems import Location, Problem, exposed, quoted
 from listener.config.references import Surroundings
-from listener.config.sections import SshSection, TlsSection
+from listener.config.sections import PathTo, SshSection, TlsSection
 from listener.errors import ConfigurationError
 
 OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -26,35 +26,6 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "NO_START_LINE": ("it contains no PEM", "write PEM: the certificate first, then those that signed it"),
 }
 """OpenSSL's reason, in words, and what to do."""
-
-_SSH_FILES: Mapping[str, tuple[str, Callable[[int], bool], int, str]] = {
-    "known_hosts": (
-        "a readable file",
-        stat.S_ISREG,
-        os.R_OK,
-        "make it with ssh-keyscan, and verify each key with its host's administrator",
-    ),
-    "identity": ("a readable file", stat.S_ISREG, os.R_OK, "make a key with ssh-keygen -t ed25519 -N ''"),
-    "agent": (
-        "a usable socket",
-        stat.S_ISSOCK,
-        os.W_OK,
-        "start an agent as the listener's user, such as ssh-agent -a with that path",
-    ),
-    "config": (
-        "a readable file",
-        stat.S_ISREG,
-        os.R_OK,
-        "write one in OpenSSH's format, or remove the setting",
-    ),
-}
-"""What must be at each path: in words, as a file's kind, what must be allowed, and what to do."""
-
-_WHY = {
-    "known_hosts": "which says what hosts to trust",
-    "config": "which can name commands to run",
-}
-"""Why it matters who writes to these files of the section `ssh`."""
 
 
 class _PasswordError(Exception):
@@ -105,17 +76,23 @@ def broken_tls(tls: TlsSection, surroundings: Surroundings) -> Iterator[Problem]
 
 def broken_ssh(ssh: SshSection, surroundings: Surroundings) -> Iterator[Problem]:
     """Yield what is wrong with the files of the section `ssh`."""
-    for key, text in ssh:
+    for key, field in SshSection.model_fields.items():
+        text: str | None = getattr(ssh, key)
         if text is not None:
-            yield from _ssh_file(key, Path(text), surroundings)
+            (wanted,) = (each for each in field.metadata if isinstance(each, PathTo))
+            yield from _ssh_file(("ssh", key), Path(text), wanted, surroundings)
     known_hosts = Path(ssh.known_hosts)
     if not surroundings.handed_over(known_hosts):
         yield from _folder(known_hosts.parent, ("ssh", "known_hosts"))
 
 
-def _ssh_file(key: str, path: Path, surroundings: Surroundings) -> Iterator[Problem]:
-    what, kind, needed, remedy = _SSH_FILES[key]
-    location = ("ssh", key)
+def _ssh_file(
+    location: Location, path: Path, wanted: PathTo, surroundings: Surroundings
+) -> Iterator[Problem]:
+    what, kind, needed = ("a readable file", stat.S_ISREG, os.R_OK)
+    if wanted.socket:
+        what, kind, needed = ("a usable socket", stat.S_ISSOCK, os.W_OK)
+    remedy = wanted.remedy
     try:
         mode = path.stat().st_mode
         usable = kind(mode)
@@ -128,10 +105,10 @@ def _ssh_file(key: str, path: Path, surroundings: Surroundings) -> Iterator[Prob
     if not usable:
         # The path is not shown: somebody may have put the key itself here.
         yield Problem(location, f"is not the path of {what}; {remedy}")
-    elif key == "identity" and surroundings.exposed(path, mode):
+    elif wanted.private and surroundings.exposed(path, mode):
         yield exposed(location, path)
-    elif key in _WHY and not surroundings.handed_over(path):
-        yield from _written_by_others(location, path, _WHY[key])
+    elif wanted.trusted and not surroundings.handed_over(path):
+        yield from _written_by_others(location, path, wanted.trusted)
 
 
 def broken_modes(written: Written) -> Iterator[Problem]:

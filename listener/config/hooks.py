@@ -1,9 +1,9 @@
 """The section `hooks`: its shape, the rules within it, and the hooks that it describes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, field_serializer
 
 from listener.config.names import (
     BodyPath,
@@ -147,6 +147,14 @@ class HookSection(Section):
     payload: PayloadSection = Field(
         default_factory=PayloadSection, description="a map of places in the body, such as {site: site_id}"
     )
+
+    @field_serializer("secrets")
+    def _number(self, secrets: list[str]) -> int:
+        return len(secrets)
+
+    @field_serializer("payload", mode="wrap")
+    def _used(self, payload: PayloadSection, serialize: SerializerFunctionWrapHandler) -> Any:
+        return serialize(payload) if READERS[self.scheme].configurable else None
 
     def broken(self, at: Location) -> Iterator[Problem]:
         """Yield every rule that the hook at this place breaks."""

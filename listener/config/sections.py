@@ -5,7 +5,9 @@ what an error about it tells to write.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
@@ -35,6 +37,11 @@ from listener.config.problems import Location, Problem
 from listener.runs import RetryPolicy
 from listener.signatures.weaknesses import is_common_secret
 from listener.sites import Access
+
+
+def utc(seconds: float) -> str:
+    """Return Unix seconds as a time stamp (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 class Section(BaseModel):
@@ -95,13 +102,41 @@ class ServerSection(Section):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class PathTo:
+    """What must be at the path that a setting names."""
+
+    remedy: str
+    socket: bool = False
+    private: bool = False
+    """Whether only its owner may open it."""
+    trusted: str = ""
+    """Why nobody else may write to it; empty if that doesn't matter."""
+
+
 class SshSection(Section):
     """What the listener logs in with, on every host."""
 
-    known_hosts: str = Field(description="the path of a file with the hosts' keys, in OpenSSH's format")
-    identity: str | None = Field(None, description="the path of the private key to log in with")
-    agent: str | None = Field(None, description="the path of an ssh agent's socket, or env:SSH_AUTH_SOCK")
-    config: str | None = Field(None, description="the path of an OpenSSH configuration with the hosts")
+    known_hosts: Annotated[
+        str,
+        PathTo(
+            "make it with ssh-keyscan, and verify each key with its host's administrator",
+            trusted="which says what hosts to trust",
+        ),
+    ] = Field(description="the path of a file with the hosts' keys, in OpenSSH's format")
+    identity: Annotated[str | None, PathTo("make a key with ssh-keygen -t ed25519 -N ''", private=True)] = (
+        Field(None, description="the path of the private key to log in with")
+    )
+    agent: Annotated[
+        str | None,
+        PathTo("start an agent as the listener's user, such as ssh-agent -a with that path", socket=True),
+    ] = Field(None, description="the path of an ssh agent's socket, or env:SSH_AUTH_SOCK")
+    config: Annotated[
+        str | None,
+        PathTo(
+            "write one in OpenSSH's format, or remove the setting", trusted="which can name commands to run"
+        ),
+    ] = Field(None, description="the path of an OpenSSH configuration with the hosts")
 
     def broken(self) -> Iterator[Problem]:
         """Yield every rule that the section breaks."""
@@ -132,10 +167,14 @@ class TokenSection(Section):
     """An API credential."""
 
     name: Name = Field(description="a name for the logs, such as ci")
-    sha256: Sha256 = Field(description="the hex SHA-256 of the token's text")
+    sha256: Sha256 = Field(exclude=True, description="the hex SHA-256 of the token's text")
     role: Role = Field(strict=False, description="admin or member")
     sites: list[str] = Field(default_factory=list, description="a list of the sites that a member may sync")
     expires: Moment | None = Field(None, description="a time such as 2027-01-31T00:00:00Z")
+
+    @field_serializer("expires", when_used="json-unless-none")
+    def _time(self, expires: float) -> str:
+        return utc(expires)
 
     def broken(self, at: Location) -> Iterator[Problem]:
         """Yield every rule that the token at this place breaks."""

@@ -6,11 +6,12 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from listener.access import Token
 from listener.config.document import (
@@ -26,7 +27,7 @@ from listener.config.files import broken_cache, broken_modes, broken_ssh, broken
 from listener.config.names import public_url, store_secrets, unverified
 from listener.config.problems import Location, Problem, exposed, quoted, refusal, shown
 from listener.config.references import Resolution, Surroundings, resolve
-from listener.config.sections import HostSection, SshSection, TokenSection
+from listener.config.sections import HostSection
 from listener.config.sites import built_sites, site_warnings
 from listener.deliveries import Hook
 from listener.errors import ConfigurationError
@@ -41,16 +42,41 @@ SSH_PORT = 22
 class Settings(Common):
     """Everything that is configured. It never changes; a new file makes new settings."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    document: Document = Field(repr=False)
+    """The sections as they are written."""
+    references: Mapping[Location, str] = Field(repr=False)
+    """By the places of values that are references, those references."""
 
-    hosts: Mapping[str, Host]
-    sites: Sites
-    hooks: Mapping[str, Hook]
-    tokens: tuple[Token, ...]
-    secrets: frozenset[bytes] = Field(repr=False)
-    """Every secret, for the log to leave out."""
-    warnings: tuple[str, ...] = ()
-    """What is valid but risky."""
+    @cached_property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts by their names."""
+        return {name: _host(name, section, self.document) for name, section in self.document.hosts.items()}
+
+    @cached_property
+    def sites(self) -> Sites:
+        """The sites, and the patterns of sites."""
+        return built_sites(self.document.sites)
+
+    @cached_property
+    def hooks(self) -> Mapping[str, Hook]:
+        """The hooks by their names."""
+        return {name: section.hook(name, self.references) for name, section in self.document.hooks.items()}
+
+    @cached_property
+    def tokens(self) -> tuple[Token, ...]:
+        """The tokens."""
+        sections = self.document.tokens
+        return tuple(Token(**{**dict(each), "sites": frozenset(each.sites)}) for each in sections)
+
+    @cached_property
+    def secrets(self) -> frozenset[bytes]:
+        """Every secret, for the log to leave out."""
+        return frozenset(secret.encode() for secret in _secrets(self.document))
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is valid but risky."""
+        return tuple(_warnings(self.document, self.references))
 
     @property
     def store_name(self) -> str:
@@ -74,7 +100,12 @@ def load(path: str | Path, environ: Mapping[str, str] = os.environ) -> Settings:
         problems = list(_problems(written, resolution, checked, surroundings))
         if problems:
             raise refusal(path, problems, written.show)
-        return _settings(checked.document, resolution)
+        sections = {key: getattr(checked.document, key) for key in Common.model_fields}
+        settings = Settings.model_construct(
+            **sections, document=checked.document, references=resolution.references
+        )
+        _ = settings.sites  # Built now, while no garbage is collected.
+        return settings
 
 
 @contextmanager
@@ -115,7 +146,7 @@ def _secret(location: Location) -> bool:
     return in_studio or (location[:1] == ("hooks",) and location[2:3] == ("secrets",))
 
 
-def _in_clear(document: Document, resolution: Resolution) -> Iterator[Location]:
+def _in_clear(document: Document, references: Mapping[Location, str]) -> Iterator[Location]:
     """Yield where a secret stands in the file itself."""
     places: list[Location] = [
         ("hooks", name, "secrets", index)
@@ -124,12 +155,12 @@ def _in_clear(document: Document, resolution: Resolution) -> Iterator[Location]:
     ]
     if document.studio is not None:
         places += [("studio", key) for key in ("token", "management_token") if getattr(document.studio, key)]
-    return (place for place in places if place not in resolution.references)
+    return (place for place in places if place not in references)
 
 
 def _open_files(written: Written, document: Document, resolution: Resolution) -> Iterator[Problem]:
     """Yield the secrets that stand in clear in a file that every user can read."""
-    for location in _in_clear(document, resolution):
+    for location in _in_clear(document, resolution.references):
         file = written.file(location)
         if file.stat().st_mode & stat.S_IROTH:
             yield Problem(
@@ -139,30 +170,10 @@ def _open_files(written: Written, document: Document, resolution: Resolution) ->
             )
 
 
-def _settings(document: Document, resolution: Resolution) -> Settings:
-    ssh = document.ssh
-    if ssh is None:
-        raise ConfigurationError("The section ssh is missing.")
-    return Settings.model_construct(
-        **{key: getattr(document, key) for key in Common.model_fields},
-        hosts={name: _host(name, section, ssh) for name, section in document.hosts.items()},
-        sites=built_sites(document.sites),
-        hooks={name: section.hook(name, resolution.references) for name, section in document.hooks.items()},
-        tokens=tuple(_token(section) for section in document.tokens),
-        secrets=frozenset(secret.encode() for secret in _secrets(document)),
-        warnings=tuple(_warnings(document, resolution)),
-    )
-
-
-def _host(name: str, section: HostSection, ssh: SshSection) -> Host:
-    values: dict[str, Any] = {**dict(section), **dict(ssh)}
-    if section.port is None and ssh.config is None:
-        values["port"] = SSH_PORT
-    return Host(name, **values)
-
-
-def _token(section: TokenSection) -> Token:
-    return Token(**{**dict(section), "sites": frozenset(section.sites)})
+def _host(name: str, section: HostSection, document: Document) -> Host:
+    ssh = dict(document.ssh or ())
+    port = SSH_PORT if section.port is None and not ssh["config"] else section.port
+    return Host(name, **{**dict(section), **ssh, "port": port})
 
 
 def _secrets(document: Document) -> Iterator[str]:
@@ -176,7 +187,7 @@ def _secrets(document: Document) -> Iterator[str]:
             yield quote(token, safe="")  # as it stands in a URL
 
 
-def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
+def _warnings(document: Document, references: Mapping[Location, str]) -> Iterator[str]:
     studio = document.studio
     yield from document.server.warnings()
     yield from document.metrics.warnings()
@@ -185,9 +196,9 @@ def _warnings(document: Document, resolution: Resolution) -> Iterator[str]:
         yield from studio.warnings()
     if unverified(document.store):
         yield "store: nothing verifies that it is the right server; write ?sslmode=verify-full after the URL"
-    if any(store_secrets(document.store)) and ("store",) not in resolution.references:
+    if any(store_secrets(document.store)) and ("store",) not in references:
         yield "store: the password stands in clear; write the URL as credential:NAME or file:PATH"
-    for location in _in_clear(document, resolution):
+    for location in _in_clear(document, references):
         yield f"{shown(location)}: the secret stands in clear; write credential:NAME or file:PATH"
     for name, hook in document.hooks.items():
         yield from hook.warnings(name)

@@ -1,9 +1,8 @@
 """How much memory all bodies may take together while their senders are not verified.
 
-The first `FREE` bytes of each body are not counted, because the number of connections is limited. So a
-delivery of the usual size never waits. Beyond them, a body is counted as it arrives, not by its announced
-length. When no memory is left, the unverified requests that have held the most for the longest are evicted. A
-client only ever waits for its own bodies.
+The first `UNRESERVED` bytes of each body are not counted. So a delivery of the usual size never waits. Beyond
+them, a body is counted as it arrives, not by its announced length. When no memory is left, the unverified
+requests that have held the most for the longest are evicted. A client only ever waits for its own bodies.
 """
 
 import asyncio
@@ -13,9 +12,7 @@ from collections.abc import Callable
 from listener.edge.connection_limit import LimitedConnection, costliest
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey
-
-FREE = 64 << 10
-"""Bytes of each body that are not counted."""
+from listener.request_context import UNRESERVED
 
 
 class BodyMemory:
@@ -112,7 +109,7 @@ class Reservation:
 
     async def hold(self, size: int) -> None:
         """Hold so many bytes in all, once there is memory; raises `NoRoomError`."""
-        more = size - FREE - self.taken
+        more = size - UNRESERVED - self.taken
         if more <= 0:
             return
         self.waiting = True

@@ -31,9 +31,6 @@ from listener.errors import (
 from listener.journal import Log
 from listener.request_context import RequestContext, begin, request_context
 
-BAD_PROXY_HEADER = web.RequestKey("misled", BadRequestError)
-"""Request key: the error in the headers of a trusted proxy."""
-
 COUNTED_REFUSALS = (
     UnauthorizedError,
     SignatureRejectedError,
@@ -87,17 +84,19 @@ class Edge:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            invalid: BadRequestError | None = None
             try:
                 client = client_address_of(request, self.limits.trusted)
             except BadRequestError as error:
-                request[BAD_PROXY_HEADER] = error
+                invalid = error
             else:
                 if (client.remote, client.scheme) != (request.remote, request.scheme):
                     request = request.clone(remote=client.remote, scheme=client.scheme)
             connection = connection_of(request)
             connection.begin_request(request.remote or "")
             reservation = Reservation(self.body_memory, connection)
-            context = begin(RequestContext(connection, reservation, over=self.refusals.over(request.remote)))
+            context = begin(RequestContext(connection, reservation, invalid))
+            context.over = self.refusals.over(request.remote)
             try:
                 response = await handler(request)
             finally:
@@ -113,8 +112,8 @@ class Edge:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if BAD_PROXY_HEADER in request:
-                raise request[BAD_PROXY_HEADER]
+            if (invalid := request_context().invalid) is not None:
+                raise invalid
             try:
                 response = await handler(request)
             except (*COUNTED_REFUSALS, web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:

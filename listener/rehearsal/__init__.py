@@ -1,4 +1,1 @@
-"""Real parts to rehearse with: a published repository as Studio leaves it, and an SSH server on loopback.
-
-`make demo` and the tests stand on these.
-"""
+"""Real parts for `make demo` and the tests: a published repository as Studio makes it, and an SSH server."""

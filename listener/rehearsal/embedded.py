@@ -1,7 +1,7 @@
-"""An SSH server within this process, for machines that have no sshd.
+"""An SSH server in this process, for machines without sshd.
 
-Commands run as sshd runs them: through `sh`, each a real process in a session of its own, which outlives a
-connection that is lost.
+It runs commands as sshd does: through `sh`, each as a process in its own session, which outlives a lost
+connection.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CHUNK = 1 << 16
 
 
 class EmbeddedServer(LoopbackHost):
-    """Looks like `Sshd` to who connects; enter it to start, leave it to stop."""
+    """An SSH server that behaves like `Sshd`. Entering it starts it, leaving it stops it."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -60,21 +60,21 @@ class EmbeddedServer(LoopbackHost):
         await asyncio.gather(*self._sessions)
 
     async def new_host_key(self) -> None:
-        """Give the server another host key, as a reinstalled or an impersonated host has."""
+        """Replace the host key, as on a reinstalled or impersonated host."""
         self._make_host_key()
         await self.stop()
         await self.start()
 
     def admit(self, connection: asyncssh.SSHServerConnection) -> None:
-        """Note a connection that is made."""
+        """Remember a connection that was made."""
         self._connections.add(connection)
 
     def forget(self, connection: asyncssh.SSHServerConnection) -> None:
-        """Note a connection that is lost."""
+        """Forget a connection that was lost."""
         self._connections.discard(connection)
 
     async def _serve(self, session: "asyncssh.SSHServerProcess[bytes]") -> None:
-        """Run one command and tell how it ended."""
+        """Log a command and run it to its end."""
         with self._log.open("a") as log:
             log.write(f"Starting session: {session.command or 'shell'}\n")
         running = asyncio.ensure_future(self._run(session))
@@ -83,7 +83,7 @@ class EmbeddedServer(LoopbackHost):
         await running
 
     async def _run(self, session: "asyncssh.SSHServerProcess[bytes]") -> None:
-        """Run one command, its three streams tied to the session's; signals are not passed to it."""
+        """Run one command with the session's streams, and report its exit. Signals are not passed on."""
         (from_stdout, stdout), (from_stderr, stderr) = os.pipe(), os.pipe()
         command = ("-c", session.command) if session.command else ()
         try:
@@ -111,7 +111,7 @@ class EmbeddedServer(LoopbackHost):
         await session.wait_closed()
 
     def _environment(self) -> dict[str, str]:
-        """Return what sshd gives a command; nothing of this process's own but where programs lie."""
+        """Return the environment that sshd gives a command. Only PATH comes from this process."""
         return {
             "HOME": pwd.getpwnam(self.user).pw_dir,
             "LOGNAME": self.user,
@@ -123,7 +123,7 @@ class EmbeddedServer(LoopbackHost):
 
 
 async def _feed(source: "asyncssh.SSHReader[bytes]", stdin: asyncio.StreamWriter | None) -> None:
-    """Pass a session's input to a command, to the end of either."""
+    """Copy a session's input to a command, until one of them ends."""
     if stdin is None:
         return
     with contextlib.suppress(OSError, asyncssh.Error):
@@ -134,7 +134,7 @@ async def _feed(source: "asyncssh.SSHReader[bytes]", stdin: asyncio.StreamWriter
 
 
 async def _send(pipe: int, sink: "asyncssh.SSHWriter[bytes]") -> None:
-    """Pass what a command says to its session; once nobody hears it, the command's next word fails."""
+    """Copy a command's output to its session. If the session is gone, the command's next write fails."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", buffering=0)
@@ -146,7 +146,7 @@ async def _send(pipe: int, sink: "asyncssh.SSHWriter[bytes]") -> None:
 
 
 class _Guard(asyncssh.SSHServer):
-    """Lets one user in, by one key."""
+    """Lets in one user with one key."""
 
     def __init__(self, host: EmbeddedServer) -> None:
         self._host = host

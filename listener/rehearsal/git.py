@@ -1,4 +1,4 @@
-"""The git command line, run the same on every machine: nobody's configuration, fixed names."""
+"""The git command line, the same on every machine: no configuration of a user or system, fixed names."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
-    # Before 2.32, git knows no GIT_CONFIG_GLOBAL and finds the user's configuration by these two.
+    # git before 2.32 ignores GIT_CONFIG_GLOBAL, and finds the user's configuration by these two.
     "HOME": os.devnull,
     "XDG_CONFIG_HOME": os.devnull,
     "GIT_AUTHOR_NAME": "Studio",
@@ -25,9 +25,9 @@ class GitError(Exception):
 
 
 def git(folder: Path, *arguments: str, stdin: bytes | None = None, date: int | None = None) -> str:
-    """Run git in a folder and return what it prints, its last newline stripped; raise `GitError`.
+    """Run git in a folder and return its output without the last newline; raise `GitError`.
 
-    `date` (Unix seconds) stands in commits and reflogs instead of the present time.
+    Commits and reflogs get `date` (Unix seconds) instead of the present time.
     """
     done = subprocess.run(  # noqa: S603 (the arguments are this package's own)
         ["git", *arguments],  # noqa: S607 (whichever git the PATH has)
@@ -45,7 +45,7 @@ def git(folder: Path, *arguments: str, stdin: bytes | None = None, date: int | N
 
 
 def _environment(date: int | None) -> Mapping[str, str]:
-    """Return git's environment: within a git hook, the inherited one names another repository."""
+    """Return git's environment, without inherited GIT_ variables: a git hook's name another repository."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     dates = {} if date is None else dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{date} +0000")
     return {**inherited, **ENVIRONMENT, **dates}

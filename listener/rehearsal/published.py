@@ -1,4 +1,4 @@
-"""A published repository as Studio leaves it."""
+"""A published repository as Studio makes it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ FIRST_DATE = 1_700_000_000
 """Unix seconds of the first commit."""
 
 PUBLISH_EVERY = 3600
-"""Seconds from one publish to the next."""
+"""Seconds between two publishes."""
 
 
 def site_files(count: int) -> dict[str, str]:
-    """Return the content of a small site: `count` files, their paths as Crafter lays them out."""
+    """Return the content of a small site: `count` files in the folders that Crafter uses."""
     kinds = (
         ("site/website/articles/{n:04}/index.xml", "<page><title>Article {n}</title></page>\n"),
         ("site/components/feature-{n:04}.xml", "<component><headline>Feature {n}</headline></component>\n"),
@@ -66,11 +66,11 @@ class Published:
         return {path: facts.split()[2] for facts, path in entries}
 
     def head(self) -> str:
-        """Return HEAD's own text."""
+        """Return the text of the file HEAD."""
         return (self.path / ".git" / "HEAD").read_text().strip()
 
     def is_clean(self) -> bool:
-        """Return whether work tree and index are as HEAD says. Looking writes nothing, not even the index."""
+        """Return whether work tree and index match HEAD. Nothing is written, not even the index."""
         return self.git("--no-optional-locks", "status", "--porcelain") == ""
 
     def is_ancestor(self, older: str, newer: str) -> bool:
@@ -85,9 +85,9 @@ class Published:
 def build(folder: Path, *, files: int = 300) -> Published:
     """Build `sandbox` and `published` in `folder`, and return the latter.
 
-    `live` and `staging` are orphan branches without a common ancestor; staging has items that are staged for
-    review: one added, one changed, one deleted. HEAD is on staging, the work tree is clean. Object ids are
-    the same on every machine.
+    `live` and `staging` have no common ancestor. Staging has three items that are staged for review: one is
+    added, one changed, one deleted. HEAD is on staging, the work tree is clean. Object ids are the same on
+    every machine.
     """
     live = site_files(files)
     staging = _staged(live)
@@ -103,7 +103,7 @@ def build(folder: Path, *, files: int = 300) -> Published:
 
 
 def tag_name(committed: float, published_on: float) -> str:
-    """Return the name that Studio gives the tag of a publish, both times in Unix seconds."""
+    """Return the name of the tag that Studio makes for a publish. Both times are Unix seconds."""
     return f"{_stamp(committed)}_published_on_{_stamp(published_on)}"
 
 
@@ -120,7 +120,7 @@ def _build_sandbox(sandbox: Path, edits: Sequence[Mapping[str, str]]) -> None:
 
 
 def _staged(live: Mapping[str, str]) -> dict[str, str]:
-    """Return live's files with one more, one changed and one missing."""
+    """Return live's files with one added, one changed and one deleted."""
     staged = dict(live)
     first, second = list(staged)[:2]
     staged[first] = staged[first].replace("Article", "Rewritten article")
@@ -132,7 +132,7 @@ def _staged(live: Mapping[str, str]) -> dict[str, str]:
 def _import(
     repository: Path, commits: Sequence[tuple[str, Mapping[str, str]]], *, tagged: bool = False
 ) -> None:
-    """Commit these files to these branches, each at first an orphan, all in one git process."""
+    """Commit files to branches in one git process. A branch starts without a parent."""
     stream: list[str] = []
     for number, (branch, files) in enumerate(commits):
         at = FIRST_DATE + number * PUBLISH_EVERY

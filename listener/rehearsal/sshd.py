@@ -1,4 +1,4 @@
-"""An OpenSSH server on loopback, for the current user, with keys of its own."""
+"""An OpenSSH server on loopback, for the current user, with its own keys."""
 
 import os
 import pwd
@@ -35,11 +35,11 @@ LogLevel VERBOSE
 
 
 class SshdError(Exception):
-    """The SSH server does not start."""
+    """The SSH server did not start."""
 
 
 def find_sshd() -> str | None:
-    """Return the path of OpenSSH's server, or None where there is none."""
+    """Return the path of OpenSSH's server; None if it is not installed."""
     return shutil.which(
         "sshd", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
     )
@@ -48,7 +48,7 @@ def find_sshd() -> str | None:
 def free_port() -> int:
     """Return a TCP port of loopback on which nothing listens.
 
-    It lies below the ports that a system hands out by itself: while the server is down, nobody gets it.
+    It is below the ports that a system assigns by itself: no other program gets it while the server is down.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -61,9 +61,9 @@ def free_port() -> int:
 
 
 class LoopbackHost:
-    """How to reach an SSH server of one's own: its port, a user, a key that it lets in, its host key.
+    """How to reach the SSH server: its port, a user, a key that it accepts, its host key.
 
-    `options` stand before the key in authorized_keys.
+    `options` are written before the key in authorized_keys.
     """
 
     def __init__(self, folder: Path, options: str = "") -> None:
@@ -84,13 +84,13 @@ class LoopbackHost:
         self.trust(self.known_hosts, self.port)
 
     def trust(self, known_hosts: Path, port: int) -> None:
-        """Write a known_hosts file that expects the present host key behind a port of loopback."""
+        """Write a known_hosts file with the present host key for a port of loopback."""
         public = (self.folder / "host_key.pub").read_text()
         known_hosts.write_text(f"[{self.address}]:{port} {public}")
-        known_hosts.chmod(0o644)  # Whatever the umask: others who may write to it are refused.
+        known_hosts.chmod(0o644)  # Whatever the umask is: a file that others may write is refused.
 
     def log(self) -> str:
-        """Return what the server has logged."""
+        """Return the log of the server."""
         return self._log.read_text(errors="replace")
 
     def _make_host_key(self) -> None:
@@ -106,19 +106,19 @@ def _write_private(path: Path, data: bytes) -> None:
 
 
 class Sshd(LoopbackHost):
-    """A running sshd; leaving it ends the server, every session, and what sessions have left behind.
+    """A running sshd. Leaving it ends the server, its sessions, and the processes that they left behind.
 
-    `folder` is an empty one; `extra` is put at the end of its configuration, `options` before its key.
+    `folder` is empty. `extra` is added to the end of its configuration; `options` are written before its key.
     """
 
     def __init__(self, folder: Path, extra: str = "", options: str = "") -> None:
         binary = find_sshd()
         if binary is None:
-            raise SshdError("There is no sshd: install openssh-server.")
+            raise SshdError("sshd is not installed: install openssh-server.")
         super().__init__(folder, options)
         self._binary = binary
         configuration = CONFIGURATION.format(port=self.port, folder=folder, mark=MARK)
-        # An empty home: no start-up file of whoever runs this is waited for, or changes what a shell finds.
+        # An empty home: no start-up file of the user slows a shell down or changes what it finds.
         home = "" if "SetEnv" in extra else f"SetEnv HOME={folder}\n"
         (folder / "sshd_config").write_text(configuration + extra + home)
         self._process: subprocess.Popen[bytes] | None = None
@@ -131,9 +131,9 @@ class Sshd(LoopbackHost):
         self.stop()
 
     def start(self) -> None:
-        """Start it on its port, and return once it listens; raise `SshdError`."""
+        """Start it on its port, and return when it listens; raise `SshdError`."""
         if os.geteuid() == 0:
-            # Where sshd's own package has not run it yet, its privilege separation lacks its folder.
+            # The folder for privilege separation is missing until sshd's package has started it once.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with self._log.open("ab") as log:
             begin = log.tell()
@@ -145,15 +145,15 @@ class Sshd(LoopbackHost):
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
-        # Its own word, not a connection: another process may have taken the port.
+        # Its log is read, no connection is made: another process may have taken the port.
         while b"Server listening on" not in self._log.read_bytes()[begin:]:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise SshdError(f"sshd does not start: {self.log()[-500:].strip()}")
+                raise SshdError(f"sshd did not start: {self.log()[-500:].strip()}")
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """End the server and its sessions, as a power cut does."""
+        """Kill the server and its sessions, as a power cut does."""
         if self._process is None:
             return
         sessions = descendants(self._process.pid)
@@ -164,7 +164,7 @@ class Sshd(LoopbackHost):
         self._process = None
 
     def new_host_key(self) -> None:
-        """Give the server another host key, as a reinstalled or an impersonated host has."""
+        """Replace the host key, as on a reinstalled or impersonated host."""
         self._make_host_key()
         self.stop()
         self.start()

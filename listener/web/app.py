@@ -1,4 +1,4 @@
-"""The application: every route, and the one place where errors become answers."""
+"""The application: all routes, and the one place where errors become answers."""
 
 import asyncio
 import time
@@ -27,13 +27,13 @@ from listener.request_context import request_context
 from listener.rollback import Rollbacks
 from listener.sites import Sites
 from listener.sync import Synchronizer
-from listener.web.bodies import BodyReader, uninvited
+from listener.web.bodies import BodyReader, answer_expect_later
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
 from listener.web.hooks import Hooks
-from listener.web.openapi import Described
+from listener.web.openapi import OpenApi
 from listener.web.page import PageRoutes
 from listener.web.probes import Probes
 from listener.web.protocol import DELIVERY_ID
@@ -47,14 +47,14 @@ from listener.web.standings import Standings
 from listener.worker import Worker
 
 GONE = 499
-"""Stands in the log for the status of an answer that nobody was there to take, as nginx has it."""
+"""The status in the log if the client has gone before the answer, as in nginx."""
 
 PROBES = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the HTTP surface stands on."""
+    """What the handlers use; each gets its part."""
 
     intake: Intake
     audit: Audit
@@ -69,17 +69,17 @@ class Ports:
     tokens: tuple[Token, ...]
     sessions: SessionStore
     delegation: Delegation | None
-    """Who judges credentials that are not ours; None for nobody."""
+    """Asks Studio about credentials that are not the listener's own; None if Studio is not asked."""
     ready: Callable[[], Awaitable[str]]
-    """Returns why the listener can't take requests now; empty when it can."""
+    """Returns why the listener can't take requests now; empty if it can."""
     stopping: asyncio.Event
-    """Set when the listener stops: who waits is answered with what there is."""
+    """Set when the listener stops: callers who wait get an answer at once."""
     clock: Callable[[], float]
     log: Log
     outer: Middleware
-    """Goes around everything, and begins the context of each request."""
+    """The outermost middleware: it begins the context of each request."""
     inner: Middleware
-    """Goes around the routes alone: it sees their errors before they are rendered."""
+    """The innermost middleware: it sees the errors of routes before they are rendered."""
     wait: float
     session: float
     """Seconds that a sign-in to the page lasts."""
@@ -98,7 +98,7 @@ HANDLERS = (
     Rotation,
     PageRoutes,
     Probes,
-    Described,
+    OpenApi,
 )
 """The classes of all handlers, in the order of `/openapi.json` and the manual."""
 
@@ -114,8 +114,7 @@ def application(ports: Ports) -> web.Application:
     app = web.Application(middlewares=[ports.outer, errors_and_log, ports.inner])
     for handlers in _handlers(ports):
         for route in bound(handlers):
-            # No route asks for the body before it wants to read it.
-            kwargs = {**route.kwargs, "expect_handler": uninvited}
+            kwargs = {**route.kwargs, "expect_handler": answer_expect_later}
             app.add_routes([web.RouteDef(route.method, route.path, route.handler, kwargs)])
     return app
 
@@ -137,17 +136,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     yield Crafter(gate, ports.directory, calls, bodies)
     yield Hooks(ports.intake, ports.clock, bodies)
     yield SiteRoutes(gate, standings)
-    yield EnvironmentRoutes(
-        gate,
-        ports.directory,
-        standings,
-        ports.store,
-        ports.intake,
-        calls,
-        bodies,
-        ports.clock,
-        ports.log,
-    )
+    yield EnvironmentRoutes(gate, ports.directory, standings, ports.intake, calls, bodies, ports.log)
     yield RunHistory(
         gate,
         visible,
@@ -164,11 +153,11 @@ def _handlers(ports: Ports) -> Iterator[object]:
     yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
     yield PageRoutes(gate, standings.page, ports.clock, bodies)
     yield Probes(ports.ready)
-    yield Described(routes)
+    yield OpenApi(routes)
 
 
 def _errors_and_log(log: Log, audit: Audit) -> Middleware:
-    """Return the middleware that renders errors, puts refusals on record and writes one line a request."""
+    """Return the middleware that renders errors, records refusals and logs each request."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -186,7 +175,9 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
         except Exception as error:
             path = shown_path(request.path)
             log.error("defect", method=request.method, path=path, exc_info=error)  # noqa: TRY400 (exc_info)
-            response = _render(request, ListenerError("The listener met a defect; its log has it."), audit)
+            response = _render(
+                request, ListenerError("The listener has a defect; its log has the details."), audit
+            )
         if request_context().quiet:
             return response
         write = log.debug if request.path in PROBES else log.info
@@ -205,7 +196,7 @@ def _errors_and_log(log: Log, audit: Audit) -> Middleware:
 
 
 def _route(request: web.Request) -> str:
-    """Return the route that a request has taken, as it is configured here; empty if there is none."""
+    """Return the route of a request, with its parameters' names; empty if there is none."""
     route = request.match_info.route
     return f"{route.method} {route.resource.canonical}" if route.resource is not None else ""
 
@@ -220,7 +211,7 @@ def _render(request: web.Request, error: ListenerError, audit: Audit) -> web.Res
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError:
-    """Return what a routing error is to us. Studio's router knew no 405: a wrong method is no script."""
+    """Return the error for a failure of routing. Studio answered 404 for a wrong method, and so do we."""
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return BodyTooLargeError()
     if error.status in {404, 405} and request.path.startswith(PREFIXES):
@@ -230,7 +221,7 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ListenerError
     if isinstance(error, web.HTTPNotFound):
         meant = misspelt_hook(request.path)
         if meant:
-            reason = f"the path of the hook {excerpt(meant)} has a slash too many"
-            return NotFoundError("No such route: the path has a slash too many.", reason=reason)
-        return NotFoundError("No such route.")
+            reason = f"the path of the hook {excerpt(meant)} has a superfluous slash"
+            return NotFoundError("Unknown route: the path has a superfluous slash.", reason=reason)
+        return NotFoundError("Unknown route.")
     return BadRequestError()

@@ -18,7 +18,7 @@ from listener.errors import (
     NoRoomError,
     RequestError,
 )
-from listener.request_context import Reservation, request_context
+from listener.request_context import UNRESERVED, Reservation, request_context
 
 API_LIMIT = 64 << 10
 """Bytes in the body of an API call, at most."""
@@ -41,6 +41,8 @@ class BodyReader:
         _check_encoding(request)
         _check_size(request.content_length or 0, limit)
         await _invite(request)
+        if (whole := _arrived(request)) is not None:
+            return whole
         memory = request_context().memory
         body = bytearray()
         try:
@@ -88,6 +90,14 @@ def _wrong(error: ValidationError, model: type[BaseModel]) -> RequestError:
     return InvalidParametersError(*dict.fromkeys(str(each["loc"][0]) for each in problems))
 
 
+def _arrived(request: web.Request) -> bytes | None:
+    """Return a small body that has arrived whole, most of them: nothing is to be waited for."""
+    content = request.content
+    if not content.is_eof() or content.exception() is not None or request.content_length is None:
+        return None
+    return content.read_nowait() if request.content_length <= UNRESERVED else None
+
+
 async def _collect(request: web.Request, body: bytearray, memory: Reservation, limit: int) -> None:
     """Read the body to its end; raise `BodyTooLargeError` if it is over `limit` bytes."""
     try:
@@ -120,11 +130,11 @@ def _check_encoding(request: web.Request) -> None:
     if codings:
         raise CompressedBodyError(
             f"The Content-Encoding {excerpt(min(codings))} is not a compression: leave that header out "
-            "at the sender. A charset belongs into Content-Type."
+            "at the sender. A charset belongs in Content-Type."
         )
 
 
-async def uninvited(_request: web.Request) -> None:
+async def answer_expect_later(_request: web.Request) -> None:
     """Do not answer `Expect: 100-continue` yet: `_invite` does, when a handler reads the body."""
 
 

@@ -1,4 +1,4 @@
-"""Answering a direct call: wait for its trigger, answer at once, or stream the log of what it started."""
+"""Direct calls for a sync: the caller waits for the run, gets it at once, or follows its log."""
 
 import asyncio
 from dataclasses import replace
@@ -11,8 +11,8 @@ from listener.intake import Intake
 from listener.queue import Acceptance, RunStore
 from listener.runs import Asker, Origin, Run, State
 from listener.sites import Environment
-from listener.web.answers.problems import Message
 from listener.web.answers.runs import RunView
+from listener.web.answers.view import Message
 from listener.web.preferences import Preferences, preferred
 from listener.web.protocol import EVENTS, JSON, NDJSON
 from listener.web.replies import RETRY_AFTER, answer
@@ -22,9 +22,10 @@ RUNS = "/api/v1/runs"
 
 
 class Calls:
-    """Takes calls for one environment and answers them as their callers prefer."""
+    """Takes calls for one environment, and answers each as its caller prefers."""
 
     def __init__(self, intake: Intake, store: RunStore, *, wait: float, stopping: asyncio.Event) -> None:
+        """Let a caller wait up to `wait` seconds, and not beyond a stop of the listener."""
         self._intake = intake
         self._store = store
         self._wait = wait
@@ -65,7 +66,7 @@ class Calls:
         return await self.answer(run, preferences)
 
     async def answer(self, run: Run, preferences: Preferences | None = None) -> web.Response:
-        """Answer with a run: 200 when it has ended, 202 while it has not."""
+        """Answer with a run: 200 if it has ended, else 202."""
         headers = {"X-Run-Id": run.id, "Location": f"{RUNS}/{run.id}"}
         if preferences is not None:
             headers |= preferences.applied
@@ -73,7 +74,7 @@ class Calls:
         return answer(view, HTTPStatus.OK if run.state in _ANSWERED else HTTPStatus.ACCEPTED, headers)
 
     async def _served(self, acceptance: Acceptance, wait: float) -> Run:
-        """Wait up to so many seconds for the call's run, and return it as it is then."""
+        """Wait up to `wait` seconds for the run that serves the call; return it as it is then."""
         trigger = acceptance.triggers[0]
         try:
             async with asyncio.timeout(wait):
@@ -98,7 +99,7 @@ class Calls:
         return response
 
     def _verdict(self, run: Run) -> tuple[int, str]:
-        """Return what Studio's API says of a run: done, or not. Cut off by a stop, ask again."""
+        """Return the status and message for a run in Studio's words; 503 if the listener stops first."""
         if run.state is State.SUCCEEDED:
             return HTTPStatus.OK, "OK"
         if self._stopping.is_set() and run.state not in _ANSWERED:

@@ -4,11 +4,11 @@ from aiohttp import web
 
 PLAIN = "sync-staging"
 SECURE = f"__Host-{PLAIN}"
-"""With this prefix a browser takes it from this very host alone, and by TLS (RFC 6265bis, 4.1.3.2)."""
+"""A browser accepts a cookie with this prefix only from this very host, by TLS (RFC 6265bis, 4.1.3.2)."""
 
 
 def cookie(request: web.Request, name: str) -> str | None:
-    """Return the value of a cookie; None if it is not there, or there twice: nobody knows which is right."""
+    """Return the value of a cookie; None if it is missing, or sent twice: nobody knows which one is right."""
     pairs = "; ".join(request.headers.getall("Cookie", [])).split(";")
     values = [value.strip() for key, equals, value in (pair.partition("=") for pair in pairs)
               if equals and key.strip() == name]  # fmt: skip
@@ -16,13 +16,13 @@ def cookie(request: web.Request, name: str) -> str | None:
 
 
 def session_id(request: web.Request) -> str | None:
-    """Return the id that the request's session cookie holds, if it has one."""
+    """Return the id in the request's session cookie, if there is one."""
     presented = cookie(request, _name(request))
     return presented if presented is not None and presented.isascii() else None
 
 
 def set_session(request: web.Request, response: web.StreamResponse, made: str, lasts: float) -> None:
-    """Give the browser a session: out of scripts' reach, and sent for the page's own requests alone."""
+    """Give the browser a session cookie: scripts can't read it, and only the page's own requests send it."""
     response.set_cookie(
         _name(request),
         made,
@@ -35,14 +35,14 @@ def set_session(request: web.Request, response: web.StreamResponse, made: str, l
 
 
 def clear_session(request: web.Request, response: web.StreamResponse) -> None:
-    """Take the cookie back."""
+    """Remove the session cookie from the browser."""
     response.del_cookie(_name(request), path="/", secure=request.secure, httponly=True, samesite="Strict")
 
 
 def of_own_page(request: web.Request) -> bool | None:
-    """Return whether a page of ours sent a request, by what its browser says; None where it says nothing.
+    """Return whether the listener's own page sent a request; None if its browser does not say.
 
-    `Sec-Fetch-Site` (W3C Fetch Metadata) where it is sent, which no script can forge; else `Origin`.
+    Browsers say it in `Sec-Fetch-Site` (W3C Fetch Metadata), which no script can forge; old ones in `Origin`.
     """
     sites = request.headers.getall("Sec-Fetch-Site", [])
     if sites:

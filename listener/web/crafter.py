@@ -11,8 +11,7 @@ from listener.access import Caller
 from listener.directory import Directory
 from listener.errors import EnvironmentNotFoundError, UnauthorizedError
 from listener.sites import Environment, Site
-from listener.web.answers.problems import Message
-from listener.web.answers.view import Body
+from listener.web.answers.view import Body, Message
 from listener.web.bodies import BodyReader
 from listener.web.calls import Calls
 from listener.web.credentials import Gate, asker, uncovered

@@ -1,4 +1,4 @@
-"""Who calls: by a token, by a session of the page, or by what only Studio can judge."""
+"""Who calls: by a token, by a session of the page, or by a credential of Studio."""
 
 import secrets
 from collections.abc import Callable, Iterable
@@ -13,10 +13,10 @@ from listener.access import (
     SessionStore,
     StudioCredential,
     Token,
-    bearer,
+    basic_password,
+    bearer_token,
     digest,
-    known,
-    password,
+    find_token,
     studio_session,
     studio_token,
 )
@@ -34,7 +34,7 @@ RANDOM_BYTES = 32
 
 
 class Gate:
-    """Lets callers in."""
+    """Lets callers with a valid credential in."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Gate:
         clock: Callable[[], float],
         audit: Audit,
     ) -> None:
-        """Sessions last for `lasts` seconds; without `delegation`, Studio's credentials let nobody in."""
+        """Sessions last for `lasts` seconds. Without `delegation`, credentials of Studio are refused."""
         self._tokens = tuple(tokens)
         self._sessions = sessions
         self._delegation = delegation
@@ -55,10 +55,10 @@ class Gate:
         self._audit = audit
 
     async def caller(self, request: web.Request) -> Caller:
-        """Return who calls; raise `UnauthorizedError` for none, two, an unknown or an expired credential.
+        """Return who calls; raise `UnauthorizedError` for no, two, an unknown or an expired credential.
 
-        What stands in `Authorization` counts and no cookie beside it. A request that changes something and
-        comes by the page's session must come from the page: else `ForbiddenError`.
+        If there is an `Authorization` header, cookies do not count. A request that changes something by a
+        session of the page must come from the page, else `ForbiddenError`: other sites can't use the session.
         """
         caller = await self._caller(request)
         request_context().mark_verified()
@@ -71,25 +71,25 @@ class Gate:
         if token is None:
             return await self._by_studio(request, _studio_session(request), "there is no credential")
         if request.method not in SAFE:
-            demand_own_page(request)
+            require_own_page(request)
         return self._accepted(token, "session of token")
 
     async def caller_for(self, request: web.Request, site: str) -> Caller:
-        """Return the caller, if `site` is theirs to see; else there is no such site as far as they know."""
+        """Return the caller; raise `SiteNotFoundError` if they may not see the site."""
         caller = await self.caller(request)
         if not caller.covers(site):
             raise SiteNotFoundError(reason=uncovered(caller, site))
         return caller
 
     async def admin(self, request: web.Request) -> Caller:
-        """Return the caller, who must be an admin; raise `ForbiddenError` for any other."""
+        """Return the caller; raise `ForbiddenError` unless they are an admin."""
         caller = await self.caller(request)
         if not caller.admin:
             raise ForbiddenError("Only an admin may see this.")
         return caller
 
     async def sign_in(self, request: web.Request, presented: str) -> tuple[str, Session, Caller]:
-        """Begin a session for a token's text; return its id. The session that was there before ends."""
+        """Begin a session for the text of a token; return its id. The browser's earlier session ends."""
         token = self._token(presented.strip().encode("utf-8", "surrogateescape"))
         if token is None:
             raise _guessed("the token is unknown")
@@ -113,10 +113,10 @@ class Gate:
         if len(headers) != 1:
             raise UnauthorizedError(f"there are {len(headers)} credentials")
         header = headers[0].encode("utf-8", "surrogateescape")
-        shown = bearer(header)
-        presented = shown or password(header)
+        shown = bearer_token(header)
+        presented = shown or basic_password(header)
         if presented is None:
-            raise UnauthorizedError("the credential is no token, by Bearer or by Basic")
+            raise UnauthorizedError("the credential is not a token, by Bearer or by Basic")
         token = self._token(presented)
         if token is None:
             studios = None if shown is None else studio_token(shown)
@@ -124,8 +124,8 @@ class Gate:
         return self._accepted(token)
 
     def _token(self, presented: bytes) -> Token | None:
-        """Return the token of that text, if it is one; raise `UnauthorizedError` for one that has expired."""
-        token = known(presented, self._tokens)
+        """Return the token with that text, if there is one; raise `UnauthorizedError` if it has expired."""
+        token = find_token(presented, self._tokens)
         if token is not None and not token.valid(self._clock()):
             request_context().credential = token.caller.credential
             raise UnauthorizedError(f"the token {token.name} has expired, at {rfc3339(token.expires or 0)}")
@@ -139,7 +139,7 @@ class Gate:
     async def _by_studio(
         self, request: web.Request, credential: StudioCredential | None, otherwise: str
     ) -> Caller:
-        """Return who Studio says it is. Why it says nothing is put on record, and is no stranger's affair."""
+        """Return the caller whom Studio knows. If it fails, the record says why, and the answer does not."""
         if credential is None or self._delegation is None:
             raise _guessed(otherwise) if "Authorization" in request.headers else UnauthorizedError(otherwise)
         try:
@@ -152,7 +152,7 @@ class Gate:
         return caller
 
     def _accepted(self, token: Token, by: str = "token") -> Caller:
-        """Return whose token it is: every use of a token that lets somebody in comes by here."""
+        """Return the token's caller, and count the use: every use that lets somebody in comes by here."""
         caller = replace(token.caller, credential=f"{by} {token.name}")
         request_context().credential = caller.credential
         self._audit.used_token(token.name, self._clock())
@@ -160,25 +160,26 @@ class Gate:
 
 
 def _guessed(reason: str) -> UnauthorizedError:
+    # The edge answers guesses slowly, so that trying many tokens takes too long.
     error = UnauthorizedError(reason)
     error.guess = True
     return error
 
 
 def asker(request: web.Request, caller: Caller) -> Asker:
-    """Return who asks, as it is kept and logged."""
+    """Return who asks, for the store and the log."""
     return Asker(caller.name, caller.credential, request.remote or "")
 
 
 def uncovered(caller: Caller, site: str) -> str:
-    """Return why a caller sees nothing of a site, for who may know."""
+    """Return why a caller may not see a site, for the record."""
     return f"the {caller.credential} does not cover the site {site}"
 
 
-def demand_own_page(request: web.Request) -> None:
-    """Raise `ForbiddenError` unless a page of ours sent the request, and its browser says so."""
+def require_own_page(request: web.Request) -> None:
+    """Raise `ForbiddenError` unless the browser says that the listener's own page sent the request."""
     if of_own_page(request) is not True:
-        raise ForbiddenError("A session counts for requests from the listener's own page alone.")
+        raise ForbiddenError("A session counts only for requests from the listener's own page.")
 
 
 def _studio_session(request: web.Request) -> StudioCredential | None:

@@ -13,7 +13,7 @@ from listener.web.answers.deliveries import Accepted, AcceptedOrIgnored, Arrival
 from listener.web.credentials import Gate, asker
 from listener.web.hooks import accepted
 from listener.web.replies import answer
-from listener.web.routes import ABOUT_ONE, TO_CALLERS, Parameter, Route, answered, problems
+from listener.web.routes import ABOUT_ONE, ADMIN, TO_CALLERS, Parameter, Route, answered, problems
 
 _TAG = "Deliveries"
 _ADMINS = problems(HTTPStatus.FORBIDDEN)
@@ -46,6 +46,7 @@ class DeliveryRoutes:
             *TO_CALLERS,
         ),
         parameters=(*_FILTERS, *pages.PARAMETERS, pages.BEFORE),
+        needs=ADMIN,
     )
     async def history(self, request: web.Request) -> web.Response:
         """List what arrived, refused requests too, newest first."""
@@ -55,7 +56,7 @@ class DeliveryRoutes:
         await self._audit.flush()
         found, more = page.cut(await self._records.arrivals(which))
         view = DeliveriesPage.of(found, more=more)
-        return answer(view, headers=pages.link(request, view.next))
+        return answer(view, headers=pages.link(request, view.next, *_FILTERS))
 
     @Route(
         "GET",
@@ -63,6 +64,7 @@ class DeliveryRoutes:
         "show_delivery",
         _TAG,
         (answered(ArrivalView, "What arrived."), *_ADMINS, *ABOUT_ONE),
+        needs=ADMIN,
     )
     async def show(self, request: web.Request) -> web.Response:
         """Show one delivery or refused request, and why it was ignored or refused."""
@@ -82,6 +84,7 @@ class DeliveryRoutes:
             *_ADMINS,
             *ABOUT_ONE,
         ),
+        needs=ADMIN,
     )
     async def redeliver(self, request: web.Request) -> web.Response:
         """Select again, by today's configuration, what a delivery asked for."""
@@ -95,5 +98,5 @@ def _filter(request: web.Request, page: pages.Page) -> ArrivalFilter:
     try:
         fate = Fate(query["outcome"]) if "outcome" in query else None
     except ValueError as error:
-        raise BadRequestError(f"outcome is one of {', '.join(Fate)}") from error
+        raise BadRequestError(f"outcome must be one of {', '.join(Fate)}.") from error
     return ArrivalFilter(query.get("hook"), fate, page.after or None, page.limit + 1)

@@ -15,7 +15,7 @@ from listener.web.answers.deliveries import Accepted, AcceptedOrIgnored, accepta
 from listener.web.bodies import BodyReader
 from listener.web.protocol import FORM, JSON
 from listener.web.replies import answer
-from listener.web.routes import ANY_TIME, TO_BODIES, Route, answered, problems
+from listener.web.routes import ANY_TIME, SIGNATURE, TO_BODIES, Route, answered, problems
 
 _ANSWERS = (
     answered(Accepted, "It is verified and durable; these runs serve it.", HTTPStatus.ACCEPTED),
@@ -35,7 +35,7 @@ class Hooks:
         self._clock = clock
         self._bodies = bodies
 
-    @Route("POST", "/hooks/{hook}", "deliver", "Hooks", _ANSWERS, bodies=_BODIES, free=True)
+    @Route("POST", "/hooks/{hook}", "deliver", "Hooks", _ANSWERS, bodies=_BODIES, needs=SIGNATURE)
     @Route(
         "POST",
         "/hooks/{hook}/{secret}",
@@ -44,7 +44,7 @@ class Hooks:
         _ANSWERS,
         "The same for the scheme `path`: the secret is part of the path.",
         bodies=_BODIES,
-        free=True,
+        needs=SIGNATURE,
     )
     async def receive(self, request: web.Request) -> web.Response:
         """Take a webhook's delivery, signed by the hook's scheme, and answer when it is durable."""
@@ -52,7 +52,7 @@ class Hooks:
         try:
             hook = self._hook(request.match_info["hook"], request.remote or "", secret)
         except HookNotFoundError as error:
-            # As slow as a wrong secret: otherwise the time would tell which hooks exist.
+            # Answer as slowly as for a wrong secret: otherwise the time would show which hooks exist.
             error.guess = secret is not None
             raise
         presented = (secret or "").encode("utf-8", "surrogateescape")

@@ -16,7 +16,7 @@ from listener import __version__
 from listener.web.answers.view import View
 from listener.web.probes import FEWER
 from listener.web.protocol import FORM, JSON
-from listener.web.routes import Answer, Parameter, Route, answered
+from listener.web.routes import NOTHING, SIGNATURE, Answer, Parameter, Route, answered
 
 PIECE = 16 << 10
 """Bytes of the description that are sent at once."""
@@ -33,15 +33,15 @@ _PATH_PARAMETERS: Mapping[str, tuple[str, Any]] = {
 }
 _HEADERS = {
     "X-Run-Id": "the run that serves the call",
-    "Location": "where the run is to be found",
+    "Location": "the path of the run",
     "Link": "the next page, if there is one (RFC 8288)",
     "Vary": "what else the answer depends on",
-    "Preference-Applied": "what of Prefer was honoured (RFC 7240)",
+    "Preference-Applied": "the preferences that were used (RFC 7240)",
     "WWW-Authenticate": "how to authenticate",
-    "Retry-After": "after how many seconds to try again",
-    "X-Delivery-Id": "under which id the refusal is on record",
+    "Retry-After": "seconds after which to try again",
+    "X-Delivery-Id": "the id of the refusal's record",
     "Set-Cookie": "the session",
-    "ETag": "what tells this version of the document from another",
+    "ETag": "the version of the document",
 }
 _INFO = {
     "title": "sync-staging",
@@ -49,9 +49,28 @@ _INFO = {
     "description": "Keeps every staging environment of a CrafterCMS site equal to its live one.",
 }
 
+_SECURITY = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "a token of the configuration, or made by `sync-staging token new`",
+    },
+    "password": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "the token as the password, with any user name",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "sync-staging",
+        "description": "a session of the page; by TLS its name begins with `__Host-`",
+    },
+}
+
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the description of these routes."""
+    """Return the OpenAPI document of these routes."""
     models = {model for each in routes for model in _models(each)}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema([(each, "validation") for each in ordered], ref_template=SCHEMAS)
@@ -66,24 +85,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "a token of the configuration, or made by `sync-staging token new`",
-                },
-                "password": {
-                    "type": "http",
-                    "scheme": "basic",
-                    "description": "the token as the password, with any user name",
-                },
-                "session": {
-                    "type": "apiKey",
-                    "in": "cookie",
-                    "name": "sync-staging",
-                    "description": "a session of the page; by TLS its name begins with `__Host-`",
-                },
-            },
+            "securitySchemes": _SECURITY,
         },
     }
 
@@ -111,22 +113,15 @@ def _operation(route: Route) -> dict[str, Any]:
         content[FORM] = content[JSON]
     if content:
         found["requestBody"] = {"required": route.body_required, "content": content}
-    if route.free:
+    if route.needs in {SIGNATURE, NOTHING}:
         found["security"] = []
     return found
 
 
 def _in_path(name: str) -> dict[str, Any]:
     what, example = _PATH_PARAMETERS[name]
-    schema = {"type": "string", "minLength": 1}
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": what,
-        "schema": schema,
-        "example": example,
-    }
+    parameter = Parameter(name, "path", what, {"type": "string", "minLength": 1})
+    return {**_parameter(parameter), "required": True, "example": example}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -164,7 +159,7 @@ class Description(View):
     paths: dict[str, Any]
 
 
-class Described:
+class OpenApi:
     """Handles `GET /openapi.json`: the same bytes for everybody, made when they are first asked for."""
 
     def __init__(self, routes: Callable[[], Sequence[Route]]) -> None:
@@ -188,7 +183,7 @@ class Described:
             Answer(HTTPStatus.NOT_MODIFIED, "It is the one that If-None-Match names.", {}, ("ETag",)),
             *FEWER,
         ),
-        free=True,
+        needs=NOTHING,
     )
     async def describe(self, request: web.Request) -> web.StreamResponse:
         """Describe every route (OpenAPI 3.1)."""

@@ -1,7 +1,7 @@
-"""`GET /`: a form to sign in, and for who has, the sites that they may see. It needs no script.
+"""`GET /`: a form to sign in; after that, the sites that the caller may see. The page has no script.
 
-All of it is one document, and its policy lets a browser load nothing else. Whatever comes from elsewhere
-(ids, reasons, messages) is escaped.
+The page is one document, and its policy lets a browser load nothing else. All text from elsewhere (ids,
+reasons, messages) is escaped.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,13 +21,13 @@ from listener.web.answers.sites import SitesPage
 from listener.web.answers.view import Body, Moment, Texts, View
 from listener.web.bodies import BodyReader
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
-from listener.web.credentials import Gate, demand_own_page
+from listener.web.credentials import Gate, require_own_page
 from listener.web.html import HEADERS, overview, sign_in
 from listener.web.protocol import FORM, HTML
 from listener.web.replies import answer
-from listener.web.routes import ANY_TIME, TO_BODIES, TO_CALLERS, Answer, Route, answered, problems
+from listener.web.routes import ANY_TIME, NOTHING, TO_BODIES, TO_CALLERS, Answer, Route, answered, problems
 
-IN_CLEAR = "Sign in by HTTPS: here the token would travel in clear."
+IN_CLEAR = "Sign in by HTTPS: by HTTP, others could read the token on its way."
 
 Seen = Callable[[Caller, pages.Page], Awaitable[SitesPage]]
 """Returns a page of the sites that a caller may see."""
@@ -82,17 +82,17 @@ class PageRoutes:
             *TO_CALLERS,
         ),
         parameters=pages.PARAMETERS,
-        free=True,
+        needs=NOTHING,
     )
     async def show(self, request: web.Request) -> web.Response:
         """Show the sites of a caller who is signed in, or a form to sign in."""
+        page = pages.Page.asked(request)
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
             if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
-                raise  # No browser that is led here sends these: somebody tries a credential.
+                raise  # A link or form can't make a browser send these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
-        page = pages.Page.asked(request)
         return _html(overview(caller, await self._seen_by(caller, page), page))
 
     @Route(
@@ -109,7 +109,7 @@ class PageRoutes:
         ),
         body=SignIn,
         form=True,
-        free=True,
+        needs=NOTHING,
     )
     async def begin(self, request: web.Request) -> web.Response:
         """Begin a session for a token: a cookie that counts instead of it."""
@@ -128,7 +128,7 @@ class PageRoutes:
                 raise
             request_context().refused = error
             headers = {"WWW-Authenticate": UnauthorizedError.challenge}
-            return _html(sign_in("That is no token, or one that has expired."), status=401, headers=headers)
+            return _html(sign_in("This token is unknown, or has expired."), status=401, headers=headers)
         response = _see_page() if by_form else answer(SignedIn.of(caller, session.expires), 201)
         set_session(request, response, made, session.expires - self._clock())
         return response
@@ -139,7 +139,7 @@ class PageRoutes:
         "sign_out",
         "Page",
         (Answer(HTTPStatus.NO_CONTENT, "There is no session any more.", {}), *_LEFT),
-        free=True,
+        needs=NOTHING,
     )
     @Route(
         "POST",
@@ -148,14 +148,14 @@ class PageRoutes:
         "Page",
         (_SEE_PAGE, *_LEFT),
         "The same for a form, which can't send DELETE.",
-        free=True,
+        needs=NOTHING,
     )
     async def end(self, request: web.Request) -> web.Response:
         """End the session, at the listener and in the browser."""
         begun = session_id(request) is not None
-        # Another site's page sends no cookie, and could still have it taken from the browser.
+        # A page of another site sends no cookie, but could still make the browser lose it.
         if begun or of_own_page(request) is False:
-            demand_own_page(request)
+            require_own_page(request)
         if begun:
             await self._gate.sign_out(request)
         response = web.Response(status=204) if request.method == "DELETE" else _see_page()
@@ -173,7 +173,7 @@ class PageRoutes:
 
 
 def _in_clear(request: web.Request) -> bool:
-    """Return whether what a browser sends could be read on its way from another machine."""
+    """Return whether others could read the request on its way: it came from another machine without TLS."""
     if request.secure:
         return False
     try:
@@ -183,13 +183,13 @@ def _in_clear(request: web.Request) -> bool:
 
 
 def _field(form: str) -> str:
-    """Return the form's one field; raise `BadRequestError` for any other form."""
+    """Return the form's only field, `token`; raise `BadRequestError` for any other form."""
     try:
         fields = parse_qs(form, keep_blank_values=True, max_num_fields=1)
     except ValueError as error:
         raise BadRequestError from error
     if fields.keys() != {"token"}:
-        raise BadRequestError("The form has one field, token.")
+        raise BadRequestError("The form must have one field, token.")
     return fields["token"][0]
 
 

@@ -1,4 +1,4 @@
-"""What a client would like: how long to wait (RFC 7240), and in which form to be answered (RFC 9110)."""
+"""What a client prefers: how long to wait (RFC 7240), and the form of the answer (RFC 9110)."""
 
 import re
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from aiohttp import web
 
 LONGEST_WAIT = 600.0
-"""Seconds that a caller may ask to wait at most."""
+"""Seconds that a caller may ask to wait, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """The `Prefer` header, as far as it is understood."""
+    """What is understood of the `Prefer` header."""
 
     respond_async: bool = False
     wait: float | None = None
 
     @classmethod
     def of(cls, request: web.Request) -> "Preferences":
-        """Read the request's preferences; of two that say the same, the first counts."""
+        """Read the request's preferences. If one is given twice, the first counts."""
         respond_async, wait = False, None
         for preference in ",".join(request.headers.getall("Prefer", [])).split(","):
             name, _, value = preference.partition(";")[0].partition("=")
@@ -32,7 +32,7 @@ class Preferences:
 
     @property
     def applied(self) -> dict[str, str]:
-        """The headers that say which preferences were honoured, and that the answer depends on them."""
+        """The headers that say which preferences were used, and that the answer depends on them."""
         headers = {"Vary": "Accept, Prefer"}
         said = ["respond-async"] if self.respond_async else []
         if self.wait is not None:
@@ -43,7 +43,7 @@ class Preferences:
 
 
 def preferred(request: web.Request, offered: Sequence[str]) -> str:
-    """Return which of the offered media types the client prefers; the first wherever it does not care."""
+    """Return the offered media type that the client prefers; the first one if it has no preference."""
     ranges = [_media_range(text) for text in ",".join(request.headers.getall("Accept", [])).split(",")]
     weights = [_weight(media_type, ranges) for media_type in offered]
     best = max(weights)

@@ -9,7 +9,7 @@ from aiohttp import web
 from listener import __version__
 from listener.web.answers.view import View
 from listener.web.replies import answer
-from listener.web.routes import Route, answered, problems
+from listener.web.routes import NOTHING, Route, answered, problems
 
 FEWER = problems(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR)
 """What a route that does not use the store may answer at any time."""
@@ -42,7 +42,7 @@ class Probes:
         """`ready` returns why the listener can't take requests now; empty if it can."""
         self._ready = ready
 
-    @Route("GET", "/healthz", "alive", "Probes", (answered(Alive, "It runs."), *FEWER), free=True)
+    @Route("GET", "/healthz", "alive", "Probes", (answered(Alive, "It runs."), *FEWER), needs=NOTHING)
     async def alive(self, _request: web.Request) -> web.Response:
         """Tell whether the listener runs."""
         return answer(Alive(status="ok", version=__version__))
@@ -57,7 +57,7 @@ class Probes:
             answered(Unready, "It does not, and why.", HTTPStatus.SERVICE_UNAVAILABLE),
             *FEWER,
         ),
-        free=True,
+        needs=NOTHING,
     )
     async def ready(self, _request: web.Request) -> web.Response:
         """Tell whether the listener takes requests."""

@@ -6,6 +6,7 @@ Studio's routes answer an error as `{"message": …}`, in Studio's words; all ot
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -27,8 +28,7 @@ from listener.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
-from listener.web.answers.problems import Message, Problem
-from listener.web.answers.view import View
+from listener.web.answers.view import Message, Problem, View
 from listener.web.protocol import JSON, PROBLEM
 
 STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
@@ -50,6 +50,8 @@ STATUSES: Mapping[type[ListenerError], HTTPStatus] = {
     ListenerError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """An error has the status of its nearest ancestor in this table."""
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 HSTS = "max-age=31536000"
 """For a year, a browser that was here once uses HTTPS only (RFC 6797)."""
@@ -90,10 +92,18 @@ def status_of(error: ListenerError) -> HTTPStatus:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def answer(view: View, status: int = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> web.Response:
+def answer(
+    view: View,
+    status: int = HTTPStatus.OK,
+    headers: Mapping[str, str] = NO_HEADERS,
+    media_type: str = JSON,
+) -> web.Response:
     """Return a view as JSON."""
+    # aiohttp puts a media type and a charset together for each answer; a ready header costs half as much.
     return web.Response(
-        body=view.to_json(), status=status, headers=headers, content_type=JSON, charset="utf-8"
+        body=view.to_json(),
+        status=status,
+        headers={"Content-Type": f"{media_type}; charset=utf-8", **headers},
     )
 
 
@@ -109,10 +119,10 @@ def in_studios_words(error: ListenerError) -> web.Response:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
         # Too large, too slow, compressed: no JSON object has arrived. Studio had one answer for that.
-        return _finished(answer(Message(message="Bad Request"), HTTPStatus.BAD_REQUEST), status)
+        return _with_headers(answer(Message(message="Bad Request"), HTTPStatus.BAD_REQUEST), status)
     else:
         status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
-    return _finished(answer(Message(message=message), status), status, again_in=error.again_in)
+    return _with_headers(answer(Message(message=message), status), status, again_in=error.again_in)
 
 
 def as_problem(error: ListenerError) -> web.Response:
@@ -121,12 +131,11 @@ def as_problem(error: ListenerError) -> web.Response:
     problem = Problem(type="about:blank", title=status.phrase, status=status.value)
     if status is not HTTPStatus.UNAUTHORIZED:
         problem.code, problem.detail, problem.remedy = error.code, error.message, error.remedy
-    response = answer(problem, status)
-    response.content_type = PROBLEM
+    response = answer(problem, status, media_type=PROBLEM)
     if isinstance(error, MethodNotAllowedError):
         response.headers["Allow"] = ", ".join(error.allowed)  # RFC 9110, 15.5.6
     challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
-    return _finished(response, status, challenge, error.again_in)
+    return _with_headers(response, status, challenge, error.again_in)
 
 
 def private_problem(error: ListenerError) -> web.Response:
@@ -136,7 +145,7 @@ def private_problem(error: ListenerError) -> web.Response:
     return response
 
 
-def _finished(
+def _with_headers(
     response: web.Response,
     status: HTTPStatus,
     challenge: str = UnauthorizedError.challenge,

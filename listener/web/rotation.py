@@ -12,7 +12,7 @@ from listener.records import Records
 from listener.web.answers.deliveries import HooksView, HookView, TokensView, TokenView, Uses
 from listener.web.credentials import Gate
 from listener.web.replies import answer
-from listener.web.routes import TO_CALLERS, Route, answered, problems
+from listener.web.routes import ADMIN, TO_CALLERS, Route, answered, problems
 
 _TAG = "Deliveries"
 _ADMINS = problems(HTTPStatus.FORBIDDEN)
@@ -41,6 +41,7 @@ class Rotation:
         "list_hooks",
         _TAG,
         (answered(HooksView, "The hooks."), *_ADMINS, *TO_CALLERS),
+        needs=ADMIN,
     )
     async def hooks(self, request: web.Request) -> web.Response:
         """List the hooks, with how often each of their secrets was used, and when last."""
@@ -54,6 +55,7 @@ class Rotation:
         "list_tokens",
         _TAG,
         (answered(TokensView, "The tokens."), *_ADMINS, *TO_CALLERS),
+        needs=ADMIN,
     )
     async def tokens(self, request: web.Request) -> web.Response:
         """List the tokens, with what each may do, how often it was used, and when last."""

@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
-from listener.web.answers.problems import Problem
+from listener.web.answers.view import Problem
 from listener.web.protocol import JSON, PROBLEM
 
 _ROUTES = "__routes__"
+
+TOKEN, ADMIN, SIGNATURE, NOTHING = "token", "admin token", "signature", ""
+"""What a caller needs."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -30,11 +33,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter in the query or the headers. All of them are optional."""
+    """A parameter. In the query and the headers all are optional."""
 
     name: str
     where: str
-    """`query` or `header`."""
+    """`query`, `header` or `path`."""
     what: str
     schema: Mapping[str, Any]
 
@@ -59,8 +62,8 @@ class Route:
     bodies: tuple[str, ...] = ()
     """The media types of a body without a schema."""
     parameters: tuple[Parameter, ...] = ()
-    free: bool = False
-    """Whether it needs no token."""
+    needs: str = TOKEN
+    """`TOKEN`, `ADMIN`, `SIGNATURE` or `NOTHING`."""
 
     def __call__(self, handler: Handler) -> Handler:
         """Declare this route of a handler: use it as a decorator."""

@@ -1,6 +1,5 @@
 """Sites and their environments: how they stand, and what may be asked of them."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp import web
@@ -10,7 +9,6 @@ from listener.access import Caller
 from listener.directory import Directory
 from listener.intake import Intake
 from listener.journal import Log
-from listener.queue import Hold, RunStore
 from listener.sites import Environment
 from listener.web import pages
 from listener.web.answers.runs import RunView
@@ -90,21 +88,17 @@ class EnvironmentRoutes:
         gate: Gate,
         directory: Directory,
         standings: Standings,
-        store: RunStore,
         intake: Intake,
         calls: Calls,
         bodies: BodyReader,
-        clock: Callable[[], float],
         log: Log,
     ) -> None:
         self._gate = gate
         self._directory = directory
         self._standings = standings
-        self._store = store
         self._intake = intake
         self._calls = calls
         self._bodies = bodies
-        self._clock = clock
         self._log = log
 
     @Route(
@@ -127,7 +121,8 @@ class EnvironmentRoutes:
         """Start a run for one environment, or show what it would do."""
         caller, environment = await self._asked(request)
         if (await self._bodies.read_as(request, DryRun, empty_allowed=True)).dry_run:
-            self._log_asked(request, caller, "dry run", environment)
+            who = asker(request, caller).facts
+            self._log.info("dry run", site=environment.site, environment=environment.name, **who)
             return answer(await self._standings.look(environment))
         return await self._calls.native(request, environment, asker(request, caller))
 
@@ -143,9 +138,7 @@ class EnvironmentRoutes:
         """Freeze one environment, with a reason."""
         caller, environment = await self._asked(request)
         reason = (await self._bodies.read_as(request, HoldBody)).reason.strip()
-        hold = Hold(environment.site, environment.name, reason, caller.name, self._clock())
-        await self._store.hold(hold)
-        self._log_asked(request, caller, "hold", environment, reason=hold.reason)
+        hold = await self._intake.hold(environment, reason, asker(request, caller))
         return answer(Held(hold=HoldView.of(hold)))
 
     @Route("POST", f"{_ONE}/release", "release", _TAG, (answered(Released, "It is not on hold."), *ABOUT_ONE))
@@ -153,12 +146,6 @@ class EnvironmentRoutes:
         """Release one environment; if it follows live, it is synced."""
         caller, environment = await self._asked(request)
         return answer(Released.of(*await self._intake.release(environment, asker(request, caller))))
-
-    def _log_asked(
-        self, request: web.Request, caller: Caller, event: str, environment: Environment, **facts: str
-    ) -> None:
-        who = asker(request, caller).facts
-        self._log.info(event, site=environment.site, environment=environment.name, **facts, **who)
 
     async def _asked(self, request: web.Request) -> tuple[Caller, Environment]:
         site_id = request.match_info["site"]

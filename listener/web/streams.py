@@ -1,4 +1,4 @@
-"""A run's log as it grows, over HTTP: JSON Lines, or server-sent events that resume where they broke off."""
+"""A run's log over HTTP while it grows: JSON Lines, or server-sent events that a client can resume."""
 
 import asyncio
 import contextlib
@@ -20,15 +20,15 @@ KEEP_ALIVE = 15.0
 """Seconds of silence after which a comment (or an empty line) keeps proxies from closing the stream."""
 
 SLOWEST = 30.0
-"""Seconds that a reader may take to make room; then it is closed, and may resume."""
+"""Seconds that a slow reader may block a write; then its connection is closed, and it may resume."""
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads the stream any more, or not fast enough."""
+    """The client has gone, or reads too slowly."""
 
 
 class LogStream:
-    """One response that writes log lines in the form that the client prefers."""
+    """A response that writes log lines in the form that the client prefers."""
 
     def __init__(self, form: str, headers: Mapping[str, str]) -> None:
         self._events = form == EVENTS
@@ -42,10 +42,10 @@ class LogStream:
 
     @contextlib.asynccontextmanager
     async def sent(self, request: web.Request) -> AsyncGenerator[web.StreamResponse, None]:
-        """Send the headers, then what is sent inside; yield the response, which ends with the block.
+        """Send the headers, then what the block sends; yield the response, which ends with the block.
 
-        Once the headers are out there is no other answer: where the reader has gone or the store fails, the
-        connection is cut, which tells a client to resume.
+        After the headers there can be no other answer: if the reader has gone or the store fails, the
+        connection is cut. A client that sees the cut resumes.
         """
         await self._response.prepare(request)
         try:
@@ -69,7 +69,7 @@ class LogStream:
         await self._write(f"event: end\ndata: {text}\n\n" if self._events else f"{text}\n")
 
     async def keep_alive(self) -> None:
-        """Send what carries no meaning."""
+        """Send something without a meaning, so that proxies keep the connection."""
         await self._write(": \n\n" if self._events else "\n")
 
     async def _write(self, text: str) -> None:
@@ -81,7 +81,7 @@ class LogStream:
 
 
 async def send_lines(stream: LogStream, store: RunStore, run_id: str, after: int = 0) -> None:
-    """Send a run's lines beyond `after` until it has ended, keeping the stream alive in between."""
+    """Send a run's lines after the number `after`, until the run has ended."""
     lines = follow.lines(store, run_id, after)
     async with contextlib.aclosing(_with_silences(lines)) as coming:
         async for line in coming:
@@ -92,10 +92,11 @@ async def send_lines(stream: LogStream, store: RunStore, run_id: str, after: int
 
 
 async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator[LogLine | None, None]:
-    """Yield the lines, and None for each `KEEP_ALIVE` seconds without one."""
+    """Yield the lines, and None after each `KEEP_ALIVE` seconds without a line."""
     coming = asyncio.ensure_future(anext(lines, None))
     try:
         while True:
+            # Unlike `wait_for`, `wait` cancels nothing on a timeout: the next line is not lost.
             done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE)
             if not done:
                 yield None
@@ -112,7 +113,7 @@ async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator
 
 
 async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; raise `TimeoutError` when the listener stops first."""
+    """Return what `work` returns; raise `TimeoutError` if the listener stops first."""
     working = asyncio.ensure_future(work)
     stop = asyncio.ensure_future(stopping.wait())
     try:
@@ -123,19 +124,20 @@ async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     finally:
         stop.cancel()
         working.cancel()
+        # Wait for its end: it may hold a subscription to the store, which has to end before the store does.
         await asyncio.wait({working})
 
 
 async def send_log(
     request: web.Request, store: RunStore, run: Run, form: str, stopping: asyncio.Event
 ) -> web.StreamResponse:
-    """Answer with the run's log from where the client was: until the run ends, or what is there now.
+    """Answer with the run's log, from the line where the client was: to the run's end, or what is stored now.
 
-    When the listener stops, the stream is cut where it is; the client resumes there.
+    If the listener stops, the stream is cut; the client resumes from there.
     """
     after, following = _resume_at(request), _following(request)
     if run.state in ENDED and form == EVENTS and after >= run.lines > 0:
-        # 204 tells an EventSource to stop connecting again (HTML standard, 9.2.3).
+        # 204 tells an EventSource not to connect again (HTML standard, 9.2.3).
         return web.Response(status=204)
     stream = LogStream(form, {"X-Run-Id": run.id})
     async with stream.sent(request) as response:
@@ -150,7 +152,7 @@ async def send_log(
 
 
 async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: int) -> None:
-    """Send the lines that are stored now."""
+    """Send the lines that are stored by now."""
     while batch := await store.lines(run_id, after):
         for line in batch:
             await stream.line(line)
@@ -160,20 +162,20 @@ async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: i
 def _following(request: web.Request) -> bool:
     said = request.query.get("follow", "true")
     if said not in {"true", "false"}:
-        raise BadRequestError("follow is true or false.")
+        raise BadRequestError("follow must be true or false.")
     return said == "true"
 
 
 def _resume_at(request: web.Request) -> int:
-    """Return the sequence number after which to go on: from `Last-Event-ID`, or `?after=`."""
+    """Return the number of the last line that the client has: from `Last-Event-ID`, or `?after=`."""
     said = request.headers.get("Last-Event-ID") or request.query.get("after") or "0"
     if not (said.isascii() and said.isdigit() and len(said) <= len(str(1 << 31))):
-        raise BadRequestError("Last-Event-ID and after take the sequence number of a log line.")
+        raise BadRequestError("Last-Event-ID and after must be the number of a log line.")
     return int(said)
 
 
 async def send_trigger(stream: LogStream, store: RunStore, trigger_id: str) -> Run:
-    """Send the log of whichever run serves a trigger, from one to the next, and return the last one."""
+    """Send the log of the run that serves a trigger, then of its successors; return the last one."""
     while True:
         run = await store.serving(trigger_id)
         await send_lines(stream, store, run.id)

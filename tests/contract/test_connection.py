@@ -30,7 +30,7 @@ from listener.sites import Host
 from listener.ssh import channel as channel_module
 from listener.ssh import pool as pool_module
 from listener.ssh.connection import MAX_STDERR_LINES, SHELLS, HostConnection
-from tests.bench_hosts import ROOMY, hosts_on, warm
+from tests.bench.pool import ROOMY, hosts_on, warm
 from tests.conftest import unavailable
 from tests.contract.test_repository import Notes, host_of
 from tests.legs import pool_of

@@ -167,7 +167,7 @@ async def test_a_secret_in_a_path_is_on_no_record(listening: Start) -> None:
     [
         (None, "there is no credential", ""),
         ("Bearer nobody-knows-this", "the token is unknown", ""),
-        ("Digest x", "the credential is no token, by Bearer or by Basic", ""),
+        ("Digest x", "the credential is not a token, by Bearer or by Basic", ""),
         (f"Bearer {EXPIRED}", "the token past has expired, at 2020-01-01T00:00:00.000+00:00", "token past"),
     ],
 )
@@ -193,7 +193,7 @@ async def test_a_call_that_a_role_does_not_cover_is_told(listening: Start) -> No
         await listener.ended(answer["runs"][0])
         refused = [
             ("GET", "/api/v1/sites/other", 404, "the token editors does not cover the site other"),
-            ("POST", f"/api/v1/runs/{answer['runs'][0]}/rollback", 403, "Only an admin rolls back"),
+            ("POST", f"/api/v1/runs/{answer['runs'][0]}/rollback", 403, "Only an admin may roll back"),
             ("GET", "/api/v1/deliveries", 403, "Only an admin"),
             ("GET", "/api/v1/tokens", 403, "Only an admin"),
         ]
@@ -268,9 +268,9 @@ async def test_an_ignored_delivery_is_redelivered_once_the_configuration_covers_
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             _, answer, _ = await listener.deliver("d-1")
-    assert answer["ignored"] == "repository acme/mysite is in none of hook forge's repositories"
+    assert answer["ignored"] == "repository acme/mysite is not among the repositories of hook forge"
     status, problem = await redelivered(answer["delivery"], {"forge": hook})
-    assert (status, problem["detail"]) == (409, f"It selects nothing: {answer['ignored']}.")
+    assert (status, problem["detail"]) == (409, f"The delivery selects nothing: {answer['ignored']}.")
     status, problem = await redelivered(answer["delivery"], {"other": hook})
     assert (status, problem["detail"]) == (409, "The hook forge is not configured any more.")
     covering = hook | {"repositories": {"acme/mysite": "mysite"}}

@@ -107,7 +107,7 @@ async def test_a_wrong_token_gets_the_page_again_or_a_problem(listener: Client) 
         "POST", "/session", token=None, data="token=<wrong>", headers=FORM | OWN
     )
     assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert "That is no token" in text
+    assert "This token is unknown" in text
     assert "wrong" not in text
     status, body, headers = await listener.call("POST", "/session", token=None, json={"token": "wrong"})
     assert (status, body["title"], headers["WWW-Authenticate"]) == (401, "Unauthorized", "Bearer")

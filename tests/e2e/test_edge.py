@@ -105,7 +105,7 @@ async def test_a_client_that_a_proxy_does_not_know_is_taken_where_its_address_do
         assert status_of(await answers(port_of(listener), good)) == 202
         assert status_of(await answers(port_of(listener), good.replace(b"/forge", b"/local"))) == 404
         page = await answers(port_of(listener), head("/", f"X-Forwarded-For: {said}", method="GET"))
-        assert b"here the token would travel in clear" in page
+        assert b"others could read the token on its way" in page
     assert client_in(capsys.readouterr().out) == "unknown"
 
 
@@ -119,7 +119,7 @@ async def test_a_hook_with_networks_does_not_exist_for_anybody_else(listening: S
         unknown = await answers(port, good.replace(b"/hooks/forge", b"/hooks/gorge"), "127.0.0.3")
         assert status_of(refused) == 404
         assert without_marks(refused) == without_marks(unknown)
-        assert "the address lies in none of the hook's networks" in capsys.readouterr().out
+        assert "the address is in none of the hook's networks" in capsys.readouterr().out
         assert status_of(await answers(port, good, "127.0.0.2")) == 202
 
 

@@ -1,7 +1,9 @@
 """The native API: sites and drift, runs and their logs, who may do what."""
 
 import asyncio
+import html
 import json
+import re
 from typing import Any
 
 import pytest
@@ -144,6 +146,13 @@ async def test_sites_come_by_pages_in_the_order_of_their_ids(listening: Start, p
             assert (relation.strip() == 'rel="next"') == (page["next"] is not None)
             path = target.strip("<>")
         assert read == [["a", "b", "mysite"], ["z"]]
+        path, shown = "/?limit=3", []
+        while path:
+            _, text, _ = await listener.call("GET", path)
+            shown += re.findall("<h2>(.*?)</h2>", text)
+            following = re.search('rel="next" href="([^"]+)"', text)
+            path = html.unescape(following[1]) if following else ""
+        assert shown == ["a", "b", "mysite", "z"]
         _, page, headers = await listener.call("GET", "/api/v1/sites?limit=1", token=MEMBER)
         assert [each["site"] for each in page["sites"]] == ["mysite"]
         assert (page["next"], "Link" in headers) == (None, False)

@@ -41,7 +41,7 @@ def _visit(visitor: Browser, url: str) -> None:
     assert visitor.find("h1").text == "Staging environments"
     visitor.find("#token").send_keys("wrong")
     visitor.click("Sign in")
-    assert visitor.find("[role=alert]").text == "That is no token, or one that has expired."
+    assert visitor.find("[role=alert]").text == "This token is unknown, or has expired."
     visitor.find("#token").send_keys(MEMBER)
     visitor.click("Sign in")
     assert "Signed in as editors (member)" in visitor.text

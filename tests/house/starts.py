@@ -36,7 +36,7 @@ async def starts(folder: Path, sites: int) -> Figures:
         whole["sync"] |= {"interval": 0}
         file = written(folder, whole)
         began = time.monotonic()
-        async with daemon(file) as running:
+        async with daemon(file, anew=True) as running:
             ready = time.monotonic() - began
             environ = {**os.environ, "SYNC_STAGING_TOKEN": ADMIN}
             commands = {

@@ -15,7 +15,7 @@ import structlog
 import yaml
 
 from listener import __version__, cli
-from listener.access import Role, Token, known
+from listener.access import Role, Token, find_token
 from listener.cli import address, local, wording
 from listener.cli.failures import (
     CredentialRefusedError,
@@ -167,7 +167,7 @@ def test_a_new_token_is_admitted_by_the_line_that_is_printed_with_it(
     assert text.startswith("sst_")
     assert entry == {"name": "ci", "sha256": hashlib.sha256(text.encode()).hexdigest(), "role": "admin"}
     admitted = Token(entry["name"], entry["sha256"], Role(entry["role"]))
-    assert known(text.encode(), [admitted]) is admitted
+    assert find_token(text.encode(), [admitted]) is admitted
 
 
 def test_a_members_token_names_its_sites_once_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from aiohttp.web import RequestPayloadError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.edge.body_memory import FREE, BodyMemory, Reservation
+from listener.edge.body_memory import BodyMemory, Reservation
 from listener.edge.connection_budget import places
 from listener.edge.connection_limit import ConnectionLimit
 from listener.edge.guess_delay import LONGEST, GuessDelay
@@ -21,6 +21,7 @@ from listener.edge.parser import NOTHING, FailFastParser, Fed
 from listener.edge.refusal_limit import RefusalLimit
 from listener.errors import NoRoomError
 from listener.networks import NetworkKey, address_of, client_key, network_keys, networks_of, within
+from listener.request_context import UNRESERVED
 from listener.signatures import SCHEMES, Accepted, Form, Request, rejected_by_headers, sign, verify
 from tests.kept_log import KeptLog
 
@@ -238,10 +239,10 @@ def leased(room: BodyMemory, address: str, costs: float = 1.0) -> tuple[Reservat
 async def test_a_body_of_the_usual_size_never_waits_for_room() -> None:
     room = BodyMemory(4000, Clock())
     lease, _ = leased(room, "192.0.2.1")
-    await lease.hold(FREE + 4000)
+    await lease.hold(UNRESERVED + 4000)
     usual, _ = leased(room, "192.0.2.1")
     async with asyncio.timeout(300):
-        await usual.hold(FREE)
+        await usual.hold(UNRESERVED)
     assert room.held == 4000
 
 
@@ -249,11 +250,11 @@ async def test_who_holds_the_most_for_the_longest_gives_it_to_others() -> None:
     room = BodyMemory(4000, Clock())
     slow, slow_visitor = leased(room, "192.0.2.1", costs=9)
     quick, quick_visitor = leased(room, "192.1.2.1", costs=0.02)
-    await slow.hold(FREE + 1000)
-    await quick.hold(FREE + 3000)
+    await slow.hold(UNRESERVED + 1000)
+    await quick.hold(UNRESERVED + 3000)
     other, _ = leased(room, "198.51.100.1")
     async with asyncio.timeout(300):
-        await other.hold(FREE + 900)
+        await other.hold(UNRESERVED + 900)
     assert (slow_visitor.evicted, quick_visitor.evicted) == (True, False)
     assert room.held == 3900
 
@@ -261,10 +262,10 @@ async def test_who_holds_the_most_for_the_longest_gives_it_to_others() -> None:
 async def test_who_is_verified_gives_no_room_away() -> None:
     room = BodyMemory(4000, Clock())
     known, visitor = leased(room, "192.0.2.1", costs=9)
-    await known.hold(FREE + 3900)
+    await known.hold(UNRESERVED + 3900)
     visitor.verified = True
     other, _ = leased(room, "198.51.100.1")
-    waiting = asyncio.create_task(other.hold(FREE + 900))
+    waiting = asyncio.create_task(other.hold(UNRESERVED + 900))
     await asyncio.sleep(0)
     assert not visitor.evicted
     assert other.waiting
@@ -278,10 +279,10 @@ async def test_a_client_waits_for_its_own_bodies_and_others_do_not() -> None:
     greedy, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
     other, _ = leased(room, "192.0.2.2")
-    await greedy.hold(FREE + 3000)
-    waiting = asyncio.create_task(second.hold(FREE + 1200))
+    await greedy.hold(UNRESERVED + 3000)
+    waiting = asyncio.create_task(second.hold(UNRESERVED + 1200))
     await asyncio.sleep(0)
-    await other.hold(FREE + 1000)
+    await other.hold(UNRESERVED + 1000)
     assert not waiting.done()
     assert second.waiting
     greedy.end()
@@ -296,12 +297,12 @@ async def test_of_bodies_that_wait_for_each_other_the_last_gives_way() -> None:
     room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
-    await first.hold(FREE + 500)
-    await second.hold(FREE + 500)
-    waiting = asyncio.create_task(first.hold(FREE + 900))
+    await first.hold(UNRESERVED + 500)
+    await second.hold(UNRESERVED + 500)
+    waiting = asyncio.create_task(first.hold(UNRESERVED + 900))
     await asyncio.sleep(0)
     with pytest.raises(NoRoomError):
-        await second.hold(FREE + 900)
+        await second.hold(UNRESERVED + 900)
     second.end()
     async with asyncio.timeout(300):
         await waiting
@@ -312,10 +313,10 @@ async def test_who_gives_up_waiting_takes_no_room() -> None:
     room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
-    await first.hold(FREE + 1000)
+    await first.hold(UNRESERVED + 1000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await second.hold(FREE + 1000)
+            await second.hold(UNRESERVED + 1000)
     assert second.waiting
     first.end()
     assert (room.held, len(room._waiting)) == (0, 0)
@@ -325,8 +326,8 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back_at
     room = BodyMemory(1000, Clock())
     first, _ = leased(room, "192.0.2.1")
     second, _ = leased(room, "192.0.2.1")
-    await first.hold(FREE + 1000)
-    waiting = asyncio.create_task(second.hold(FREE + 1000))
+    await first.hold(UNRESERVED + 1000)
+    waiting = asyncio.create_task(second.hold(UNRESERVED + 1000))
     await asyncio.sleep(0)
     first.end()
     waiting.cancel()
@@ -338,13 +339,13 @@ async def test_who_gives_up_in_the_moment_of_being_let_in_gives_the_room_back_at
 async def test_who_has_to_leave_while_it_waits_is_told_at_once() -> None:
     room = BodyMemory(1000, Clock())
     first, visitor = leased(room, "192.0.2.1", costs=9)
-    await first.hold(FREE + 600)
-    waiting = asyncio.create_task(first.hold(FREE + 2000))
+    await first.hold(UNRESERVED + 600)
+    waiting = asyncio.create_task(first.hold(UNRESERVED + 2000))
     second, _ = leased(room, "192.0.2.1")
-    await second.hold(FREE + 300)
+    await second.hold(UNRESERVED + 300)
     await asyncio.sleep(0)
     other, _ = leased(room, "198.51.100.1")
-    await other.hold(FREE + 500)
+    await other.hold(UNRESERVED + 500)
     assert visitor.evicted
     with pytest.raises(NoRoomError):
         await waiting

@@ -1,9 +1,11 @@
-"""What all models of answers and bodies have in common."""
+"""What all models of answers and bodies have in common, and the answers that are errors."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 
 def rfc3339(at: float) -> str:
@@ -42,7 +44,12 @@ class View(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the answer's body."""
-        return self.__pydantic_serializer__.to_json(self)
+        try:
+            return self.__pydantic_serializer__.to_json(self)
+        except PydanticSerializationError:
+            # A path on a host may hold bytes that are not UTF-8: each is half a surrogate pair in Python's
+            # text, which JSON can hold only escaped. One such site must not fail the page of all.
+            return json.dumps(self.model_dump(mode="json")).encode()
 
 
 class Body(BaseModel):
@@ -68,3 +75,20 @@ class _Derived:
 def absent(value: object) -> bool:
     """Return whether an optional field is left out of the answer: it is None or empty."""
     return value is None or value in ("", ())
+
+
+class Problem(View):
+    """Problem details (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field("", exclude_if=absent, description="what programs match on")
+    detail: str = Field("", exclude_if=absent)
+    remedy: str = Field("", exclude_if=absent, description="what to do about it")
+
+
+class Message(View):
+    """Studio's own words."""
+
+    message: str

@@ -76,7 +76,7 @@ async def test_whether_to_follow_a_log_is_asked_by_true_or_false(
 ) -> None:
     run = (await shell("sync", "mysite", "staging", "--json")).document["id"]
     status, problem, _ = await api.call("GET", f"/api/v1/runs/{run}/log?follow=perhaps")
-    assert (status, problem["detail"]) == (400, "follow is true or false.")
+    assert (status, problem["detail"]) == (400, "follow must be true or false.")
 
 
 async def test_ctrl_c_ends_a_followed_log_quietly(
@@ -141,4 +141,4 @@ async def test_a_run_is_rolled_back_after_it_was_told_what_that_would_do(
     assert done.status == 0
     assert published.tree("staging") == tree
     again = await shell("rollback", run["id"])
-    assert (again.status, "back there already" in again.err) == (1, True)
+    assert (again.status, "already where it was" in again.err) == (1, True)

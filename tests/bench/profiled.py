@@ -1,8 +1,7 @@
-"""What many sites on one host cost: syncs a second, and the listener's own CPU time for each.
+"""Where the listener's time goes while it syncs many sites on one host.
 
-`make bench-hosts`. There are a hundred sites, or as many as `SITES` says. `PER_HOST` overrides the setting
-`sync.per_host`, and `PROFILE=1` shows where the event loop's time goes. One sshd on the same machine is the
-host, and takes its share of the cores.
+`make bench-profile`, with `SITES=1000` for more than the usual hundred and `PER_HOST` to override the setting
+`sync.per_host`. The profile is of the event loop's thread. One sshd on the same machine is the host.
 """
 
 import asyncio
@@ -10,11 +9,9 @@ import cProfile
 import os
 import pstats
 import shutil
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +19,14 @@ from listener import logs
 from listener.config.settings import load
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
-from listener.sites import Site
 from listener.system import System, cleaner
-from tests.bench import Silent
-from tests.bench_hosts import said
+from tests.bench.pool import Silent, said
 from tests.listening import configuration, written
 
 SITES = int(os.environ.get("SITES", "100"))
 
 NEVER = 86400
 """Seconds between two looks at drift: longer than this takes."""
-
-TIMES = 20
-"""Syncs of one site, alone and beside a survey."""
 
 SHOWN = 60
 """Functions that a profile shows."""
@@ -68,52 +60,24 @@ def configured(folder: Path, sshd: Sshd, sites: list[Published]) -> Path:
     return written(folder, whole)
 
 
-async def sync(system: System, sites: Iterable[Site], pause: float = 0.05) -> None:
-    """Ask for a sync of these sites at once, and wait until all runs have ended."""
-    for site in sites:
+async def sync_all(system: System) -> None:
+    """Ask for a sync of every site at once, and wait until all runs have ended."""
+    for site in system.settings.sites:
         await system.intake.scheduled(site.environments["staging"])
     while (backlog := await system.store.backlog()).queued or backlog.running:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(0.05)
 
 
-async def one_by_one(system: System, moved: Published) -> float:
-    """Return the median seconds of a sync of one site, whose branch is moved away from live before each."""
-    site, old, spent = system.settings.sites.by_id[moved.path.name], moved.commit("staging^"), []
-    for _ in range(TIMES):
-        moved.git("update-ref", "refs/heads/staging", old)
-        started = time.perf_counter()
-        await sync(system, [site], pause=0.001)
-        spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
-
-
-async def measure_beside_a_survey(system: System, moved: Published) -> None:
-    """Print what a sync takes alone, and while all sites are looked at."""
-    legs = [leg for site in system.settings.sites for leg in site.environments["staging"].legs]
-
-    async def survey() -> None:
-        while True:
-            await system.pool.survey(legs, Silent())
-
-    said("a sync of one site, alone (median)", await one_by_one(system, moved) * 1000, "ms")
-    surveying = asyncio.create_task(survey())
-    said("the same while all sites are looked at", await one_by_one(system, moved) * 1000, "ms")
-    surveying.cancel()
-    await asyncio.wait([surveying])
-
-
-async def measure(system: System, moved: Published, profile: cProfile.Profile) -> None:
+async def measure(system: System, profile: cProfile.Profile) -> None:
     """Sync all sites, and print what that cost."""
     async with system:
         await system.pool.warm("studio", Silent())
         started, spent, looped = time.perf_counter(), time.process_time(), time.thread_time()
-        if "PROFILE" in os.environ:
-            profile.enable()
-        await sync(system, system.settings.sites)
+        profile.enable()
+        await sync_all(system)
         profile.disable()
         looped, spent = time.thread_time() - looped, time.process_time() - spent
         took = time.perf_counter() - started
-        await measure_beside_a_survey(system, moved)
     said(f"syncs a second of {SITES} sites on one host", SITES / took, "/s")
     said("the listener's CPU time for each", spent / SITES * 1000, "ms")
     said("of that, in the event loop's thread", looped / SITES * 1000, "ms")
@@ -132,12 +96,11 @@ def main() -> None:
         with Sshd(folder / "ssh") as sshd:
             settings = load(configured(folder, sshd, sites))
             logs.configure("info", "json", cleaner(settings), nowhere)
-            asyncio.run(measure(System(settings), sites[0], profile))
+            asyncio.run(measure(System(settings), profile))
         different = [each.path.name for each in sites if each.tree("staging") != each.tree("live")]
     if different:
         sys.exit(f"not synced: {', '.join(different)}")
-    if "PROFILE" in os.environ:
-        pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(SHOWN)
+    pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(SHOWN)
 
 
 if __name__ == "__main__":

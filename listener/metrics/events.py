@@ -1,43 +1,33 @@
-"""Figures for Prometheus, on an address of their own: their labels name sites.
+"""Figures of what happens, counted from the events on their way to the log.
 
-What happens is counted from the log's events, on their way to the log: so the rooms that do the work know
-nothing of it. What stands is read from the store when somebody asks.
-
-Every label is one of few: a configured hook or site (those by pattern are counted together, under it), a
-code of the error tree, a route. Nothing that a request says becomes one.
+So the modules that do the work do not know about figures.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from listener import __version__
 from listener.errors import ListenerError, StoreUnavailableError
 from listener.journal import Log
-from listener.queue import Backlog, Hold, RunStore
+from listener.metrics.stored import SITE, Overdue, StoredFigures, read
+from listener.queue import RunStore
 from listener.sites import Sites
 
-SITE = ("site", "environment")
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Seconds: a step on a warm connection takes milliseconds, one that brings objects minutes."""
+"""Seconds. A step on a warm connection takes milliseconds; one that transfers objects takes minutes."""
 WAITS = (0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 Facts = Mapping[str, Any]
 
-Overdue = Callable[[], Collection[tuple[str, str]]]
-"""Returns sites and environments (`listener.waits.Waits.overdue`)."""
 
-
-class Counted:
-    """A log that counts what it is told, and tells it on. Implements `listener.journal.Log`."""
+class CountingLog:
+    """A log that counts events and passes them on. Implements `listener.journal.Log`."""
 
     def __init__(self, log: Log, counts: Callable[[str, Facts], None]) -> None:
         self._log = log
@@ -74,8 +64,9 @@ class Metrics:
         self._hooks = frozenset(hooks)
         self._clock = clock
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
         self._deliveries_most = deliveries
-        self._standing = _Standing(self._label, self._hooks, deliveries)
+        self._standing = StoredFigures(self._label, self._hooks, deliveries)
         self._registry.register(self._standing)
         ProcessCollector(registry=self._registry)
         Info("sync_staging", "This listener.", registry=self._registry).info({"version": __version__})
@@ -85,22 +76,26 @@ class Metrics:
         self._secrets = self._counter("secret_uses", "Deliveries that a secret has signed.", "hook", "secret")
         self._last_used = Gauge(
             "sync_staging_secret_last_used_timestamp_seconds",
-            "When a secret has last signed a delivery.",
+            "When a secret last signed a delivery.",
             ("hook", "secret"),
             registry=self._registry,
         )
         self._calls = self._counter("calls", "Direct calls for a sync.", *SITE, "origin")
-        self._drifts = self._counter("drifts", "Syncs that a look at drift has asked for.", *SITE)
+        self._drifts = self._counter("drifts", "Syncs that a look at drift asked for.", *SITE)
         self._runs = self._counter("runs", "Runs that were carried out to their end.", *SITE, "state")
         self._failures = self._counter("failed_attempts", "Attempts of runs that failed.", *SITE, "error")
         self._step = self._histogram("run_step_seconds", "How long the steps of a run took.", STEPS, "step")
         self._waited = self._histogram("run_wait_seconds", "How long runs waited for their start.", WAITS)
         self._requests = self._counter("requests", "HTTP requests.", "route", "status")
         self._answered = self._histogram("request_seconds", "How long requests took.", STEPS, "route")
-        self._defects = self._counter("defects", "Defects of this program that its log tells of.")
+        self._defects = self._counter("defects", "Defects of this program; the log has the details.")
         self._task_failures = self._counter("task_failures", "Failures of background tasks.", "task")
         self._store_errors = self._counter("store_errors", "Times that the store did not answer the worker.")
-        self._events: Mapping[str, Callable[[Facts], None]] = {
+        self._events = self._by_event()
+
+    def _by_event(self) -> Mapping[str, Callable[[Facts], None]]:
+        """Return what counts each event."""
+        return {
             "delivery": self._on_delivery,
             "delivery refused": self._on_refused,
             "call refused": lambda facts: self._refused_calls.labels(_code(facts)).inc(),
@@ -123,21 +118,28 @@ class Metrics:
         return Histogram(f"sync_staging_{name}", what, labels, buckets=buckets, registry=self._registry)
 
     def watch(self, overdue: Overdue) -> None:
-        """Tell which environments have waited for too long, whenever somebody asks."""
+        """Ask `overdue` for the environments that have waited too long, each time the figures are read."""
         self._standing.overdue = overdue
 
-    def counting(self, log: Log) -> Counted:
-        """Return a log that counts, and tells `log` everything."""
-        return Counted(log, self._count)
+    def counting(self, log: Log) -> CountingLog:
+        """Return a log that counts events and passes them on to `log`."""
+        return CountingLog(log, self._count)
 
     async def exposed(self, store: RunStore, accept: str) -> tuple[bytes, str]:
-        """Return all figures as they are now, in a form that the reader takes, and its media type."""
+        """Return all figures in a form that the reader accepts, and its media type."""
         try:
-            self._standing.reading = await _read(store, self._sites, self._deliveries_most)
+            self._standing.reading = await read(store, self._sites, self._deliveries_most)
         except StoreUnavailableError:
             self._standing.reading = None
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
+
+    def _child(self, metric: M, *labels: str) -> M:
+        """Return a metric with labels: prometheus_client looks them up under a lock, each time anew."""
+        child: M | None = self._children.get((metric, labels))
+        if child is None:
+            child = self._children[metric, labels] = metric.labels(*labels)
+        return child
 
     def _count(self, event: str, facts: Facts) -> None:
         counts = self._events.get(event)
@@ -145,14 +147,14 @@ class Metrics:
             counts(facts)
 
     def _label(self, site: str) -> str:
-        """Return the name under which a site is counted; empty for one that is not configured any more."""
+        """Return the label of a site: its id, or its pattern; empty if it is not configured any more."""
         if site in self._sites.by_id:
             return site
         pattern = self._sites.pattern(site)
         return "" if pattern is None else pattern.text
 
     def _where(self, facts: Facts) -> tuple[str, str]:
-        """Return the site and the environment; both empty for one that is not configured any more."""
+        """Return the labels of an environment; both are empty if it is not configured any more."""
         site, environment = _text(facts, "site"), _text(facts, "environment")
         if site not in self._sites or environment not in self._sites.site(site).environments:
             return "", ""
@@ -165,10 +167,10 @@ class Metrics:
     def _on_delivery(self, facts: Facts) -> None:
         hook = self._hook(facts)
         outcome = "ignored" if facts.get("ignored") else "accepted"
-        self._deliveries.labels(hook, "repeated" if facts.get("repeated") else outcome).inc()
+        self._child(self._deliveries, hook, "repeated" if facts.get("repeated") else outcome).inc()
         secret = _text(facts, "secret")
-        self._secrets.labels(hook, secret).inc()
-        self._last_used.labels(hook, secret).set(self._clock())
+        self._child(self._secrets, hook, secret).inc()
+        self._child(self._last_used, hook, secret).set(self._clock())
 
     def _on_refused(self, facts: Facts) -> None:
         self._refused.labels(self._hook(facts), _code(facts)).inc()
@@ -195,8 +197,8 @@ class Metrics:
 
     def _on_request(self, facts: Facts) -> None:
         route = _text(facts, "route")
-        self._requests.labels(route, facts.get("status", "")).inc()
-        self._answered.labels(route).observe(facts.get("seconds", 0.0))
+        self._child(self._requests, route, str(facts.get("status", ""))).inc()
+        self._child(self._answered, route).observe(facts.get("seconds", 0.0))
 
 
 def _text(facts: Facts, key: str) -> str:
@@ -213,100 +215,9 @@ CODES = frozenset(_codes(ListenerError))
 
 
 def _code(facts: Facts) -> str:
-    """Return the code of the error that an event tells of."""
+    """Return the code of the error in an event. Other texts become no label."""
     code = _text(facts, "error")
     return code if code in CODES else ListenerError.code
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What stands in the store at one moment."""
-
-    backlog: Backlog
-    holds: frozenset[tuple[str, str]]
-    successes: Mapping[tuple[str, str], float]
-    """When each environment last became equal to live, in Unix seconds."""
-    deliveries: Mapping[str, int]
-    """Kept whole of each hook."""
-
-
-async def _read(store: RunStore, sites: Sites, deliveries: int) -> _Reading:
-    configured = [(each.site, each.name) for site in sites for each in site.environments.values()]
-    found = await store.last_successes(configured)
-    successes = {environment: success.at for environment, success in found.items()}
-    holds = frozenset(map(_held, await store.holds()))
-    return _Reading(await store.backlog(), holds, successes, await store.kept(deliveries + 1))
-
-
-def _held(hold: Hold) -> tuple[str, str]:
-    return hold.site, hold.environment
-
-
-class _Standing(Collector):
-    """Tells what stands: as it was read just now, and as the last look found it."""
-
-    def __init__(self, label: Callable[[str], str], hooks: Collection[str], deliveries: int) -> None:
-        self._label = label
-        self._hooks = hooks
-        self._deliveries = deliveries
-        self.overdue: Overdue = frozenset
-        self.reading: _Reading | None = None
-        self.drifted: dict[tuple[str, str], bool] = {}
-        """What was looked at: these sites are there, however many a pattern might stand for."""
-
-    def describe(self) -> Iterator[Metric]:
-        """Return nothing: the names are ours alone."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Return the figures."""
-        yield _gauge("store_up", "Whether the store answers.", float(self.reading is not None))
-        yield self._by_site(
-            "drifted_environments", "Environments that differed from live when last looked at.", self.drifted
-        )
-        what = "Environments whose run has long waited for a repository that is never at rest."
-        yield self._by_site("restless_environments", what, dict.fromkeys(self.overdue(), True))
-        what = "How many deliveries of a hook are kept with all that they said (history.deliveries)."
-        yield _gauge("kept_deliveries_limit", what, self._deliveries)
-        if self.reading is not None:
-            yield from self._stored(self.reading)
-
-    def _stored(self, reading: _Reading) -> Iterator[Metric]:
-        backlog = reading.backlog
-        yield _gauge("queued_runs", "Runs that wait.", backlog.queued)
-        yield _gauge("running_runs", "Runs that are carried out now, by any listener.", backlog.running)
-        if backlog.oldest is not None:
-            what = "When the oldest run that waits was asked for."
-            yield _gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
-        yield self._by_site("held_environments", "Environments on hold.", dict.fromkeys(reading.holds, True))
-        successes = GaugeMetricFamily(
-            "sync_staging_last_success_timestamp_seconds",
-            "When an environment last became equal to live.",
-            labels=SITE,
-        )
-        for (site, environment), at in reading.successes.items():
-            successes.add_metric((site, environment), at)
-        yield successes
-        what = "Deliveries that are kept with all that they said; counted up to one beyond the limit."
-        kept = GaugeMetricFamily("sync_staging_kept_deliveries", what, labels=("hook",))
-        for hook in reading.deliveries.keys() & set(self._hooks):
-            kept.add_metric((hook,), reading.deliveries[hook])
-        yield kept
-
-    def _by_site(self, name: str, what: str, found: Mapping[tuple[str, str], bool]) -> Metric:
-        """Return how many environments of each label something is true of."""
-        counts: dict[tuple[str, str], int] = {}
-        for (site, environment), true in found.items():
-            label = self._label(site), environment
-            counts[label] = counts.get(label, 0) + true
-        family = GaugeMetricFamily(f"sync_staging_{name}", what, labels=SITE)
-        for labels, count in counts.items():
-            family.add_metric(labels, count)
-        return family
-
-
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"sync_staging_{name}", what, value=value)
 
 
 def application(metrics: Metrics, store: RunStore) -> web.Application:
