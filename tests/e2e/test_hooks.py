@@ -469,6 +469,7 @@ async def test_no_log_line_shows_a_path_s_secret_nor_what_was_one(
             writer.write(request.format(shown).encode())
             assert await reader.read(1 << 16)
             writer.close()
+        await running.terminate()  # writes all lines that wait
         events = running.events()
         text = running.log.read_text()
     assert shown not in text

@@ -45,7 +45,8 @@ class View(BaseModel):
     def to_json(self) -> bytes:
         """Return the answer's body."""
         try:
-            return self.__pydantic_serializer__.to_json(self)
+            # In ASCII: a terminal that shows the answer obeys no character in it.
+            return self.__pydantic_serializer__.to_json(self, ensure_ascii=True)
         except PydanticSerializationError:
             # A path on a host may hold bytes that are not UTF-8: each is half a surrogate pair in Python's
             # text, which JSON can hold only escaped. One such site must not fail the page of all.
