@@ -20,8 +20,8 @@ TEXTS = sorted(
     if path.name != "CHANGELOG.md"
 )
 RIDDLES = {
-    "is no X (write: is not an X, or: unknown X)": r"(?<!here )\b(is|are|was|were) no (?!long|more|less|lat|old)\w+",
-    "a level of the log by number (write: log.info)": r"\blog\.log\(\d",
+    "is no X (is not an X, unknown X)": r"(?<!here )\b(is|are|was|were) no (?!long|more|less|lat|old)\w+",
+    "a level of the log by number (log.info)": r"\blog\.log\(\d",
 }
 
 
