@@ -150,6 +150,12 @@ class Client:
             else:
                 await asyncio.sleep(0.02)
 
+    async def first_event(self, run: str) -> dict[str, Any]:
+        """The first line of a run's log, read as soon as it is stored."""
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with self.session.get(f"{self.url}/api/v1/runs/{run}/log", headers=headers) as response:
+            return dict(json.loads(await response.content.readline()))
+
     async def events(self, run: str) -> list[dict[str, Any]]:
         """A run's whole log, read until the run has ended."""
         _, text, _ = await self.call("GET", f"/api/v1/runs/{run}/log")
