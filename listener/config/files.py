@@ -82,7 +82,7 @@ def broken_ssh(ssh: SshSection, surroundings: Surroundings) -> Iterator[Problem]
             (wanted,) = (each for each in field.metadata if isinstance(each, PathTo))
             yield from _ssh_file(("ssh", key), Path(text), wanted, surroundings)
     known_hosts = Path(ssh.known_hosts)
-    if not surroundings.handed_over(known_hosts):
+    if not surroundings.is_credential(known_hosts):
         yield from _folder(known_hosts.parent, ("ssh", "known_hosts"))
 
 
@@ -107,7 +107,7 @@ def _ssh_file(
         yield Problem(location, f"is not the path of {what}; {remedy}")
     elif wanted.private and surroundings.exposed(path, mode):
         yield exposed(location, path)
-    elif wanted.trusted and not surroundings.handed_over(path):
+    elif wanted.trusted and not surroundings.is_credential(path):
         yield from _written_by_others(location, path, wanted.trusted)
 
 
