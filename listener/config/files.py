@@ -121,15 +121,16 @@ def broken_modes(written: Written) -> Iterator[Problem]:
         # Even with the sticky bit, others can put a file of their own there.
         why = "which lets them configure the listener"
         yield from _written_by_others(("include",), written.folder, why)
-    for file in written.files:
-        yield from _written_by_others((), file, "which is part of this configuration")
+    for file, mode in written.modes.items():
+        if mode & OTHERS:
+            yield from _written_by_others((), file, "which is part of this configuration")
 
 
 def _folders_of_included(written: Written) -> set[Path]:
     """Return the folders in which others could replace the folder of included files, or one of these."""
     if written.folder is None:
         return set()
-    links = {file.resolve().parent for file in written.files if file.is_symlink()}
+    links = {link.resolve().parent for link in written.links}
     return {written.folder.parent, written.folder.resolve().parent} | links
 
 
