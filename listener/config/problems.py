@@ -46,11 +46,14 @@ class Problem:
     def __str__(self) -> str:
         return self.line(shown)
 
+    def place(self, show: Callable[[Location], str]) -> str:
+        """Return its place, with the included file; `show` returns a place as text."""
+        return f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
+
     def line(self, show: Callable[[Location], str]) -> str:
         """Return the problem on one line; `show` returns a place as text."""
-        place = f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
         text = self.text.replace(OTHER, show(self.other)) if self.other else self.text
-        return f"{place}: {text}" + (f"; {nearest(*self.meant)}" if self.meant else "")
+        return f"{self.place(show)}: {text}" + (f"; {nearest(*self.meant)}" if self.meant else "")
 
 
 def shown(location: Location) -> str:
@@ -97,7 +100,7 @@ def refusal(
     path: Path, problems: Iterable[Problem], show: Callable[[Location], str] = shown
 ) -> ConfigurationError:
     """Return the error that lists the problems of a configuration, one a line, ordered by place."""
-    found = {(show(problem.location), problem.text): problem for problem in problems}
+    found = {(problem.place(show), problem.text): problem for problem in problems}
     lines = [found[key].line(show) for key in sorted(found)[:MOST_SHOWN]]
     if len(found) > MOST_SHOWN:
         lines.append(f"and {len(found) - MOST_SHOWN} more problems")
