@@ -44,9 +44,9 @@ class Problem:
     """The included file, for what is wrong with the file itself."""
 
     def __str__(self) -> str:
-        return self.told(shown)
+        return self.line(shown)
 
-    def told(self, show: Callable[[Location], str]) -> str:
+    def line(self, show: Callable[[Location], str]) -> str:
         """Return the problem on one line; `show` returns a place as text."""
         place = f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
         text = self.text.replace(OTHER, show(self.other)) if self.other else self.text
@@ -98,7 +98,7 @@ def refusal(
 ) -> ConfigurationError:
     """Return the error that lists the problems of a configuration, one a line, ordered by place."""
     found = {(show(problem.location), problem.text): problem for problem in problems}
-    lines = [found[key].told(show) for key in sorted(found)[:MOST_SHOWN]]
+    lines = [found[key].line(show) for key in sorted(found)[:MOST_SHOWN]]
     if len(found) > MOST_SHOWN:
         lines.append(f"and {len(found) - MOST_SHOWN} more problems")
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"

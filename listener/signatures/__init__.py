@@ -14,7 +14,16 @@ from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
 from listener.signatures.gitlab import GitLab
-from listener.signatures.scheme import WRONG_SECRET, Accepted, Headers, Rejected, Request, Scheme, Verdict
+from listener.signatures.scheme import (
+    WRONG_SECRET,
+    Accepted,
+    Headers,
+    Rejected,
+    Request,
+    Scheme,
+    Verdict,
+    header_values,
+)
 from listener.signatures.standard_webhooks import StandardWebhooks
 
 __all__ = [
@@ -27,6 +36,7 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
+    "header_values",
     "redaction_forms",
     "rejected_by_headers",
     "scheme_of",
