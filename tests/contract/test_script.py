@@ -427,7 +427,9 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
     before = dashed.published.git("for-each-ref")
     status, said, _ = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
     assert (status, read_applied(leg, said, "").changed) == (0, True)
-    assert dashed.published.git("for-each-ref") == before, "by a clock that may be off, nothing is moved unseen"
+    assert dashed.published.git("for-each-ref") == before, (
+        "by a clock that may be off, nothing is moved unseen"
+    )
 
 
 @pytest.mark.parametrize(
