@@ -423,6 +423,13 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
     assert (status, "can't be written" in err) == (0, True)
     assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
     assert elsewhere.read_text() == "kept"
+    age(dashed.published, 60)
+    before = dashed.published.git("for-each-ref")
+    status, said, _ = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
+    assert (status, read_applied(leg, said, "").changed) == (0, True)
+    assert dashed.published.git("for-each-ref") == before, (
+        "by a clock that may be off, nothing is moved unseen"
+    )
 
 
 @pytest.mark.parametrize(
