@@ -17,7 +17,7 @@ LONG ?=
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-compare bench-pool bench-store replay house soak attack fuzz audit clean
+.PHONY: help demo test lint format bench bench-compare bench-pool bench-profile bench-store replay house soak attack fuzz audit clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -51,6 +51,9 @@ bench-compare: $(VENV)/test.stamp ## Say what changed since a revision: both in 
 
 bench-pool: $(VENV)/test.stamp ## Measure what many hosts cost: time and memory, configured and connected
 	@$(PYTHON) -m tests.bench.pool
+
+bench-profile: $(VENV)/test.stamp ## Show where the listener's time goes while many sites on one host sync (SITES=1000)
+	@$(PYTHON) -m tests.bench.profiled
 
 bench-store: $(VENV)/test.stamp ## Measure what a long past costs the store: 200,000 ended runs, both databases
 	@$(PYTHON) -m tests.bench.store

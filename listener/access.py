@@ -14,7 +14,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Role(StrEnum):
-    """What a caller is."""
+    """The role of a caller."""
 
     ADMIN = "admin"
     """May do everything, on every site."""
@@ -24,14 +24,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks for something, however that was made sure of."""
+    """A verified caller."""
 
     name: str
-    """As it stands in triggers and logs: a token's name, or one with a colon, which no token's has."""
+    """The name in triggers and logs: a token's name, or a name with a colon, which no token has."""
     role: Role
     sites: frozenset[str] = frozenset()
     credential: str = ""
-    """Its kind and name, never its text."""
+    """The kind and name of the credential, never its text."""
 
     @property
     def admin(self) -> bool:
@@ -50,7 +50,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An API credential, known only by the hash of its text."""
+    """An API credential. Only the hash of its text is known here."""
 
     name: str
     sha256: str
@@ -67,7 +67,7 @@ class Token:
 
     @property
     def caller(self) -> Caller:
-        """Its bearer."""
+        """The caller with this token."""
         return Caller(self.name, self.role, self.sites, f"token {self.name}")
 
     def valid(self, now: float) -> bool:
@@ -76,12 +76,12 @@ class Token:
 
 
 SESSIONS_MOST = 100
-"""Sessions that one token has at a time."""
+"""The most sessions of one token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A sign-in by a token, known only by the hash of its random id."""
+    """A sign-in by a token. Only the hash of its random id is known here."""
 
     key: str
     """Hex SHA-256 of the id."""
@@ -93,7 +93,7 @@ class Session:
     """Unix seconds."""
 
     def token_among(self, tokens: Iterable[Token], now: float) -> Token | None:
-        """Return the token that it stands for, if both are still good."""
+        """Return the session's token, if both are still valid."""
         if now >= self.expires:
             return None
         mine = (self.token, self.sha256)
@@ -104,21 +104,21 @@ class SessionStore(Protocol):
     """Where sessions are kept. Every method may raise `StoreUnavailableError`."""
 
     async def begin_session(self, session: Session) -> None:
-        """Keep a session; of more than `SESSIONS_MOST` of one token, the one that ends first is forgotten."""
+        """Store a session. Of more than `SESSIONS_MOST` of a token, the one that expires first is deleted."""
 
     async def session(self, key: str) -> Session | None:
         """Return the session of a key, which may have expired, or None."""
 
     async def end_session(self, key: str) -> None:
-        """Forget a session, if there is one."""
+        """Delete a session, if there is one."""
 
     async def prune_sessions(self, now: float) -> int:
-        """Forget what has expired; return how many sessions that were."""
+        """Delete expired sessions; return how many there were."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudioCredential:
-    """What a caller shows that only Studio can judge: an access token, or a session with its XSRF token."""
+    """A credential that only Studio can verify: an access token, or a session with its XSRF token."""
 
     bearer: str = field(default="", repr=False)
     session: str = field(default="", repr=False)
@@ -126,29 +126,29 @@ class StudioCredential:
 
     @property
     def key(self) -> str:
-        """What stands for it in memory."""
+        """The hash that stands for it in memory."""
         return digest(f"{self.bearer}\n{self.session}\n{self.xsrf}".encode())
 
 
 class Delegation(Protocol):
-    """Asks Studio whose a credential is."""
+    """Asks Studio who a credential belongs to."""
 
     async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
         """Return the caller, or None if Studio does not know the credential; raise `SyncError` for no answer.
 
-        `client` is the address that it came from: one that shows many unknown ones is asked about no more.
+        `client` is the address that it came from. One that shows many unknown credentials is slowed down.
         """
 
 
 def digest(text: bytes) -> str:
-    """Return what is stored of a token: the hex SHA-256 of its text (256 random bits need no salt)."""
+    """Return the stored form of a token: the hex SHA-256 of its text (256 random bits need no salt)."""
     return hashlib.sha256(text).hexdigest()
 
 
-def known(presented: bytes, tokens: Iterable[Token]) -> Token | None:
+def find_token(presented: bytes, tokens: Iterable[Token]) -> Token | None:
     """Return the token whose text was presented, expired or not, or None.
 
-    Every token is compared, in constant time, whichever matches.
+    Every token is compared, in constant time, so that the time does not depend on which one matches.
     """
     found = None
     hashed = digest(presented).encode()
@@ -158,16 +158,16 @@ def known(presented: bytes, tokens: Iterable[Token]) -> Token | None:
     return found
 
 
-def bearer(header: bytes) -> bytes | None:
+def bearer_token(header: bytes) -> bytes | None:
     """Return the token of an `Authorization: Bearer` header (RFC 6750), or None."""
     scheme, _, text = header.partition(b" ")
     return text.strip() or None if scheme.lower() == b"bearer" else None
 
 
-def password(header: bytes) -> bytes | None:
+def basic_password(header: bytes) -> bytes | None:
     """Return the password of an `Authorization: Basic` header (RFC 7617, in UTF-8), or None.
 
-    Whatever user name stands before it: the password is a token, and says whose it is.
+    The user name does not matter: the password is a token, which names its owner.
     """
     form = _BASIC.fullmatch(header.strip())
     if form is None:
@@ -183,22 +183,23 @@ def password(header: bytes) -> bytes | None:
 
 
 STUDIO_TOKEN = re.compile(rb"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){3}\.[A-Za-z0-9_-]+")
-"""Studio's access tokens are encrypted, in compact form (RFC 7516, 7.1): five parts. None of ours is."""
+"""Studio's access tokens are encrypted, in compact form with five parts (RFC 7516, 7.1). Ours never are."""
 
 _STUDIO_COOKIE = re.compile(r"[A-Za-z0-9._!~*+/=-]{1,256}")
 
 
 def studio_token(presented: bytes) -> StudioCredential | None:
-    """Return a bearer token as Studio's, if it has the form of one: what has not is shown to nobody."""
+    """Return a bearer token as Studio's, if it looks like one. Other tokens are never sent to Studio."""
     if not STUDIO_TOKEN.fullmatch(presented):
         return None
     return StudioCredential(bearer=presented.decode("ascii"))
 
 
 def studio_session(session: str, xsrf: str, header: str) -> StudioCredential | None:
-    """Return Studio's session cookie with its XSRF cookie, if the header with the latter's value proves it.
+    """Return Studio's session and XSRF cookies, if the header has the value of the XSRF cookie.
 
-    Only a page of Studio's own origin can read that cookie (https://docs.craftercms.org, Studio's APIs).
+    Only a page of Studio's own origin can read that cookie, and so send the header
+    (https://docs.craftercms.org, Studio's APIs).
     """
     if not (_STUDIO_COOKIE.fullmatch(session) and _STUDIO_COOKIE.fullmatch(xsrf)):
         return None

@@ -1,7 +1,7 @@
-"""Who was refused and which credentials were used: noted in passing, and written down about once a second.
+"""Which requests were refused, and which credentials were used: noted in memory, and stored once a second.
 
-A refused request must cost next to nothing: it waits for no store, and however many of them come, what is
-kept of them has its bounds, in memory and on the disk. What does not fit in is counted.
+A refused request must be cheap: it never waits for the store. What is kept of refusals is limited, in memory
+and on disk. Further ones are only counted.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from listener.redaction import Cleaner
 from listener.runs import new_id
 
 KEPT = 10_000
-"""Refused requests that stay on record, the newest ones."""
+"""Refused requests that stay in the store: the newest ones."""
 PENDING = 1_000
-"""Those that wait in memory to be written down; more than these are only counted."""
+"""Refused requests that wait in memory to be stored. Further ones are only counted."""
 SIZE_MOST = 2**53
-"""The largest size of a body on record: a stranger may announce a number that neither a column of the store
-nor a reader of JSON can hold."""
+"""The largest recorded size of a body. A client may announce a number that neither a column of the store nor
+a JSON parser can hold."""
 EVERY = 1.0
-"""Seconds from one time of writing down to the next."""
+"""Seconds between two writes to the store."""
 
 
 class Audit:
-    """Takes notes."""
+    """Records refused requests and used credentials."""
 
     def __init__(self, records: Records, clock: Callable[[], float], log: Log, clean: Cleaner) -> None:
         self._records = records
@@ -52,10 +52,10 @@ class Audit:
         digest: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Note a refused request, and log it; return the id under which it will be on record.
+        """Record and log a refused request; return the id of its record.
 
-        `error` is the code of the error that it was answered with, for the log. Whatever a stranger has sent
-        is cut short; a known secret that it holds is taken out.
+        `error` is the code of the answered error, for the log. Text from the client is cut short, and known
+        secrets in it are redacted.
         """
         now = self._clock()
         refusal = Refusal(
@@ -79,19 +79,19 @@ class Audit:
         return refusal.id
 
     def flooded(self) -> None:
-        """Note a refused request of a client that enough is on record of: it is only counted."""
+        """Count a refused request of a client that already has enough records."""
         self._left_out += 1
 
     def used_secret(self, hook: Hook, secret: int, at: float) -> None:
-        """Note that a hook's secret has made a delivery."""
+        """Record that a hook's secret has signed a delivery."""
         self._used(SECRET, hook.name, hook.secret_name(secret), at)
 
     def used_token(self, name: str, at: float) -> None:
-        """Note that a token has let its bearer in."""
+        """Record that a token was used."""
         self._used(TOKEN, "", name, at)
 
     async def run_forever(self) -> None:
-        """Write down what was noted, time and again, until cancelled."""
+        """Store what was recorded, again and again, until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             try:
@@ -100,7 +100,7 @@ class Audit:
                 self._log.warning("audit", error=error.code, message=error.message)
 
     async def flush(self) -> None:
-        """Write down what was noted so far; after `StoreUnavailableError` it is tried again the next time."""
+        """Store what was recorded so far; after `StoreUnavailableError` the next call tries again."""
         async with self._writing:
             refusals, uses, left_out = self._refusals, self._uses, self._left_out
             if not (refusals or uses or left_out):
@@ -114,17 +114,17 @@ class Audit:
                 raise
 
     async def _write(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
-        """Store everything in one go, or row by row; after `StoreError` nothing is stored."""
+        """Store everything at once, or else row by row; after `StoreError` nothing is stored."""
         try:
             await self._records.record(refusals, uses, KEPT)
         except StoreError:
             raise
-        except Exception as defect:  # noqa: BLE001 (a row that can't be stored must not take the others with it)
+        except Exception as defect:  # noqa: BLE001 (a row that can't be stored must not lose the others)
             self._log.error("defect", exc_info=defect)
             await self._write_singly(refusals, uses)
 
     async def _write_singly(self, refusals: Sequence[Refusal], uses: Sequence[Use]) -> None:
-        """Store each by itself; what can't be stored is counted, what the store was not there for is kept."""
+        """Store each row by itself; count those that can't be stored, and keep them if the store was away."""
         for one_refusal, one_use in [*(([each], []) for each in refusals), *(([], [each]) for each in uses)]:
             try:
                 await self._records.record(one_refusal, one_use, KEPT)
@@ -143,7 +143,7 @@ class Audit:
     def _take_back(
         self, refusals: list[Refusal], uses: Mapping[tuple[str, str, str], Use], left_out: int
     ) -> None:
-        """Note again what could not be written down, the oldest first, as far as it fits in."""
+        """Record again what could not be stored, the oldest first, as far as there is space."""
         whole = [*refusals, *self._refusals]
         self._refusals = whole[:PENDING]
         self._left_out += left_out + len(whole[PENDING:])
@@ -152,7 +152,9 @@ class Audit:
 
     def _summary(self, left_out: int) -> Refusal:
         now = self._clock()
-        return Refusal(new_id(now), now, "", "more came than are recorded one by one", 0, count=left_out)
+        return Refusal(
+            new_id(now), now, "", "there were more than are recorded one by one", 0, count=left_out
+        )
 
     def _log_refused(self, refusal: Refusal, error: str) -> None:
         self._log.warning(

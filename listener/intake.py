@@ -1,4 +1,4 @@
-"""The way in: a delivery is verified, read and selected; what it asks for is accepted once it is durable."""
+"""The intake: deliveries are verified, read and selected, and accepted once they are durable."""
 
 import asyncio
 import hashlib
@@ -17,12 +17,12 @@ from listener.runs import Asker, Origin, Run, Trigger, new_id
 from listener.sites import Environment, Sites
 
 LARGE = 256 << 10
-"""Bytes from which a body is read apart: it may take a second, in which others are answered."""
+"""Bytes from which a body is read in a thread. That may take a second, and others are answered meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """How long an automatic trigger waits for further ones, so that many of them become one run; seconds."""
+    """How long an automatic trigger waits for further ones, in seconds: so many publishes become one run."""
 
     settle: float = 0.0
     most: float = 0.0
@@ -49,28 +49,28 @@ class Intake:
         self._clock = clock
         self._log = log
         self._reading = asyncio.Lock()
-        """One large body is read at a time, for the memory that it takes."""
+        """One large body is read at a time, because it takes much memory."""
 
     def hook(self, name: str, client: str) -> Hook:
-        """Return the hook of that name; raise `HookNotFoundError`, also to who is in none of its networks."""
+        """Return the hook of that name; raise `HookNotFoundError` if `client` may not see it, too."""
         if name not in self._hooks:
             raise HookNotFoundError(reason="no hook has this name")
         hook = self._hooks[name]
         if hook.networks and not within(client, hook.networks):
-            raise HookNotFoundError(reason="the address lies in none of the hook's networks")
+            raise HookNotFoundError(reason="the address is in none of the hook's networks")
         return hook
 
     def check_headers(self, hook: Hook, delivery: Delivery) -> None:
-        """Raise `SignatureRejectedError` for a delivery that can't be good, whatever body will follow."""
+        """Raise `SignatureRejectedError` if the headers alone are enough to reject a delivery."""
         if signatures.rejected_by_headers(
             hook.scheme, hook.secrets, delivery.request, delivery.received_at, hook.form
         ):
             raise SignatureRejectedError(challenge=signatures.scheme_of(hook.scheme, hook.form).challenge)
 
     async def receive(self, hook: Hook, delivery: Delivery, secret: int, client: str = "") -> Acceptance:
-        """Take a verified delivery in; return its answer once everything is durable.
+        """Accept a verified delivery; return the answer once everything is durable.
 
-        It was signed with the secret of that index, and comes from the address `client`. Raises
+        `secret` is the index of the secret that signed it, `client` the sender's address. Raises
         `MalformedDeliveryError`, `UnsupportedMediaError`, `StoreUnavailableError`.
         """
         self._audit.used_secret(hook, secret, delivery.received_at)
@@ -84,7 +84,7 @@ class Intake:
         self._log.info(
             "delivery",
             hook=hook.name,
-            # A secret that no delivery names any more can go.
+            # An old secret can be removed once no delivery names it any more.
             secret=name,
             client=client,
             delivery=acceptance.delivery,
@@ -137,7 +137,7 @@ class Intake:
     async def redeliver(self, arrival: Arrival, asker: Asker) -> Acceptance:
         """Select by today's configuration what a delivery asked for, and accept it as an explicit call.
 
-        Raises `ConflictError` where that is nothing, `DeliveryNotFoundError`.
+        Raises `ConflictError` if it selects nothing, and `DeliveryNotFoundError`.
         """
         now = self._clock()
         environments = self._selected_again(arrival)
@@ -151,12 +151,12 @@ class Intake:
     def _selected_again(self, arrival: Arrival) -> tuple[Environment, ...]:
         if arrival.fate is Fate.REFUSED:
             raise ConflictError(
-                f"It was refused, so nothing is kept of what it said: {arrival.reason}.",
+                f"The delivery was refused, so its content was not stored: {arrival.reason}.",
                 remedy="let its sender send it again",
             )
         if not arrival.facts:
             raise ConflictError(
-                "What it said is not kept any more: its hook has had very many deliveries since.",
+                "The delivery's content is not stored any more: its hook has had very many deliveries since.",
                 remedy="let its sender send it again, or ask for a sync of the site",
             )
         if arrival.hook not in self._hooks:
@@ -165,7 +165,7 @@ class Intake:
         facts = deliveries.recall(hook, arrival.facts)
         selected = deliveries.select(facts, hook, self._sites)
         if isinstance(selected, deliveries.Ignored):
-            raise ConflictError(f"It selects nothing: {selected.reason}{_as_far_as_kept(facts)}.")
+            raise ConflictError(f"The delivery selects nothing: {selected.reason}{_as_far_as_kept(facts)}.")
         return selected
 
     async def hold(self, environment: Environment, reason: str, asker: Asker) -> Hold:
@@ -178,7 +178,7 @@ class Intake:
         return hold
 
     async def release(self, environment: Environment, asker: Asker) -> tuple[Hold | None, Run | None]:
-        """Let an environment go; return the hold that was, and the run by which it catches up."""
+        """Release an environment; return its hold, and the run that brings it up to date."""
         now = self._clock()
         trigger = _trigger(environment, Origin.RELEASE, asker, now)
         catch_up = trigger if environment.follow else None
@@ -189,7 +189,7 @@ class Intake:
         return released, await self._store.serving(trigger.id) if catch_up else None
 
     async def scheduled(self, environment: Environment) -> Acceptance:
-        """Accept what a look at drift asks for."""
+        """Accept a sync that a check of the drift asks for."""
         now = self._clock()
         trigger = self._settled(environment, Origin.SCHEDULE, Asker("schedule"), now)
         acceptance = await self._store.accept([trigger], None, now)
@@ -245,4 +245,4 @@ def _spoken(secret: str) -> str:
 def _as_far_as_kept(facts: Facts) -> str:
     if facts.changes is None or len(facts.changes) < deliveries.CHANGES_MOST:
         return ""
-    return f" (only the first {deliveries.CHANGES_MOST} refs that it pushed are kept)"
+    return f" (only the first {deliveries.CHANGES_MOST} pushed refs are stored)"

@@ -1,6 +1,5 @@
 """The process's log: JSON lines, or coloured text on a terminal."""
 
-import atexit
 import contextlib
 import io
 import logging
@@ -65,8 +64,10 @@ class BackgroundStream(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue text."""
-        if len(self._lines) >= self._most:
+        """Queue text; write it at once after `close`, for then no thread does."""
+        if self._closing:
+            self._target.write(text)
+        elif len(self._lines) >= self._most:
             self._dropped += 1
         else:
             self._lines.append(text)
@@ -148,18 +149,21 @@ class JsonLog:
 
 def configure(
     level: str, form: str, clean: Cleaner, target: TextIO | None = None, *, background: bool = False
-) -> None:
+) -> Callable[[], None]:
     """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
-    `target`, by default standard error; in the `background`, a thread writes it.
+    `target`, by default standard error. In the `background`, a thread writes it; the returned function writes
+    the lines that still wait.
     """
     target = target or sys.stderr
     console = form == "console" or (form == "auto" and target.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", BestEffortStream(target))
+    finish = stream.flush
     if background:
-        stream = _in_background(stream, clean)
+        thread = _in_background(stream, clean)
+        stream, finish = cast("TextIO", thread), thread.close
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
@@ -167,30 +171,38 @@ def configure(
         _cleaning(clean),
     ]
     if console:
-        structlog.configure(
-            processors=[*shared, _renderer(console=True)],
-            wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=structlog.PrintLoggerFactory(stream),
-            cache_logger_on_first_use=False,
-        )
+        _log_text(number, shared, stream)
     else:
-        log = JsonLog(number, clean, stream)
-        structlog.configure(
-            # The log itself, without processors or a context of its own.
-            wrapper_class=cast("type[Any]", lambda *_, **__: log),
-            logger_factory=structlog.PrintLoggerFactory(stream),
-            cache_logger_on_first_use=True,
-        )
+        _log_json(number, clean, stream)
     _redirect_standard_logging(number, shared, console=console, stream=stream)
+    return finish
 
 
-def _in_background(stream: TextIO, clean: Cleaner) -> TextIO:
+def _log_text(number: int, shared: list[Callable[..., Any]], stream: TextIO) -> None:
+    """Let structlog write coloured text."""
+    structlog.configure(
+        processors=[*shared, _renderer(console=True)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _log_json(number: int, clean: Cleaner, stream: TextIO) -> None:
+    """Let structlog's loggers be a `JsonLog`, without processors or a context of their own."""
+    log = JsonLog(number, clean, stream)
+    structlog.configure(
+        wrapper_class=cast("type[Any]", lambda *_, **__: log),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _in_background(stream: TextIO, clean: Cleaner) -> BackgroundStream:
     def dropped(count: int) -> str:
         return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count})
 
-    background = BackgroundStream(stream, dropped)
-    atexit.register(background.close)
-    return cast("TextIO", background)
+    return BackgroundStream(stream, dropped)
 
 
 def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

@@ -1,4 +1,4 @@
-"""Addresses and networks: who counts as whom, however it is spelt."""
+"""Addresses and networks: which addresses count as the same client, however they are written."""
 
 import ipaddress
 from collections.abc import Collection, Iterable
@@ -8,7 +8,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 CLIENT_BITS = 64
-"""Of an IPv6 address, what a provider gives to one customer (RFC 6177): the rest is theirs to choose."""
+"""The part of an IPv6 address that a provider assigns to one customer (RFC 6177), who chooses the rest."""
 
 
 LONGEST = 64
@@ -16,7 +16,7 @@ LONGEST = 64
 
 
 def address_of(text: str) -> Address | None:
-    """Return an address, as IPv4 where IPv6 only wraps it (`::ffff:192.0.2.1`); None for other text."""
+    """Return an address, as IPv4 if it is mapped into IPv6 (`::ffff:192.0.2.1`); None for other text."""
     return _remembered_address(text) if len(text) <= LONGEST else _address_of(text)
 
 
@@ -33,24 +33,24 @@ _remembered_address = lru_cache(4096)(_address_of)
 
 
 def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Return the networks that are spelt out; raise `ValueError` for other text."""
+    """Parse networks; raise `ValueError` for other text."""
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def within(text: str | None, networks: Collection[Network]) -> bool:
-    """Return whether an address lies in one of the networks; what is no address lies in none."""
+    """Return whether an address lies in one of the networks; other text lies in none."""
     address = address_of(text or "") if networks else None
     return address is not None and any(address in network for network in networks)
 
 
 NETWORK_BITS = {4: (16, 24, 32), 6: (32, 48, CLIENT_BITS)}
-"""The networks that an address is counted in, the widest first: what one owner may have many addresses of."""
+"""The widths of the networks that an address is counted in, widest first: one owner may have a whole one."""
 
 NetworkKey = tuple[int, int, int]
 
 
 def network_keys(text: str | None) -> tuple[NetworkKey, ...]:
-    """Return keys of the networks around an address, the widest first; other text is in one of its own."""
+    """Return keys of the networks around an address, the widest first; all other text shares one key."""
     return _network_keys(address_of(text or ""))
 
 
@@ -63,7 +63,7 @@ def _network_keys(address: Address | None) -> tuple[NetworkKey, ...]:
 
 
 def client_key(text: str | None) -> str:
-    """Return what is counted as one client: an IPv4 address, or the /64 around one of IPv6."""
+    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     return _client_key(address_of(text or ""))
 
 

@@ -1,6 +1,6 @@
-"""What is on record of those who came: every delivery, every refused request, and which credentials are used.
+"""Records of requests: every delivery, every refused request, and the use of credentials.
 
-Never a credential, and never a signature: a credential is named, and its use is counted.
+A record names a credential and counts its uses. It never contains a credential or a signature.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from listener.runs import Trigger
 from listener.vocabulary import Fate as Fate  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 SENT_AGAIN = 3 * 86400.0
-"""Seconds within which a sender may send a delivery again: GitHub offers it for three days."""
+"""Seconds in which a sender may send a delivery again: GitHub allows it for three days."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that was refused. Nothing that it says of itself is verified, but for its credential."""
+    """A refused request. Nothing in it is verified, except a known credential."""
 
     id: str
     at: float
@@ -25,19 +25,19 @@ class Refusal:
     """Its method and path."""
     reason: str
     status: int
-    """Of its answer."""
+    """The status of the answer."""
     client: str = ""
     credential: str = ""
-    """The kind and name of a known credential that it came with; empty for none and for unknown ones."""
+    """The kind and name of its credential, if that is a known one; else empty."""
     hook: str = ""
-    """The name that was asked for; empty if it was no delivery."""
+    """The requested name of a hook; empty if it was not a delivery."""
     size: int = 0
-    """Bytes of its body, or as many as it was announced to have."""
+    """Bytes of its body, received or announced."""
     digest: str = ""
-    """Hex SHA-256 of the body of one whose signature was good."""
+    """Hex SHA-256 of the body, if the signature was valid."""
     headers: Mapping[str, str] = field(default_factory=dict)
     count: int = 1
-    """How many requests it stands for: in a flood they are not recorded one by one."""
+    """How many requests it stands for: in a flood, they are not recorded one by one."""
 
 
 SECRET, TOKEN = "secret", "token"
@@ -45,12 +45,12 @@ SECRET, TOKEN = "secret", "token"
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How often a credential was used, and when last."""
+    """How often a credential was used, and when it was last used."""
 
     kind: str
     """`SECRET` or `TOKEN`."""
     owner: str
-    """The hook that a secret is of; empty for a token."""
+    """The hook of a secret; empty for a token."""
     name: str
     count: int
     last: float
@@ -74,7 +74,7 @@ class Arrival:
     at: float
     hook: str
     request: str
-    """The method and path of a refused one."""
+    """The method and path of a refused request."""
     key: str | None
     """The sender's delivery id."""
     client: str
@@ -83,43 +83,43 @@ class Arrival:
     digest: str
     headers: Mapping[str, str]
     facts: Mapping[str, Any]
-    """What it says (`listener.deliveries.kept_facts`); empty for a refused one, and for one of too many."""
+    """Its stored facts (`listener.deliveries.kept_facts`); empty for a refused one, and for a pruned one."""
     reason: str
     """Why it was ignored or refused."""
     status: int | None
-    """Of the answer to a refused one."""
+    """The status of the answer to a refused one."""
     count: int
-    """How many requests it stands for: of a flood, or with the same body while its runs waited."""
+    """How many requests it stands for: in a flood, or with the same body while its runs waited."""
     last_at: float | None
-    """When the last of those with the same body came; None where it came once."""
+    """When the last one with the same body came; None if it came once."""
     same_body: str | None
-    """The id of the last delivery to this hook before it that had the same body."""
+    """The id of the previous delivery to this hook with the same body."""
     served: tuple[ServedTrigger, ...] = ()
-    """What it asked for, in its order; then what redelivering it asked for."""
+    """Its triggers in their order, then those of its redeliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivalFilter:
-    """Which arrivals are asked for, newest first."""
+    """Selects a page of arrivals, newest first."""
 
     hook: str | None = None
     fate: Fate | None = None
     before: str | None = None
-    """The id of the arrival after which to go on."""
+    """The id of the last arrival of the previous page."""
     limit: int = 50
 
 
 class Records(Protocol):
-    """What a store keeps of those who came. Every method may raise `StoreUnavailableError`."""
+    """A store of records. Every method may raise `StoreUnavailableError`."""
 
     async def record(self, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int) -> None:
-        """Store refusals, of which the newest `keep` stay, and add uses to those of before."""
+        """Store refusals, keep only the newest `keep` of them, and add uses to the earlier ones."""
 
     async def arrivals(self, which: ArrivalFilter) -> list[Arrival]:
-        """Return a page of what arrived, newest first."""
+        """Return a page of arrivals, newest first."""
 
     async def arrival(self, arrival_id: str) -> Arrival:
-        """Return one, or raise `DeliveryNotFoundError`."""
+        """Return one arrival, or raise `DeliveryNotFoundError`."""
 
     async def uses(self) -> list[Use]:
-        """Return every credential's uses, added up over all listeners."""
+        """Return the uses of every credential, added up over all listeners."""

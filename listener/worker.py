@@ -1,4 +1,4 @@
-"""Takes runs off the queue and carries them out, a bounded number at a time."""
+"""The worker: it claims runs and carries them out, a limited number at a time."""
 
 import asyncio
 import contextlib
@@ -16,46 +16,45 @@ from listener.errors import (
     ForbiddenError,
     HandedBackError,
     ListenerError,
-    OnHoldError,
     RequestError,
     StoreError,
     StoreUnavailableError,
     SyncError,
     UnknownTargetError,
 )
-from listener.journal import Journal, Log
+from listener.journal import Journal, Log, equal_looks
 from listener.lanes import Lanes
 from listener.outcomes import Outcome, alike
 from listener.progress import Progress
 from listener.queue import RunStore
 from listener.redaction import Cleaner
-from listener.runs import Retry, RetryPolicy, Run, State, retry
+from listener.runs import Retry, RetryPolicy, Run, State, final_state, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
 POLL = 15.0
-"""Seconds after which the queue is looked at even when nothing was signalled."""
+"""Seconds after which the worker looks at the queue even without a signal."""
 
 STORE_PAUSE = 1.0
-"""Seconds before a store that did not answer is asked again."""
+"""Seconds before the worker asks a store again that did not answer."""
 
 
 CANCEL_TRIES = 10
 CANCEL_PAUSE = 0.05
-"""How often, and after how many seconds, a run is looked for that is about to be started."""
+"""How often a cancel looks for a run that is being started, and the seconds between two looks."""
 
 SET_BACK = 5.0
-"""Seconds by which the clock must have gone back for that to matter."""
+"""Seconds. If the clock goes back by less, nothing is done about it."""
 
 BEAT = 3.0
-"""Seconds between two signs of life; a store that several listeners share gives a run up after three."""
+"""Seconds between two beats. On a shared store, a run may be taken over after three missing ones."""
 
 HAND_BACK_LIMIT = 15.0
-"""Seconds within which a cancelled run must be back in the queue; the next start takes up what is not."""
+"""Seconds in which a drained run must be back in the queue. The next start recovers what is not."""
 
 
 class Worker:
-    """Claims runs, one at a time for each (site, environment), and sees them to their end."""
+    """Claims runs, one at a time for each (site, environment), and carries each out to its end."""
 
     def __init__(
         self,
@@ -95,17 +94,17 @@ class Worker:
                 raise
 
     def _begin(self, run: Run) -> None:
-        """Start to carry out a claimed run, which keeps a slot until it is through."""
+        """Start to carry out a claimed run. It keeps its slot until it has ended."""
         active = Attempt(run, self._environment(run), Progress.of(run))
         self._active.add(active)
-        # Before the next claim: it must know which hosts are taken.
+        # Counted before the next claim: it could start too many runs on these hosts otherwise.
         self._enter(active)
         active.whole = asyncio.create_task(self._carry_out(active), name=f"run {run.id}")
 
     async def _next(self) -> Run:
-        """Wait for a run that can be claimed, and claim it."""
+        """Wait for a run that may start, and return it claimed."""
         while True:
-            # Before the queue is looked at: what comes while it is looked at must wake the wait below.
+            # Cleared before the look at the queue: a run that comes during the look must end the wait below.
             self._store.work.clear()
             try:
                 due = None if self._more else await self._store.next_due(self._lanes.full())
@@ -122,7 +121,7 @@ class Worker:
                 return run
 
     async def _offer(self, pause: float) -> Run | None:
-        """Wait up to `pause` seconds for work; return the run that an acceptance has claimed meanwhile."""
+        """Wait up to `pause` seconds for work; return the run that an acceptance has claimed in this time."""
         offer = self._store.offer(self._lanes.full)
         try:
             async with asyncio.timeout(pause):
@@ -135,7 +134,7 @@ class Worker:
         return await self._owned(offer.withdraw())
 
     async def _owned(self, claim: Awaitable[Run | None]) -> Run | None:
-        """Return what is claimed. Who is cancelled in the middle of it hands that back."""
+        """Return the claimed run. If cancelled in between, put it back: nobody would carry it out."""
         claim = asyncio.ensure_future(claim)
         try:
             return await asyncio.shield(claim)
@@ -144,7 +143,7 @@ class Worker:
             raise
 
     async def _hand_back(self, claim: Awaitable[Run | None]) -> None:
-        # What can't be handed back now is taken up at the next start.
+        # If this fails, the next start recovers the run, or another listener takes it over.
         with contextlib.suppress(StoreError):
             run = await claim
             if run is not None:
@@ -152,10 +151,10 @@ class Worker:
                 await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
 
     async def beat(self) -> None:
-        """Tell the store every few seconds what is being carried out here, until cancelled.
+        """Extend the leases of the active runs every few seconds, until cancelled.
 
-        What is not this listener's any more ends at once; what others have left is taken over. It goes on
-        while the worker drains: a run that is not heard of for a while is carried out by another listener.
+        Runs that belong to another listener by now are ended here. Runs that others have left are taken over.
+        This goes on during a drain: without it, another listener would take over a run that drains.
         """
         set_back = _SetBack(self._clock)
         while True:
@@ -177,7 +176,7 @@ class Worker:
                     each.end()
 
     async def drain(self, limit: float) -> int:
-        """Let running runs end for up to `limit` seconds; hand the others back, and return how many."""
+        """Wait up to `limit` seconds for the active runs. Put the rest back; return how many."""
         runs = {active.whole: active for active in self._active if active.whole is not None}
         if not runs:
             return self._handed_back
@@ -191,13 +190,13 @@ class Worker:
     async def cancel(self, run_id: str, only: Collection[str] | None = None) -> Run:
         """End a waiting or running run; raise `ConflictError` once its branch has moved.
 
-        With the ids of triggers in `only`, raise `ForbiddenError` if it serves any other by now.
+        `only` names triggers: if the run serves another one by now, raise `ForbiddenError`.
         """
         for _ in range(CANCEL_TRIES):
             try:
                 return await self._cancel(run_id, only)
             except ConflictError:
-                # Between waiting and running it is neither to be found in the queue nor here.
+                # A run that is claimed at this moment is neither in the queue nor here yet.
                 if (await self._store.run(run_id)).state is not State.RUNNING:
                     raise
                 if run_id not in self._active.newest():
@@ -207,9 +206,9 @@ class Worker:
     async def _cancel(self, run_id: str, only: Collection[str] | None) -> Run:
         active = self._active.newest().get(run_id)
         if active is not None and active.whole is not None:
-            # Nobody joins a running run, but somebody may have joined it before it was started.
+            # Nobody joins a running run, but somebody may have joined it before it started.
             if only is not None and any(t.id not in only for t in await self._store.triggers(run_id)):
-                raise ForbiddenError("The run has come to serve others too: ask an admin.")
+                raise ForbiddenError("The run serves others too: ask an admin.")
             if not active.progress.moved and not active.cancelled:
                 active.cancelled = True
                 active.end()
@@ -225,15 +224,15 @@ class Worker:
             await self._alone(active)
             host = ",".join(active.environment.hosts) if active.environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
-            _begin(journal, run, self._clock())
+            journal.begin()
             error = await self._synced(active, journal)
-            # Before the run is put down: whoever that wakes must find the hosts free.
+            # Before the end is stored: that wakes the next run, which must find the hosts free.
             self._leave(active)
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
-        except Exception as defect:  # noqa: BLE001 (a run that met a defect must end, not hang)
+        except Exception as defect:  # noqa: BLE001 (after a defect, the run must end and not hang)
             self._log.error("defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
@@ -242,10 +241,10 @@ class Worker:
             self._slots.release()
 
     async def _alone(self, active: Attempt) -> None:
-        """Wait until nothing that was begun here before still syncs the environment.
+        """End the earlier attempts at the environment that still sync here, and wait for them.
 
-        The store has let go of the earlier attempt: its lease has expired, or a reply was lost. The two must
-        not move one branch side by side.
+        They have lost their runs: a lease has expired, or a reply of the store was lost. Two attempts must
+        not move one branch at the same time.
         """
         for earlier in self._active.before(active):
             self._log.warning("lost", run=earlier.run.id)
@@ -253,7 +252,7 @@ class Worker:
             await earlier.ended()
 
     async def _synced(self, active: Attempt, journal: Journal) -> ListenerError | None:
-        """Sync, and return the error that ended it; being cancelled is one too."""
+        """Sync, and return the error that ended it. A cancel is an error, too."""
         active.sync = asyncio.create_task(self._attempt(active, journal))
         if active.ending:
             active.sync.cancel()
@@ -273,15 +272,17 @@ class Worker:
             active.entered = False
 
     async def _give_up(self, active: Attempt) -> None:
-        """End a run whose end could not be written down as it should be."""
-        outcome = active.progress.outcome(ListenerError("The listener met a defect; its log has it."))
+        """End a run as failed after a defect in the code that ends it."""
+        outcome = active.progress.outcome(
+            ListenerError("The listener has a defect. Its log has the details.")
+        )
         try:
             await self._written(
                 active, lambda: self._store.finish(active.run, State.FAILED, outcome, self._clock())
             )
         except FencedError as fenced:
             self._log.warning("fenced", run=active.run.id, error=fenced.message)
-        except Exception as defect:  # noqa: BLE001 (nobody waits for it: it would be lost)
+        except Exception as defect:  # noqa: BLE001 (nobody awaits this task: the error would be lost)
             self._log.error("defect", run=active.run.id, exc_info=defect)
 
     def _environment(self, run: Run) -> Environment | None:
@@ -291,7 +292,7 @@ class Worker:
             return None
 
     async def _attempt(self, active: Attempt, journal: Journal) -> ListenerError | None:
-        """Sync once; return the error that ended the attempt, None when environment and live are equal."""
+        """Sync once; return the error that ended the attempt. None: the environment is equal to live."""
         try:
             if active.environment is None:
                 return UnknownTargetError()
@@ -300,9 +301,11 @@ class Worker:
             return error
         except FencedError:
             raise
-        except Exception as error:  # noqa: BLE001 (a run that met a defect must end, not hang)
+        except Exception as error:  # noqa: BLE001 (after a defect, the run must end and not hang)
             self._log.error("defect", run=active.run.id, exc_info=error)
-            return ListenerError("The sync met a defect of this program; the log has it.")
+            return ListenerError(
+                "The sync has failed because of a defect of this program. The log has the details."
+            )
         return None
 
     async def _go(self, active: Attempt, environment: Environment, journal: Journal) -> None:
@@ -318,30 +321,30 @@ class Worker:
             await self._synchronizer.roll_back(environment, run, undone, journal, progress, keep)
 
     async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> None:
-        """Write down how the attempt ended, however long the store takes to answer."""
+        """Store how the attempt ended. Try again until the store answers."""
         outcome = active.progress.outcome(error)
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
         if again is not None and not again.failed and journal.silent and alike(active.run.outcome, outcome):
-            # A busy repository is looked at many times a minute: what it repeats is only counted.
-            outcome = replace(outcome, equal_looks=_equal_looks(active.run) + 1)
+            # A busy repository is looked at many times a minute. Looks that find the same are only counted.
+            outcome = replace(outcome, equal_looks=equal_looks(active.run) + 1)
         else:
-            _conclude(journal, active.run, outcome, error, again.delay if again else None)
+            journal.conclude(outcome, error, again.delay if again else None)
         await self._written(active, lambda: self._ending(active.run, outcome, error, again))
 
     async def _ending(
         self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None
     ) -> None:
-        """Put the run back for the next attempt, if there is one, or end it."""
+        """End the run, or put it back if it is tried again."""
         now = self._clock()
         if again is not None:
             await self._store.requeue(run, outcome, now + again.delay, now, failed=again.failed)
         else:
-            await self._store.finish(run, _final(error), outcome, now)
+            await self._store.finish(run, final_state(error), outcome, now)
 
     async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Write until the store answers. What was written although it did not is fenced the second time."""
+        """Write until the store answers. The fence refuses the repetition of a write whose reply was lost."""
         while True:
             try:
                 return await write()
@@ -351,7 +354,7 @@ class Worker:
 
 
 class _SetBack:
-    """Tells whether the clock was set back since it was last asked."""
+    """Returns whether the clock was set back since the last call."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -360,56 +363,3 @@ class _SetBack:
     def __call__(self) -> bool:
         (wall, steady), self._last = self._last, (self._clock(), time.monotonic())
         return self._last[0] < wall + (self._last[1] - steady) - SET_BACK
-
-
-def _final(error: ListenerError | None) -> State:
-    if error is None:
-        return State.SUCCEEDED
-    return State.CANCELLED if isinstance(error, CancelledRunError | OnHoldError) else State.FAILED
-
-
-def _told(outcome: Outcome) -> dict[str, Any]:
-    """Return what became of the only leg, or of each of several."""
-    legs = [
-        {
-            "plan": leg.plan,
-            "old": leg.old,
-            "new": leg.new,
-            "live": leg.live,
-            "removed_count": leg.removed_count,
-        }
-        for leg in outcome.legs
-    ]
-    if len(legs) == 1:
-        return legs[0]
-    named = zip(outcome.legs, legs, strict=True)
-    return {"legs": [{"repository": leg.repository, "error": leg.error, **facts} for leg, facts in named]}
-
-
-def _equal_looks(run: Run) -> int:
-    return run.outcome.equal_looks if run.outcome else 0
-
-
-def _begin(journal: Journal, run: Run, now: float) -> None:
-    """Write the line of an attempt that starts; after one that had to wait, only if it finds anything new."""
-    facts: dict[str, Any] = {"attempt": run.attempt, "waited": round(now - run.created_at, 3)}
-    if looks := _equal_looks(run):
-        facts["equal_looks"] = looks
-    journal.note("start", repeated=run.outcome is not None and run.outcome.waits, **facts)
-
-
-def _conclude(
-    journal: Journal, run: Run, outcome: Outcome, error: ListenerError | None, delay: float | None
-) -> None:
-    """Write the canonical line of a run that ended, or the line that says when it goes on."""
-    facts = {**_told(outcome), "attempt": run.attempt, "durations": dict(outcome.durations)}
-    if run.undoes is not None:
-        facts["undoes"] = run.undoes
-    if error is not None:
-        facts |= {"error": error.code, "message": error.message, "remedy": error.remedy}
-    if delay is not None:
-        journal.note("again", level="warning", in_seconds=round(delay, 3), **facts)
-        return
-    state = _final(error)
-    level = {State.SUCCEEDED: "info", State.CANCELLED: "warning"}.get(state, "error")
-    journal.note("run", level=level, outcome=state.value, **facts)

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from listener.config.address import read_server
 from listener.rehearsal.sshd import free_port
 from tests import forks
 from tests.forks import Process
@@ -150,6 +151,12 @@ class Client:
             else:
                 await asyncio.sleep(0.02)
 
+    async def first_event(self, run: str) -> dict[str, Any]:
+        """The first line of a run's log, read as soon as it is stored."""
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        async with self.session.get(f"{self.url}/api/v1/runs/{run}/log", headers=headers) as response:
+            return dict(json.loads(await response.content.readline()))
+
     async def events(self, run: str) -> list[dict[str, Any]]:
         """A run's whole log, read until the run has ended."""
         _, text, _ = await self.call("GET", f"/api/v1/runs/{run}/log")
@@ -163,9 +170,8 @@ class Daemon:
         self.configuration = configuration
         self._anew = anew
         self._cwd = cwd
-        whole = yaml.safe_load(configuration.read_text())
-        scheme = "https" if "tls" in whole["server"] else "http"
-        self.url = f"{scheme}://127.0.0.1:{whole['server']['port']}"
+        address = read_server(configuration)
+        self.url = f"{'https' if address.certificate else 'http'}://127.0.0.1:{address.port}"
         self.log = configuration.with_suffix(".log")
         self._process: Process | None = None
 

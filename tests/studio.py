@@ -40,8 +40,8 @@ class FakeStudio:
     def __init__(self, *, version: int = 4) -> None:
         self.version = version
         """4 and before, or 5: where the publishing status stands."""
-        self.token = "studio.access-token_4711"
-        self.management_token = "management+token/0815"
+        self.token = "studio.access-token_Kq7Wz1"
+        self.management_token = "management+token/Xp9Vt3"
         self.bodies: dict[str, Any] = {}
         """What is answered for each site; others are not known."""
         self.replica = False

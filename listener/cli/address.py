@@ -25,7 +25,7 @@ _TOKEN_REMEDY = (
 
 def config_path(arguments: argparse.Namespace) -> Path:
     """Return the path of the configuration file."""
-    return _named_config(arguments) or DEFAULT_PATH
+    return _named_config(arguments) or Path(DEFAULT_PATH)
 
 
 class Listener(NamedTuple):
@@ -106,7 +106,7 @@ def token(arguments: argparse.Namespace) -> str:
     if arguments.token_file is None:
         text = os.environ.get(TOKEN_VARIABLE, "")
     else:
-        text = _token_in(arguments.token_file)
+        text = _token_in(Path(arguments.token_file))
     text = text.strip()
     if not text:
         raise UsageError("No API token is given.", remedy=_TOKEN_REMEDY)
@@ -117,16 +117,17 @@ def token(arguments: argparse.Namespace) -> str:
 
 def _named_config(arguments: argparse.Namespace) -> Path | None:
     """Return the configuration file that the caller named."""
+    if arguments.config is not None:
+        return Path(arguments.config)
     variable = os.environ.get(CONFIG_VARIABLE)
-    named: Path | None = arguments.config
-    return named or (Path(variable) if variable else None)
+    return Path(variable) if variable else None
 
 
 def _configured(arguments: argparse.Namespace) -> Address | None:
     """Return the address in the configuration; None if no file is named and the default one can't be read."""
     named = _named_config(arguments)
     try:
-        return read_server(named or DEFAULT_PATH)
+        return read_server(named or Path(DEFAULT_PATH))
     except ConfigurationError:
         if named is not None:
             raise

@@ -49,9 +49,9 @@ def _host(settings: Settings, name: str) -> Host:
     return settings.hosts[name]
 
 
-def _public(host: Host, path: Path | None) -> str:
+def _public(host: Host, path: str | None) -> str:
     if path is not None:
-        return keys.public_key(path)
+        return keys.public_key(Path(path))
     if host.identity is None:
         raise UsageError(
             "The configuration names no key: the listener uses an SSH agent.",

@@ -1,12 +1,14 @@
-"""Building blocks of the parser: a command with its help, and the options that several commands have."""
+"""Building blocks of the grammar: a command with its help, and the options that several commands have.
+
+Paths stay text here: `pathlib` takes longer to import than a whole parser to build.
+"""
 
 import argparse
-from pathlib import Path
 from typing import Any, Protocol
 
 from listener.web.protocol import PAGE_MOST
 
-DEFAULT_PATH = Path("/etc/sync-staging/listener.yaml")
+DEFAULT_PATH = "/etc/sync-staging/listener.yaml"
 """Where the configuration lies."""
 
 CONFIG_VARIABLE = "SYNC_STAGING_CONFIG"
@@ -67,7 +69,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config`."""
     parser.add_argument(
         "--config",
-        type=Path,
         metavar="PATH",
         help=f"the configuration file (default: ${CONFIG_VARIABLE}, else {DEFAULT_PATH})",
     )
@@ -83,7 +84,6 @@ def add_url(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ca",
-        type=Path,
         metavar="PATH",
         help="the certificate of an https listener, or the CA that signed it (default: "
         f"${CA_VARIABLE}, else the configured certificate, else the system's CAs)",
@@ -95,7 +95,6 @@ def add_client(parser: argparse.ArgumentParser) -> None:
     add_url(parser)
     parser.add_argument(
         "--token-file",
-        type=Path,
         metavar="PATH",
         help=f"a file with the API token (default: the token in ${TOKEN_VARIABLE})",
     )

@@ -1,6 +1,7 @@
 """The command line as a whole: which commands there are, and who describes each."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
@@ -35,6 +36,9 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 """Each command's grammar (`module:function` in `listener.cli.grammar`) and its line in the help."""
 
 
+USUAL_COLUMNS = 80
+"""The width of help that no terminal shows."""
+
 _EPILOG = """\
 Example:
   sync-staging status
@@ -49,11 +53,28 @@ Exit status:
 sync-staging COMMAND --help explains a command."""
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Knows the width of the terminal without `shutil`, which argparse would import to ask for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    text = os.environ.get("COLUMNS", "")
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    try:
+        return os.get_terminal_size(1).columns or USUAL_COLUMNS
+    except OSError:
+        return USUAL_COLUMNS
+
+
 class Command(argparse.ArgumentParser):
     """One command's parser. Its grammar is imported only when the command line names it."""
 
     def __init__(self, *, grammar: str = "", **kwargs: Any) -> None:
-        super().__init__(**kwargs, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(**kwargs, allow_abbrev=False, formatter_class=_Formatter)
         self._grammar = grammar
 
     def describe(self) -> None:
@@ -62,6 +83,15 @@ class Command(argparse.ArgumentParser):
             module, _, name = self._grammar.partition(":")
             self._grammar = ""
             getattr(import_module(f"listener.cli.grammar.{module}"), name)(self)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not one of the choices, and name the one that was probably meant."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        close = import_module("difflib").get_close_matches(str(value), known, 1, 0.7)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise argparse.ArgumentError(action, f"unknown: {value!r}; {hint}Known: {', '.join(known)}")
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse, once the command is described: every parse of argparse's own comes through here."""

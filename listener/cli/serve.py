@@ -21,12 +21,16 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until SIGTERM or SIGINT."""
     _ignore_signals()
-    return asyncio.run(_serve(arguments))
-
-
-async def _serve(arguments: argparse.Namespace) -> int:
     settings = load(address.config_path(arguments))
-    logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
+    write_rest = logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
+    try:
+        return asyncio.run(_serve(settings))
+    finally:
+        # Before an error is printed: it would stand among the last lines of the log.
+        write_rest()
+
+
+async def _serve(settings: Settings) -> int:
     system = System(settings)
     with _logging_ignored(system.log):
         stopping, handing_back = _on_signals(system)

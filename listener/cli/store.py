@@ -20,18 +20,19 @@ from listener.store.sqlite import maintenance, restoring
 
 def backup(arguments: argparse.Namespace) -> int:
     """Copy the store."""
-    report = maintenance.backup(_path(_settings(arguments)), arguments.path)
+    path = Path(arguments.path)
+    report = maintenance.backup(_path(_settings(arguments)), path)
     if arguments.json:
-        document({"path": str(arguments.path), **asdict(report)})
+        document({"path": str(path), **asdict(report)})
     else:
-        say(f"{arguments.path}: {_summary(report)}")
+        say(f"{path}: {_summary(report)}")
     return DONE
 
 
 def restore(arguments: argparse.Namespace) -> int:
     """Replace the store with a copy."""
     path = _path(_settings(arguments))
-    restored = restoring.restore(path, arguments.path)
+    restored = restoring.restore(path, Path(arguments.path))
     if arguments.json:
         document({"path": str(path), **asdict(restored)})
         return DONE

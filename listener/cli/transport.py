@@ -48,6 +48,8 @@ class Transport:
         self._headers = {"User-Agent": f"sync-staging/{__version__}", "Connection": "close", **headers}
         self._trust = trust
         self._proxy = _proxy_for(self._parts)
+        if self._proxy is not None and trust is None:
+            self._headers |= _proxy_credentials(self._proxy)
 
     @property
     def origin(self) -> str:

@@ -1,7 +1,7 @@
-"""Deliveries: one request to a hook, and what a verified one says.
+"""Deliveries: requests to a hook, and what a verified delivery says.
 
-Each kind of sender has a reader in one of the modules here and a row in `READERS`; what may be selected is in
-`selection`.
+Each kind of sender has a reader in one of these modules, and a row in `READERS`. `selection` decides which
+environments a delivery may sync.
 """
 
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ READERS: Mapping[str, Reader] = {
     "bearer": OWN,
     "path": OWN,
 }
-"""How each scheme's payloads are read."""
+"""The reader of each scheme's payloads."""
 
 
 def read(hook: Hook, delivery: Delivery) -> Facts:
@@ -74,7 +74,7 @@ def read(hook: Hook, delivery: Delivery) -> Facts:
 
 
 def recall(hook: Hook, kept: Mapping[str, Any]) -> Facts:
-    """Return what a delivery said of which these facts were kept, as the hook takes it today."""
+    """Return what a delivery said, from its stored facts and by today's configuration of the hook."""
     facts = facts_of(kept)
     if not READERS[hook.scheme].configurable:
         return facts

@@ -1,4 +1,4 @@
-"""What the service hooks of Azure DevOps say.
+"""The payloads of Azure DevOps service hooks.
 
 https://learn.microsoft.com/en-us/azure/devops/service-hooks/events#git.push
 """
@@ -19,7 +19,7 @@ def _read(delivery: Delivery, _: Hook) -> Facts:
     resource = payload.get("resource")
     if not isinstance(resource, dict) or not {"refUpdates", "repository"} <= resource.keys():
         raise MalformedDeliveryError(
-            "It does not say what was pushed: choose All as the subscription's resource details to send."
+            "The payload does not say what was pushed: choose All as resource details to send at the sender."
         )
     repository = typed(resource, "repository", dict)
     project = typed(repository, "project", dict)

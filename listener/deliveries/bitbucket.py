@@ -1,4 +1,4 @@
-"""What Bitbucket says: Cloud and Data Center have the same signature, and payloads of their own.
+"""The payloads of Bitbucket: Cloud and Data Center sign in the same way, but their payloads differ.
 
 https://support.atlassian.com/bitbucket-cloud/docs/event-payloads/#Push
 https://confluence.atlassian.com/bitbucketserver/event-payload-938025882.html
@@ -34,11 +34,11 @@ def _read(delivery: Delivery, _: Hook) -> Facts:
 
 
 def _cloud(push: dict[str, Any]) -> Iterator[Change]:
-    """Yield the changes; a branch that was deleted has nothing that it is now."""
+    """Yield the changes; a deleted branch has no new commit."""
     for each in listed(push, "changes"):
         deleted = each.get("new") is None
         if deleted and each.get("old") is None:
-            continue  # It names no ref: that is no reason to lose the changes beside it.
+            continue  # It names no ref. The other changes count.
         tip = typed(each, "old" if deleted else "new", dict)
         kind = typed(tip, "type", str)
         if kind in _PREFIXES:
@@ -47,7 +47,7 @@ def _cloud(push: dict[str, Any]) -> Iterator[Change]:
 
 
 def _sample(wanted: Wanted, _: Hook) -> Sample:
-    """Return a push as Data Center tells it, whose repositories are named by key and slug."""
+    """Return a push as Data Center sends it: its repositories are named by key and slug."""
     project, _slash, slug = wanted.repository.partition("/")
     change = {
         "refId": wanted.full_ref,

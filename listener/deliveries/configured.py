@@ -1,7 +1,6 @@
-"""What senders say whose bodies are the operator's own: the hook says where in them what stands.
+"""The payloads of other senders: the hook's configuration says which field means what.
 
-Such a body may be left out where the hook has one site: some senders, a Crafter Deployer among them, can only
-call a URL.
+If the hook has one site, the body may be empty: some senders can only call a URL, such as a Deployer.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ def _read(delivery: Delivery, hook: Hook) -> Facts:
 
 
 def _payload(delivery: Delivery, hook: Hook) -> dict[str, Any]:
-    """Return the body's object. Where nothing in it selects, a body that is no JSON is not read."""
+    """Return the body's object. If the hook has one site, a body that is not JSON is ignored."""
     if hook.site is None and delivery.body:
         return read_json(delivery)
     if not delivery.body or len(delivery.values("Content-Type")) != 1 or media_type(delivery) != JSON:
@@ -56,12 +55,12 @@ def _facts(key: str | None, payload: Mapping[str, Any], hook: Hook) -> Facts:
 
 
 def publishes(event: str, hook: Hook) -> bool:
-    """Return whether an event tells of a publish to this hook."""
+    """Return whether this hook takes the event for a publish."""
     return event in (hook.events or {PUBLISH})
 
 
 def _text(payload: Mapping[str, Any], path: str) -> str | None:
-    """Return the text at a path; None if nothing is there, or the path is empty."""
+    """Return the text at a path; None if there is none, or if the path is empty."""
     found: Any = payload if path else {}
     for key in path.split("."):
         if not isinstance(found, Mapping) or key not in found:

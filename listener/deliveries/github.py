@@ -1,4 +1,4 @@
-"""What GitHub says, and Gitea, Forgejo and Gogs, which say a push in the same way.
+"""The payloads of GitHub, and of Gitea, Forgejo and Gogs, whose pushes look the same.
 
 https://docs.github.com/en/webhooks/webhook-events-and-payloads#push
 https://docs.gitea.com/usage/repository/webhooks
@@ -21,7 +21,7 @@ from listener.deliveries.payloads import (
 from listener.errors import MalformedDeliveryError
 
 ESCAPES_MOST = 1_000_000
-"""How many percent signs a form may have: each takes twenty times its room while it is read."""
+"""Percent signs in a form, at most. Each takes twenty times its size in memory while the form is parsed."""
 
 
 def _github(delivery: Delivery, _: Hook) -> Facts:
@@ -33,7 +33,7 @@ def _github(delivery: Delivery, _: Hook) -> Facts:
 
 
 def _descendant(sender: str) -> Reader:
-    """Return the reader of a forge that has its own headers and GitHub's payload, in JSON alone."""
+    """Return the reader of a forge with its own headers and GitHub's payload, only as JSON."""
 
     def read(delivery: Delivery, _: Hook) -> Facts:
         key, event = delivery.id_of(f"X-{sender}-Delivery"), delivery.value(f"X-{sender}-Event")
@@ -53,7 +53,7 @@ def _facts(key: str | None, event: str, payload: dict[str, Any]) -> Facts:
 
 
 def _github_json(delivery: Delivery) -> bytes:
-    """Return the JSON of a body that may be a form around it."""
+    """Return the JSON of a body, which may be wrapped in a form."""
     found = media_type(delivery)
     if found == JSON:
         return delivery.body
@@ -61,13 +61,13 @@ def _github_json(delivery: Delivery) -> bytes:
         raise unread(found)
     if delivery.body.count(b"%") > ESCAPES_MOST:
         raise MalformedDeliveryError(
-            "The form is too long to be read: choose application/json at the sender."
+            "The form has too many escaped characters: choose application/json at the sender."
         )
     try:
         text = delivery.body.decode("ascii")
         form = parse_qs(text, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)
     except ValueError as error:
-        raise MalformedDeliveryError("The form can't be read.") from error
+        raise MalformedDeliveryError("The form is not valid.") from error
     payloads = form.get("payload", [])
     if len(payloads) != 1:
         raise MalformedDeliveryError(f"The form has the field payload {len(payloads)} times, not once.")

@@ -1,4 +1,4 @@
-"""What GitLab says.
+"""The payloads of GitLab.
 
 https://docs.gitlab.com/user/project/integrations/webhook_events/#push-events
 """
@@ -12,8 +12,8 @@ PUSH, SYSTEM = "Push Hook", "System Hook"
 
 
 def _read(delivery: Delivery, _: Hook) -> Facts:
-    # These two stay the same when a delivery is sent again. GitLab before 17.4 sends neither: such a delivery
-    # has no id, for the webhook's and the event's are those of other deliveries too.
+    # These two stay the same when a delivery is sent again. GitLab before 17.4 sends neither. Such a delivery
+    # has no id: the ids of the webhook and of the event are shared with other deliveries.
     key = delivery.id_of("webhook-id", "Idempotency-Key")
     event = delivery.value("X-Gitlab-Event")
     payload = read_json(delivery)
@@ -29,7 +29,7 @@ def _read(delivery: Delivery, _: Hook) -> Facts:
 
 
 def _of_system(payload: dict[str, Any]) -> str:
-    """Return the event of a system hook, which has one header for all: the body names what happened.
+    """Return the event of a system hook: its header is always the same, and the body names the event.
 
     https://docs.gitlab.com/administration/system_hooks/#push-events
     """

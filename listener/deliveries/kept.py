@@ -1,4 +1,4 @@
-"""What is stored of a delivery: listed headers and the facts; never a signature, never a credential."""
+"""What is stored of a delivery: some headers and the facts, never a signature or a credential."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,7 +36,7 @@ CHANGES_MOST = 16
 """Pushed refs that are stored."""
 
 KEPT_MOST = 255
-"""Characters of a stored fact: longer refs and names than these are configured nowhere."""
+"""Characters of a stored fact. No configured ref or name is longer."""
 
 
 def kept_headers(delivery: Delivery) -> dict[str, str]:
@@ -50,7 +50,7 @@ def kept_headers(delivery: Delivery) -> dict[str, str]:
 
 
 def kept_facts(facts: Facts) -> dict[str, Any]:
-    """Return the facts to store with a delivery: no text of a sender's is kept at any length."""
+    """Return the facts to store with a delivery; long texts are cut short."""
     kept = _short(facts)
     if facts.changes is not None:
         kept["changes"] = [_short(change) for change in facts.changes[:CHANGES_MOST]]
@@ -58,14 +58,14 @@ def kept_facts(facts: Facts) -> dict[str, Any]:
 
 
 def facts_of(kept: Mapping[str, Any]) -> Facts:
-    """Return the facts that were stored."""
+    """Return facts from their stored form."""
     changes = kept["changes"]
     pushed = None if changes is None else tuple(Change(**each) for each in changes)
     return Facts(**{**kept, "changes": pushed})
 
 
 def _short(said: Facts | Change) -> dict[str, Any]:
-    """Return the fields by name, with their texts cut short."""
+    """Return the fields by name; long texts are cut short."""
     found = {}
     for name in said.__slots__:
         value = getattr(said, name)

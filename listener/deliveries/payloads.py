@@ -1,4 +1,4 @@
-"""Reading what a sender wrote, strictly: nothing is guessed, and nothing of it is repeated at length."""
+"""Strict reading of payloads: nothing is guessed, and messages quote only short excerpts."""
 
 import json
 import math
@@ -14,19 +14,19 @@ from listener.errors import MalformedDeliveryError, UnsupportedMediaError
 T = TypeVar("T")
 
 DEPTH_MOST = 64
-"""How deep a payload's objects and lists may nest."""
+"""The most levels of nested objects and lists."""
 
 DIGITS_MOST = 64
-"""How long a payload's numbers may be."""
+"""The most digits of a number."""
 
 VALUES_MOST = 1_000_000
-"""How many values, about, a payload may have: small ones take many times the room of their text."""
+"""The most values, approximately. A small value takes many times the memory of its text."""
 
 QUOTES_MOST = 4 * VALUES_MOST
-"""How many quotation marks, likewise."""
+"""The most quotation marks."""
 
 EXCERPT_MOST = 100
-"""Characters of a payload that a reason may repeat."""
+"""Characters of a payload that a message may quote."""
 
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
@@ -41,11 +41,11 @@ def read_json(delivery: Delivery) -> dict[str, Any]:
 
 def unread(found: str) -> UnsupportedMediaError:
     """Return the error that refuses a media type."""
-    return UnsupportedMediaError(f"The content type {excerpt(found)} is not read here.")
+    return UnsupportedMediaError(f"The content type {excerpt(found)} is not supported.")
 
 
 def media_type(delivery: Delivery) -> str:
-    """Return the media type; raise `MalformedDeliveryError` for text that is not in UTF-8."""
+    """Return the media type; raise `MalformedDeliveryError` for a charset other than UTF-8."""
     return _media_type(delivery.value("Content-Type"))
 
 
@@ -56,19 +56,19 @@ def _media_type(value: str) -> str:
     found = header.get_content_type()
     if found not in {JSON, FORM}:
         return found
-    if "*" in value:  # RFC 2231 lets a parameter come encoded and in pieces; no sender's does.
-        raise MalformedDeliveryError("A content type with parameters in pieces is not read here.")
+    if "*" in value:  # RFC 2231 allows encoded and split parameters; no sender uses them.
+        raise MalformedDeliveryError("A content type with split parameters is not supported.")
     charset = header.get_content_charset("utf-8")
     if charset not in {"utf-8", "utf8", "us-ascii"}:
-        raise MalformedDeliveryError(f"The charset {excerpt(charset)} is not read here.")
+        raise MalformedDeliveryError(f"The charset {excerpt(charset)} is not supported.")
     return found
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Return the object that the body is in strict JSON (RFC 8259); raise `MalformedDeliveryError`.
+    """Return the body's JSON object (RFC 8259, strict); raise `MalformedDeliveryError` for anything else.
 
-    Python's reader takes more than JSON, and of two equal keys the last: all of that is refused. Text may
-    hold half a surrogate pair, as where a sender has cut a message: `whole` refuses it in what is read.
+    Python's parser accepts more than JSON, and takes the last of two equal keys; both are refused here. Text
+    may hold half a surrogate pair, for example if the sender has cut it: `whole` refuses it where it matters.
     """
     try:
         text = body.decode("utf-8-sig")  # A byte order mark means nothing (RFC 8259, 8.1).
@@ -83,37 +83,37 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def _check_size(text: str) -> None:
-    """Raise `ValueError` for text with more values than are read."""
+    """Raise `ValueError` for text with too many values."""
     if sum(text.count(each) for each in ",[{") > VALUES_MOST or text.count('"') > QUOTES_MOST:
-        raise ValueError(f"it has over {VALUES_MOST} values")
+        raise ValueError(f"it has more than {VALUES_MOST} values")
 
 
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[^][{}"]++', re.DOTALL)
-"""A string, ended or not, or what stands between. It never backtracks: hostile text takes no longer."""
+"""A string, complete or not, or text between brackets. It never backtracks, so hostile text is not slower."""
 
 
 def _check_depth(text: str) -> None:
-    """Raise `ValueError` for text that nests too deep, brackets in strings not counted."""
+    """Raise `ValueError` for text that is nested too deeply; brackets in strings don't count."""
     if text.count("[") + text.count("{") <= DEPTH_MOST:
         return
     depth = 0
     for bracket in _NO_BRACKETS.sub("", text):
         depth += 1 if bracket in "[{" else -1
         if depth > DEPTH_MOST:
-            raise ValueError(f"it nests over {DEPTH_MOST} deep")
+            raise ValueError(f"it is nested more than {DEPTH_MOST} levels deep")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("it has the same key twice")
     return found
 
 
 def _number(kind: Callable[[str], float]) -> Callable[[str], float]:
     def read(digits: str) -> float:
         if len(digits) > DIGITS_MOST:
-            raise ValueError(f"a number has over {DIGITS_MOST} digits")
+            raise ValueError(f"a number has more than {DIGITS_MOST} digits")
         number = kind(digits)
         if not math.isfinite(number):
             raise ValueError("a number is out of range")
@@ -135,7 +135,7 @@ _DECODER = json.JSONDecoder(
 
 
 def typed(payload: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    """Return a field of the payload that must be of this kind."""
+    """Return a field of the payload that must have this type."""
     value = payload.get(name)
     if not isinstance(value, kind):
         raise MalformedDeliveryError(f"The field {name} is not {_KINDS[kind]}.")
@@ -150,10 +150,10 @@ _KINDS = {str: "text", bool: "true or false", list: "a list", dict: "an object"}
 def whole(name: str, text: str) -> str:
     """Return a field's text; raise `MalformedDeliveryError` for half a surrogate pair in it.
 
-    UTF-8 can't carry it: it could be neither stored nor answered.
+    UTF-8 can't encode it, so it could not be stored.
     """
     if _HALF.search(text):
-        raise MalformedDeliveryError(f"The field {excerpt(name)} has half a character.")
+        raise MalformedDeliveryError(f"The field {excerpt(name)} holds half a surrogate pair.")
     return text
 
 
@@ -161,10 +161,10 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def pushed(ref: str, after: Any) -> Change:
-    """Return the change to a ref, which the id of no commit (all zeros) says was deleted.
+    """Return the change to a ref; an id of zeros means that the ref was deleted.
 
-    A ref is only ever compared. One that is very long, or that git could not have, is another branch: it is
-    no reason to refuse the push of live that may stand beside it.
+    Refs are only compared. A very long ref, or one that is invalid in git, is simply another branch: the same
+    push may still contain live.
     """
     if not isinstance(after, str):
         raise MalformedDeliveryError("The id of the pushed commit is not text.")
@@ -172,7 +172,7 @@ def pushed(ref: str, after: Any) -> Change:
 
 
 def names_nothing(commit: str | None) -> bool:
-    """Return whether an id is all zeros, whatever the length of its hash."""
+    """Return whether an id is all zeros, of any length."""
     return bool(commit) and not str(commit).strip("0")
 
 
@@ -185,7 +185,7 @@ def listed(payload: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def excerpt(text: str, most: int = EXCERPT_MOST) -> str:
-    """Return text from outside as a reason may repeat it: short, and with printable characters only."""
+    """Return a short, printable excerpt of text from outside, for a message."""
     short = text if len(text) <= most else f"{text[:most]}…"
     if short.isprintable():
         return short

@@ -1,7 +1,7 @@
-"""What a verified delivery selects.
+"""Which environments a verified delivery syncs.
 
-Nothing of a payload goes further than a comparison or a look-up: a ref is compared with the configured
-branch, a repository or a site id is looked up in the configuration.
+Data from a payload is only compared or looked up: a ref is compared with the configured branch, a repository
+or a site id is looked up in the configuration. Nothing of it reaches git or a shell.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from listener.sites import Environment, Site, Sites
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A good delivery that selects nothing."""
+    """A valid delivery that selects nothing."""
 
     reason: str
 
 
 def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | Ignored:
-    """Return the environments that a delivery asks to sync, at least one, or the rule that it misses."""
+    """Return the environments to sync, at least one, or the reason why there are none."""
     if not facts.publish:
         return Ignored(_no_publish(facts, hook))
     site = _site(facts, hook, sites)
@@ -35,18 +35,18 @@ def select(facts: Facts, hook: Hook, sites: Sites) -> tuple[Environment, ...] | 
     )
     names = ", ".join(sorted(hook.environments))
     return covered or Ignored(
-        f"none of hook {hook.name}'s environments ({names}) is one of site {site.id} that follows live"
+        f"no environment of site {site.id} that follows live is among those of hook {hook.name} ({names})"
     )
 
 
 def _no_publish(facts: Facts, hook: Hook) -> str:
     if hook.events:
-        return f"the event {excerpt(facts.event)} is none of hook {hook.name}'s events"
-    return f"the event {excerpt(facts.event)} tells of no publish"
+        return f"hook {hook.name} does not take the event {excerpt(facts.event)}"
+    return f"the event {excerpt(facts.event)} is not a publish"
 
 
 def _missed(facts: Facts, hook: Hook, site: Site) -> str:
-    """Return why a push is none of the branch that publishes are pushed to; empty if it is one."""
+    """Return why a push is not one to the publishing branch; empty if it is."""
     if facts.changes is None:
         return ""
     branch = hook.branch or site.live
@@ -66,34 +66,40 @@ def _missed(facts: Facts, hook: Hook, site: Site) -> str:
 
 
 def _spoken(ref: str) -> str:
-    """Return a ref as people name it."""
+    """Return a ref in the words of people."""
     for kind, prefix in (("branch", "refs/heads/"), ("tag", "refs/tags/")):
         if ref.startswith(prefix):
             return f"{kind} {excerpt(ref.removeprefix(prefix))}"
-    return f"ref {excerpt(ref)}" if ref.startswith("refs/") else f"{excerpt(ref) or 'nothing'}, no full ref,"
+    return (
+        f"ref {excerpt(ref)}"
+        if ref.startswith("refs/")
+        else f"{excerpt(ref) or 'an empty ref'}, which is not a full ref,"
+    )
 
 
 def _site(facts: Facts, hook: Hook, sites: Sites) -> Site | Ignored:
-    """Return the one site that a delivery can speak of."""
+    """Return the site of a delivery."""
     if hook.repositories:
         repository = facts.repository or ""
         site_id = hook.mirrored(repository)
         if site_id is None:
-            return Ignored(f"repository {excerpt(repository)} is in none of hook {hook.name}'s repositories")
+            return Ignored(
+                f"repository {excerpt(repository)} is not among the repositories of hook {hook.name}"
+            )
     elif hook.site is not None:
         site_id = hook.site
     elif facts.site is None:
-        return Ignored(f"no site is named, and hook {hook.name} goes by it")
+        return Ignored(f"the payload names no site, and hook {hook.name} needs one")
     elif _covers(hook, facts.site, sites):
         site_id = facts.site
     else:
-        return Ignored(f"site {excerpt(facts.site)} is none of hook {hook.name}'s sites")
+        return Ignored(f"site {excerpt(facts.site)} is not among the sites of hook {hook.name}")
     if site_id not in sites:
-        return Ignored(f"the site {excerpt(site_id)} is not configured")
+        return Ignored(f"site {excerpt(site_id)} is not configured")
     return sites.site(site_id)
 
 
 def _covers(hook: Hook, site_id: str, sites: Sites) -> bool:
-    """Return whether the hook names the site, or the pattern that stands for it."""
+    """Return whether the hook covers the site, by its id or by its pattern."""
     pattern = sites.pattern(site_id)
     return site_id in hook.sites or (pattern is not None and pattern.text in hook.sites)

@@ -1,9 +1,8 @@
-"""Verifying deliveries: bytes, headers, secrets and a time in; accepted or a reason out.
+"""Verifying deliveries: bytes, headers, secrets and a time go in; a verdict comes out.
 
-A verifier is total: whatever the headers and the bytes, it answers, and never raises. Everything is compared
-as bytes and in constant time; every active secret is tried; a missing, doubled, empty or joined security
-header is refused, even when its parts agree. A further scheme is one class, or one `HexDigest`, and one row
-of `SCHEMES`.
+A verifier never raises, for any headers and bytes. Everything is compared as bytes and in
+constant time, and every active secret is tried. A security header that is missing, empty, repeated or joined
+is rejected, even if its parts agree. A new scheme is one class, or one `HexDigest`, and one row of `SCHEMES`.
 """
 
 import base64
@@ -15,7 +14,16 @@ from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
 from listener.signatures.gitlab import GitLab
-from listener.signatures.scheme import WRONG_SECRET, Accepted, Headers, Rejected, Request, Scheme, Verdict
+from listener.signatures.scheme import (
+    WRONG_SECRET,
+    Accepted,
+    Headers,
+    Rejected,
+    Request,
+    Scheme,
+    Verdict,
+    header_values,
+)
 from listener.signatures.standard_webhooks import StandardWebhooks
 
 __all__ = [
@@ -28,6 +36,7 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
+    "header_values",
     "redaction_forms",
     "rejected_by_headers",
     "scheme_of",
@@ -38,10 +47,10 @@ __all__ = [
 ]
 
 PATH = "path"
-"""The scheme whose secret stands in the path: a hook of it is hidden from who does not know it."""
+"""The scheme with the secret in the path. Only callers who know the secret may learn that the hook exists."""
 
 PASSWORD_LEAST = 8
-"""Characters of a password that the log leaves out by itself: shorter ones would be found in every word."""
+"""Characters of a password that the log redacts on its own. Shorter ones occur in ordinary words."""
 
 SCHEMES: Mapping[str, Scheme] = {
     "github": GITHUB,
@@ -60,12 +69,12 @@ SCHEMES: Mapping[str, Scheme] = {
 
 
 def scheme_of(name: str, form: Form | None = None) -> Scheme:
-    """Return the scheme of that name; `form` is how a hook of the scheme `hmac` is signed."""
+    """Return the scheme of that name; `form` describes the signatures of a hook of the scheme `hmac`."""
     return SCHEMES[name] if form is None else Hmac(form)
 
 
 def redaction_forms(name: str, secret: str) -> Iterator[str]:
-    """Yield the forms in which a secret may turn up somewhere, for the log to leave them out."""
+    """Yield the forms in which a secret may appear in a text, for the log to redact them."""
     yield secret
     if isinstance(SCHEMES[name], Basic):
         yield base64.b64encode(secret.encode()).decode()
@@ -75,14 +84,14 @@ def redaction_forms(name: str, secret: str) -> Iterator[str]:
 
 
 def weakness(name: str, hook: str, secret: str) -> str:
-    """Return what is weak about a secret of a hook of this scheme, and what to do; empty for a good one."""
+    """Return why a hook's secret is weak, and what to do; empty for a strong one."""
     return weaknesses.weakness(name, hook, secret, password=isinstance(SCHEMES[name], Basic))
 
 
 def verify(
     name: str, secrets: Sequence[bytes], request: Request, now: float, form: Form | None = None
 ) -> Verdict:
-    """Return the verdict on a delivery to a hook of this scheme, with these active secrets."""
+    """Return the verdict on a delivery to a hook with this scheme and these active secrets."""
     scheme = scheme_of(name, form)
     usable = [index for index, secret in enumerate(secrets) if not scheme.fault(secret)]
     if not usable:
@@ -103,9 +112,9 @@ def shows_wrong_secret(name: str, verdict: Rejected) -> bool:
 def rejected_by_headers(
     name: str, secrets: Sequence[bytes], request: Request, now: float, form: Form | None = None
 ) -> bool:
-    """Return whether a delivery will be rejected whatever its body is, judged by its headers alone.
+    """Return whether the headers alone are enough to reject a delivery, for any body.
 
-    Every verifier looks at the body last: what it rejects for any other reason, no body mends.
+    Every verifier looks at the body last. So no body can change a rejection for any other reason.
     """
     verdict = verify(name, secrets, replace(request, body=b""), now, form)
     return isinstance(verdict, Rejected) and verdict is not WRONG_SECRET

@@ -1,4 +1,4 @@
-"""Senders that sign by an HMAC of a form of their own, which the configuration describes."""
+"""Senders that sign with an HMAC in their own format, which the configuration describes."""
 
 import base64
 import hmac
@@ -15,23 +15,23 @@ _PARTS_MOST = 32
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Where a signature stands, and of what it is made."""
+    """Where the signature is, and what is signed."""
 
     header: str = "X-Signature"
     algorithm: Literal["sha256", "sha512"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
-    """What stands before the signature."""
+    """The text before the signature."""
     signature_key: str = ""
-    """The key of the signatures in a header that is a list such as `t=1700000000,v1=…`; else empty."""
+    """The key of the signatures, if the header is a list such as `t=1700000000,v1=…`; else empty."""
     timestamp_key: str = ""
     """The key of the timestamp in that list."""
     timestamp_header: str = ""
-    """Another header that is the timestamp."""
+    """Another header, which holds the timestamp."""
     signed: str = BODY
-    """The text that is signed, with `{body}` once, and `{timestamp}` once if there is one."""
+    """The text that is signed: `{body}` once, and `{timestamp}` once if there is a timestamp."""
     tolerance: float = 300.0
-    """Seconds that the timestamp may be off, both ways, inclusive."""
+    """Seconds that the timestamp may differ from now, in both directions, inclusive."""
 
     @property
     def timed(self) -> bool:
@@ -41,13 +41,13 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Hmac:
-    """An HMAC by such a form. The algorithm is the configuration's, whatever a request says."""
+    """An HMAC in a configured format. The configuration sets the algorithm, never the request."""
 
     form: Form = Form()
     challenge: str = ""
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
-        """Return whether any of the secrets made any of the signatures, and lately if that can be told."""
+        """Return whether any secret made any of the signatures, and recently if there is a timestamp."""
         value = single(request.headers, self.form.header)
         if isinstance(value, Rejected):
             return value
@@ -71,10 +71,10 @@ class Hmac:
         return [value.removeprefix(prefix)], b""
 
     def _parts(self, value: bytes) -> tuple[list[bytes], bytes] | Rejected:
-        """Return the signatures and the timestamp of a list; other keys are for other receivers."""
+        """Return the signatures and the timestamp of a list; other keys are ignored."""
         pairs = [part.strip(b" ").partition(b"=") for part in value.split(b",")]
         if len(pairs) > _PARTS_MOST or not all(equals for _, equals, _ in pairs):
-            return Rejected(f"{self.form.header} is no list of at most {_PARTS_MOST} keys and values")
+            return Rejected(f"{self.form.header} is not a list of at most {_PARTS_MOST} keys and values")
         signatures = [text for key, _, text in pairs if key == self.form.signature_key.encode()]
         timestamps = [text for key, _, text in pairs if key == self.form.timestamp_key.encode()]
         if not signatures:
@@ -93,7 +93,7 @@ class Hmac:
         return digest.hex().encode() if self.form.encoding == "hex" else base64.b64encode(digest)
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which such a sender sends a JSON body."""
+        """Return the headers that the sender sends with a JSON body."""
         form, timestamp = self.form, str(int(now))
         signature = form.prefix + self._made(secret, self._content(timestamp.encode(), body)).decode()
         if form.signature_key:

@@ -1,6 +1,6 @@
-"""Senders that sign nothing and can only show a secret: HTTP Basic, a bearer token, a part of the path.
+"""Senders that sign nothing and only show a secret: HTTP Basic, a bearer token, a part of the path.
 
-Whoever reads one such request can make others: they want TLS all the way.
+Anybody who can read one such request can send others. They need TLS all the way.
 """
 
 import base64
@@ -22,7 +22,7 @@ class Basic:
         return _authorized("Basic", request, [base64.b64encode(secret) for secret in secrets])
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body."""
+        """Return the headers that a sender sends with a JSON body."""
         credentials = base64.b64encode(secret).decode()
         return {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
 
@@ -32,7 +32,7 @@ class Basic:
         if not secret.strip():
             return EMPTY
         if not colon or not user or not password.strip() or re.search(rb"[\x00-\x1f\x7f]", secret):
-            return "is no user and password; write user:password on one line"
+            return "is not a user and a password; write user:password on one line"
         return ""
 
 
@@ -46,7 +46,7 @@ class Bearer:
         return _authorized("Bearer", request, secrets)
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body."""
+        """Return the headers that a sender sends with a JSON body."""
         return {"Content-Type": "application/json", "Authorization": f"Bearer {secret.decode()}"}
 
     def fault(self, secret: bytes) -> str:
@@ -54,24 +54,24 @@ class Bearer:
         if not secret.strip():
             return EMPTY
         if not re.fullmatch(rb"[A-Za-z0-9._~+/-]+=*", secret):
-            return "is no bearer token; write letters, digits and - . _ ~ + / alone"
+            return "is not a bearer token; write only letters, digits and - . _ ~ + /"
         return ""
 
 
 class PathSecret:
-    """A secret behind the hook's name in the path: it stands in the log of every proxy on the way."""
+    """A secret behind the hook's name in the path. Every proxy on the way logs it."""
 
     challenge = ""
     _SHORTEST = 16
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
-        """Return whether the part of the path is any of the secrets."""
+        """Return whether that part of the path is any of the secrets."""
         if not request.secret:
             return Rejected("the path has no secret")
         return matching([request.secret], secrets)
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body; the secret is not among them."""
+        """Return the headers that a sender sends with a JSON body; the secret is not among them."""
         return {"Content-Type": "application/json"}
 
     def fault(self, secret: bytes) -> str:
@@ -79,7 +79,7 @@ class PathSecret:
         if not secret.strip():
             return EMPTY
         if len(secret) < self._SHORTEST or not re.fullmatch(rb"[A-Za-z0-9_-]+", secret):
-            return f"is no part of a path; write {self._SHORTEST} or more random letters, digits, - and _"
+            return f"can't be part of a path; write {self._SHORTEST} or more random letters, digits, - and _"
         return ""
 
 

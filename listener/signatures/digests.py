@@ -1,4 +1,4 @@
-"""Senders that put one HMAC-SHA256 of the raw body, in hex, into a header."""
+"""Senders that put the HMAC-SHA256 of the raw body, in hex, into a header."""
 
 import hashlib
 import hmac
@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, matching, single, values
+from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, header_values, matching, single
 
 
 @dataclass(frozen=True, slots=True)
 class HexDigest:
-    """A hex digest in a header of the sender's own name."""
+    """A hex digest in the sender's own header."""
 
     header: str
     event: str
@@ -19,9 +19,9 @@ class HexDigest:
     delivery: str
     """The header that names the delivery."""
     prefix: str = ""
-    """What stands before the digits."""
+    """The text before the digits."""
     form: bool = False
-    """Whether the body may be a form. One that is signed by what it holds can't be verified as it arrives."""
+    """Whether the body may be a form. Some senders sign the form's content instead of its raw body."""
     challenge: str = ""
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
@@ -31,15 +31,17 @@ class HexDigest:
             return value
         if not re.fullmatch(self.prefix.encode() + rb"[0-9a-f]{64}", value):
             return Rejected(f"{self.header} is not {self.prefix and f'{self.prefix} and '}64 hex digits")
-        if not self.form and any(b"form" in each.lower() for each in values(request.headers, "Content-Type")):
-            return Rejected("this sender does not sign a form as it sends it: choose application/json there")
+        if not self.form and any(
+            b"form" in each.lower() for each in header_values(request.headers, "Content-Type")
+        ):
+            return Rejected("this sender does not sign the raw form: choose application/json at the sender")
         return matching([value], [self._made(secret, request.body) for secret in secrets])
 
     def _made(self, secret: bytes, body: bytes) -> bytes:
         return f"{self.prefix}{hmac.new(secret, body, hashlib.sha256).hexdigest()}".encode()
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body."""
+        """Return the headers that a sender sends with a JSON body."""
         return {
             "Content-Type": "application/json",
             self.event: event,
@@ -64,8 +66,8 @@ GITEA, FORGEJO, GOGS = (
 )
 """https://docs.gitea.com/usage/repository/webhooks
 
-Each sends the headers of those that it descends from too; only its own is read. Without a secret there, they
-send it empty.
+Each also sends the headers of the projects that it was forked from. Only its own header is read. If the
+sender has no secret, it sends the header empty.
 """
 
 BITBUCKET = HexDigest("X-Hub-Signature", "X-Event-Key", "X-Request-Id", prefix="sha256=")

@@ -1,14 +1,23 @@
-"""GitLab: a secret token that is sent as it is, or a signing token (19.0 and later).
+"""GitLab: a secret token that is sent in clear, or a signing token (19.0 and later).
 
 https://docs.gitlab.com/user/project/integrations/webhooks/
 
-Signatures are those of Standard Webhooks. Since 19.0 every delivery has their id and timestamp: only the
-header of the signature says that it is signed.
+Signatures are those of Standard Webhooks. Since 19.0, every delivery has its id and timestamp headers. Only
+the signature header shows that a delivery is signed.
 """
 
 from collections.abc import Sequence
 
-from listener.signatures.scheme import EMPTY, Accepted, Rejected, Request, Verdict, matching, single, values
+from listener.signatures.scheme import (
+    EMPTY,
+    Accepted,
+    Rejected,
+    Request,
+    Verdict,
+    header_values,
+    matching,
+    single,
+)
 from listener.signatures.standard_webhooks import SYMMETRIC, StandardWebhooks
 
 TOKEN = "X-Gitlab-Token"  # noqa: S105 (a header's name)
@@ -17,31 +26,31 @@ _STANDARD = StandardWebhooks()
 
 
 class GitLab:
-    """A signature where there is one, else the token: a secret is for one of the two by its prefix."""
+    """The signature if there is one, else the token. A secret's prefix says which of the two it is for."""
 
     challenge = ""
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
         """Return whether any of the secrets made the signature or is the token.
 
-        A signature that is there must verify, whatever the token says.
+        If there is a signature, it must be valid; then the token does not matter.
         """
-        if len(values(request.headers, TOKEN)) > 1:
+        if len(header_values(request.headers, TOKEN)) > 1:
             return Rejected(f"{TOKEN} is there more than once")
-        signed = bool(values(request.headers, "webhook-signature"))
+        signed = bool(header_values(request.headers, "webhook-signature"))
         fitting = [index for index, each in enumerate(secrets) if each.startswith(SYMMETRIC) == signed]
         if not fitting:
             return Rejected(
-                "it is signed, and the hook has no signing token (whsec_)"
+                "the delivery is signed, but the hook has no signing token (whsec_)"
                 if signed
-                else "it is not signed, and the hook has signing tokens only"
+                else "the delivery is not signed, but the hook has only signing tokens"
             )
         chosen = [secrets[index] for index in fitting]
         verdict = _STANDARD.verify(chosen, request, now) if signed else _token(chosen, request)
         return Accepted(fitting[verdict.secret]) if isinstance(verdict, Accepted) else verdict
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which GitLab sends a body."""
+        """Return the headers that GitLab sends with a body."""
         headers = {"X-Gitlab-Event": event, "Idempotency-Key": delivery}
         if secret.startswith(SYMMETRIC):
             return headers | _STANDARD.sign(secret, delivery, event, body, now)

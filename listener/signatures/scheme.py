@@ -1,4 +1,4 @@
-"""What every verifier is given and answers, and the two rules that all of them follow."""
+"""The input and the answer of every verifier, and the rules that all of them follow."""
 
 import hmac
 import re
@@ -12,17 +12,17 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What of a delivery a verifier looks at."""
+    """The parts of a delivery that a verifier looks at."""
 
     headers: Headers
     body: bytes
     secret: bytes = field(default=b"", repr=False)
-    """What stands behind the hook's name in the path; empty if nothing does."""
+    """The text behind the hook's name in the path; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The signature is good."""
+    """The signature is valid."""
 
     secret: int
     """The index of the secret that it was made with."""
@@ -30,14 +30,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The signature is not good."""
+    """The signature is not valid."""
 
     reason: str
 
 
 Verdict = Accepted | Rejected
 
-EMPTY = "is empty, and anybody knows that; write a secret of random characters"
+EMPTY = "is empty, so anybody can guess it; write a secret of random characters"
 WRONG_SECRET = Rejected("the signature is not made with a secret of this hook")
 
 
@@ -46,39 +46,39 @@ class Scheme(Protocol):
 
     @property
     def challenge(self) -> str:
-        """What a refusal asks for in WWW-Authenticate; empty for schemes that are none of HTTP's own."""
+        """The WWW-Authenticate header of a refusal; empty for schemes that are not HTTP authentication."""
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
         """Return whether any of the secrets made the signature; `now` is in Unix seconds."""
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body."""
+        """Return the headers that a sender sends with a JSON body."""
 
     def fault(self, secret: bytes) -> str:
-        """Return what is wrong with a configured secret; empty if nothing is."""
+        """Return what is wrong with a configured secret; empty for a valid one."""
 
 
-def values(headers: Headers, name: str) -> list[bytes]:
+def header_values(headers: Headers, name: str) -> list[bytes]:
     """Return every value of a header."""
-    wanted = name.lower().encode()
-    return [value for key, value in headers if key.lower() == wanted]
+    wanted, length = name.lower().encode(), len(name)
+    return [value for key, value in headers if len(key) == length and key.lower() == wanted]
 
 
 def single(headers: Headers, name: str) -> bytes | Rejected:
-    """Return the value of a header that must be there exactly once and say something."""
-    found = values(headers, name)
+    """Return the value of a header that must be there exactly once and must not be empty."""
+    found = header_values(headers, name)
     if not found:
         return Rejected(f"{name} is missing")
     if len(found) > 1:
-        return Rejected(f"{name} is there {len(found)} times")
+        return Rejected(f"{name} was sent {len(found)} times")
     return found[0] or Rejected(f"{name} is empty")
 
 
 def matching(presented: Sequence[bytes], expected: Sequence[bytes]) -> Verdict:
-    """Return which secret made any of what is presented; `expected` has what each secret makes of the body.
+    """Return which secret made any of the presented signatures; `expected` has the signature of each secret.
 
-    Both are compared as they are spelt in the header: another spelling of the same digest is another text. An
-    empty expectation stands for a secret that can't have made any. Every pair is compared, whichever matches.
+    Both are compared as text, as in the header: another spelling of the same digest does not match. An empty
+    expectation never matches. Every pair is compared, so that the time does not depend on which one matches.
     """
     found = None
     for index, each in enumerate(expected):
@@ -89,11 +89,11 @@ def matching(presented: Sequence[bytes], expected: Sequence[bytes]) -> Verdict:
 
 
 _SECONDS = re.compile(rb"[1-9][0-9]{0,11}")
-"""One spelling only: the text is part of what is signed."""
+"""One spelling only, because the text itself is signed."""
 
 
 def timestamp_fault(timestamp: bytes, now: float, tolerance: float) -> str:
-    """Return what is wrong with a signed timestamp at `now` (Unix seconds); empty if nothing is."""
+    """Return what is wrong with a signed timestamp at `now` (Unix seconds); empty for a valid one."""
     if not _SECONDS.fullmatch(timestamp):
         return "is not a number of seconds"
     if abs(now - int(timestamp)) > tolerance:

@@ -2,8 +2,8 @@
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
-Version v1 is HMAC-SHA256 with a `whsec_` secret, v1a is Ed25519 with a `whpk_` public key. The configured
-secret decides which of them is looked at, never the request.
+Version v1 is HMAC-SHA256 with a `whsec_` secret. Version v1a is Ed25519 with a `whpk_` public key. The
+configured secret decides which version is verified, never the request.
 """
 
 import base64
@@ -29,24 +29,24 @@ from listener.signatures.scheme import (
 )
 
 TOLERANCE = 300
-"""Seconds that the timestamp may be off, both ways, inclusive."""
+"""Seconds that the timestamp may differ from now, in both directions, inclusive."""
 
 SYMMETRIC, PUBLIC, PRIVATE = b"whsec_", b"whpk_", b"whsk_"
 
 _ID = re.compile(rb"[\x21-\x2d\x2f-\x7e]{1,256}")
-"""Printable, without a full stop: the id is joined to the rest by one."""
+"""Printable, without a full stop, which separates the id from the rest."""
 _KEY_BYTES = range(24, 65)
 _PUBLIC_BYTES = 32
 _SIGNATURES_MOST = 32
 
 
 class StandardWebhooks:
-    """Signatures of version v1 or v1a, as each of the hook's secrets says."""
+    """Signatures of version v1 or v1a, depending on each secret."""
 
     challenge = ""
 
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
-        """Return whether any of the secrets made any of the signatures, and lately."""
+        """Return whether any of the secrets made any of the signatures recently."""
         parts = []
         for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
             value = single(request.headers, name)
@@ -59,12 +59,12 @@ class StandardWebhooks:
         if fault := timestamp_fault(timestamp, now, TOLERANCE):
             return Rejected(f"webhook-timestamp {fault}")
         if any(entry.count(b",") > 1 for entry in signatures.split(b" ")):
-            return Rejected("webhook-signature is joined of several headers")
+            return Rejected("webhook-signature was joined from several headers")
         content = b".".join((delivery, timestamp, request.body))
         return _judged(secrets, _presented(signatures), content)
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers with which a sender sends a JSON body, whose event the body names itself.
+        """Return the headers that a sender sends with a JSON body; the body itself names the event.
 
         The secret of version v1a is the private key, `whsk_`.
         """
@@ -87,17 +87,17 @@ class StandardWebhooks:
         if not secret.strip():
             return EMPTY
         if secret.startswith(PRIVATE):
-            return "is a private key, which only the sender may have; write the public one, whpk_"
+            return "is a private key, which only the sender may have; write the public key, whpk_"
         if len(decoded(secret, SYMMETRIC)) in _KEY_BYTES or len(decoded(secret, PUBLIC)) == _PUBLIC_BYTES:
             return ""
         return (
-            "is no secret of Standard Webhooks; write whsec_ and the base64 of 24 to 64 random bytes, "
+            "is not a secret of Standard Webhooks; write whsec_ and the base64 of 24 to 64 random bytes, "
             "or whpk_ and the base64 of an Ed25519 public key"
         )
 
 
 def decoded(secret: bytes, prefix: bytes) -> bytes:
-    """Return the bytes in a secret of this prefix, whose padding may be missing; empty if there are none."""
+    """Return the bytes of a secret with this prefix, whose padding may be missing; empty if it is invalid."""
     text = secret.removeprefix(prefix).rstrip(b"=")
     if not secret.startswith(prefix):
         return b""
@@ -108,7 +108,7 @@ def decoded(secret: bytes, prefix: bytes) -> bytes:
 
 
 def _presented(header: bytes) -> dict[bytes, list[bytes]]:
-    """Return the signatures by version; unknown ones are for other receivers."""
+    """Return the signatures by version; unknown versions are ignored."""
     found: dict[bytes, list[bytes]] = {b"v1": [], b"v1a": []}
     for entry in header.split(b" ")[:_SIGNATURES_MOST]:
         version, _, text = entry.partition(b",")
@@ -132,7 +132,7 @@ def _judged(secrets: Sequence[bytes], presented: dict[bytes, list[bytes]], conte
 
 
 def _hmac(secret: bytes, content: bytes) -> bytes:
-    """Return the signature of version v1 as the header has it; empty for a secret of another version."""
+    """Return the signature of version v1 as in the header; empty for a secret of another version."""
     key = decoded(secret, SYMMETRIC)
     return base64.b64encode(hmac.digest(key, content, hashlib.sha256)) if len(key) in _KEY_BYTES else b""
 
@@ -146,5 +146,5 @@ def _ed25519(secret: bytes, text: bytes, content: bytes) -> bool:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, content)
     except (ValueError, InvalidSignature):
         return False
-    # The last digit of base64 has bits that mean nothing: there is one spelling of a signature, no other.
+    # The last digit of base64 has unused bits. Only one spelling of a signature is accepted.
     return base64.b64encode(signature) == text

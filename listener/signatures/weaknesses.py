@@ -1,6 +1,6 @@
-"""Secrets that can be guessed, or that are not the text that the sender has.
+"""Secrets that can be guessed, or that differ from the text that the sender has.
 
-None of these is refused where it is configured: what ran yesterday runs today. They are warned of.
+A weak secret is not refused, because what ran yesterday must run today. The log warns of it.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 LEAST = 16
-"""Bytes of a secret, or of the password in `user:password`: fewer can be guessed."""
+"""Bytes of a secret, or of the password in `user:password`. Shorter ones can be guessed."""
 
 REMEDY = "make another one with openssl rand -hex 32"
 
@@ -26,19 +26,19 @@ COMMON_SECRETS = frozenset(
     qwertyuiopasdfghjklzxcvbnm
     """.split()  # noqa: SIM905 (a list of so many would fill the page)
 )
-"""Texts of documentation and of lists of passwords: their letters and digits alone, in lower case."""
+"""Secrets from documentation and from lists of passwords: only their letters and digits, in lower case."""
 
 VARIETY = 5
-"""Different characters that a random text of this length always has."""
+"""The least number of different characters in a random text of that length."""
 
 _QUOTES = {('"', '"'), ("'", "'"), ("`", "`"), ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("<", ">")}
 _MARK = "\ufeff"
 
 
 def weakness(scheme: str, hook: str, secret: str, *, password: bool) -> str:
-    """Return everything that is weak about a hook's secret, and what to do; empty for a good one.
+    """Return every weakness of a hook's secret, and what to do; empty for a strong one.
 
-    `password` tells whether it is `user:password`, of which the password counts.
+    `password` says that the secret is `user:password`: then the password counts.
     """
     user, _, text = secret.partition(":") if password else ("", "", secret)
     faults = [*_spelling(secret, text), *_guessed({scheme, hook, user}, text)]
@@ -46,31 +46,31 @@ def weakness(scheme: str, hook: str, secret: str, *, password: bool) -> str:
 
 
 def is_common_secret(sha256: str, name: str) -> bool:
-    """Return whether a hash is that of a text that anybody would try; `name` is whose it is."""
+    """Return whether a token's hash is the hash of a text that anybody would try; `name` is the token's."""
     tried = {"", name, name.lower(), *COMMON_SECRETS}
     return sha256 in {hashlib.sha256(text.encode()).hexdigest() for text in tried}
 
 
 def _spelling(secret: str, text: str) -> Iterator[str]:
-    """Yield what makes a secret another text than the sender's, whose form cut it off."""
+    """Yield why a secret may differ from the sender's, whose form removes such characters."""
     if _MARK in (secret[:1], text[:1]):
-        yield "begins with a byte order mark, which an editor has put there"
+        yield "begins with a byte order mark, which an editor has added"
     if secret.strip() != secret or text.strip() != text:
         yield "begins or ends with white space"
     plain = text.strip().strip(_MARK)
     if len(plain) > 1 and (plain[0], plain[-1]) in _QUOTES:
-        yield "stands in quotes"
+        yield "is in quotes"
 
 
 def _guessed(names: Iterable[str], text: str) -> Iterator[str]:
-    """Yield why a secret can be guessed; `names` are those of the hook, its scheme and its user."""
+    """Yield why a secret can be guessed; `names` are the names of its hook, scheme and user."""
     plain = text.strip().strip(_MARK)
     letters = re.sub(r"[^a-z0-9]", "", plain.lower())
     if plain.casefold() in {name.casefold() for name in names if name}:
-        yield "is a name that anybody knows"
+        yield "is a name that anybody can see"
     elif letters in COMMON_SECRETS:
         yield "is a well-known one"
     elif len(plain) >= LEAST and len(set(plain)) < VARIETY:
         yield "repeats a few characters"
     if len(plain.encode()) < LEAST:
-        yield f"has under {LEAST} bytes"
+        yield f"has fewer than {LEAST} bytes"

@@ -108,10 +108,10 @@ class SiteCache:
         if not wanted:
             return {}
         # Not `show`: it also needs the parents, which may be missing.
-        told = await self._git(
+        output = await self._git(
             "log", "--no-walk=unsorted", "--ignore-missing", "--format=%H %T %ce", *wanted, "--"
         )
-        found = (line.split(" ", 2) for line in told.splitlines())
+        found = (line.split(" ", 2) for line in output.splitlines())
         return {
             commit: Branch(commit, tree, committer_email=email)
             for commit, tree, email in found
@@ -128,8 +128,8 @@ class SiteCache:
     async def drift(self, commit: str, goal: str, listed: int, *, counting: bool) -> Drift:
         """Return what changes if a branch at `commit` is made equal to `goal`."""
         kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
-        told = await self._git("diff-tree", "-r", "-z", "--no-renames", "--name-status", commit, goal)
-        words = iter(told.split("\0"))
+        output = await self._git("diff-tree", "-r", "-z", "--no-renames", "--name-status", commit, goal)
+        words = iter(output.split("\0"))
         for kind, path in zip(words, words, strict=False):
             kinds[kind if kind in kinds else "M"].append(path)
         ahead = behind = None
@@ -142,21 +142,21 @@ class SiteCache:
 
     async def blobs(self, commit: str) -> int:
         """Return how many pointers into a blob store a commit's tree has."""
-        told = await self._git("ls-tree", "-r", "-z", "--name-only", commit)
-        return sum(path.endswith(".blob") for path in told.split("\0"))
+        output = await self._git("ls-tree", "-r", "-z", "--name-only", commit)
+        return sum(path.endswith(".blob") for path in output.split("\0"))
 
     async def commit(
         self, tree: str, parents: Sequence[str], signing: Signing, message: Sequence[str]
     ) -> str:
         """Make a commit. The same run makes the same object, here and on every host."""
-        who = {}
+        identity = {}
         for role in ("AUTHOR", "COMMITTER"):
-            who[f"GIT_{role}_NAME"], who[f"GIT_{role}_EMAIL"] = COMMITTER_NAME, COMMITTER_EMAIL
-            who[f"GIT_{role}_DATE"] = f"@{signing.at} +0000"
+            identity[f"GIT_{role}_NAME"], identity[f"GIT_{role}_EMAIL"] = COMMITTER_NAME, COMMITTER_EMAIL
+            identity[f"GIT_{role}_DATE"] = f"@{signing.at} +0000"
         words = [word for parent in parents for word in ("-p", parent)]
         words += [word for part in message for word in ("-m", part)]
         made = await self._git(
-            "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *words, environment=who
+            "-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *words, environment=identity
         )
         return made.strip()
 
@@ -200,9 +200,9 @@ class SiteCache:
 
     async def push(self, service: Service, *words: str) -> GitResult:
         """Push, and return the result of `git push --porcelain`; rejected refs raise nothing."""
-        told = await self._transfer(service, "push", "--porcelain", "--no-verify", service.url, *words)
+        result = await self._transfer(service, "push", "--porcelain", "--no-verify", service.url, *words)
         self._collect_sometimes()
-        return told
+        return result
 
     async def keep(self, ref: str, commit: str) -> None:
         """Keep a commit under a ref of the cache."""

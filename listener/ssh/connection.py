@@ -145,6 +145,9 @@ class HostConnection:
         Text that is the same as the last time is marked as repeated. Else a waiting run would write it again
         with each look.
         """
+        if not stderr:
+            self._last_stderr.pop(key, None)
+            return
         repeated = self._last_stderr.get(key) == hash(stderr)
         self._last_stderr[key] = hash(stderr)
         lines = [line for line in stderr.splitlines() if line]

@@ -139,6 +139,8 @@ class Leftovers:
 
     def stuck_in(self, paths: Iterable[str]) -> HostStalledError | None:
         """Return the error that closes these repositories to everybody, if there is one."""
+        if not self._known:
+            return None
         wanted = set(paths)
         found = [leftover for leftover in self._known if leftover.stuck and leftover.path in wanted]
         return self._error(found) if found else None

@@ -55,7 +55,7 @@ class HostPool:
         self._surveyors = {
             name: Surveyor(connection, step_timeout) for name, connection in self._connections.items()
         }
-        self._survey_lanes = {name: surveyor.lane for name, surveyor in self._surveyors.items()}
+        self._survey_requests = {name: surveyor.requests for name, surveyor in self._surveyors.items()}
 
     def of(self, leg: Leg, notes: Notes) -> SshRepository | RelayedRepository:
         """Return the leg's repository: through a shell if live is in it too, otherwise through the cache."""
@@ -99,7 +99,7 @@ class HostPool:
 
     async def _look(self, leg: Leg, notes: Notes) -> Observation | SyncError:
         try:
-            seen = await self._repository(leg, notes, self._survey_lanes).observe(counting=True)
+            seen = await self._repository(leg, notes, self._survey_requests).observe(counting=True)
         except SyncError as error:
             return error
         return replace(seen, drift=seen.drift.first(SURVEY_LISTED))
@@ -110,7 +110,7 @@ class HostPool:
         after, slash, rest = after.partition("/")
         question = {"root": address.root, "before": before, "after": after, "rest": slash + rest}
         # A run asks for one site, and does not wait for a survey.
-        hosts: Mapping[str, HostRequests] = self._connections if site else self._survey_lanes
+        hosts: Mapping[str, HostRequests] = self._connections if site else self._survey_requests
         reply = await hosts[address.host].call(
             notes, self._step_timeout, "sites", {**question, "one": site or ""}
         )

@@ -25,7 +25,7 @@ GROUP_SIZE = 32
 Answer = Observation | SyncError
 
 
-class SurveyLane:
+class SurveyRequests:
     """A host's requests for surveys: one shell and one service at a time, so that runs have the others.
 
     Without it, a survey of many repositories takes all shells of the host, and each run waits behind it.
@@ -60,7 +60,7 @@ class Surveyor:
 
     def __init__(self, connection: HostConnection, limit: float) -> None:
         self._connection = connection
-        self.lane = SurveyLane(connection)
+        self.requests = SurveyRequests(connection)
         self._limit = limit
         """Seconds for each leg."""
         self._silent: set[tuple[str, str]] = set()
@@ -107,7 +107,7 @@ class Surveyor:
         ]
         batch = Batch.of(questions)
         try:
-            text = await self.lane.call(notes, self._limit, "survey", *questions, batch=batch)
+            text = await self.requests.call(notes, self._limit, "survey", *questions, batch=batch)
             answers = read_survey(legs, separator, text)
         except SyncError as error:
             return self._failed(legs, batch, error)

@@ -1,4 +1,4 @@
-"""Where runs, deliveries and logs are kept, durably."""
+"""The durable store of runs, deliveries and logs."""
 
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
@@ -17,19 +17,19 @@ from listener.store.transaction import Transaction
 
 
 class Store(RunStore, Records, SessionStore, Protocol):
-    """All that is kept, with its beginning and end."""
+    """The ports of the store together, with its start and its end."""
 
     async def open(self) -> None:
-        """Make it ready; raise `StoreError` or `ConfigurationError` when that can't be."""
+        """Make the store ready, or raise `StoreError` or `ConfigurationError`."""
 
     async def close(self) -> None:
-        """Finish what was asked for and let go of it."""
+        """Carry out what is queued, and close the database."""
 
     async def examine(self) -> None:
-        """Look once through all that is stored, in the background: `ping` tells what is found."""
+        """Check everything that is stored once, in the background. `ping` raises what is found."""
 
     async def ping(self) -> None:
-        """Raise `StoreUnavailableError` unless it can take a delivery."""
+        """Raise `StoreUnavailableError` if the store can't take a delivery."""
 
 
 POSTGRES_SCHEMES = ("postgresql", "postgres")
@@ -37,7 +37,7 @@ _WRITE = "write sqlite:///absolute/path/listener.db, or postgresql://USER@HOST/D
 
 
 def open_store(url: str) -> Store:
-    """Return the store that `url` names, still to be opened, or raise `ConfigurationError`."""
+    """Return the store that `url` names, not opened yet, or raise `ConfigurationError`."""
     path = _path(url)
     if path is not None:
         return SqliteStore(path)
@@ -45,12 +45,13 @@ def open_store(url: str) -> Store:
     return store
 
 
-async def move(url: str, target: str, told: str, now: float) -> Copied:
-    """Copy everything from one store to an empty one, by their URLs; mark the first as moved to `told`.
+async def move(url: str, target: str, target_name: str, now: float) -> Copied:
+    """Copy everything from one store to an empty one, by their URLs; mark the first as moved.
 
-    Raises `ConfigurationError` or `StoreError`; nothing is moved then.
+    `target_name` is the name of the target in messages. Raises `ConfigurationError` or `StoreError`; then
+    nothing is moved.
     """
-    return await copying.copy(_alone(url, now), _alone(target, now), told, now)
+    return await copying.copy(_alone(url, now), _alone(target, now), target_name, now)
 
 
 def _alone(url: str, now: float) -> AbstractAsyncContextManager[Transaction]:
@@ -68,7 +69,7 @@ def _path(url: str) -> Path | None:
     if scheme in POSTGRES_SCHEMES:
         return None
     if scheme != "sqlite":
-        raise ConfigurationError(f"store: no store is known by the scheme {scheme!r}", remedy=_WRITE)
+        raise ConfigurationError(f"store: unknown scheme {scheme!r}", remedy=_WRITE)
     path = Path(url.removeprefix("sqlite://"))
     if not path.is_absolute() or url.endswith("/"):
         raise ConfigurationError("store: the path of the SQLite file must be absolute", remedy=_WRITE)
@@ -77,7 +78,7 @@ def _path(url: str) -> Path | None:
 
 def _postgres(module: str) -> ModuleType:
     try:
-        # Only who has such a store needs what it stands on.
+        # Imported here, so that a listener on SQLite does not need asyncpg.
         return import_module(f"listener.store.postgres.{module}")
     except ModuleNotFoundError as missing:
         if missing.name != "asyncpg":

@@ -1,7 +1,7 @@
-"""Taking deliveries and triggers in: each ends up at a run, new, joined or seen before.
+"""Accepting deliveries and triggers. Each gets a run: a new one, a waiting one, or that of its first arrival.
 
-A request has its environments and its delivery's key to itself (`claims`): looking first and writing then is
-safe here.
+A request has its environments and the key of its delivery to itself (`claims`). So it may look first and
+write then: no other request changes in between what it has seen.
 """
 
 import json
@@ -17,23 +17,23 @@ from listener.store.rows import Row, hold_of, outcome_text
 from listener.store.transaction import Transaction
 
 CLEARING_PAUSE = 5.0
-"""Seconds after an explicit call has cleared a backoff in which no other one does."""
+"""Seconds after an explicit call has cleared a backoff. In this time, no other call clears it again."""
 HEAD_START = 10.0
 """Seconds by which an explicit call goes before a hook's run. A hook's run that is still older goes first."""
 STEP_BACK = 60.0
 """Seconds by which the schedule's run goes behind a hook's. One that is older than that goes first."""
 
 ALIKE_MOST, ALIKE_FOR = 256, 3600.0
-"""Rows of one body within so many seconds, from which on what repeats it is counted at one of them."""
+"""If a body has so many rows within so many seconds, a delivery that repeats it gets no row of its own."""
 ALIKE_LOOKED_AT = 8
-"""Rows with the same body that are looked at: they differ where it came from several addresses."""
+"""So many rows with the same body are compared. They differ if it came from several addresses."""
 
 Key = tuple[str, str]
 
 _HOLD = "SELECT * FROM holds WHERE site = :site AND environment = :environment"
 _HOLDS = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) AND environment = ANY (:environments::text[])"
-# What has the same id, as its own (`key`) or counted at another's row, and what has the same body. A row that
-# was taken again since has become another than what was counted at it.
+# The rows with the same id (`key`), those at which the same id was counted, and those with the same body.
+# A row that was replaced after something was counted at it (`at`) is another delivery now.
 _EARLIER = """
 SELECT id, ignored, key, facts, credential, client, true AS known FROM deliveries
 WHERE hook = :hook AND key = :key
@@ -65,9 +65,9 @@ SELECT
     d.due <= :now
 FROM (SELECT greatest(:not_before::float8, {_BACKOFF}) AS due) AS d WHERE true
 """  # noqa: S608 (ours)
-# A run that has not been tried yet has no reason of its own to wait, once somebody waits for it.
-# A run that is joined without a change is not written, but PostgreSQL locks it all the same: if it were
-# claimed before the trigger is attached, it could have read live already.
+# Without an attempt, a run has no reason of its own to wait longer than an explicit caller.
+# PostgreSQL locks the run that is joined even if nothing is changed (ON CONFLICT). Without that lock, another
+# listener could claim it before the trigger is attached, and it could have read live already.
 _JOIN = f"""
 {_NEW_RUN}
 ON CONFLICT (site, environment, (undoes IS NULL)) WHERE state = 'queued' DO UPDATE SET
@@ -132,7 +132,7 @@ RETURNING site
 
 
 def claims(triggers: Iterable[Trigger], delivery: DeliveryRecord | None) -> list[Key]:
-    """Return what an acceptance must have to itself: environments, and its key and its body at its hook."""
+    """Return what an acceptance must have to itself: its environments, and the key and body at its hook."""
     taken = [_key(trigger) for trigger in triggers]
     if delivery is not None:
         taken.append((f"body {delivery.hook}", delivery.digest))
@@ -144,7 +144,7 @@ def claims(triggers: Iterable[Trigger], delivery: DeliveryRecord | None) -> list
 async def accept(
     transaction: Transaction, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
 ) -> Acceptance:
-    """Store what `RunStore.accept` promises."""
+    """Carry out `RunStore.accept`."""
     if delivery is not None and delivery.ignored:
         triggers = ()
     holds = await _freezes(transaction, triggers)
@@ -179,7 +179,7 @@ async def accept(
 async def redeliver(
     transaction: Transaction, delivery: str, triggers: Sequence[Trigger], now: float
 ) -> Acceptance:
-    """Store what `RunStore.redeliver` promises."""
+    """Carry out `RunStore.redeliver`."""
     if not await transaction.change(_TAKE_AGAIN, {"id": delivery}):
         raise DeliveryNotFoundError
     return await _serve(transaction, triggers, await _freezes(transaction, triggers), delivery, now)
@@ -198,7 +198,7 @@ def held_outcome(hold: Hold, so_far: Outcome | None = None) -> Outcome:
 
 
 async def reschedule(transaction: Transaction, site: str, environment: str) -> None:
-    """Reckon anew when what waits for an environment is due: its own time or the backoff has changed."""
+    """Update when the waiting runs of an environment are due, after a change of their time or the backoff."""
     await transaction.write(_RESCHEDULE, {"site": site, "environment": environment})
     transaction.work = True
 
@@ -287,7 +287,7 @@ def _delivery_values(delivery: DeliveryRecord, ignored: str) -> dict[str, Any]:
 
 
 async def _freezes(transaction: Transaction, triggers: Sequence[Trigger]) -> dict[Key, Hold]:
-    """Return the holds that stand in the way; a rollback's does in nobody's."""
+    """Return the holds that keep triggers from getting a run. The hold of a rollback keeps none."""
     if len(triggers) <= 1:
         alone = [await hold_on(transaction, *_key(trigger)) for trigger in triggers]
         return {(hold.site, hold.environment): hold for hold in alone if hold and hold.live is None}
@@ -312,7 +312,7 @@ async def _serve(
         hold = holds.get(_key(trigger))
         if hold is None:
             run = await _join(transaction, trigger, now)
-        else:  # whoever asked explicitly is told why
+        else:  # An explicit caller gets a run that says why it failed.
             outcome = outcome_text(held_outcome(hold))
             run = await new_run(transaction, trigger, now, State.FAILED, outcome=outcome)
         await attach(transaction, trigger, run, delivery)
@@ -336,7 +336,7 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
         transaction.changed.add(run)
         transaction.work = True
     if explicit:
-        # A caller in a loop is let through not more often than a slow backoff would let it.
+        # At most once in `CLEARING_PAUSE`: a caller in a loop would switch the backoff off.
         cleared = bool(await transaction.change(_CLEAR_BACKOFF, values | {"pause": CLEARING_PAUSE}))
         await transaction.write(_LIFT, values)
     if cleared:
@@ -349,9 +349,9 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
 async def _counted(
     transaction: Transaction, earlier: Iterable[Row], values: Mapping[str, Any], selected: Sequence[Trigger]
 ) -> Acceptance | None:
-    """Count a delivery at an earlier one that it repeats in all but its id; None if it has its own row.
+    """Count a delivery at an earlier one that is the same but for its id. None if it gets its own row.
 
-    The runs of the earlier one must all wait: those that are running may have read live already.
+    All runs of the earlier one must still wait: a running one may have read live already.
     """
     alike = next((row for row in earlier if _alike(row, values)), None)
     if alike is None:
@@ -372,7 +372,7 @@ async def _counted(
 
 
 def _alike(row: Row, values: Mapping[str, Any]) -> bool:
-    """Return whether a row with the same body came from the same sender and says the same."""
+    """Return whether a row with the same body has the same sender and the same facts."""
     same = all(row[name] == values[name] for name in ("ignored", "credential", "client"))
     return same and _said(row["facts"]) == _said(values["facts"])
 
@@ -388,7 +388,7 @@ async def _repeat(
     holds: Mapping[Key, Hold],
     now: float,
 ) -> Acceptance:
-    """Answer as the first time, with a new run only in the place of one that failed or was cancelled."""
+    """Return the answer of the first time. Runs that failed or were cancelled are replaced by new ones."""
     served = await _served(transaction, first["id"])
     lost = {key for key, row in served.items() if row["state"] in {State.FAILED, State.CANCELLED}}
     again = [trigger for trigger in selected if _key(trigger) in lost]
@@ -405,6 +405,6 @@ async def _repeat(
 
 
 async def _served(transaction: Transaction, delivery: str) -> dict[Key, Row]:
-    """Return each environment that a delivery selected, in the first one's order, with its latest trigger."""
+    """Return the latest trigger of each environment that a delivery selected, in the order of the first."""
     rows = await transaction.all(_SERVED, {"delivery": delivery})
     return {(row["site"], row["environment"]): row for row in rows}

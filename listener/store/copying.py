@@ -1,7 +1,7 @@
-"""Moving a store: everything that is in it, from one database to another, holds and queue included.
+"""Moving a store: everything in it goes from one database to another, holds and queue included.
 
-Both sides are stopped. The source is marked in the same breath: it refuses to be opened from then on, for its
-queue would be carried out a second time.
+No listener has either of them open. The source is marked, and refuses to be opened from then on: otherwise a
+listener could carry out its queue a second time.
 """
 
 from contextlib import AbstractAsyncContextManager
@@ -13,7 +13,7 @@ from listener.store.rows import Row
 from listener.store.transaction import Reader, Transaction
 
 AT_ONCE = 1000
-"""Rows that are read and written in one go."""
+"""Rows that are read and written at once."""
 
 TABLES = {
     "deliveries": (
@@ -41,7 +41,7 @@ TABLES = {
     "uses": (("kind", "owner", "name"), "count, last"),
     "sessions": (("key",), "token, sha256, expires"),
 }
-"""What a store consists of: each table's key and its other columns, in the order in which rows refer back."""
+"""The tables of a store with their keys and other columns. Rows refer only to tables before their own."""
 
 _TRUTHS = ("urgent", "ready")
 _USED = f"SELECT {' OR '.join(f'EXISTS (SELECT 1 FROM {table})' for table in TABLES)} AS used"  # noqa: S608 (ours)
@@ -50,13 +50,13 @@ INSERT INTO moved (one, target, at) VALUES (1, :target, :at)
 ON CONFLICT (one) DO UPDATE SET target = excluded.target, at = excluded.at
 """
 _UNMARK = "DELETE FROM moved"
-"""An empty store that was moved elsewhere may be come back to."""
+"""An empty store that was moved elsewhere may be the target of a move back."""
 _MOVED = "SELECT target FROM moved"
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How many rows of each table were copied."""
+    """The number of rows that were copied of each table."""
 
     rows: dict[str, int]
 
@@ -66,33 +66,34 @@ async def demand_unmoved(reader: Reader, to: str | None = None) -> None:
     row = await reader.one(_MOVED)
     if row is not None and row["target"] != to:
         raise StoreMovedError(
-            f"This store was moved to {row['target']}: its queue is carried out from there.",
-            remedy="name that store in the configuration; to come back, copy it to a new one",
+            f"This store was moved to {row['target']}. Its queue is carried out from there.",
+            remedy="name that store in the configuration; to move back, copy it to a new store",
         )
 
 
 async def copy(
     source: AbstractAsyncContextManager[Transaction],
     target: AbstractAsyncContextManager[Transaction],
-    told: str,
+    target_name: str,
     now: float,
 ) -> Copied:
-    """Copy everything; the source is marked with `told`, the target's name, before the target counts.
+    """Copy everything. The source is marked with `target_name` before the target can be opened.
 
     Raises `ConfigurationError` if the target is in use, `StoreError`.
     """
-    # The source's transaction ends first: should the target's fail then, nothing has two queues.
+    # The source commits first. If the target's commit fails then, nothing has the queue, and this can be
+    # repeated. The other way round, a crash would leave it in both, and its runs could be carried out twice.
     async with target as into, source as outof:
-        # To the same one again: a crash may have come between the mark and the end of the copy.
-        await demand_unmoved(outof, told)
+        # A source that is marked for the same target is copied again: a crash may have left it so.
+        await demand_unmoved(outof, target_name)
         used = await into.one(_USED)
         if used is None or used["used"]:
             raise ConfigurationError(
-                "The store to copy to is in use already.", remedy="name an empty database, or a new file"
+                "The target is not empty.", remedy="name an empty database, or a new file"
             )
         copied = Copied({table: await _copy(outof, into, table) for table in TABLES})
         await into.write(_UNMARK)
-        await outof.write(_MARK, {"target": told, "at": now})
+        await outof.write(_MARK, {"target": target_name, "at": now})
     return copied
 
 

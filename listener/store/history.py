@@ -1,4 +1,4 @@
-"""What is read without writing."""
+"""Queries: what is read without writing."""
 
 import statistics
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from listener.store.rows import RUN, Row, hold_of, run_of, trigger_of
 from listener.store.transaction import Reader
 
 SOON = 32
-"""How many of those whose turn it is are looked at one by one. What lies behind them is found by its lane."""
+"""A claim looks at so many ready runs one by one. It finds the runs behind them by their lanes."""
 
 _FREE = """
 NOT EXISTS (
@@ -22,7 +22,7 @@ NOT EXISTS (
     WHERE h.site = {0}.site AND h.environment = {0}.environment AND h.live IS NULL
 )
 """
-"""What keeps a run from being started: another one of its environment, or a hold that no rollback has set."""
+"""Whether nothing keeps a run from starting: a running one of its environment, or a hold by a person."""
 READY_SOON = f"""
 SELECT q.position FROM runs AS q INDEXED BY turns
 WHERE q.state = 'queued' AND q.ready AND q.lane <> ALL (:full::text[]) AND {_FREE.format("q")}
@@ -32,8 +32,8 @@ WHERE q.state = 'queued' AND q.ready AND q.lane <> ALL (:full::text[]) AND {_FRE
     ), 9e15)
 ORDER BY q.turn, q.position LIMIT 1 FOR UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (ours)
-# The lanes are walked through by an index, and each gives its first: thousands that wait for a full host are
-# passed by in one step.
+# Walk from lane to lane on an index, and take the first run of each lane. Thousands of runs that wait for a
+# full host are passed over in one step.
 READY_IN_ANY_LANE = f"""
 WITH RECURSIVE lanes (lane) AS (
     SELECT min(lane) FROM runs INDEXED BY lane_turns WHERE state = 'queued' AND ready
@@ -74,21 +74,24 @@ SELECT {RUN} FROM runs WHERE state = :state AND finished_at IS NOT NULL AND id <
 ORDER BY id DESC LIMIT :limit
 """  # noqa: S608 (ours)
 _ACTIVE = """
-SELECT id FROM runs INDEXED BY one_waiting
-WHERE state = 'queued' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+SELECT id FROM runs INDEXED BY one_waiting WHERE state = 'queued' AND id < :before {0}
 UNION ALL
-SELECT id FROM runs INDEXED BY one_running
-WHERE state = 'running' AND {0} AND environment = coalesce(:environment::text, environment) AND id < :before
+SELECT id FROM runs INDEXED BY one_running WHERE state = 'running' AND id < :before {0}
 """
-_ACTIVE_ANYWHERE = _ACTIVE.format("true")
-_ACTIVE_IN_SITES = _ACTIVE.format("site = ANY (:sites::text[])")
-_THESE = f"""
-SELECT {RUN} FROM runs
-WHERE id = ANY (:ids::text[]) AND state = coalesce(:state::text, state) ORDER BY id DESC LIMIT :limit
-"""  # noqa: S608 (ours)
-# Of each place and state of what has ended, as many are read as the page holds, off an index.
-_ENDED_IN_PLACES = """
-WITH RECURSIVE places (site, environment) AS (
+_IN_SITES, _IN_ENVIRONMENT = "AND site = ANY (:sites::text[])", "AND environment = :environment"
+# By whether sites and an environment are given. A condition that may be empty would keep an index from use.
+_ACTIVE_IN = {
+    (False, False): _ACTIVE.format(""),
+    (False, True): _ACTIVE.format(_IN_ENVIRONMENT),
+    (True, False): _ACTIVE.format(_IN_SITES),
+    (True, True): _ACTIVE.format(f"{_IN_SITES} {_IN_ENVIRONMENT}"),
+}
+_THESE = f"SELECT {RUN} FROM runs WHERE id = ANY (:ids::text[]) ORDER BY id DESC"  # noqa: S608 (ours)
+_NAMED = """
+places (site, environment) AS (SELECT s.site, :environment::text FROM unnest(:sites::text[]) AS s (site))
+"""
+_ALL_OF_SITES = """
+places (site, environment) AS (
     SELECT s.site, (
         SELECT min(r.environment) FROM runs AS r WHERE r.site = s.site AND r.finished_at IS NOT NULL
     )
@@ -99,7 +102,11 @@ WITH RECURSIVE places (site, environment) AS (
         WHERE r.site = p.site AND r.environment > p.environment AND r.finished_at IS NOT NULL
     )
     FROM places AS p WHERE p.environment IS NOT NULL
-), lowest (site, environment, state, id) AS MATERIALIZED (
+)
+"""
+# A page is read off an index: of each place and state, as many runs as the page may hold.
+_ENDED = """
+WITH RECURSIVE {0}, lowest (site, environment, state, id) AS MATERIALIZED (
     SELECT p.site, p.environment, s.state, coalesce((
         SELECT f.id FROM runs AS f
         WHERE f.site = p.site AND f.environment = p.environment AND f.state = s.state AND f.id < :before
@@ -107,13 +114,14 @@ WITH RECURSIVE places (site, environment) AS (
         ORDER BY f.id DESC LIMIT 1 OFFSET :limit::bigint - 1
     ), '')
     FROM places AS p CROSS JOIN unnest(:states::text[]) AS s (state)
-    WHERE p.environment = coalesce(:environment::text, p.environment)
+    WHERE p.environment IS NOT NULL
 )
 SELECT r.id FROM lowest AS l CROSS JOIN runs AS r
 WHERE r.site = l.site AND r.environment = l.environment AND r.state = l.state
     AND r.id >= l.id AND r.id < :before AND r.finished_at IS NOT NULL
 ORDER BY r.id DESC LIMIT :limit::bigint
 """
+_ENDED_IN_SITES, _ENDED_IN_PLACES = _ENDED.format(_ALL_OF_SITES), _ENDED.format(_NAMED)
 _SITES = """
 WITH RECURSIVE sites (site) AS (
     SELECT min(site) FROM runs WHERE finished_at IS NOT NULL
@@ -160,17 +168,17 @@ _LINES = """
 SELECT sequence, text FROM log_lines WHERE run = :run AND sequence > :after ORDER BY sequence LIMIT :limit
 """
 _BEYOND = "~"
-"""No id is beyond it."""
+"""It sorts behind every id."""
 
 
 async def next_due(reader: Reader, full: Collection[str]) -> float | None:
-    """Return when the next run is due that only its time holds back; a time gone by if one is due already."""
+    """Return when the next run is due that may start. If one is due already, that is a time in the past."""
     row = await reader.one(_NEXT_DUE, {"full": sorted(full)})
     return None if row is None else row["due"]
 
 
 async def queue_position(reader: Reader, run_id: str, now: float) -> QueuePosition | None:
-    """Return where a waiting run stands; None for one that does not wait."""
+    """Return the position of a waiting run in the queue. None if it does not wait."""
     if (await run(reader, run_id)).state is not State.QUEUED:
         return None
     row = await reader.one(_STANDING, {"id": run_id, "now": now})
@@ -209,7 +217,7 @@ async def runs(reader: Reader, which: RunFilter) -> list[Run]:
 
 
 def _sites_of(which: RunFilter) -> list[str] | None:
-    """Return the sites that are looked at; None for all."""
+    """Return the sites to look at. None for all."""
     if which.site is None:
         return None if which.sites is None else sorted(which.sites)
     return [which.site] if which.sites is None or which.site in which.sites else []
@@ -218,19 +226,22 @@ def _sites_of(which: RunFilter) -> list[str] | None:
 async def _filtered(
     reader: Reader, sites: list[str] | None, which: RunFilter, page: dict[str, Any]
 ) -> list[Row]:
-    """Return a page of what waits and runs, and what has ended, in some places."""
+    """Return a page of the active and the ended runs of some sites, or of an environment, or both."""
     where = page | {"environment": which.environment, "sites": sites}
+    here = which.environment is not None
     found: list[Row] = []
-    # What is active first: a run that ends in between is seen twice, and not missed.
+    # The active ones first: a run that ends in between is seen twice. Else it would be missed.
     if which.state not in ENDED:
-        found += await reader.all(_ACTIVE_ANYWHERE if sites is None else _ACTIVE_IN_SITES, where)
+        found += await reader.all(_ACTIVE_IN[sites is not None, here], where)
     if which.state is None or which.state in ENDED:
         if sites is None:
             where["sites"] = [row["site"] for row in await reader.all(_SITES)]
         states = sorted(ENDED) if which.state is None else [which.state]
-        found += await reader.all(_ENDED_IN_PLACES, where | {"states": states})
+        found += await reader.all(_ENDED_IN_PLACES if here else _ENDED_IN_SITES, where | {"states": states})
     ids = sorted({row["id"] for row in found}, reverse=True)[: which.limit * 2]
-    return await reader.all(_THESE, page | {"ids": ids}) if ids else []
+    rows = await reader.all(_THESE, {"ids": ids}) if ids else []
+    # A run may have gone on to another state in between.
+    return [row for row in rows if which.state in (None, row["state"])][: which.limit]
 
 
 async def serving(reader: Reader, trigger_id: str) -> Run:
@@ -259,7 +270,7 @@ async def last_successes(
 
 
 async def backlog(reader: Reader) -> Backlog:
-    """Return how many runs wait and are running, and when the oldest that waits was made."""
+    """Return how many runs wait and how many are running, and when the oldest waiting one was made."""
     row = await reader.one(_BACKLOG)
     return Backlog() if row is None else Backlog(row["queued"], row["running"], row["oldest"])
 

@@ -1,7 +1,8 @@
-"""What happens to a run once it waits: claimed, logged, ended, put back, cancelled, held.
+"""The life of a run from the queue on: it is claimed, logged, ended, put back, cancelled or held.
 
-Whatever a run's owner writes is fenced: it counts only while the run is running, in the attempt that this
-owner claimed, on its node. Refusals come before anything is written.
+Every write of a run's owner is fenced. It takes effect only if the run is running, in the attempt and on the
+node that claimed it: a listener that has lost its lease could otherwise overwrite what the next owner does.
+Errors are raised before anything is written.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -18,13 +19,13 @@ from listener.store.rows import RUN, hold_of, outcome_text, run_of
 from listener.store.transaction import Transaction
 
 LEASE = 9.0
-"""Seconds, on the server's clock, after which a run that is not heard of may be taken over."""
+"""Seconds on the server's clock. A run without a beat for so long may be taken over."""
 AHEAD = 15.0
-"""Seconds by which a time may lie ahead of the clock, as that of a busy repository does, and be right."""
+"""Seconds by which a stored time may be ahead of the clock, such as the next look at a busy repository."""
 
 _OWNED = "id = :id AND attempt = :attempt AND node = :node"
 _FENCE = f"state = 'running' AND {_OWNED}"
-# What is due joins those whose turn is read off an index, once: nothing is sorted at a claim.
+# A due run is marked once, so that an index has all ready runs in their order. A claim sorts nothing.
 _MAKE_READY = (
     "UPDATE runs INDEXED BY dues SET ready = true WHERE state = 'queued' AND NOT ready AND due <= :now"
 )
@@ -131,14 +132,14 @@ async def claim(transaction: Transaction, now: float, full: Collection[str] = ()
 
 
 async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> int:
-    """Store those lines that are not stored yet; return how many are now, or raise `FencedError`."""
+    """Store the lines that are not stored yet; return how many there are now, or raise `FencedError`."""
     last = lines[-1].sequence if lines else 0
     values = _fence(transaction, owned) | {"lines": last}
     if await transaction.change(_COUNT_LINES, values):
         await _add_lines(transaction, owned, lines)
         transaction.changed.add(owned.id)
         return last
-    # An earlier request of the same batch has stored them, as before a run's end; or the run is lost.
+    # An earlier request has stored them already, or the caller has lost the run.
     counted = await transaction.one(_COUNTED, values)
     if counted is None:
         raise FencedError
@@ -223,12 +224,12 @@ async def put_back(
     backoff: float | None = None,
     looked: int = 0,
 ) -> Run:
-    """Queue a run of `node` again, or hand its triggers to its successor, or end it if it is held."""
+    """Queue a run of `node` again, hand its triggers to its successor, or end it if it is held."""
     here = {"site": owned.site, "environment": owned.environment}
     hold = await hold_on(transaction, **here)
     if hold is not None and hold.live is not None:
         hold = None
-    # Nobody else claims the successor while this one runs, and nobody ends it: the environment is ours.
+    # The successor can't start or end before the commit: this run is running, and the environment is ours.
     waiting = await transaction.one(WAITING, here) if hold is None and owned.undoes is None else None
     state = State.CANCELLED if hold else State.SUPERSEDED if waiting else State.QUEUED
     if hold is not None:
@@ -255,19 +256,19 @@ async def put_back(
 
 
 async def clock_was_ahead(transaction: Transaction, now: float) -> bool:
-    """Return whether something was written by a clock that was ahead of `now`."""
+    """Return whether a time was stored by a clock that was ahead of `now`."""
     row = await transaction.one(_CLOCK_WAS_AHEAD, {"then": now + AHEAD})
     return row is not None and bool(row["ahead"])
 
 
 async def mend_times(transaction: Transaction, now: float) -> None:
-    """Let what waits be due where the clock was ahead: its times would lock the environment until then."""
+    """Make waiting runs due if the clock was ahead: its times would lock their environments until then."""
     if await clock_was_ahead(transaction, now):
         await hasten(transaction, now)
 
 
 async def hasten(transaction: Transaction, now: float) -> int:
-    """Let every waiting run be due: times that were written before the clock was set back mean nothing."""
+    """Make every waiting run due. Times from before the clock was set back mean nothing now."""
     await transaction.write(_HASTEN_BACKOFFS, {"now": now})
     hastened = await transaction.change(_HASTEN_RUNS, {"now": now})
     transaction.work = True
@@ -275,14 +276,14 @@ async def hasten(transaction: Transaction, now: float) -> int:
 
 
 async def cancel(transaction: Transaction, run_id: str, now: float, only: Collection[str] | None) -> Run:
-    """End a waiting run because somebody wants that."""
+    """Carry out `RunStore.cancel`."""
     waiting = await run(transaction, run_id)
     _demand_only([each.id for each in await triggers(transaction, run_id)], only)
     if waiting.state is State.QUEUED and waiting.outcome is not None and waiting.outcome.moved:
-        raise ConflictError("The branch has moved already: the run goes on until it is equal to live.")
+        raise ConflictError("The branch has moved already. The run goes on until it is equal to live.")
     outcome = outcome_text(Outcome(error="cancelled", message="The run was cancelled."))
     values = {"id": run_id, "now": now, "outcome": outcome}
-    # It may be claimed at this moment, by another listener.
+    # Compare and swap: another listener may claim it at this moment.
     if waiting.state is not State.QUEUED or not await transaction.change(_CANCEL, values):
         state = (await run(transaction, run_id)).state
         raise ConflictError(f"The run is {state}: only a waiting one can be cancelled.")
@@ -292,13 +293,13 @@ async def cancel(transaction: Transaction, run_id: str, now: float, only: Collec
 
 
 def _demand_only(served: Iterable[str], only: Collection[str] | None) -> None:
-    """Raise `ForbiddenError` where a run serves other triggers than those that a canceller may end."""
+    """Raise `ForbiddenError` if a run serves triggers that are not in `only`."""
     if only is not None and not set(served) <= set(only):
-        raise ForbiddenError("The run has come to serve others too: ask an admin.")
+        raise ForbiddenError("The run serves others too: ask an admin.")
 
 
 async def hold(transaction: Transaction, freeze: Hold) -> None:
-    """Freeze an environment, anew if it is frozen, and end what waits for it, a rollback too."""
+    """Put an environment on hold, or replace its hold; end its waiting runs, a rollback too."""
     await _freeze(transaction, freeze)
     values = {
         "site": freeze.site,
@@ -311,7 +312,7 @@ async def hold(transaction: Transaction, freeze: Hold) -> None:
 
 
 async def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, freeze: Hold) -> Run:
-    """Store a rollback and its hold; whatever waits for the environment is ended by it."""
+    """Store a rollback and its hold. All waiting runs of the environment end."""
     here = {"site": trigger.site, "environment": trigger.environment}
     held = await hold_on(transaction, **here)
     if held is not None and held.live is None:
@@ -329,7 +330,7 @@ async def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, fre
 async def release(
     transaction: Transaction, site: str, environment: str, catch_up: Trigger | None
 ) -> Hold | None:
-    """Let an environment go, and in the same breath let it catch up."""
+    """End the hold of an environment and, in the same transaction, accept the trigger to catch up."""
     released = await transaction.change(_RELEASE, {"site": site, "environment": environment})
     if not released:
         return None

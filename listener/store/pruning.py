@@ -1,7 +1,7 @@
-"""Deleting what is old: a bounded number of rows at a time, so that nobody waits long behind it.
+"""Deleting what is old, a limited number of rows at a time, so that other writes do not wait long.
 
-What is old is looked for by the readers, which hold nobody up; the transaction that deletes it looks
-again only at what was found.
+The readers look for old rows, which delays nobody. The transaction that deletes them checks only these rows
+again.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from listener.queue import Pruned
 from listener.runs import first_id
 from listener.store.transaction import Reader, Transaction
 
-# What another row refers to stays, and so does the last success of an environment.
+# A run stays if another row refers to it, or if it is the last success of its environment.
 _NEEDLESS = """
 r.finished_at IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM runs AS s WHERE s.successor = r.id)
@@ -31,14 +31,14 @@ WHERE r.id <= (SELECT id FROM runs WHERE finished_at IS NOT NULL ORDER BY id DES
     AND {_NEEDLESS}
 ORDER BY r.id LIMIT :most
 """  # noqa: S608 (ours)
-# Ids sort by time; one that came again has a later time than its id.
+# Ids sort by time. A delivery that came again has a later time than its id.
 _OLD_DELIVERIES = """
 SELECT d.id FROM deliveries AS d
 WHERE d.id < :first AND d.received_at < :before
     AND NOT EXISTS (SELECT 1 FROM triggers AS t WHERE t.delivery = d.id)
 ORDER BY d.id LIMIT :most
 """
-# What another transaction refers to at this moment is locked by it, and left for the next time.
+# A run that another transaction refers to at this moment is locked by it. It is left for the next time.
 _STILL = f"""
 SELECT r.id FROM runs AS r WHERE r.id = ANY (:ids::text[]) AND {_NEEDLESS} FOR UPDATE OF r SKIP LOCKED
 """  # noqa: S608 (ours)
@@ -88,7 +88,7 @@ UPDATE deliveries SET headers = '', facts = '' WHERE id IN (
 )
 RETURNING id
 """
-# Runs that have ended do without who asked for them.
+# A run that has ended does not need its triggers.
 _UNNEEDED = """
 d.facts = '' AND d.id < :first AND d.received_at < :before AND coalesce(d.last_at, 0) < :before
     AND NOT EXISTS (
@@ -115,14 +115,14 @@ _USES = "DELETE FROM uses WHERE last < :before"
 
 
 async def old_runs(reader: Reader, before: float, keep: int, most: int) -> list[str]:
-    """Return the ids of runs that may go: those that are too old, or one too many."""
+    """Return the ids of runs to delete: the too old ones, or if there are none, those beyond `keep`."""
     values = {"before": before, "keep": keep, "most": most}
     old = [row["id"] for row in await reader.all(_OLD, values)]
     return old or [row["id"] for row in await reader.all(_TOO_MANY, values)]
 
 
 async def delete_runs(transaction: Transaction, ids: Collection[str]) -> int:
-    """Delete runs that still may go, with their lines and triggers; return how many."""
+    """Delete those of the runs that may still be deleted, with their lines and triggers; return how many."""
     old = [row["id"] for row in await transaction.all(_STILL, {"ids": list(ids)})]
     for statement in _RUNS if old else ():
         await transaction.write(statement, {"runs": old})
@@ -130,13 +130,13 @@ async def delete_runs(transaction: Transaction, ids: Collection[str]) -> int:
 
 
 async def old_deliveries(reader: Reader, before: float, most: int) -> list[str]:
-    """Return the ids of deliveries that may go: those that are too old, and that no trigger needs."""
+    """Return the ids of deliveries to delete: those that are too old and that no trigger needs."""
     values = {"first": first_id(before), "before": before, "most": most}
     return [row["id"] for row in await reader.all(_OLD_DELIVERIES, values)]
 
 
 async def delete_arrivals(transaction: Transaction, ids: Collection[str], before: float, most: int) -> int:
-    """Delete deliveries that still may go, and refused requests from before a time; return how many."""
+    """Delete those of the deliveries that may still be deleted, and old refused requests; return how many."""
     await transaction.write(_USES, {"before": before})
     taken = await transaction.change(_DELIVERIES, {"ids": list(ids)})
     refused = await transaction.change(_REFUSALS, {"first": first_id(before), "most": most})
@@ -144,14 +144,14 @@ async def delete_arrivals(transaction: Transaction, ids: Collection[str], before
 
 
 async def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
-    """Delete what `RunStore.prune` says, in one transaction that looks for it too."""
+    """Carry out `RunStore.prune` in one transaction."""
     runs = await delete_runs(transaction, await old_runs(transaction, before, keep, most))
     found = await old_deliveries(transaction, before, most)
     return Pruned(runs, await delete_arrivals(transaction, found, before, most))
 
 
 async def kept(reader: Reader, most: int) -> dict[str, int]:
-    """Return what `RunStore.kept` says."""
+    """Carry out `RunStore.kept`."""
     counts = {}
     for row in await reader.all(_HOOKS):
         values = {"hook": row["hook"], "most": most}
@@ -160,7 +160,7 @@ async def kept(reader: Reader, most: int) -> dict[str, int]:
 
 
 async def too_many(reader: Reader, keep: int, most: int) -> list[str]:
-    """Return ids of deliveries that are not among the newest `keep` of their hook, and have all they said."""
+    """Return ids of whole deliveries that are not among the newest `keep` of their hook."""
     ids: list[str] = []
     for row in await reader.all(_HOOKS):
         values = {"hook": row["hook"], "keep": keep, "most": most - len(ids)}
@@ -169,7 +169,7 @@ async def too_many(reader: Reader, keep: int, most: int) -> list[str]:
 
 
 async def old_bare(reader: Reader, before: float, most: int) -> list[str]:
-    """Return ids of deliveries that have only an outcome, from before a time, that no run waits for."""
+    """Return ids of trimmed deliveries from before a time that no active run refers to."""
     values = {"first": first_id(before), "before": before, "most": most}
     return [row["id"] for row in await reader.all(_OLD_BARE, values)]
 
@@ -177,7 +177,7 @@ async def old_bare(reader: Reader, before: float, most: int) -> list[str]:
 async def trim(
     transaction: Transaction, many: Collection[str], old: Collection[str], before: float, most: int
 ) -> Pruned:
-    """Take from some deliveries what they said; delete others and old ids of repeated ones."""
+    """Trim the deliveries `many`; delete the deliveries `old`, and old ids of repeated ones."""
     stripped = await transaction.change(_STRIP, {"ids": list(many)})
     values = {"ids": list(old), "first": first_id(before), "before": before}
     gone = [row["id"] for row in await transaction.all(_STILL_BARE, values)]
@@ -188,6 +188,6 @@ async def trim(
 
 
 async def trim_all(transaction: Transaction, keep: int, before: float, most: int) -> Pruned:
-    """Do what `RunStore.trim` says, in one transaction that looks for it too."""
+    """Carry out `RunStore.trim` in one transaction."""
     many = await too_many(transaction, keep, most)
     return await trim(transaction, many, await old_bare(transaction, before, most), before, most)

@@ -1,4 +1,4 @@
-"""What is on record of those who came: written down in one go, read page by page."""
+"""Records of requests and of used credentials: written together, read page by page."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from listener.store.rows import Row, arrival_of, served_of
 from listener.store.transaction import Reader, Transaction
 
 CLAIM = ("records", "")
-"""What writing down must have to itself: two listeners would take the same rows in two orders."""
+"""A write of records has this to itself. Two listeners could lock the same rows in two orders."""
 
 _REFUSAL = """
 INSERT INTO refusals
@@ -32,7 +32,7 @@ _SAME_BODY = """
  WHERE e.hook = a.hook AND e.digest = a.digest AND e.id < a.id AND a.digest <> '' AND a.fate <> 'refused'
  ORDER BY e.id DESC LIMIT 1) AS same_body
 """
-# The rows of each fate are read off an index of their own: those of earlier pages are not read again.
+# Each fate has its own index. So a page does not read the rows of earlier pages again.
 _TABLES = {Fate.ACCEPTED: "taken", Fate.IGNORED: "taken", Fate.REFUSED: "refused"}
 _CONDITIONS = {Fate.ACCEPTED: "AND reason = ''", Fate.IGNORED: "AND reason <> ''", Fate.REFUSED: ""}
 _SOME = """
@@ -51,13 +51,13 @@ SELECT a.*, {_SAME_BODY} FROM (
 _SERVED = "SELECT * FROM triggers WHERE delivery = ANY (:deliveries::text[]) ORDER BY position"
 _USES = "SELECT * FROM uses ORDER BY kind, owner, name"
 _BEYOND = "~"
-"""No id is beyond it."""
+"""It sorts behind every id."""
 
 
 async def record(
     transaction: Transaction, refusals: Sequence[Refusal], uses: Sequence[Use], keep: int
 ) -> None:
-    """Store what `Records.record` says."""
+    """Carry out `Records.record`."""
     if refusals:
         rows = [asdict(each) | {"headers": json.dumps(dict(each.headers))} for each in refusals]
         await transaction.many(_REFUSAL, rows)
@@ -67,33 +67,33 @@ async def record(
 
 
 async def arrivals(reader: Reader, which: ArrivalFilter) -> list[Arrival]:
-    """Return a page of what arrived, newest first."""
+    """Return a page of arrivals, newest first."""
     values = {"hook": which.hook, "before": which.before or _BEYOND, "limit": which.limit}
-    return await _told(reader, await reader.all(page_of(which), values))
+    return await _with_triggers(reader, await reader.all(page_of(which), values))
 
 
 async def arrival(reader: Reader, arrival_id: str) -> Arrival:
-    """Return one, or raise `DeliveryNotFoundError`."""
-    found = await _told(reader, await reader.all(_ONE, {"id": arrival_id}))
+    """Return an arrival, or raise `DeliveryNotFoundError`."""
+    found = await _with_triggers(reader, await reader.all(_ONE, {"id": arrival_id}))
     if not found:
         raise DeliveryNotFoundError
     return found[0]
 
 
 async def uses(reader: Reader) -> list[Use]:
-    """Return every credential's uses."""
+    """Return the uses of every credential."""
     return [Use(**dict(row)) for row in await reader.all(_USES)]
 
 
 def page_of(which: ArrivalFilter) -> str:
-    """Return the statement for a page: the newest of each fate that is asked for, put together."""
+    """Return the statement for a page. It joins the newest rows of each fate that is asked for."""
     hook = "" if which.hook is None else "AND hook = :hook"
     fates = list(Fate) if which.fate is None else [which.fate]
     some = (_SOME.format(_TABLES[fate], hook, _CONDITIONS[fate], fate) for fate in fates)
     return _PAGE.format(" UNION ALL ".join(some))
 
 
-async def _told(reader: Reader, rows: Sequence[Row]) -> list[Arrival]:
+async def _with_triggers(reader: Reader, rows: Sequence[Row]) -> list[Arrival]:
     served: dict[str, list[ServedTrigger]] = {}
     for row in await reader.all(_SERVED, {"deliveries": [row["id"] for row in rows]}):
         served.setdefault(row["delivery"], []).append(served_of(row))

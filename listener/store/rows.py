@@ -1,4 +1,4 @@
-"""How the nouns of the core lie in rows."""
+"""Rows of the database, and the objects of the core that they stand for."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -33,7 +33,7 @@ coalesce((
     SELECT h.live FROM holds AS h WHERE h.site = runs.site AND h.environment = runs.environment
 ), '') AS held_live
 """
-"""The columns of a run as the outside sees it, after SELECT and after RETURNING."""
+"""The columns of a run, for SELECT and for RETURNING."""
 
 
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (Outcome, LegOutcome, Wait)}
@@ -75,7 +75,7 @@ def served_of(row: Row) -> ServedTrigger:
 
 
 def arrival_of(row: Row, served: Sequence[ServedTrigger]) -> Arrival:
-    """Return the arrival of a row of `taken` or `refused`."""
+    """Return the arrival of a row of the views `taken` or `refused`."""
     values: dict[str, Any] = dict(row)
     values["fate"] = Fate(values["fate"])
     for name in ("headers", "facts"):
@@ -94,7 +94,7 @@ def session_of(row: Row) -> Session:
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """Return what is stored of an outcome."""
+    """Return the text that is stored for an outcome."""
     return _ENCODER.encode(outcome)
 
 
@@ -108,7 +108,7 @@ def _outcome_of(text: str | None) -> Outcome | None:
 
 
 def _leg_of(values: dict[str, Any]) -> LegOutcome:
-    """Return the leg of an outcome. Version 0.1 wrote `done` and `moved`, and no `state`."""
+    """Return a leg of an outcome. Version 0.1 wrote `done` and `moved` instead of `state`."""
     values = {**values, "removed": tuple(values["removed"])}
     if "state" in values:
         state, sent_for = LegState(values["state"]), values["sent_for"]
@@ -120,7 +120,7 @@ def _leg_of(values: dict[str, Any]) -> LegOutcome:
 
 
 def _state(done: bool, moved: bool, known: bool) -> LegState:
-    """Return what version 0.1 said by these; a move that it was not sure of has no new commit."""
+    """Return the state for what version 0.1 wrote. It wrote no new commit if it was not sure of a move."""
     if done:
         return LegState.MADE_EQUAL if moved else LegState.FOUND_EQUAL
     if moved:

@@ -1,4 +1,4 @@
-"""Sign-ins to the page."""
+"""Sessions: sign-ins to the page."""
 
 from listener.access import SESSIONS_MOST, Session
 from listener.store.rows import session_of
@@ -16,7 +16,7 @@ _PRUNE = "DELETE FROM sessions WHERE expires <= :now RETURNING key"
 
 
 async def begin(transaction: Transaction, session: Session) -> None:
-    """Keep a session, instead of the one that ends first where its token has many."""
+    """Store a session. If its token has too many, delete the one that expires first."""
     values = {"key": session.key, "token": session.token, "hash": session.sha256}
     await transaction.write(_BEGIN, {**values, "expires": session.expires})
     await transaction.write(_CROWD_OUT, {"token": session.token, "most": SESSIONS_MOST})
@@ -29,10 +29,10 @@ async def find(reader: Reader, key: str) -> Session | None:
 
 
 async def end(transaction: Transaction, key: str) -> None:
-    """Forget a session."""
+    """Delete a session."""
     await transaction.write(_END, {"key": key})
 
 
 async def prune(transaction: Transaction, now: float) -> int:
-    """Forget what has expired; return how many."""
+    """Delete expired sessions; return how many."""
     return len(await transaction.change(_PRUNE, {"now": now}))

@@ -1,6 +1,6 @@
-"""Who waits for what in this process, and how it is woken or served.
+"""Signals within this process: they wake tasks that wait for work or for a run.
 
-The signals belong to the event loop's thread; nothing here may be called from another one.
+They belong to the thread of the event loop. No other thread may use them.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from listener.runs import Run
 
 
 class Signals:
-    """The signals of one store: one for work to do, and any number for each run."""
+    """The signals of one store: one for work, and any number for each run."""
 
     def __init__(self) -> None:
         self.work = asyncio.Event()
@@ -19,7 +19,7 @@ class Signals:
 
     @contextmanager
     def listen(self, run_id: str) -> Iterator[asyncio.Event]:
-        """Give a signal of its own to each listener: one who clears it doesn't take it from another."""
+        """Give each listener its own signal: the first to clear a shared one would take it from others."""
         signal = asyncio.Event()
         listeners = self._listeners.setdefault(run_id, set())
         listeners.add(signal)
@@ -31,7 +31,7 @@ class Signals:
                 del self._listeners[run_id]
 
     def ring(self, changed: Iterable[str], *, work: bool) -> None:
-        """Wake the listeners of the runs that changed and, with `work`, whoever waits for something to do."""
+        """Wake the listeners of the changed runs and, with `work`, the worker."""
         for run_id in changed:
             for signal in self._listeners.get(run_id, ()):
                 signal.set()
@@ -39,7 +39,7 @@ class Signals:
             self.work.set()
 
     def ring_all(self) -> None:
-        """Wake everybody: something may have happened that could not be heard."""
+        """Wake everybody, because notifications may have been missed."""
         self.ring(list(self._listeners), work=True)
 
 

@@ -1,8 +1,7 @@
-"""What a rule of the store is given, whichever database carries it out.
+"""The ports that a rule of the store uses. Each database implements them.
 
-A rule is a coroutine over one of these ports, and says what it wants in one dialect of SQL, PostgreSQL's,
-with parameters by name (`:id`). PostgreSQL awaits a rule. SQLite steps it (`listener.store.sqlite.dialect`):
-there it never suspends.
+A rule is a coroutine over one of these ports. It uses PostgreSQL's SQL with named parameters (`:id`).
+PostgreSQL awaits a rule. SQLite steps it (`listener.store.sqlite.dialect`): there it never suspends.
 """
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -18,7 +17,7 @@ NOTHING: Values = {}
 
 
 class Reader(Protocol):
-    """Reads; each statement sees one moment."""
+    """Reads. Each statement sees the database at one moment."""
 
     async def all(self, sql: str, values: Values = NOTHING) -> list[Row]:
         """Return every row of the statement."""
@@ -28,14 +27,14 @@ class Reader(Protocol):
 
 
 class Transaction(Reader, Protocol):
-    """Writes: all of it becomes durable, or none. A request has what it names at its start to itself."""
+    """Writes. All of them become durable, or none. A request has its keys to itself."""
 
     node: str
     """The listener that writes."""
     changed: set[str]
-    """The runs that have a new state or new lines: who waits for them is woken once that is committed."""
+    """The runs with a new state or new lines. Their listeners are woken after the commit."""
     work: bool
-    """Whether a run may have become claimable."""
+    """Whether a run may have become claimable. The worker is woken after the commit."""
 
     async def write(self, sql: str, values: Values = NOTHING) -> None:
         """Run a statement that changes something."""

@@ -1,4 +1,4 @@
-"""Asking CrafterCMS Studio: is it publishing, is it its cluster's primary, and whose is a credential."""
+"""Questions to CrafterCMS Studio: is it publishing, is it the primary, and whose credential is this."""
 
 from listener.studio.callers import StudioCallers
 from listener.studio.publishing import StudioClient

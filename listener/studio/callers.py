@@ -1,12 +1,12 @@
-"""Asks Studio whose a credential is, and on which sites they have a role that may sync.
+"""Asks Studio who a credential belongs to, and on which sites that user has a role that may sync.
 
-`GET /api/2/users/me` tells the user, `…/me/sites` the sites that they are a member of, and
-`…/me/sites/{site}/roles` their roles on one of them (since 3.1; CrafterCMS's documentation, Studio API 2).
-Only sites that are configured here are asked about.
+`GET /api/2/users/me` returns the user, `…/me/sites` the user's sites, and `…/me/sites/{site}/roles` the roles
+on one of them (since 3.1; CrafterCMS's documentation, Studio API 2). Only sites that are configured here are
+asked about.
 
-A credential is kept in no form but its hash, and that only briefly. What Studio does not answer, or not as it
-should, lets nobody in. A flood of made-up credentials does not become one at Studio: few questions are under
-way at a time, and clients take turns (`fair_queue.py`). Who was good lately waits for none of them.
+Only the hash of a credential is kept, and only for a short time. Without a valid answer from Studio, nobody
+is let in. A flood of invented credentials does not become a flood at Studio: few requests run at a time, and
+clients take turns (`fair_queue.py`). A credential that was valid recently does not wait for a turn.
 """
 
 import asyncio
@@ -35,28 +35,28 @@ from listener.studio.connection import (
 from listener.studio.fair_queue import FairQueue
 
 KNOWN_LASTS = 60.0
-"""Seconds for which an answer that names somebody counts."""
+"""Seconds for which an answer with a user is valid."""
 UNKNOWN_LASTS = 10.0
-"""Seconds for which a credential that Studio refused counts as refused."""
+"""Seconds for which a refusal of Studio is valid."""
 FAILED_LASTS = 2.0
-"""Seconds after which a question that got no answer is asked again."""
+"""Seconds until a request without an answer is tried again."""
 
 REMEMBERED = 1_000
-"""Answers, and clients, that are kept at most."""
+"""The most answers, and the most clients, that are remembered."""
 
 AT_ONCE = 8
-"""Requests to Studio under way at most."""
+"""The most concurrent requests to Studio."""
 
 GOOD_LASTS = 7 * 86400.0
-"""Seconds for which a credential that Studio knew waits for no turn when it is asked about again."""
+"""Seconds for which a credential that Studio knew does not wait for a turn."""
 GOOD_MOST = 10_000
 
 UNKNOWN_MOST = 20
-"""Credentials unknown to Studio that one client may show within `UNKNOWN_WINDOW` seconds, or it is slowed."""
+"""Unknown credentials that one client may show in `UNKNOWN_WINDOW` seconds before it is slowed down."""
 UNKNOWN_WINDOW = 60.0
 
 LARGEST = 1 << 22
-"""Bytes of an answer: a thousand sites with their descriptions."""
+"""Bytes of an answer: enough for a thousand sites with their descriptions."""
 
 PAGE = 1_000
 PAGES_MOST = 20
@@ -66,7 +66,7 @@ SITES = "/api/2/users/me/sites?offset={offset}&limit={limit}"
 ROLES = "/api/2/users/me/sites/{site}/roles"
 
 PREFIX = "studio:"
-"""Stands before a user's name. No token's name has a colon."""
+"""The prefix of a user's name. No token's name has a colon."""
 
 _NAME = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]{1,255}")
 
@@ -90,7 +90,7 @@ class StudioCallers:
         timeout: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Let in who has one of `roles` on a site that `concerns` this listener, as a member of that site."""
+        """Let in users with one of `roles` on a site that `concerns` us, as members of that site."""
         self._connection = Connection(url, largest=LARGEST)
         self._requests = SharedRequests[Caller | None](timeout)
         self._roles = frozenset(roles)
@@ -99,13 +99,13 @@ class StudioCallers:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._answers: OrderedDict[str, _Answer] = OrderedDict()
         self._unknown: OrderedDict[str, tuple[int, float]] = OrderedDict()
-        """For a client, how many unknown credentials it has shown, and until when that counts."""
+        """How many unknown credentials each client has shown, and until when that counts."""
         self._good: OrderedDict[str, float] = OrderedDict()
-        """The credentials that Studio knew, and until when that is remembered."""
+        """The credentials that Studio knew, and until when they are remembered."""
         self._queue = FairQueue(self._slowed)
 
     async def caller(self, credential: StudioCredential, client: str) -> Caller | None:
-        """Return whose it is, or None for nobody's; raise `StudioUnavailableError`."""
+        """Return the caller, or None for an unknown credential; raise `StudioUnavailableError`."""
         key, client = credential.key, client_key(client)
         kept = self._answers.get(key)
         if kept is not None and self._clock() < kept.until:
@@ -119,12 +119,12 @@ class StudioCallers:
             raise
 
     async def close(self) -> None:
-        """Ask nothing more."""
+        """Stop asking, and close the connections."""
         await self._requests.close()
         await self._connection.close()
 
     async def _answer(self, credential: StudioCredential, client: str) -> Caller | None:
-        """Ask, at once about who was good lately, else in the client's turn; keep the answer."""
+        """Ask at once about a recently valid credential, else in the client's turn; remember the answer."""
         key = credential.key
         if self._clock() < self._good.get(key, 0.0):
             caller = await self._ask(credential)
@@ -146,7 +146,7 @@ class StudioCallers:
         return count >= UNKNOWN_MOST and self._clock() < until
 
     def _count(self, client: str) -> None:
-        """Count a credential that Studio does not know."""
+        """Count an unknown credential of a client."""
         count, until = self._unknown.pop(client, (0, 0.0))
         now = self._clock()
         if now >= until:
@@ -174,7 +174,7 @@ class StudioCallers:
         return Caller(f"{PREFIX}{name}", Role.MEMBER, covered, _credential(credential))
 
     async def _sites(self, headers: Mapping[str, str]) -> list[str]:
-        """Return the ids of all sites that the user is a member of, page by page."""
+        """Return the ids of all sites of the user, which Studio lists by pages."""
         found: dict[str, None] = {}
         offset = 0
         for _ in range(PAGES_MOST):
@@ -186,7 +186,7 @@ class StudioCallers:
             offset += len(listed)
             if not listed or offset >= total:
                 return list(found)
-        raise StudioUnavailableError(f"Studio lists more than {PAGES_MOST * PAGE} sites of one user.")
+        raise StudioUnavailableError(f"Studio lists more than {PAGES_MOST * PAGE} sites for one user.")
 
     async def _covers(self, site: str, headers: Mapping[str, str]) -> bool:
         body = await self._get(ROLES.format(site=encoded(site)), headers, absent=NO_SUCH_ROUTE)
@@ -200,7 +200,7 @@ class StudioCallers:
     async def _get(
         self, path: str, headers: Mapping[str, str], absent: Collection[int] = ()
     ) -> Mapping[str, Any] | None:
-        """Return the JSON object that Studio answers; None where it denies, or has no such thing."""
+        """Return Studio's JSON object; None if it refuses, or if there is no such thing."""
         async with self._slots:
             status, text = await self._connection.get(path, headers)
         if status == OK:
@@ -213,7 +213,7 @@ class StudioCallers:
 
 
 def _shorten(remembered: OrderedDict[str, Any], most: int) -> None:
-    """Forget the oldest of what is remembered, down to so many."""
+    """Forget the oldest entries beyond the limit."""
     while len(remembered) > most:
         remembered.popitem(last=False)
 
@@ -228,7 +228,7 @@ def _headers(credential: StudioCredential) -> dict[str, str]:
 
 
 def _credential(credential: StudioCredential) -> str:
-    return "access token of Studio's" if credential.bearer else "session of Studio's"
+    return "Studio access token" if credential.bearer else "Studio session"
 
 
 def _name(body: Mapping[str, Any]) -> str:
@@ -247,6 +247,4 @@ def _site_id(listed: Any) -> str:
 
 
 def _odd(what: str) -> StudioUnavailableError:
-    return StudioUnavailableError(
-        f"Studio's answer about a caller's {what} is not understood.", remedy=CHECK_URL
-    )
+    return StudioUnavailableError(f"Studio's answer about a caller's {what} is not valid.", remedy=CHECK_URL)

@@ -1,7 +1,7 @@
-"""HTTP to Studio: GET, within limits, with the same question asked once for all who want its answer.
+"""HTTP to Studio: GET requests within limits. Concurrent callers share the same request.
 
-What stands in a URL or a header may be a credential. Therefore no exception of the HTTP library gets out of
-here, not even as the context of ours, and no text here has a URL in it.
+A URL or a header may contain a credential. Therefore no exception of the HTTP library leaves this module, not
+even as the context of another one, and no message contains a URL.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from listener.errors import StudioUnavailableError
 T = TypeVar("T")
 
 LARGEST = 1 << 16
-"""Bytes of an answer that is read."""
+"""Bytes that are read of an answer."""
 
 OK, ACCEPTED = 200, 202
 REDIRECTS = range(300, 400)
@@ -32,16 +32,16 @@ CHECK_URL = "check studio.url: it is Studio's own address, with /studio at its e
 
 
 class Connection:
-    """Speaks to one Studio: no cookies are kept, no proxies used, no redirects followed."""
+    """A connection to one Studio, without cookies, proxies or redirects."""
 
     def __init__(self, url: str, *, largest: int = LARGEST) -> None:
-        """Ask at `url`, which ends with Studio's own path, and read up to `largest` bytes of an answer."""
+        """Connect to `url`, which ends with Studio's path; read up to `largest` bytes of an answer."""
         self._url = url
         self._largest = largest
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-        """Return an answer's status, and its body where that is one; raise `StudioUnavailableError`."""
+        """Return the status, and the body of a successful answer; raise `StudioUnavailableError`."""
         url = URL(self._url + path, encoded=True)
         try:
             async with self._opened().get(url, headers=headers, allow_redirects=False) as response:
@@ -51,25 +51,25 @@ class Connection:
             if isinstance(error, TimeoutError):
                 raise TimeoutError from None
             failure = _described(error)
-        raise StudioUnavailableError(f"Studio can't be asked: {failure}.")
+        raise StudioUnavailableError(f"The request to Studio failed: {failure}.")
 
     def read(self, text: bytes) -> Mapping[str, Any]:
-        """Return the JSON object that a body is; raise `StudioUnavailableError`."""
+        """Parse a body as a JSON object; raise `StudioUnavailableError`."""
         found = None
         if len(text) <= self._largest:
             with contextlib.suppress(ValueError, RecursionError):
                 found = json.loads(text)
         if not isinstance(found, dict):
-            raise StudioUnavailableError("Studio's answer is no JSON object.", remedy=CHECK_URL)
+            raise StudioUnavailableError("Studio's answer is not a JSON object.", remedy=CHECK_URL)
         return found
 
     async def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
     async def _bounded(self, content: aiohttp.StreamReader) -> bytes:
-        """Return a body, or its beginning where it is too large to be an answer."""
+        """Return a body, or only its beginning if it is too large."""
         body = b""
         async for chunk in content.iter_chunked(1 << 13):
             body += chunk
@@ -78,7 +78,7 @@ class Connection:
         return body
 
     def _opened(self) -> aiohttp.ClientSession:
-        """Return the session, made when there is a loop: no cookies, no proxies, nothing unpacked."""
+        """Return the session, which is made on first use, inside the event loop."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -91,7 +91,7 @@ class Connection:
 
 
 class SharedRequests(Generic[T]):
-    """SharedRequests under way. Whoever asks what is being asked already shares the answer."""
+    """Requests that are under way. A caller with the same key shares the answer."""
 
     def __init__(self, timeout: float) -> None:
         """Wait `timeout` seconds for each answer."""
@@ -105,18 +105,18 @@ class SharedRequests(Generic[T]):
         return len(self._under_way)
 
     async def answer(self, key: Any, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return the answer to the question that `key` stands for; raise what it raises."""
+        """Return the answer to the request with this key; raise what it raises."""
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(self._in_time(question))
             task.add_done_callback(partial(self._answered, key))
-        await asyncio.wait([task])  # One who stops waiting takes the answer from nobody else.
+        await asyncio.wait([task])  # A caller that is cancelled does not cancel the request.
         if task.cancelled():
             raise StudioUnavailableError("The listener stopped before Studio answered.")
         return task.result()
 
     async def close(self) -> None:
-        """Ask nothing more; whoever still waits for an answer gets none."""
+        """Cancel all requests; callers that still wait get an error."""
         asking = tuple(self._under_way.values())
         for task in asking:
             task.cancel()
@@ -125,7 +125,7 @@ class SharedRequests(Generic[T]):
     def _answered(self, key: Any, task: asyncio.Task[T]) -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # It counts as seen, whether or not somebody still waits for it.
+            task.exception()  # Marks the exception as retrieved, even if nobody waits for it any more.
 
     async def _in_time(self, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
@@ -137,26 +137,26 @@ class SharedRequests(Generic[T]):
 
 
 def encoded(text: str) -> str:
-    """Return text as one part of a URL."""
+    """Return text, encoded as one segment of a URL."""
     return quote(text, safe="")
 
 
 def redirected(status: int) -> StudioUnavailableError:
-    """Return the error that tells of a redirect."""
+    """Return the error for a redirect."""
     return StudioUnavailableError(
         f"Studio answered with a redirect ({status}), which is not followed.", remedy=CHECK_URL
     )
 
 
 def _described(error: Exception) -> str:
-    """Return what went wrong on the way, in words that come from no answer and no URL."""
+    """Describe a failed request without any text from an answer or a URL."""
     kinds: list[tuple[type[Exception], str]] = [
-        (aiohttp.ClientConnectorDNSError, "its name is not known"),
+        (aiohttp.ClientConnectorDNSError, "its host name is unknown"),
         (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
-        (aiohttp.ClientSSLError, "it does not speak TLS as it should"),
-        (aiohttp.ServerDisconnectedError, "it ended the connection"),
-        (aiohttp.ClientPayloadError, "it ended the connection within its answer"),
-        (aiohttp.ClientResponseError, "it does not speak HTTP as it should"),
+        (aiohttp.ClientSSLError, "the TLS handshake failed"),
+        (aiohttp.ServerDisconnectedError, "it closed the connection"),
+        (aiohttp.ClientPayloadError, "it closed the connection in the middle of its answer"),
+        (aiohttp.ClientResponseError, "its answer is not valid HTTP"),
     ]
     for kind, words in kinds:
         if isinstance(error, kind):

@@ -1,8 +1,8 @@
-"""FairQueue: who may ask Studio about a credential that nobody here has seen yet.
+"""A fair queue: which client's unseen credential is asked about next.
 
-A few questions are under way at a time, and the clients take turns, so that one that shows many credentials
-waits behind itself. One that has shown many unknown ones is not locked out, for others may stand behind its
-address: it goes on slowly.
+Few requests run at a time, and the clients take turns. So a client that shows many credentials waits for its
+own ones only. A client that has shown many unknown credentials is slowed down but not locked out, because
+others may share its address.
 """
 
 import asyncio
@@ -13,29 +13,29 @@ from contextlib import asynccontextmanager
 from listener.errors import StudioUnavailableError
 
 AT_ONCE = 4
-"""Credentials that are asked about at a time."""
+"""Credentials that are asked about at the same time."""
 
 WAITING_MOST = 64
-"""Credentials that wait for their turn at most."""
+"""The most credentials that wait for their turn."""
 
 REST = 3.0
-"""Seconds between two questions for a client that has shown many unknown credentials."""
+"""Seconds between two turns of a client that has shown many unknown credentials."""
 
 
 class FairQueue:
-    """Gives turns to clients, one after the other."""
+    """Gives clients their turns, one after the other."""
 
     def __init__(self, slowed: Callable[[str], bool]) -> None:
-        """Let a client rest between its questions as long as it is `slowed`."""
+        """Let a client pause between its turns as long as it is `slowed`."""
         self._slowed = slowed
         self._under_way = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        """In the order in which the clients are served."""
+        """In the order of the clients' turns."""
         self._resting: set[str] = set()
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a client's turn, and hold it; raise `StudioUnavailableError` where too many wait."""
+        """Wait for a client's turn, and hold it; raise `StudioUnavailableError` if too many wait."""
         granted = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(client, deque()).append(granted)
         self._serve()
@@ -51,7 +51,7 @@ class FairQueue:
             self._serve()
 
     def _serve(self) -> None:
-        """Let the next ones go on."""
+        """Grant the next turns."""
         for client in list(self._waiting):
             if self._under_way >= AT_ONCE:
                 return
@@ -63,7 +63,7 @@ class FairQueue:
         self._waiting.move_to_end(client)
         if not self._waiting[client]:
             del self._waiting[client]
-        if granted.done():  # Who has given up in this very moment takes no turn.
+        if granted.done():  # It has given up at this very moment.
             return
         self._under_way += 1
         granted.set_result(None)
@@ -76,7 +76,7 @@ class FairQueue:
         self._serve()
 
     def _shorten(self) -> None:
-        """Let the client of whom the most wait give up its last one, where too many wait."""
+        """If too many wait, drop the last one of the client with the most waiting."""
         if sum(map(len, self._waiting.values())) <= WAITING_MOST:
             return
         most = max(self._waiting, key=lambda client: len(self._waiting[client]))
@@ -84,7 +84,7 @@ class FairQueue:
         self._forget(most, last)
         if not last.done():
             last.set_exception(
-                StudioUnavailableError("Studio is not asked: too many unknown credentials wait for that.")
+                StudioUnavailableError("Studio was not asked: too many unknown credentials are waiting.")
             )
 
     def _forget(self, client: str, waiting: asyncio.Future[None]) -> None:

@@ -130,7 +130,7 @@ def _check_encoding(request: web.Request) -> None:
     if codings:
         raise CompressedBodyError(
             f"The Content-Encoding {excerpt(min(codings))} is not a compression: leave that header out "
-            "at the sender. A charset belongs into Content-Type."
+            "at the sender. A charset belongs in Content-Type."
         )
 
 

@@ -13,10 +13,10 @@ from listener.access import (
     SessionStore,
     StudioCredential,
     Token,
-    bearer,
+    basic_password,
+    bearer_token,
     digest,
-    known,
-    password,
+    find_token,
     studio_session,
     studio_token,
 )
@@ -71,7 +71,7 @@ class Gate:
         if token is None:
             return await self._by_studio(request, _studio_session(request), "there is no credential")
         if request.method not in SAFE:
-            demand_own_page(request)
+            require_own_page(request)
         return self._accepted(token, "session of token")
 
     async def caller_for(self, request: web.Request, site: str) -> Caller:
@@ -113,8 +113,8 @@ class Gate:
         if len(headers) != 1:
             raise UnauthorizedError(f"there are {len(headers)} credentials")
         header = headers[0].encode("utf-8", "surrogateescape")
-        shown = bearer(header)
-        presented = shown or password(header)
+        shown = bearer_token(header)
+        presented = shown or basic_password(header)
         if presented is None:
             raise UnauthorizedError("the credential is not a token, by Bearer or by Basic")
         token = self._token(presented)
@@ -125,7 +125,7 @@ class Gate:
 
     def _token(self, presented: bytes) -> Token | None:
         """Return the token with that text, if there is one; raise `UnauthorizedError` if it has expired."""
-        token = known(presented, self._tokens)
+        token = find_token(presented, self._tokens)
         if token is not None and not token.valid(self._clock()):
             request_context().credential = token.caller.credential
             raise UnauthorizedError(f"the token {token.name} has expired, at {rfc3339(token.expires or 0)}")
@@ -176,7 +176,7 @@ def uncovered(caller: Caller, site: str) -> str:
     return f"the {caller.credential} does not cover the site {site}"
 
 
-def demand_own_page(request: web.Request) -> None:
+def require_own_page(request: web.Request) -> None:
     """Raise `ForbiddenError` unless the browser says that the listener's own page sent the request."""
     if of_own_page(request) is not True:
         raise ForbiddenError("A session counts only for requests from the listener's own page.")

@@ -56,7 +56,7 @@ class DeliveryRoutes:
         await self._audit.flush()
         found, more = page.cut(await self._records.arrivals(which))
         view = DeliveriesPage.of(found, more=more)
-        return answer(view, headers=pages.link(request, view.next))
+        return answer(view, headers=pages.link(request, view.next, *_FILTERS))
 
     @Route(
         "GET",

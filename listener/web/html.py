@@ -167,5 +167,5 @@ def _state(drift: Drift | DriftUnknown) -> str:
         return drift.message
     if drift.equal:
         return "equal to live"
-    counts = f"{drift.added_count} added, {drift.changed_count} changed, {drift.removed_count} removed"
-    return f"differs from live: a sync would leave paths {counts}"
+    paths = f"add {drift.added_count}, change {drift.changed_count} and remove {drift.removed_count} paths"
+    return f"differs from live: a sync would {paths}"

@@ -21,7 +21,7 @@ from listener.web.answers.sites import SitesPage
 from listener.web.answers.view import Body, Moment, Texts, View
 from listener.web.bodies import BodyReader
 from listener.web.cookies import clear_session, of_own_page, session_id, set_session
-from listener.web.credentials import Gate, demand_own_page
+from listener.web.credentials import Gate, require_own_page
 from listener.web.html import HEADERS, overview, sign_in
 from listener.web.protocol import FORM, HTML
 from listener.web.replies import answer
@@ -155,7 +155,7 @@ class PageRoutes:
         begun = session_id(request) is not None
         # A page of another site sends no cookie, but could still make the browser lose it.
         if begun or of_own_page(request) is False:
-            demand_own_page(request)
+            require_own_page(request)
         if begun:
             await self._gate.sign_out(request)
         response = web.Response(status=204) if request.method == "DELETE" else _see_page()

@@ -50,9 +50,13 @@ class Page:
         return found[: self.limit], len(found) > self.limit
 
 
-def link(request: web.Request, following: str | None) -> Mapping[str, str]:
-    """Return the header that names the next page (RFC 8288), if there is one."""
+def link(request: web.Request, following: str | None, *filters: Parameter) -> Mapping[str, str]:
+    """Return the header that names the next page (RFC 8288), if there is one.
+
+    It repeats the route's own filters alone: a caller may have put a credential into another parameter.
+    """
     if following is None:
         return {}
-    query = [(name, value) for name, value in request.query.items() if name not in {"after", "before"}]
+    kept = {"limit", *(each.name for each in filters)}
+    query = [(name, value) for name, value in request.query.items() if name in kept]
     return {"Link": f'<{request.rel_url.with_query([*query, ("after", following)])}>; rel="next"'}

@@ -119,10 +119,10 @@ def in_studios_words(error: ListenerError) -> web.Response:
         message = error.message
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR:
         # Too large, too slow, compressed: no JSON object has arrived. Studio had one answer for that.
-        return _finished(answer(Message(message="Bad Request"), HTTPStatus.BAD_REQUEST), status)
+        return _with_headers(answer(Message(message="Bad Request"), HTTPStatus.BAD_REQUEST), status)
     else:
         status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "Internal server error"
-    return _finished(answer(Message(message=message), status), status, again_in=error.again_in)
+    return _with_headers(answer(Message(message=message), status), status, again_in=error.again_in)
 
 
 def as_problem(error: ListenerError) -> web.Response:
@@ -135,7 +135,7 @@ def as_problem(error: ListenerError) -> web.Response:
     if isinstance(error, MethodNotAllowedError):
         response.headers["Allow"] = ", ".join(error.allowed)  # RFC 9110, 15.5.6
     challenge = error.challenge if isinstance(error, UnauthorizedError | SignatureRejectedError) else ""
-    return _finished(response, status, challenge, error.again_in)
+    return _with_headers(response, status, challenge, error.again_in)
 
 
 def private_problem(error: ListenerError) -> web.Response:
@@ -145,7 +145,7 @@ def private_problem(error: ListenerError) -> web.Response:
     return response
 
 
-def _finished(
+def _with_headers(
     response: web.Response,
     status: HTTPStatus,
     challenge: str = UnauthorizedError.challenge,

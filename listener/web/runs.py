@@ -125,9 +125,9 @@ class RunHistory:
         which = replace(_filter(request, page), sites=caller.visible)
         found, more = page.cut(await self._store.runs(which))
         if not found and which.site is not None:
-            self._demand_configured(caller, which.site, which.environment)
+            self._require_configured(caller, which.site, which.environment)
         view = RunsPage.of(found, more=more)
-        return answer(view, headers=pages.link(request, view.next))
+        return answer(view, headers=pages.link(request, view.next, *_FILTERS))
 
     @Route("GET", "/api/v1/runs/{run}", "show_run", _TAG, (answered(RunView, "The run."), *ABOUT_ONE))
     async def show(self, request: web.Request) -> web.Response:
@@ -157,7 +157,7 @@ class RunHistory:
         form = preferred(request, (NDJSON, EVENTS))
         return await send_log(request, self._store, run, form, self._stopping)
 
-    def _demand_configured(self, caller: Caller, site: str, environment: str | None) -> None:
+    def _require_configured(self, caller: Caller, site: str, environment: str | None) -> None:
         """Raise `NotFoundError` for a misspelt name: an empty list would hide the mistake."""
         if not caller.covers(site):
             raise SiteNotFoundError(reason=uncovered(caller, site))

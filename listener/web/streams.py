@@ -96,6 +96,7 @@ async def _with_silences(lines: AsyncGenerator[LogLine, None]) -> AsyncGenerator
     coming = asyncio.ensure_future(anext(lines, None))
     try:
         while True:
+            # Unlike `wait_for`, `wait` cancels nothing on a timeout: the next line is not lost.
             done, _ = await asyncio.wait({coming}, timeout=KEEP_ALIVE)
             if not done:
                 yield None
@@ -123,6 +124,7 @@ async def unless(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     finally:
         stop.cancel()
         working.cancel()
+        # Wait for its end: it may hold a subscription to the store, which has to end before the store does.
         await asyncio.wait({working})
 
 

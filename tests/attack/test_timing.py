@@ -77,11 +77,11 @@ def test_a_token_is_compared_with_every_known_one_by_its_hash_alone(
     tokens = [Token(str(place), access.digest(text), Role.ADMIN) for place, text in enumerate(texts)]
     for place, text in enumerate(texts):
         compared.clear()
-        found = access.known(text, tokens)
+        found = access.find_token(text, tokens)
         assert found is not None
         assert found.name == str(place)
         assert len(compared) == len(tokens)
         assert not any(text in pair for pair in compared)
     compared.clear()
-    assert access.known(b"unknown", tokens) is None
+    assert access.find_token(b"unknown", tokens) is None
     assert len(compared) == len(tokens)

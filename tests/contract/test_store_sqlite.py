@@ -494,7 +494,7 @@ async def test_a_directory_that_can_not_be_written_to_is_an_error_of_the_configu
 ) -> None:
     directory = tmp_path / "readable"
     directory.mkdir(mode=0o555)
-    with as_nobody(), pytest.raises(ConfigurationError, match="can't be written to"):
+    with as_nobody(), pytest.raises(ConfigurationError, match="is not writable"):
         await open_store(f"sqlite://{directory}/listener.db").open()
 
 

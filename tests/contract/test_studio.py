@@ -125,7 +125,7 @@ async def test_a_word_that_is_not_known_is_no_answer(
     studio.bodies["mysite"] = status_of_4(word)
     error = await refused(connect().check("mysite"))
     assert isinstance(error, StudioUnavailableError)
-    assert error.message == f"Studio's publishing status is not understood{shown}."
+    assert error.message == f"Studio's publishing status is unknown{shown}."
     assert (error.permanent, error.code) == (False, "studio-unavailable")
 
 
@@ -207,7 +207,7 @@ async def test_each_question_is_asked_only_with_its_token(studio: FakeStudio, co
     studio.requests.clear()
     studio.replica = False
     assert await connect(token=False).check("unheard-of") == ""
-    assert studio.requests == ["/studio/api/2/monitoring/status?token=management%2Btoken%2F0815"]
+    assert studio.requests == ["/studio/api/2/monitoring/status?token=management%2Btoken%2FXp9Vt3"]
 
 
 async def test_a_primary_is_taken_to_be_one_for_a_moment_and_the_status_never(
@@ -371,17 +371,17 @@ async def echo(request: web.Request) -> web.StreamResponse:
 
 READY = json.dumps(status_of_4("ready"))
 FAULTS = {
-    "cut": (cut, "ended the connection"),
-    "cut within": (cut_within, "ended the connection within its answer"),
-    "no HTTP": (babble, "does not speak HTTP as it should"),
-    "flood": (flood, "no JSON object"),
-    "just too large": (answer(READY + " " * LARGEST), "no JSON object"),
-    "HTML": (answer("<html>Sign in</html>", Content_Type="text/html"), "no JSON object"),
-    "no object": (answer("[]"), "no JSON object"),
-    "no UTF-8": (answer(b"\xff\xfe{}"), "no JSON object"),
-    "deep": (answer("[" * 60_000), "no JSON object"),
-    "compressed": (answer(gzip.compress(READY.encode()), Content_Encoding="gzip"), "no JSON object"),
-    "nothing": (answer(""), "no JSON object"),
+    "cut": (cut, "closed the connection"),
+    "cut within": (cut_within, "closed the connection in the middle of its answer"),
+    "no HTTP": (babble, "its answer is not valid HTTP"),
+    "flood": (flood, "not a JSON object"),
+    "just too large": (answer(READY + " " * LARGEST), "not a JSON object"),
+    "HTML": (answer("<html>Sign in</html>", Content_Type="text/html"), "not a JSON object"),
+    "no object": (answer("[]"), "not a JSON object"),
+    "no UTF-8": (answer(b"\xff\xfe{}"), "not a JSON object"),
+    "deep": (answer("[" * 60_000), "not a JSON object"),
+    "compressed": (answer(gzip.compress(READY.encode()), Content_Encoding="gzip"), "not a JSON object"),
+    "nothing": (answer(""), "not a JSON object"),
     "redirect": (answer("", 302, Location="/studio/login"), "a redirect (302)"),
     "moved": (answer("", 308, Location="https://127.0.0.1/studio"), "a redirect (308)"),
     "down": (answer("<html>Bad Gateway</html>", 502), "Studio answered 502."),
@@ -422,13 +422,13 @@ async def test_an_answer_without_a_status_is_no_answer(studio: FakeStudio, conne
         studio.bodies["mysite"] = body
         error = await refused(connect().check("mysite"))
         assert isinstance(error, StudioUnavailableError)
-        assert "holds no publishing status" in error.message
+        assert "contains no publishing status" in error.message
 
 
 async def test_a_studio_that_is_not_there_is_unavailable(connect: Connect, unused_tcp_port: int) -> None:
     error = await refused(connect(url=f"http://127.0.0.1:{unused_tcp_port}/studio").check("mysite"))
     assert isinstance(error, StudioUnavailableError)
-    assert error.message == "Studio can't be asked: Connection refused."
+    assert error.message == "The request to Studio failed: Connection refused."
 
 
 async def test_one_that_speaks_no_tls_is_told_as_such(studio: FakeStudio, connect: Connect) -> None:
@@ -504,7 +504,7 @@ async def test_no_error_and_no_log_line_ever_shows_a_token(
         "nobody": f"http://127.0.0.1:{unused_tcp_port}/studio",
         "TLS": studio.url.replace("http:", "https:"),
     }
-    others = {"wrong": "wrong+4711/0815"} if fault == "wrong tokens" else {}
+    others = {"wrong": "wrong+Kq7Wz1/Xp9Vt3"} if fault == "wrong tokens" else {}
     studio.misbehave = {"hang": (hang, ""), **FAULTS}.get(fault, (None, ""))[0]
     told = ""
     for only in ("token",) if fault == "unknown site" else ("token", "management"):
@@ -517,5 +517,5 @@ async def test_no_error_and_no_log_line_ever_shows_a_token(
         )
         told += everything_of(await refused(client.check("other"))) + repr(client)
     told += caplog.text
-    for part in ("4711", "0815", "Bearer", "?token"):
+    for part in ("Kq7Wz1", "Xp9Vt3", "Bearer", "?token"):
         assert part not in told

@@ -87,7 +87,7 @@ async def test_a_user_is_a_member_of_the_sites_on_which_a_role_of_theirs_may_syn
 ) -> None:
     token = studio.user("jane", mysite=["author", "publisher"], **{"site-1": ["author"], "site-2": ["admin"]})
     assert await callers.caller(shown(token), CLIENT) == Caller(
-        "studio:jane", Role.MEMBER, frozenset({"mysite", "site-2"}), "access token of Studio's"
+        "studio:jane", Role.MEMBER, frozenset({"mysite", "site-2"}), "Studio access token"
     )
 
 

@@ -59,7 +59,7 @@ def test_the_unit_is_confined() -> None:
 def test_the_unit_starts_what_the_readme_installs_with_the_configuration_that_is_read_by_default() -> None:
     assert settings("ExecStart") == [f"{COMMAND} serve --config {DEFAULT_PATH}"]
     assert f"ln -s /opt/sync-staging/.venv/bin/sync-staging {COMMAND}\n" in README
-    assert f"/etc/{settings('ConfigurationDirectory')[0]}" == str(DEFAULT_PATH.parent)
+    assert f"/etc/{settings('ConfigurationDirectory')[0]}" == str(Path(DEFAULT_PATH).parent)
     for user in settings("User"):
         assert re.search(rf"^useradd .* {user}$", README, re.MULTILINE)
 

@@ -268,9 +268,9 @@ async def test_an_ignored_delivery_is_redelivered_once_the_configuration_covers_
         await system.listen()
         async with client(f"http://127.0.0.1:{system.port}") as listener:
             _, answer, _ = await listener.deliver("d-1")
-    assert answer["ignored"] == "repository acme/mysite is in none of hook forge's repositories"
+    assert answer["ignored"] == "repository acme/mysite is not among the repositories of hook forge"
     status, problem = await redelivered(answer["delivery"], {"forge": hook})
-    assert (status, problem["detail"]) == (409, f"It selects nothing: {answer['ignored']}.")
+    assert (status, problem["detail"]) == (409, f"The delivery selects nothing: {answer['ignored']}.")
     status, problem = await redelivered(answer["delivery"], {"other": hook})
     assert (status, problem["detail"]) == (409, "The hook forge is not configured any more.")
     covering = hook | {"repositories": {"acme/mysite": "mysite"}}

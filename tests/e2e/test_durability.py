@@ -66,8 +66,7 @@ async def test_a_listener_killed_with_a_step_under_way_goes_on_where_it_was(
     os.mkfifo(slow)
     async with daemon(configured()) as running, client(running.url) as listener:
         _, answer, _ = await listener.deliver("d-1")
-        while (await listener.call("GET", f"/api/v1/runs/{answer['runs'][0]}"))[1]["state"] != "running":
-            await asyncio.sleep(0.01)
+        assert (await listener.first_event(answer["runs"][0]))["event"] == "start"
         await running.kill()
         slow.unlink()
         await running.start()

@@ -119,7 +119,7 @@ async def test_a_hook_with_networks_does_not_exist_for_anybody_else(listening: S
         unknown = await answers(port, good.replace(b"/hooks/forge", b"/hooks/gorge"), "127.0.0.3")
         assert status_of(refused) == 404
         assert without_marks(refused) == without_marks(unknown)
-        assert "the address lies in none of the hook's networks" in capsys.readouterr().out
+        assert "the address is in none of the hook's networks" in capsys.readouterr().out
         assert status_of(await answers(port, good, "127.0.0.2")) == 202
 
 

@@ -63,8 +63,7 @@ async def test_the_run_of_a_listener_that_died_is_taken_over_by_another(
     os.mkfifo(slow)
     async with daemon(configured(store=store_url)) as dying, client(dying.url) as asked:
         _, answer, _ = await asked.deliver("d-1")
-        while (await asked.call("GET", f"/api/v1/runs/{answer['runs'][0]}"))[1]["state"] != "running":
-            await asyncio.sleep(0.01)
+        assert (await asked.first_event(answer["runs"][0]))["event"] == "start"
         async with listening(store=store_url) as living:
             await dying.kill()
             slow.unlink()

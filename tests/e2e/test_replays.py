@@ -98,7 +98,7 @@ async def test_a_delivery_of_which_only_the_outcome_is_left_is_known_but_not_red
                 "POST", f"/api/v1/deliveries/{first['delivery']}/redeliver"
             )
             assert status == 409
-            assert "is not kept any more" in problem["detail"]
+            assert "is not stored any more" in problem["detail"]
             status, again, _ = await listener.deliver("d-1")
             assert (status, again["runs"]) == (200, first["runs"])
 

@@ -126,7 +126,7 @@ async def test_a_run_that_made_the_branch_or_moved_nothing_has_no_rollback(
         run = await synced(listener)
         assert run["outcome"]["plan"] == plan
         status, problem, _ = await listener.call("POST", f"/api/v1/runs/{run['id']}/rollback")
-        assert (status, problem["detail"][:19]) == (409, "The run moved no br")
+        assert (status, problem["detail"][:19]) == (409, "The run did not mov")
 
 
 async def test_a_member_may_see_what_a_rollback_would_do_and_not_do_it(listener: Client) -> None:

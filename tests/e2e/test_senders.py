@@ -143,7 +143,12 @@ IGNORED: Mapping[str, tuple[str, Any, str, str]] = {
         "Push Hook",
         "branch live of site mysite was deleted",
     ),
-    "a tag": ("gitlab", gitlab(ref="refs/tags/v1"), "Tag Push Hook", "the event Tag Push Hook tells of no"),
+    "a tag": (
+        "gitlab",
+        gitlab(ref="refs/tags/v1"),
+        "Tag Push Hook",
+        "the event Tag Push Hook is not a publish",
+    ),
 }
 
 

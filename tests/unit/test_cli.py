@@ -15,7 +15,7 @@ import structlog
 import yaml
 
 from listener import __version__, cli
-from listener.access import Role, Token, known
+from listener.access import Role, Token, find_token
 from listener.cli import address, local, wording
 from listener.cli.failures import (
     CredentialRefusedError,
@@ -150,6 +150,23 @@ def test_a_wrong_command_line_is_refused_with_2_and_its_usage(
     assert err.startswith("usage: sync-staging")
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["stauts"], "COMMAND: unknown: 'stauts'; did you mean status? Known: serve, "),
+        (["runs", "lst"], "COMMAND: unknown: 'lst'; did you mean list? Known: list, "),
+        (["runs", "list", "--state", "runing"], "--state: unknown: 'runing'; did you mean running? Known: "),
+        (["deploy", "now"], "COMMAND: unknown: 'deploy'; Known: serve, "),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_what_was_probably_meant(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = ran(capsys, *words)
+    assert (status, out) == (2, "")
+    assert hint in err
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(capsys, "--version") == (0, f"sync-staging {__version__}\n", "")
 
@@ -167,7 +184,7 @@ def test_a_new_token_is_admitted_by_the_line_that_is_printed_with_it(
     assert text.startswith("sst_")
     assert entry == {"name": "ci", "sha256": hashlib.sha256(text.encode()).hexdigest(), "role": "admin"}
     admitted = Token(entry["name"], entry["sha256"], Role(entry["role"]))
-    assert known(text.encode(), [admitted]) is admitted
+    assert find_token(text.encode(), [admitted]) is admitted
 
 
 def test_a_members_token_names_its_sites_once_each(capsys: pytest.CaptureFixture[str]) -> None:

@@ -330,7 +330,7 @@ REFUSED = [
     ("hooks/forge/secrets", None, "hooks.forge.secrets: is missing: a list of one or more secrets"),
     ("hooks/forge/secrets", [], "secrets: is empty: write a list of one or more secrets"),
     ("hooks/forge/secrets/0", "", "hooks.forge.secrets.0: is empty"),
-    ("hooks/publisher/secrets/0", "plain", "secrets.0: is no secret of Standard Webhooks; write whsec_"),
+    ("hooks/publisher/secrets/0", "plain", "secrets.0: is not a secret of Standard Webhooks; write whsec_"),
     (
         "hooks/forge/scheme",
         "githubb",
@@ -375,10 +375,14 @@ REFUSED = [
         "hmac",
         "hooks.forge.hmac: is missing: a map of header and of how the signature is made",
     ),
-    ("hooks/forge/scheme", "basic", "hooks.forge.secrets.0: is no user and password; write user:password"),
-    ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: is no part of a path; write 16 or more"),
-    ("hooks/forge/scheme", "bearer", "payload.repository: and the hook's repositories need each other"),
-    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: and the hook's"),
+    (
+        "hooks/forge/scheme",
+        "basic",
+        "hooks.forge.secrets.0: is not a user and a password; write",
+    ),
+    ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: can't be part of a path; write 16 or more"),
+    ("hooks/forge/scheme", "bearer", "payload.repository: is needed together with the hook's"),
+    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: is needed together with"),
     ("hooks/publisher/payload", {"site": "a..b"}, "hooks.publisher.payload.site: is not a place in a body"),
     ("hooks/publisher/payload", {"id": "id"}, "payload.id: isn't a setting of the scheme standard-webhooks"),
     (
@@ -600,29 +604,29 @@ def warned(folder: Folder, place: str) -> list[str]:
     return [line for line in load(folder.file, folder.environ).warnings if line.startswith(f"{place}: ")]
 
 
-MARKED = "begins with a byte order mark, which an editor has put there"
+MARKED = "begins with a byte order mark, which an editor has added"
 WEAK = {
     "SECRET-of-16-and-more\n\n": "the secret begins or ends with white space",
     " SECRET-of-16-and-more": "the secret begins or ends with white space",
     "SECRET-of-16-and-more\N{NO-BREAK SPACE}": "the secret begins or ends with white space",
-    '"SECRET-of-16-and-more"': "the secret stands in quotes",
-    "'SECRET-of-16-and-more'\n": "the secret stands in quotes",
+    '"SECRET-of-16-and-more"': "the secret is in quotes",
+    "'SECRET-of-16-and-more'\n": "the secret is in quotes",
     "\ufeffSECRET-of-16-and-more": f"the secret {MARKED}",
-    "\ufeff": f"the secret {MARKED} and has under 16 bytes",
-    "forge": "the secret is a name that anybody knows and has under 16 bytes",
-    "FORGE\n": "the secret is a name that anybody knows and has under 16 bytes",
-    "github": "the secret is a name that anybody knows and has under 16 bytes",
-    "Change-Me": "the secret is a well-known one and has under 16 bytes",
+    "\ufeff": f"the secret {MARKED} and has fewer than 16 bytes",
+    "forge": "the secret is a name that anybody can see and has fewer than 16 bytes",
+    "FORGE\n": "the secret is a name that anybody can see and has fewer than 16 bytes",
+    "github": "the secret is a name that anybody can see and has fewer than 16 bytes",
+    "Change-Me": "the secret is a well-known one and has fewer than 16 bytes",
     "It's a Secret to Everybody": "the secret is a well-known one",
     "your_webhook_secret": "the secret is a well-known one",
     "aaaaaaaaaaaaaaaaaaaaaaaa": "the secret repeats a few characters",
     "15 bytes, no mor": "",
-    "15 bytes, no mo": "the secret has under 16 bytes",
-    "äöüäöüä1": "the secret has under 16 bytes",
-    " short ": "the secret begins or ends with white space and has under 16 bytes",
+    "15 bytes, no mo": "the secret has fewer than 16 bytes",
+    "äöüäöüä1": "the secret has fewer than 16 bytes",
+    " short ": "the secret begins or ends with white space and has fewer than 16 bytes",
     FORGE_SECRET: "",
     f"{FORGE_SECRET}\r\n": "",
-    "'": "the secret has under 16 bytes",
+    "'": "the secret has fewer than 16 bytes",
 }
 
 
@@ -638,12 +642,12 @@ def test_a_weak_secret_is_warned_of_and_goes_on_counting(folder: Folder, written
 @pytest.mark.parametrize(
     ("written", "fault"),
     [
-        ("deployer:a long password", "the password has under 16 bytes"),
-        ("a-very-long-user-of-a-deployer:x", "the password has under 16 bytes"),
-        ("own:own", "the password is a name that anybody knows and has under 16 bytes"),
-        ("deployer:deployer", "the password is a name that anybody knows and has under 16 bytes"),
+        ("deployer:a long password", "the password has fewer than 16 bytes"),
+        ("a-very-long-user-of-a-deployer:x", "the password has fewer than 16 bytes"),
+        ("own:own", "the password is a name that anybody can see and has fewer than 16 bytes"),
+        ("deployer:deployer", "the password is a name that anybody can see and has fewer than 16 bytes"),
         (f"deployer: {FORGE_SECRET}", "the password begins or ends with white space"),
-        (f'deployer:"{FORGE_SECRET}"', "the password stands in quotes"),
+        (f'deployer:"{FORGE_SECRET}"', "the password is in quotes"),
         (f"\ufeffdeployer:{FORGE_SECRET}", "begins with a byte order mark"),
         (f"deployer:{FORGE_SECRET}:and:more", ""),
     ],

@@ -141,9 +141,9 @@ def test_a_form_around_the_json_is_read_as_github_sends_it() -> None:
         (push(ref="refs/tags/live"), "tag live is not live of site mysite"),
         (push(ref="refs/heads/live/x"), "branch live/x is not live of site mysite"),
         (push(deleted=True), "branch live of site mysite was deleted"),
-        (push(repository="acme/other"), "repository acme/other is in none of hook forge's repositories"),
-        (push(repository="../mysite"), "repository ../mysite is in none of"),
-        (push(repository="acme/gone"), "the site gone is not configured"),
+        (push(repository="acme/other"), "repository acme/other is not among the repositories of hook forge"),
+        (push(repository="../mysite"), "repository ../mysite is not among"),
+        (push(repository="acme/gone"), "site gone is not configured"),
         (push(ref="refs/heads/$(id)"), "branch $(id) is not live"),
         (push(ref="refs/heads/--upload-pack=x"), "is not live of site"),
     ],
@@ -171,11 +171,11 @@ def test_other_events_are_ignored(event: str) -> None:
             {"site_id": "mysite", "environment": "staging"},
             Ignored("branch staging is not live of site mysite"),
         ),
-        ({"site_id": "mysite", "event": "start"}, Ignored("the event start tells of no publish")),
-        ({"site_id": "quiet"}, Ignored("site quiet is none of hook deployer's sites")),
-        ({"site_id": "../mysite"}, Ignored("site ../mysite is none of hook deployer's sites")),
-        ({"site_id": "a\x1b[31m\n"}, Ignored("site a\\x1b[31m\\x0a is none of hook deployer's sites")),
-        ({}, Ignored("no site is named, and hook deployer goes by it")),
+        ({"site_id": "mysite", "event": "start"}, Ignored("the event start is not a publish")),
+        ({"site_id": "quiet"}, Ignored("site quiet is not among the sites of hook deployer")),
+        ({"site_id": "../mysite"}, Ignored("site ../mysite is not among the sites of hook deployer")),
+        ({"site_id": "a\x1b[31m\n"}, Ignored("site a\\x1b[31m\\x0a is not among the sites of hook deployer")),
+        ({}, Ignored("the payload names no site, and hook deployer needs one")),
     ],
 )
 def test_a_body_of_our_own_definition_names_its_site(body: dict[str, Any], selected: Any) -> None:
@@ -500,7 +500,7 @@ def test_azure_devops_tells_each_ref_that_was_pushed(updates: list[tuple[str, st
 
 def test_another_event_of_azure_devops_is_ignored() -> None:
     assert select(read(AZURE, azure(event="git.pullrequest.created")), AZURE, SITES) == Ignored(
-        "the event git.pullrequest.created tells of no publish"
+        "the event git.pullrequest.created is not a publish"
     )
 
 
@@ -510,7 +510,7 @@ def test_another_event_of_azure_devops_is_ignored() -> None:
 def test_a_message_of_azure_devops_that_leaves_out_what_was_pushed_is_answered_with_what_to_choose(
     resource: Any,
 ) -> None:
-    with pytest.raises(MalformedDeliveryError, match="choose All as the subscription's resource details"):
+    with pytest.raises(MalformedDeliveryError, match="choose All as resource details"):
         read(AZURE, own({"id": "a-1", "eventType": "git.push", "resource": resource}))
     with pytest.raises(MalformedDeliveryError, match="choose All"):
         read(AZURE, own({"id": "a-1", "eventType": "git.push"}))
@@ -567,7 +567,7 @@ def test_what_else_a_system_hook_tells_of_is_ignored_by_its_name(named: dict[str
     ignored = select(read(GITLAB, own(named, X_Gitlab_Event="System Hook")), GITLAB, SITES)
     assert isinstance(ignored, Ignored)
     name = next(iter(named.values()), None)
-    assert ignored.reason == f"the event System Hook {name} tells of no publish"
+    assert ignored.reason == f"the event System Hook {name} is not a publish"
 
 
 OWN_SCHEMES = ["hmac", "basic", "bearer", "path"]
@@ -684,10 +684,10 @@ def test_the_forges_are_the_senders_whose_payloads_are_their_own() -> None:
     ("repository", "selected"),
     [
         ("acme/mysite", (STAGING,)),
-        ("acme/unknown", Ignored("the site unknown is not configured")),
-        ("acme/--x", Ignored("the site --x is not configured")),
-        ("acme/{site}", Ignored("the site {site} is not configured")),
-        ("acme/..", Ignored("the site .. is not configured")),
+        ("acme/unknown", Ignored("site unknown is not configured")),
+        ("acme/--x", Ignored("site --x is not configured")),
+        ("acme/{site}", Ignored("site {site} is not configured")),
+        ("acme/..", Ignored("site .. is not configured")),
     ],
 )
 def test_what_a_pattern_of_repositories_stands_for_is_looked_up_and_nothing_else(
@@ -708,6 +708,9 @@ def test_both_patterns_together_find_a_site_that_has_no_entry() -> None:
         assert isinstance(select(read(mine, github(push(repository=f"acme/{bad}"))), mine, sites), Ignored)
 
 
+FOLLOWING = "of site mysite that follows live"
+
+
 def test_a_hook_may_watch_another_branch_and_cover_some_environments_only() -> None:
     mirrored = {"acme/mysite": "mysite"}
     main = Hook("forge", "github", (b"s",), repositories=mirrored, branch="main")
@@ -717,7 +720,10 @@ def test_a_hook_may_watch_another_branch_and_cover_some_environments_only() -> N
     )
     for names, selected in (
         ({"staging"}, (STAGING,)),
-        ({"qa"}, Ignored("none of hook forge's environments (qa) is one of site mysite that follows live")),
+        (
+            {"qa"},
+            Ignored("no environment of site mysite that follows live is among those of hook forge (qa)"),
+        ),
     ):
         some = Hook("forge", "github", (b"s",), repositories=mirrored, environments=frozenset(names))
         assert select(read(some, github(push())), some, SITES) == selected

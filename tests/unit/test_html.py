@@ -60,7 +60,7 @@ class Reader(HTMLParser):
 
 def test_an_environment_is_told_by_its_state() -> None:
     assert "equal to live" in page(environment())
-    assert "1 added, 2 changed, 3 removed" in page(environment(drift=APART))
+    assert "a sync would add 1, change 2 and remove 3 paths" in page(environment(drift=APART))
     assert "The host does not answer." in page(environment(drift=unknown("The host does not answer.")))
     success = {"run": "r", "at": "2026-01-31T00:00:00.000+00:00"}
     assert ('<time datetime="2026-01-31T00:00:00.000+00:00">2026-01-31 00:00:00 UTC</time>') in page(

@@ -84,6 +84,15 @@ def test_what_is_written_in_the_background_keeps_its_order_and_is_whole_at_the_e
     assert said.getvalue().split() == [str(number) for number in range(5000)]
 
 
+def test_a_line_that_comes_after_the_end_is_written_at_once() -> None:
+    said = io.StringIO()
+    stream = BackgroundStream(said, str)
+    stream.write("first\n")
+    stream.close()
+    stream.write("last\n")
+    assert said.getvalue() == "first\nlast\n"
+
+
 class Stuck(io.StringIO):
     """A target that takes nothing until it is let go."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from aiohttp import web
 
 from listener.web.app import HANDLERS, routes
+from listener.web.openapi import OpenApi
 from listener.web.routes import Route, declared
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -29,6 +30,19 @@ def test_every_route_says_in_one_sentence_what_it_does() -> None:
     for each in routes():
         assert each.summary.endswith("."), each.name
         assert "\n" not in each.summary
+
+
+def test_the_description_is_made_when_it_is_first_asked_for() -> None:
+    asked: list[int] = []
+
+    def counted() -> list[Route]:
+        asked.append(1)
+        return routes()
+
+    described = OpenApi(counted)
+    assert asked == []
+    assert described._body == described._body
+    assert asked == [1]
 
 
 def test_every_name_is_that_of_one_route() -> None:

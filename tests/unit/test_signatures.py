@@ -134,7 +134,7 @@ def test_a_form_of_a_sender_that_signs_the_payload_alone_is_refused_with_what_to
         form = (b"Content-Type", b"application/x-www-form-urlencoded")
         verdict = judged(sender, replace(request, headers=[*headers, form]))
         assert isinstance(verdict, Rejected)
-        assert "choose application/json there" in verdict.reason
+        assert "choose application/json at the sender" in verdict.reason
 
 
 HOSTILE_VALUES = st.binary(max_size=100) | st.sampled_from(
@@ -368,23 +368,25 @@ def test_a_secret_of_standard_webhooks_is_base64_with_its_prefix(size: int, padd
 )
 def test_a_secret_of_standard_webhooks_is_nothing_else(scheme: str, secret: str) -> None:
     assert (
-        SCHEMES[scheme].fault(secret.encode()).startswith("is no secret of Standard Webhooks; write whsec_")
+        SCHEMES[scheme]
+        .fault(secret.encode())
+        .startswith("is not a secret of Standard Webhooks; write whsec_")
     )
 
 
 @pytest.mark.parametrize(
     ("scheme", "secret", "fault"),
     [
-        ("standard-webhooks", b"A" * 32, "is no secret of Standard Webhooks"),
-        ("standard-webhooks", b"whpk_" + b"A" * 42, "is no secret of Standard Webhooks"),
-        ("standard-webhooks", WHSK, "is a private key, which only the sender may have; write the public one"),
-        ("basic", b"password", "is no user and password; write user:password on one line"),
-        ("basic", b":password", "is no user and password"),
-        ("basic", b"user: ", "is no user and password"),
-        ("azure-devops", b"user:a\nb", "is no user and password"),
-        ("bearer", b"two words", "is no bearer token"),
-        ("path", b"short", "is no part of a path; write 16 or more random letters, digits, - and _"),
-        ("path", b"0123456789abcdef/", "is no part of a path"),
+        ("standard-webhooks", b"A" * 32, "is not a secret of Standard Webhooks"),
+        ("standard-webhooks", b"whpk_" + b"A" * 42, "is not a secret of Standard Webhooks"),
+        ("standard-webhooks", WHSK, "is a private key, which only the sender may have; write the public key"),
+        ("basic", b"password", "is not a user and a password; write user:password on one line"),
+        ("basic", b":password", "is not a user and a password"),
+        ("basic", b"user: ", "is not a user and a password"),
+        ("azure-devops", b"user:a\nb", "is not a user and a password"),
+        ("bearer", b"two words", "is not a bearer token"),
+        ("path", b"short", "can't be part of a path; write 16 or more random letters, digits, - and _"),
+        ("path", b"0123456789abcdef/", "can't be part of a path"),
     ],
 )
 def test_what_is_no_secret_of_its_scheme_is_told(scheme: str, secret: bytes, fault: str) -> None:

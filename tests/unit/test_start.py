@@ -14,18 +14,20 @@ import pytest
 from listener.cli.parser import COMMANDS
 
 LOADED = """
-import json, sys
+import sys
 before = set(sys.modules)
 from listener import cli
 status = cli.run(sys.argv[1:])
-sys.stderr.write("\\n" + json.dumps([status, sorted(set(sys.modules) - before)]))
+names = sorted(set(sys.modules) - before)
+import json
+sys.stderr.write("\\n" + json.dumps([status, names]))
 """
 
 BARE = {"cli", "errors", "redaction", "vocabulary", "web", ""}
 """The rooms that describe the command line. Of `web` it is `protocol` alone."""
 PROTOCOL = {"listener.web", "listener.web.protocol"}
-SLOW = {"asyncio", "dataclasses", "email", "http", "socket", "ssl", "urllib"}
-"""Parts of the standard library that take long to import, and that only a client needs."""
+SLOW = {"asyncio", "dataclasses", "email", "http", "pathlib", "shutil", "socket", "ssl", "urllib"}
+"""Parts of the standard library that take long to import."""
 
 
 def imported(*words: str, **environ: str) -> tuple[int, set[str]]:

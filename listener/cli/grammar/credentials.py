@@ -3,7 +3,6 @@
 import argparse
 import re
 from importlib import import_module
-from pathlib import Path
 
 from listener.cli.options import (
     WRONG_USAGE,
@@ -150,7 +149,7 @@ def _key(group: Commands) -> None:
     )
     parser.add_argument("host", metavar="HOST", help="the host's name in the configuration")
     parser.add_argument(
-        "--key", type=Path, metavar="PATH", help="a file with the public key (default: that of ssh.identity)"
+        "--key", metavar="PATH", help="a file with the public key (default: that of ssh.identity)"
     )
     parser.add_argument(
         "--from",

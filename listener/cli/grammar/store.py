@@ -1,7 +1,6 @@
 """`store`."""
 
 import argparse
-from pathlib import Path
 
 from listener.cli.options import WRONG_USAGE, Commands, add_command, add_config, add_group, add_json
 
@@ -25,7 +24,7 @@ def _backup(group: Commands) -> None:
         done="the copy is made and sound",
         failed="there is no store, the file exists already, or the copy failed",
     )
-    parser.add_argument("path", metavar="PATH", type=Path, help="the file to make")
+    parser.add_argument("path", metavar="PATH", help="the file to make")
 
 
 def _restore(group: Commands) -> None:
@@ -37,7 +36,7 @@ def _restore(group: Commands) -> None:
         done="the copy is in place; the old store is kept beside it",
         failed="a listener is running, or the copy is damaged or can't be put in place",
     )
-    parser.add_argument("path", metavar="PATH", type=Path, help="the copy; it is not changed")
+    parser.add_argument("path", metavar="PATH", help="the copy; it is not changed")
 
 
 def _check(group: Commands) -> None:

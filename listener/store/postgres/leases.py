@@ -1,4 +1,4 @@
-"""Whose a run is, where several listeners share a store: leases, on the server's clock."""
+"""Which listener owns a run, if several share a store: leases, on the clock of the server."""
 
 from collections.abc import Collection
 
@@ -8,9 +8,10 @@ from listener.store.lifecycle import LEASE, put_back
 from listener.store.transaction import Reader, Transaction
 
 TAKEN_AT_ONCE = 100
-"""Runs that are taken over in one transaction at most."""
+"""The most runs that one transaction takes over."""
 
-# A run that this listener's writer has locked at this moment gets its time at the next beat.
+# SKIP LOCKED: a beat must not wait for a run that the writer of this listener is changing, or leases would
+# expire behind a slow batch. Such a run is extended at the next beat.
 _BEAT = """
 WITH mine AS (
     SELECT id FROM runs
@@ -40,7 +41,7 @@ _LET_GO = "UPDATE runs SET lease_until = statement_timestamp() WHERE state = 'ru
 
 
 async def beat(reader: Reader, node: str, held: Collection[Run]) -> frozenset[str]:
-    """Extend the leases of the runs that still are this node's in the same attempt; return their ids."""
+    """Extend the leases of the runs that the node still owns in the same attempt; return their ids."""
     values = {
         "node": node,
         "ids": [run.id for run in held],
@@ -51,16 +52,16 @@ async def beat(reader: Reader, node: str, held: Collection[Run]) -> frozenset[st
 
 
 async def left_over(reader: Reader, node: str) -> dict[str, tuple[str, str]]:
-    """Return the runs that nobody is known to carry out, by id, with their environments.
+    """Return the runs that nobody carries out, by id, with their environments.
 
-    They are those with a lease that has expired, and those of `node` itself, if one is given.
+    These are the runs with an expired lease and, if `node` is not empty, all runs of that node.
     """
     rows = await reader.all(_LEFT_OVER, {"node": node, "most": TAKEN_AT_ONCE})
     return {str(row["id"]): (row["site"], row["environment"]) for row in rows}
 
 
 async def take_over(transaction: Transaction, ids: Collection[str], node: str, now: float) -> list[Run]:
-    """Put back those of the runs that still are left over; that was no failure of theirs."""
+    """Put back those of the runs that nobody has taken in between. This does not count as a failure."""
     back = []
     for row in await transaction.all(_LEFT_OVER_STILL, {"ids": sorted(ids), "node": node}):
         run = await history.run(transaction, row["id"])
@@ -69,5 +70,5 @@ async def take_over(transaction: Transaction, ids: Collection[str], node: str, n
 
 
 async def let_go(transaction: Transaction) -> None:
-    """Give up what this node has not finished: others need not wait for its leases."""
+    """End the leases of this node, so that others need not wait until they expire."""
     await transaction.write(_LET_GO, {"node": transaction.node})

@@ -1,4 +1,4 @@
-"""The schema: numbered migrations, brought about by whichever listener comes first."""
+"""The schema: numbered migrations. The listener that comes first applies them."""
 
 import asyncpg
 
@@ -6,11 +6,11 @@ from listener.errors import ConfigurationError
 from listener.store.migrations import missing
 
 MIGRATION_LIMIT = 600.0
-"""Seconds for bringing a schema up to date, and for waiting until another listener has."""
+"""Seconds for the migrations, and for waiting until another listener has applied them."""
 LOCK = 0x73796E63
-"""The first key of this program's advisory locks; the second one is 0 for the schema."""
+"""The first key of the advisory locks of this program. The second is 0 for the schema."""
 OPEN = -1
-"""The second key of the lock that every listener shares, and that whoever moves the store has alone."""
+"""The second key of the lock that all listeners share. A move of the store needs it alone."""
 
 _VERSION = """
 CREATE TABLE IF NOT EXISTS schema_version (
@@ -23,12 +23,12 @@ INSERT INTO schema_version (version) VALUES ($1) ON CONFLICT (one) DO UPDATE SET
 
 
 async def migrate(connection: asyncpg.Connection) -> None:
-    """Bring the schema up to what this program knows; raise `StoreTooNewError` if it is beyond that."""
+    """Apply the missing migrations; raise `StoreTooNewError` if the schema is newer than this program."""
     encoding = await connection.fetchval("SHOW server_encoding")
     if encoding != "UTF8":
         raise ConfigurationError(
-            f"store: the database is in {encoding}, and names and logs may hold any character",
-            remedy="make one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+            f"store: the database has the encoding {encoding}, but names and logs may contain any character",
+            remedy="create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
         )
     async with connection.transaction():
         for limit in ("statement_timeout", "lock_timeout"):

@@ -1,4 +1,4 @@
-"""The server: how it is connected to, what its errors mean, and the form of a query to it."""
+"""The server: how to connect to it, what its errors mean, and how a query is sent to it."""
 
 import re
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from listener.store.transaction import NOTHING, Values
 CONNECT_LIMIT = 5.0
 """Seconds for connecting and logging in."""
 ANSWER_LIMIT = 10.0
-"""Seconds for a statement's answer. The server gives up a little earlier, and says why."""
+"""Seconds for the answer to a statement. The server gives up a little earlier, and says why."""
 
-# Set after connecting, not in the start-up packet: a pooler refuses there what it does not know. What a
-# database or a role has as its default is meant for others: all that the rules rely on stands here. They go
-# by indexes, whatever the planner knows of the tables at the moment: it takes fresh ones for small. Planning
-# each anew for its values, as it does once the tables are large, takes longer than carrying it out.
+# Set after connecting, because a pooler refuses unknown settings in the start-up packet. The defaults of a
+# database or a role are for other programs, so everything that the rules rely on is set here. Every plan uses
+# indexes: without statistics, the planner takes a new table for a small one, and scans it. Plans are not made
+# anew for each statement's values: that takes longer than the statement itself.
 _SETTINGS = """
 SET application_name = 'sync-staging';
 SET default_transaction_isolation = 'read committed';
@@ -41,8 +41,11 @@ WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_ROW = re.compile(r"VALUES\s*\((?:\s*:\w+\s*,?)+\)")
+_AT_ONCE = (*range(1, 9), 16, 32, 64)
+"""The numbers of rows for which there is a statement. More of them would not stay prepared."""
 _HINT = re.compile(r" INDEXED BY \w+")
-"""What only SQLite is told."""
+"""A hint for SQLite only."""
 _LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"
 
 _REFUSED = (
@@ -66,17 +69,17 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 FAULTS = (*_AWAY, asyncpg.PostgresError, ValueError)
-"""What talking to the server may raise."""
+"""The errors that a connection to the server may raise."""
 
 
 class Server:
-    """A database on a server, by its URL. Nothing that is said of it shows the URL's password."""
+    """A database on a server, by its URL. No message about it shows the password of the URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def connect(self) -> asyncpg.Connection:
-        """Return a connection of the caller's own."""
+        """Return a new connection."""
         connection = await asyncpg.connect(self._url, timeout=CONNECT_LIMIT, command_timeout=ANSWER_LIMIT)
         await _prepare(connection)
         return connection
@@ -94,28 +97,28 @@ class Server:
         )
 
     def unavailable(self, error: Exception) -> StoreUnavailableError:
-        """Return the error that tells what the server, or the way to it, said."""
-        # Without its cause: what a traceback would show of that is not ours to vouch for.
-        return StoreUnavailableError(f"The store does not answer: {self._told(error)}", remedy=_REMEDY)
+        """Return the error with the message of the server or of the connection to it."""
+        # Without the cause: its traceback could show the password.
+        return StoreUnavailableError(f"The store does not answer: {self._message_of(error)}", remedy=_REMEDY)
 
     def refused(self, error: Exception) -> Exception:
-        """Return what `error` means for who opens the store: some things only a person can mend."""
+        """Return the error for the caller that opens the store. Some errors only a person can solve."""
         if isinstance(error, _REFUSED):
             return ConfigurationError(
-                f"store: PostgreSQL refuses: {self._told(error)}",
-                remedy="make the database, and give it to the user of the URL (config/README.md, store)",
+                f"store: PostgreSQL refuses: {self._message_of(error)}",
+                remedy="create the database, and give it to the user of the URL (config/README.md, store)",
             )
         if isinstance(error, ValueError):
             return ConfigurationError(
-                # What can't be read as a URL may be a part of the password.
-                "store: the URL of the database, or one of its options, can't be used",
-                remedy="write postgresql://USER@HOST/DATABASE; look at its port and sslmode, and whether the "
-                "files that it names are there",
+                # The message of the error may quote a part of the password.
+                "store: the URL of the database, or one of its options, is not valid",
+                remedy="write postgresql://USER@HOST/DATABASE; check the port and sslmode, and whether the "
+                "files that it names exist",
             )
         return self.unavailable(error) if away(error) else error
 
-    def _told(self, error: Exception) -> str:
-        """Return an error's own words, without the password if they should hold it."""
+    def _message_of(self, error: Exception) -> str:
+        """Return the message of an error, without the password."""
         text = str(error) or type(error).__name__
         password = urlsplit(self._url).password or ""
         for secret in filter(None, (self._url, password, unquote(password))):
@@ -124,7 +127,7 @@ class Server:
 
 
 class PostgresReader:
-    """A connection, spoken to in statements with named parameters, such as `:id`."""
+    """A connection that takes statements with named parameters, such as `:id`."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -141,44 +144,60 @@ class PostgresReader:
         return rows
 
     async def many(self, sql: str, rows: Sequence[Values]) -> None:
-        """Run a statement once for each of the rows."""
-        text, names = _numbered(sql)
-        await self._connection.executemany(text, [[_storable(row[name]) for name in names] for row in rows])
+        """Run an INSERT for all rows, some in each statement."""
+        # Not by `executemany`: it ends its messages late. A listener that is stopped before that holds its
+        # locks for ever, because the server counts it as active, and no time limit applies.
+        rest = list(rows)
+        while rest:
+            count = max(size for size in _AT_ONCE if size <= len(rest))
+            text, names = _numbered(sql, count)
+            values = [_storable(row[name]) for row in rest[:count] for name in names]
+            await self._connection.fetch(text, *values)
+            del rest[:count]
 
 
 async def demand_writable(reader: PostgresReader) -> None:
-    """Raise what the server says to a write, if it takes none: after a fail-over, say."""
+    """Raise an error if the server takes no writes, for example after a fail-over."""
     row = await reader.one(_LOOK)
     if row is None or row["read_only"] == "on":
         raise asyncpg.ReadOnlySQLTransactionError("the database is read-only")
 
 
 def away(error: Exception) -> bool:
-    """Return whether an error says that the server can't do its work now, and not that we did ours wrong."""
+    """Return whether an error means that the server is not available. Others are defects of ours."""
     return isinstance(error, _AWAY) and not isinstance(error, asyncpg.DataError)
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
-    """Make the session what the rules rely on; what is answered is durable, whatever the default says."""
+    """Set up the session for the rules. Commits are durable, also if the default says otherwise."""
     await connection.execute(_SETTINGS)
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
-    """Spare the pool its clearing up: a query leaves nothing behind."""
+    """Skip the reset of a connection by the pool: a query leaves nothing behind."""
 
 
 @cache
-def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
-    """Return a statement with the numbered parameters that PostgreSQL has, and their names in that order."""
+def _numbered(sql: str, rows: int = 1) -> tuple[str, tuple[str, ...]]:
+    """Return a statement with numbered parameters, and their names in that order.
+
+    With several `rows`, its only parameters are those of a VALUES list, which is repeated.
+    """
     sql = _HINT.sub("", sql)
     names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
+    if rows > 1:
+        numbers = [
+            range(first + 1, first + 1 + len(names)) for first in range(0, rows * len(names), len(names))
+        ]
+        lists = ", ".join(f"({', '.join(f'${number}' for number in row)})" for row in numbers)
+        return _ROW.sub(lambda _: f"VALUES {lists}", sql), names
     return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
 
 
 def _storable(value: Any) -> Any:
-    """Return text, or a list of it, without the one character that PostgreSQL's has not."""
+    """Return text, or a list of texts, without the null character, which PostgreSQL can't store."""
     if isinstance(value, list):
         return [_storable(each) for each in value]
     return value.replace("\0", "\ufffd") if isinstance(value, str) else value

@@ -1,9 +1,9 @@
 """The durable store on PostgreSQL: the queue, the deliveries and the history of several listeners.
 
-Writes go through one connection with group commit (`writer`); reads have a few of their own, and what
-other listeners did is heard on one more (`wakeups`). The rules are in `listener.store`, and the ones that
-matter most in the schema itself. Runs are leased: what a listener has not been heard of for
-`lifecycle.LEASE` seconds, on the server's clock, may be taken over by any other.
+Writes go through one connection with group commit (`writer`). Reads have a few connections of their own, and
+one more listens to the other listeners (`wakeups`). The rules are in `listener.store`. The most important
+ones are unique indexes of the schema. Runs are leased: if a listener does not extend a lease for
+`lifecycle.LEASE` seconds, on the clock of the server, any other listener may take the run over.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 READERS = 4
-"""Connections for those who look on; two more answer what the work waits for, one writes, one listens."""
+"""Connections for pages and API calls. Two more answer the worker, one writes, and one listens."""
 LOOKOUTS = 2
 BEGIN_LIMIT = 15.0
-"""Seconds until it must be listening for the others' wake-ups."""
+"""Seconds in which it must have begun to listen to the other listeners."""
 NOBODY = ""
 """No node."""
 
@@ -48,11 +48,11 @@ class PostgresStore(RuledStore):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._server = Server(url)
-        # Equal names would swallow each other's wake-ups and pass each other's fences.
+        # Unique: listeners with one name would ignore each other's wake-ups, and pass each other's fences.
         self._node = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
     async def open(self) -> None:
-        """Make or migrate the schema, and begin to write and to listen.
+        """Create or migrate the schema, and begin to write and to listen.
 
         Raise `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
@@ -64,7 +64,7 @@ class PostgresStore(RuledStore):
         try:
             async with asyncio.timeout(BEGIN_LIMIT):
                 await self._wakeups.begun()
-            # Only now: whoever moves the store away keeps listeners from listening until it is moved.
+            # Only now: a move of the store holds the lock that listening needs until the mark is set.
             await self._read(demand_unmoved)
         except TimeoutError as error:
             await self.close()
@@ -74,7 +74,7 @@ class PostgresStore(RuledStore):
             raise
 
     async def close(self) -> None:
-        """Carry out what is queued, give up what is not finished, and let go of the server."""
+        """Carry out what is queued, end the leases, and close the connections."""
         self._flush_lines()
         with suppress(StoreUnavailableError):
             await self._writer.submit(leases.let_go)
@@ -85,25 +85,25 @@ class PostgresStore(RuledStore):
         await asyncio.sleep(0)
 
     async def examine(self) -> None:
-        """Look at nothing: the server looks after its files itself."""
+        """Do nothing: the server checks its files itself."""
 
     async def ping(self) -> None:
-        """Raise `StoreUnavailableError` unless the store could write."""
+        """Raise `StoreUnavailableError` if the store can't write."""
         self._flush_lines()
         await self._writer.submit(demand_writable)
         if self._wakeups.failing:
             raise StoreUnavailableError(self._wakeups.failing)
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:
-        """Extend the leases of the runs that still are this listener's; return their ids."""
+        """Extend the leases of the runs that this listener still owns; return their ids."""
         return await self._look(leases.beat, self._node, held)
 
     async def take_over(self, now: float) -> list[Run]:
-        """Put back the runs whose lease has expired, whoever's it was."""
+        """Put back all runs with an expired lease."""
         return await self._take_over(NOBODY, now)
 
     async def recover(self, now: float) -> list[Run]:
-        """Put back what no living listener carries out: expired leases, and whatever would be this one's."""
+        """Put back the runs with an expired lease, and those of this node."""
         await self._write((), lifecycle.mend_times, now)
         return await self._take_over(self._node, now)
 
@@ -122,7 +122,7 @@ class PostgresStore(RuledStore):
         taken: list[Run] = []
         while left_over := await self._look(leases.left_over, node):
             back = await self._write(left_over.values(), leases.take_over, left_over, node, now)
-            if not back:  # another listener was faster, or they are at work again
+            if not back:  # Another listener was faster, or their owners beat again.
                 break
             taken += back
         return taken

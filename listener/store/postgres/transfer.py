@@ -1,4 +1,4 @@
-"""A store on PostgreSQL for whoever moves it: alone, in one transaction."""
+"""A store on PostgreSQL that is being moved: open for that alone, in one transaction."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ SELECT setval(
 
 @asynccontextmanager
 async def alone(url: str, now: float) -> AsyncIterator[PostgresTransaction]:
-    """Give a transaction over a store that no listener has open, with nothing left running.
+    """Yield a transaction over a store that no listener has open. No run in it is running.
 
     Raises `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
     """

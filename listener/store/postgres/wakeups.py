@@ -1,7 +1,7 @@
-"""Hearing from the other listeners, on a connection of its own.
+"""Notifications from the other listeners, on a connection of its own.
 
-A notification is a hint, the tables are the truth: whenever the connection was away, everybody is woken once
-to look.
+A notification is only a hint to look at the tables. Those that were sent while the connection was lost are
+gone: so everybody is woken once after each reconnect.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from listener.store.postgres.writer import CHANNEL
 from listener.store.signals import Signals
 
 PAUSE = 0.5
-"""Seconds before a lost connection is made again."""
+"""Seconds before the next try to connect."""
 CHECK = 5.0
-"""Seconds of silence after which the connection is asked whether it is still there."""
+"""Seconds without a notification after which the connection is tested."""
 
 
 class Wakeups:
-    """Rings this listener's signals for what other listeners did."""
+    """Sets the signals of this listener when another listener has changed something."""
 
     def __init__(self, server: Server, signals: Signals, node: str) -> None:
         self._server = server
@@ -27,7 +27,7 @@ class Wakeups:
         self._node = node
         self._listening = asyncio.Event()
         self.failing = ""
-        """Why it does not listen, where that is not the server's absence; empty while it does."""
+        """Why it can't listen, if the server is available; else empty."""
         self._running = asyncio.create_task(self._run(), name="store wake-ups")
 
     async def begun(self) -> None:
@@ -44,8 +44,8 @@ class Wakeups:
         while True:
             try:
                 await self._listen()
-            except Exception as error:  # noqa: BLE001 (a task that ends would leave everybody to the slow poll)
-                self.failing = "" if away(error) else f"Hearing from the other listeners fails: {error!r}"
+            except Exception as error:  # noqa: BLE001 (if this task ended, only the slow poll would be left)
+                self.failing = "" if away(error) else f"The listener can't receive notifications: {error!r}"
             await asyncio.sleep(PAUSE)
 
     async def _listen(self) -> None:

@@ -1,12 +1,12 @@
 """The one connection that writes, and its group commit.
 
-A durable commit costs an fsync and its way to the server, whatever it holds. So requests queue up while one
-is under way, the next transaction takes all of them, and nobody is answered before it is committed. Within
-it, requests are carried out one after another; where one spoils the transaction, each gets one of its own.
+A durable commit costs an fsync and round trips, however much it contains. Requests queue up while a commit
+is under way, the next transaction takes all of them, and nobody is answered before the commit. Within it,
+requests are carried out one after another. If one aborts the transaction, each gets a transaction of its own.
 
-Other listeners write at the same time. What two of them might do to the same environment is kept apart by
-advisory locks, taken in one order at the beginning of a transaction: within it, looking first and writing
-then is safe, and no two batches wait for each other in a circle.
+Other listeners write at the same time. Advisory locks on environments keep their writes apart. A transaction
+takes them at its beginning: so a rule may look first and write then. It takes them in sorted order: else two
+batches could wait for each other for ever.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from listener.store.transaction import NOTHING, Values
 T = TypeVar("T")
 
 CHANNEL = "sync_staging"
-"""Where listeners tell each other what changed: the node, then the run's id, or nothing for work to do."""
+"""The channel of notifications: the node, then the id of a changed run, or nothing for new work."""
 BATCH = 250
-"""Requests in one transaction at most: what comes after may wait for its locks."""
+"""The most requests in one transaction: others may wait for its locks."""
 BATCH_LIMIT = 20.0
-"""Seconds for a batch, the way to the server included."""
+"""Seconds for a batch, with the round trips to the server."""
 TRIES = 4
-"""How often a request is carried out that lost a race against another listener."""
+"""How often a request is tried that loses a race against another listener."""
 
 _STRIPES = 1024
 _LOCK = "SELECT pg_advisory_xact_lock(:lock, stripe) FROM unnest(:stripes::integer[]) AS stripe"
@@ -50,7 +50,7 @@ _RACES = (
 
 
 class PostgresTransaction(PostgresReader):
-    """One request's part of a batch: where it writes, and whom to wake once that is committed."""
+    """The part of one request in a batch, and whom to wake after the commit."""
 
     def __init__(self, connection: asyncpg.Connection, node: str) -> None:
         super().__init__(connection)
@@ -61,7 +61,7 @@ class PostgresTransaction(PostgresReader):
         self.work = False
         """Whether a run may have become claimable."""
         self.wrote = False
-        """Whether anything was written, and would have to be taken back."""
+        """Whether anything was written that an error would have to undo."""
 
     async def write(self, sql: str, values: Values = NOTHING) -> None:
         """Run a statement that changes something."""
@@ -96,7 +96,7 @@ class _Request:
 
 
 class Writer:
-    """Carries out requests in their order, as many in one transaction as are waiting."""
+    """Carries out requests in their order. One transaction takes all that wait, up to `BATCH`."""
 
     def __init__(self, server: Server, signals: Signals, node: str) -> None:
         self._server = server
@@ -108,10 +108,10 @@ class Writer:
         self._running = asyncio.create_task(self._run(), name="store writer")
 
     def submit(self, perform: Perform[T], environments: Iterable[tuple[str, str]] = ()) -> asyncio.Future[T]:
-        """Queue `perform`; the future has its result, or its error, once the batch is committed.
+        """Queue `perform`. The future has its result, or its error, once the batch is committed.
 
-        It has `environments` (or whatever else two words name) to itself, and may be carried out more than
-        once, the last time counts. It is carried out even if the future is cancelled. Raise
+        It has `environments`, or other keys, to itself. It may be carried out more than once: the last time
+        counts. It is carried out even if the future is cancelled. Raise
         `StoreUnavailableError` after `close`.
         """
         (future,) = self.submit_together((perform, environments))
@@ -120,7 +120,7 @@ class Writer:
     def submit_together(
         self, *writes: tuple[Perform[Any], Iterable[tuple[str, str]]]
     ) -> list[asyncio.Future[Any]]:
-        """Queue several for the same batch; the same goes for each as with `submit`."""
+        """Queue several for the same batch. Each is a request like those of `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
         loop = asyncio.get_running_loop()
@@ -132,7 +132,7 @@ class Writer:
         return [request.future for request in requests]
 
     async def close(self) -> None:
-        """Take nothing more, carry out what is queued, and let the connection go."""
+        """Take no more requests, carry out what is queued, and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put_nowait(None)
@@ -148,7 +148,7 @@ class Writer:
                 self._answer(batch)
 
     async def _next_batch(self) -> tuple[list[_Request], bool]:
-        """Return a request with all that wait behind it, and whether this is the last batch."""
+        """Wait for a request; return it with all that wait behind it, and whether this is the last batch."""
         batch: list[_Request] = []
         requests = await self._queue.get()
         with suppress(asyncio.QueueEmpty):
@@ -163,12 +163,12 @@ class Writer:
         try:
             async with asyncio.timeout(BATCH_LIMIT):
                 await self._commit(await self._connected(), batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the writer goes on)
+        except Exception as error:  # noqa: BLE001 (the callers get the error, and the writer goes on)
             await self._drop()
-            told = self._server.unavailable(error) if away(error) else error
+            raised = self._server.unavailable(error) if away(error) else error
             for request in batch:
                 if not request.settled:
-                    request.error = told
+                    request.error = raised
 
     async def _connected(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
@@ -176,12 +176,12 @@ class Writer:
         return self._connection
 
     async def _drop(self) -> None:
-        """Let the connection go at once, whatever it is doing."""
+        """Close the connection at once, whatever it is doing."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):  # It is not used any more, and the writer must go on.
                 connection.terminate()
-            # The transport says good-bye in the next turn of the loop.
+            # The transport is closed in the next turn of the loop.
             await asyncio.sleep(0)
 
     async def _commit(self, connection: asyncpg.Connection, batch: Sequence[_Request]) -> None:
@@ -197,7 +197,7 @@ class Writer:
             await self._alone(connection, request)
 
     async def _alone(self, connection: asyncpg.Connection, request: _Request) -> None:
-        """Give a request a transaction of its own, and another one if it loses a race."""
+        """Carry out a request in a transaction of its own, and again if it loses a race."""
         for tries_left in reversed(range(TRIES)):
             try:
                 await self._together(connection, [request])
@@ -224,7 +224,7 @@ class Writer:
             request.settled = True
 
     async def _perform(self, connection: asyncpg.Connection, request: _Request) -> None:
-        """Carry out one request; one that is refused before it has written is its own affair."""
+        """Carry out one request. If it fails before it has written, the others are not affected."""
         request.transaction = transaction = PostgresTransaction(connection, self._node)
         request.error = None
         try:
@@ -235,7 +235,7 @@ class Writer:
             request.error = error
 
     def _news(self, request: _Request) -> set[str]:
-        """Return what other listeners are told of a request that was carried out."""
+        """Return the notifications for a request that was carried out."""
         transaction = request.transaction
         if transaction is None or request.error is not None:
             return set()
@@ -243,7 +243,7 @@ class Writer:
         return {f"{self._node} {run_id}" for run_id in changed}
 
     def _answer(self, batch: Iterable[_Request]) -> None:
-        """Wake this listener's own waiters, and answer a whole batch."""
+        """Set the signals of this listener, and answer a whole batch."""
         for request in batch:
             done = request.error is None
             if done and request.transaction is not None:
@@ -253,10 +253,10 @@ class Writer:
             if done:
                 request.future.set_result(request.result)
             else:
-                assert request.error is not None  # noqa: S101 (that is what makes it not done)
+                assert request.error is not None  # noqa: S101 (a request without an error is done)
                 request.future.set_exception(request.error)
 
 
 def _stripe(environment: tuple[str, str]) -> int:
-    """Return the second key of an environment's advisory lock: some share one, which costs them a wait."""
+    """Return the second key of an environment's advisory lock. Some share one, and wait for each other."""
     return 1 + zlib.crc32("\0".join(environment).encode("utf-8", "replace")) % _STRIPES

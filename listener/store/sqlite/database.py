@@ -10,26 +10,26 @@ from listener.errors import ConfigurationError, StoreLockedError
 from listener.store.migrations import missing
 
 LOCK_WAIT_MS = 5000
-"""Milliseconds to wait for a foreign reader, such as a backup, that holds the database for a moment."""
+"""Milliseconds to wait for another program, such as a backup, that holds the database for a moment."""
 LOG_LIMIT = 32 * 1024 * 1024
-"""Bytes of the write-ahead log from which on it is begun anew, and of its file that are kept."""
+"""Bytes. When the write-ahead log is longer, it starts anew. Its file keeps at most so many."""
 
 
 class FileLock:
-    """Keeps a second listener out of the store for as long as this one lives, by whatever path it comes."""
+    """Keeps a second listener out of the store, by any path, until this process ends."""
 
     def __init__(self, database: Path) -> None:
         """Lock the store, or raise `StoreLockedError` or `ConfigurationError`."""
-        # The kernel lets go of it when the process ends, however that happens. The file itself stays: were
-        # it removed, a third process could lock a new one while a second still waits with the old.
+        # The kernel releases the lock when the process ends, however it ends. The lock file stays: if it
+        # were removed, one process could hold the old file while another locks a new one.
         self.path = database.resolve()
         _check_directory(self.path.parent)
         self._file = os.fdopen(_create(self.path.with_name(self.path.name + ".lock")), "r+b", buffering=0)
         self._database = -1
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The same file may have a second name, with a lock beside that: the file itself is locked too.
-            # SQLite's own locks are of another kind, and are lost when this is closed: it is closed last.
+            # A hard link is another name with another lock file: so the database itself is locked, too.
+            # Closing it drops SQLite's own (POSIX) locks on the file, too: it is closed last.
             self._database = _create(self.path)
             fcntl.flock(self._database, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,18 +37,18 @@ class FileLock:
             self.release()
             raise StoreLockedError(
                 f"Another listener (process {owner or 'unknown'}) has the store open: {database}",
-                remedy="stop that process first, or give this listener a store of its own",
+                remedy="stop that process first, or configure another store for this listener",
             ) from None
         except BaseException:
             self.release()
             raise
-        # The lock holds without the number in it: a full disk must not keep the listener from starting.
+        # The number is only for the message above. A full disk must not keep the listener from starting.
         with suppress(OSError):
             self._file.truncate(0)
             self._file.write(f"{os.getpid()}\n".encode())
 
     def in_place(self) -> bool:
-        """Return whether the file is still where it was: moved away, it would be written to in vain."""
+        """Return whether the file is still at its path. What is written to a moved file would be lost."""
         try:
             there = self.path.stat()
         except OSError:
@@ -65,16 +65,16 @@ class FileLock:
 
 
 def _check_directory(directory: Path) -> None:
-    # The database makes files of its own beside itself: that the file can be written is not enough.
+    # SQLite creates files beside the database: it is not enough if the database itself is writable.
     if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
         raise ConfigurationError(
-            f"store: the directory {directory} does not exist, or can't be written to",
-            remedy=f"make it, and give it to the user that the listener runs as (uid {os.geteuid()})",
+            f"store: the directory {directory} does not exist, or is not writable",
+            remedy=f"create it, and give it to the user that the listener runs as (uid {os.geteuid()})",
         )
 
 
 def _create(path: Path) -> int:
-    """Open a file, made for its owner only if it is missing, or raise `ConfigurationError`."""
+    """Open a file, and create it with mode 600 if it is missing; or raise `ConfigurationError`."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -85,12 +85,12 @@ def _create(path: Path) -> int:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Return a connection that any one thread at a time may use, and that begins no transaction by itself."""
+    """Return a connection for one thread at a time. It begins no transaction by itself."""
     connection = sqlite3.connect(
         path, timeout=LOCK_WAIT_MS / 1000, isolation_level=None, check_same_thread=False
     )
     connection.row_factory = sqlite3.Row
-    # Each transaction is on the disk before anybody is answered; WAL lets readers go on meanwhile.
+    # FULL: each commit is on the disk before anybody is answered. WAL: readers do not wait for the writer.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -99,7 +99,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema up to what this program knows; raise `StoreTooNewError` if it is beyond that."""
+    """Apply the missing migrations; raise `StoreTooNewError` if the schema is newer than this program."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, sql in missing(__package__, version).items():
         _apply(connection, number, sql)

@@ -1,4 +1,4 @@
-"""How a rule is carried out on SQLite: its statements in SQLite's dialect, its coroutine stepped."""
+"""How SQLite carries out a rule: it translates the statements, and steps the coroutine."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _TABLE = (
     (r"= ANY \((:\w+)\)", r"IN (SELECT value FROM json_each(\1))"),
     (r"<> ALL \((:\w+)\)", r"NOT IN (SELECT value FROM json_each(\1))"),
     (r"\bunnest\((:\w+)\) AS (\w+) \((\w+)\)", r"(SELECT value AS \3 FROM json_each(\1)) AS \2"),
-    # There is one writer: nothing needs to be locked, and no run is leased.
+    # There is one writer, so nothing has to be locked, and no run is leased.
     (r"\s+FOR UPDATE( OF \w+)?( SKIP LOCKED)?", ""),
     (r" AND node = :node\b", ""),
     (r", node = (:node|NULL), lease_until = .*", ""),
@@ -31,26 +31,26 @@ _LIST = re.compile(r"json_each\(:(\w+)\)")
 
 @cache
 def translated(sql: str) -> tuple[str, tuple[str, ...]]:
-    """Return a rule's statement as SQLite understands it, and those of its parameters that are lists."""
+    """Return a statement in SQLite's dialect, and the names of its parameters that are lists."""
     for pattern, replacement in _TABLE:
         sql = re.sub(pattern, replacement, sql)
     return sql, tuple(dict.fromkeys(_LIST.findall(sql)))
 
 
 def step(rule: Coroutine[Any, Any, T]) -> T:
-    """Carry a rule out in this thread: on SQLite it never has to wait for anything."""
+    """Carry out a rule in this thread. It never suspends: on SQLite, each statement answers at once."""
     try:
         rule.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
     rule.close()
-    raise RuntimeError("a rule waits for something that is not its transaction")
+    raise RuntimeError("a rule waits for something other than its transaction")
 
 
 @dataclass(slots=True)
 class SqliteReader:
-    """A connection as rules see it."""
+    """A connection, as a rule uses it."""
 
     connection: sqlite3.Connection
 
@@ -70,7 +70,7 @@ class SqliteReader:
 
 @dataclass(slots=True)
 class SqliteTransaction(SqliteReader):
-    """One request's part of a batch."""
+    """The part of one request in a batch."""
 
     changed: set[str] = field(default_factory=set)
     work: bool = False

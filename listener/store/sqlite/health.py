@@ -1,4 +1,4 @@
-"""Whether the file is whole, and where it was: what is not is written to no more, and told by `/readyz`."""
+"""Whether the database file is sound and in its place. If not, nothing is written, and `/readyz` says why."""
 
 import asyncio
 import sqlite3
@@ -12,14 +12,14 @@ from listener.errors import StoreUnavailableError
 from listener.store.sqlite import database
 
 QUICK_LIMIT = 1.0
-"""Seconds for looking through a file beside which a write-ahead log was left, before the start goes on."""
+"""Seconds for checking a file with a leftover write-ahead log, before the start goes on."""
 REMEDY = "run sync-staging store check; stop the listener and run sync-staging store restore with a backup"
 _LOOK_EVERY = 10_000
 CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class Health:
-    """What is known of a locked store's file. Any thread may ask."""
+    """What is known about the file of a locked store. Any thread may use it."""
 
     def __init__(self, lock: database.FileLock) -> None:
         self._lock = lock
@@ -28,7 +28,7 @@ class Health:
 
     @property
     def damaged(self) -> bool:
-        """Whether the file is known not to be whole."""
+        """Whether the file is known to be damaged."""
         return bool(self._damage)
 
     def demand(self) -> None:
@@ -37,20 +37,21 @@ class Health:
             raise StoreUnavailableError(f"The store is damaged ({self._damage}): {REMEDY}.", remedy=REMEDY)
         if not self._lock.in_place():
             raise StoreUnavailableError(
-                f"The store's file is not at {self._lock.path} any more: what is written would be lost.",
-                remedy="move it back, or restart the listener, which then begins with what is there",
+                f"The store's file is not at {self._lock.path} any more. What is written now would be lost.",
+                remedy="move it back, or restart the listener, which then uses the file at this path",
             )
 
     def note(self, error: Exception) -> None:
-        """Remember what an error says of the file."""
+        """Remember it if an error says that the file is damaged."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in CORRUPT and not self._damage:
             self._damage = str(error)
 
     def look(self, *, log_left: bool) -> None:
-        """Look at what costs constant time; with a log left beside the file, look through it for a second.
+        """Check what takes constant time. If a log was left beside it, check the file for up to a second.
 
-        A log that belongs to another file, as after `cp` over a store, is played into it without a word.
+        SQLite applies a leftover log to the file without checking that it belongs to it. After a `cp` over a
+        store, it does not.
         """
         until = time.monotonic() + QUICK_LIMIT
         for name, connection in self._tables(lambda: time.monotonic() > until):
@@ -59,7 +60,7 @@ class Health:
                 self._ask(connection, f"PRAGMA quick_check({name})")
 
     async def examine(self) -> None:
-        """Look through the whole file, table by table, in a thread of its own."""
+        """Check the whole file, table by table, in another thread."""
         try:
             await asyncio.to_thread(self._examine)
         finally:
@@ -70,7 +71,7 @@ class Health:
             self._ask(connection, f"PRAGMA quick_check({name})")
 
     def _tables(self, enough: Callable[[], bool]) -> Iterator[tuple[str, sqlite3.Connection]]:
-        """Give each table's name, and a connection that gives up when it is enough."""
+        """Yield the name of each table, with a connection that stops once `enough` returns True."""
         with closing(database.connect(self._lock.path)) as connection:
             connection.execute("PRAGMA query_only = ON")
             connection.set_progress_handler(lambda: int(enough()), _LOOK_EVERY)
@@ -92,6 +93,6 @@ class Health:
 
 
 def log_left(path: Path) -> bool:
-    """Return whether a write-ahead log with content lies beside a file that is not open."""
+    """Return whether a write-ahead log was left beside a file that is not open."""
     log = path.with_name(path.name + "-wal")
     return log.exists() and log.stat().st_size > 0

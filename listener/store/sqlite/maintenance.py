@@ -1,4 +1,4 @@
-"""What an administrator may want of a SQLite store, beside a running listener too: copy, check, prune."""
+"""Maintenance of a SQLite store: back up, check, prune. A listener may be running."""
 
 import os
 import sqlite3
@@ -16,14 +16,14 @@ from listener.store.sqlite.dialect import SqliteTransaction, step
 from listener.store.sqlite.writer import unavailable
 
 PAGES_AT_ONCE = 1024
-"""How much of the file a backup copies before it lets others go on."""
+"""Pages of the file that a backup copies before others may go on."""
 
 PRUNED_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a check found."""
+    """The result of a check."""
 
     problems: tuple[str, ...]
     schema: int
@@ -48,12 +48,12 @@ def backup(path: Path, copy: Path) -> Report:
             ) from error
         try:
             with closing(sqlite3.connect(copy)) as target:
-                # Without a read transaction of its own it starts again with each foreign write.
+                # Else the backup starts again at each write of the listener, and may never end.
                 source.execute("BEGIN")
                 source.execute("SELECT 1 FROM sqlite_schema").fetchone()
                 source.backup(target, pages=PAGES_AT_ONCE)
                 source.execute("COMMIT")
-                # A copy is one file: nothing of it may be left in a log beside it.
+                # A copy is one file: no part of it may be left in a log beside it.
                 target.execute("PRAGMA journal_mode = DELETE")
             synced(copy)
             report = _sound(copy)
@@ -67,16 +67,16 @@ def backup(path: Path, copy: Path) -> Report:
 
 
 def check(path: Path) -> Report:
-    """Return what is in a store and what is wrong with it; raise `StoreError`, `ConfigurationError`."""
+    """Check a store; raise `StoreError` or `ConfigurationError` if that is not possible."""
     with opened(path) as connection:
         return look_through(connection, path)
 
 
 def look_through(connection: sqlite3.Connection, path: Path) -> Report:
-    """Return what is in a store that is open, and what is wrong with it."""
+    """Check a store that is open."""
     problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
     problems += [
-        f"a row of {row[0]} refers to one of {row[2]} that is not there"
+        f"a row of {row[0]} refers to a missing row of {row[2]}"
         for row in connection.execute("PRAGMA foreign_key_check")
     ]
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
@@ -98,7 +98,7 @@ def _sound(copy: Path) -> Report:
 
 
 def prune(path: Path, before: float, keep: int, deliveries: int, trimmed: float) -> Pruned:
-    """Delete what `RunStore.prune` and `trim` say, all of it; return how many. Raises `StoreError`."""
+    """Carry out `RunStore.prune` and `trim` to the end; return how many. Raises `StoreError`."""
     total = Pruned()
     with opened(path, writing=True) as connection:
         connection.execute("PRAGMA foreign_keys = ON")
@@ -115,7 +115,7 @@ def prune(path: Path, before: float, keep: int, deliveries: int, trimmed: float)
 
 @contextmanager
 def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]:
-    """Give a connection to a store that is there; what SQLite says becomes `StoreUnavailableError`."""
+    """Yield a connection to an existing store. Errors of SQLite become `StoreUnavailableError`."""
     if not path.is_file():
         raise ConfigurationError(
             f"There is no store at {path}.", remedy="start the listener once, or name another --config"
@@ -128,7 +128,7 @@ def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]
             newest = latest(__package__)
             if writing and schema != newest:
                 raise StoreError(
-                    f"The store has schema {schema}, and this program writes {newest}.",
+                    f"The store has schema {schema}. This program writes schema {newest}.",
                     remedy="start the listener once: it brings the store up to date",
                 )
             yield connection
@@ -137,7 +137,7 @@ def opened(path: Path, *, writing: bool = False) -> Iterator[sqlite3.Connection]
 
 
 def synced(path: Path) -> None:
-    """Let a file and its name survive a power cut."""
+    """Flush a file and its name to the disk, so that they survive a power cut."""
     for each in (path, path.absolute().parent):
         descriptor = os.open(each, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""The threads that read, each with a connection of its own: nothing that writes waits for them."""
+"""The threads that read. Each has its own connection, so that no write waits for them."""
 
 import asyncio
 import sqlite3
@@ -19,13 +19,13 @@ from listener.store.sqlite.writer import translated
 T = TypeVar("T")
 
 READ_LIMIT = 10.0
-"""Seconds for an answer, the wait for a thread included: an open read keeps the write-ahead log growing."""
+"""Seconds for an answer, the wait for a thread included. The log can't start anew during a long read."""
 _LOOK_EVERY = 10_000
-"""After how many of SQLite's steps the time is looked at."""
+"""The time is checked once in so many of SQLite's steps."""
 
 
 class ReaderPool:
-    """So many threads that answer reader."""
+    """A number of threads that answer queries."""
 
     def __init__(self, path: Path, health: Health, threads: int, name: str) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class ReaderPool:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
     async def ask(self, query: Callable[[SqliteReader], Coroutine[Any, Any, T]]) -> T:
-        """Return the answer; raise `StoreUnavailableError` when there is none in time."""
+        """Return the answer; raise `StoreUnavailableError` if there is none in time."""
         until = time.monotonic() + READ_LIMIT
         try:
             asked = self._executor.submit(self._answer, query, until)
@@ -51,7 +51,7 @@ class ReaderPool:
             raise translated(error) from error
 
     async def close(self) -> None:
-        """Answer what was asked, and let go of the file."""
+        """Answer what is queued, and close the connections."""
         await asyncio.to_thread(self._executor.shutdown)
         for connection in self._connections:
             connection.close()

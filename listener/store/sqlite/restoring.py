@@ -1,4 +1,4 @@
-"""Putting a copy in a SQLite store's place, and nothing of the old store into it."""
+"""Restoring a SQLite store from a copy, with no part of the old store in it."""
 
 import os
 import shutil
@@ -28,18 +28,18 @@ SELECT
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What is in a store that was restored, and what was in the one before it."""
+    """What a restored store contains, and what the store before it contained."""
 
     report: Report
     kept: str
-    """Where the store of before lies now; empty if there was none."""
+    """The path of the store before it. Empty if there was none."""
     newer_runs: int | None
-    """How many runs the store of before had that the copy has not; None if that can't be read any more."""
+    """The number of runs of the store before it that the copy lacks. None if it can't be read any more."""
     newer_deliveries: int | None
 
 
 def restore(path: Path, copy: Path) -> Restored:
-    """Put a checked copy of `copy` in the place of the store at `path`, which is kept beside it.
+    """Replace the store at `path` by a checked copy of `copy`. The old store is kept beside it.
 
     Raises `StoreLockedError` while a listener runs, `StoreError` if the copy is not sound, and
     `ConfigurationError`.
@@ -72,7 +72,7 @@ def restore(path: Path, copy: Path) -> Restored:
 
 
 def _give(file: Path, owner: os.stat_result) -> None:
-    """Let root leave nothing that the listener's user can't open."""
+    """Give a file to the owner of the store: what root creates, the listener could not open."""
     if os.geteuid() == 0:
         os.chown(file, owner.st_uid, owner.st_gid)
 
@@ -82,8 +82,8 @@ def _beside(database: Path) -> tuple[Path, Path]:
 
 
 def _prepared(copy: Path, fresh: Path, owner: os.stat_result) -> tuple[Report, dict[str, str]]:
-    """Make a sound file of the copy, for the store's owner; return what it holds and its newest ids."""
-    # The copy itself is left alone: even looking into it would write beside it. Its log belongs to it.
+    """Make a sound file from the copy, for the owner of the store; return its report and its newest ids."""
+    # The copy is not opened itself: SQLite would write beside it. Its log belongs to it.
     for source, target in zip((copy, *_beside(copy)[:1]), (fresh, *_beside(fresh)[:1]), strict=True):
         if source.is_file():
             shutil.copyfile(source, target)
@@ -100,7 +100,7 @@ def _prepared(copy: Path, fresh: Path, owner: os.stat_result) -> tuple[Report, d
         raise StoreError(f"The copy is damaged: {report.problems[0]}", remedy="take an older copy")
     if report.schema > latest(__package__):
         raise StoreTooNewError(
-            f"The copy has schema {report.schema}, which this program does not know.",
+            f"This program does not know the schema of the copy, {report.schema}.",
             remedy="run the version that wrote it",
         )
     with closing(sqlite3.connect(fresh)) as whole:
@@ -110,7 +110,7 @@ def _prepared(copy: Path, fresh: Path, owner: os.stat_result) -> tuple[Report, d
 
 
 def _newer(old: Path, newest: dict[str, str]) -> tuple[int | None, int | None]:
-    """Return how many runs and deliveries of the old store are newer; bring its log into it."""
+    """Return how many runs and deliveries of the old store are newer; merge its log into it."""
     with suppress(sqlite3.Error), closing(database.connect(old)) as connection:
         runs, deliveries = connection.execute(_NEWER, newest).fetchone()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -119,10 +119,10 @@ def _newer(old: Path, newest: dict[str, str]) -> tuple[int | None, int | None]:
 
 
 def _exchange(old: Path, fresh: Path) -> str:
-    """Keep the old file and its log under other names, and put the fresh one there; return the name."""
+    """Rename the old file and its log, and put the fresh file in place; return the old file's new name."""
     kept = old.with_name(f"{old.name}.{time.strftime('%Y%m%dT%H%M%S')}")
     os.link(old, kept)
-    # Before the exchange: an old log beside the fresh file would be played into it.
+    # Before the exchange: SQLite would apply an old log to the fresh file, and destroy it.
     log, index = _beside(old)
     if log.exists():
         log.rename(_beside(kept)[0])

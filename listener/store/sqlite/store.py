@@ -1,7 +1,7 @@
 """The durable store on SQLite: the queue, the deliveries and the history in one file.
 
-Writes go through one thread with group commit (`writer`); reads have threads and connections of their own
-(`readers`). The rules are in `listener.store`, and the two that matter most in the schema itself.
+Writes go through one thread with group commit (`writer`). Reads have their own threads and connections
+(`readers`). The rules are in `listener.store`. The two most important ones are unique indexes of the schema.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 READERS = 3
-"""Threads for those who look on; one more answers what the work waits for."""
+"""Threads for pages and API calls. One more answers the worker, so that they never delay it."""
 
 
 class SqliteStore(RuledStore):
@@ -39,7 +39,7 @@ class SqliteStore(RuledStore):
         self._path = path
 
     async def open(self) -> None:
-        """Lock the file, make or migrate it, and start the threads.
+        """Lock the file, create or migrate it, and start the threads.
 
         Raise `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
@@ -57,24 +57,24 @@ class SqliteStore(RuledStore):
         self._writer = Writer(self._writing, self._signals, self._health, log)
 
     async def close(self) -> None:
-        """Carry out what is queued, and leave the file to the next one."""
+        """Carry out what is queued, and release the file."""
         self._flush_lines()
         await self._writer.close()
         for readers in (self._readers, self._lookout):
             await readers.close()
-        # What can't be moved out of the WAL now is durable there, and is read back at the next start.
+        # What stays in the log is durable there, and the next start reads it.
         with suppress(sqlite3.Error):
             self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._writing.close()
         self._lock.release()
 
     async def ping(self) -> None:
-        """Raise `StoreUnavailableError` unless the store could write, and is whole as far as is known."""
+        """Raise `StoreUnavailableError` if the store can't write, or is known to be damaged."""
         self._flush_lines()
         await self._write((), _touch if self._writer.failing else _glance)
 
     async def examine(self) -> None:
-        """Look through the whole file once: `ping` tells what is found."""
+        """Check the whole file once. `ping` raises what is found."""
         await self._health.examine()
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:
@@ -83,11 +83,11 @@ class SqliteStore(RuledStore):
         return frozenset(run.id for run in held if (run.id, run.attempt) in running)
 
     async def take_over(self, now: float) -> list[Run]:
-        """Return nothing: the file is locked, so there is no other listener whose runs could be left over."""
+        """Return nothing: the file is locked, so no other listener can have left runs."""
         return []
 
     async def recover(self, now: float) -> list[Run]:
-        """Put every running run back; as after `requeue`, one whose environment is held is cancelled."""
+        """Put every running run back. As with `requeue`, it is cancelled if its environment is on hold."""
         return [] if self._health.damaged else await self._write((), recover, now)
 
     def _submit(
@@ -112,17 +112,18 @@ class SqliteStore(RuledStore):
 
 
 def _connection(path: Path, health: Health) -> sqlite3.Connection:
-    """Return the connection that writes, with the schema brought up to date and the file looked at."""
+    """Return the connection that writes, with a migrated schema and a checked file."""
     left = log_left(path)
     try:
         connection = database.connect(path)
         try:
             database.migrate(connection)
-            # What a savepoint may have to take back is kept in memory: beyond 64 KiB, which an acceptance
-            # touches, each request would make a temporary file. Not earlier: a migration sorts whole tables.
+            # A savepoint keeps the pages that it may have to restore. Beyond 64 KiB, which an acceptance
+            # reaches, it would write a temporary file for each request. Set after the migrations: these sort
+            # whole tables, for which memory may not be enough.
             connection.execute("PRAGMA temp_store = MEMORY")
             health.look(log_left=left)
-            # A damaged store is written to no more: whether it was moved does not matter then.
+            # Nothing is written to a damaged store, so it does not matter if it was moved.
             if not health.damaged:
                 step(demand_unmoved(SqliteReader(connection)))
         except BaseException:
@@ -134,7 +135,7 @@ def _connection(path: Path, health: Health) -> sqlite3.Connection:
 
 
 async def recover(transaction: Transaction, now: float) -> list[Run]:
-    """Put back what a dead listener left running; that was no failure of the run's."""
+    """Put back the runs that a dead listener left running. This does not count as a failure."""
     await lifecycle.mend_times(transaction, now)
     orphans = await history.running(transaction)
     return [
@@ -148,7 +149,7 @@ async def _glance(transaction: Transaction) -> None:
 
 
 async def _touch(transaction: Transaction) -> None:
-    """Write and take back: whether the disk takes anything again is not known by looking."""
+    """Write, and undo it: only a write shows that the disk takes writes again."""
     for statement in (
         "CREATE TABLE touched (bytes BLOB)",
         "INSERT INTO touched VALUES (zeroblob(1048576))",

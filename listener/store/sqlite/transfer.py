@@ -1,4 +1,4 @@
-"""A SQLite store for whoever moves it: alone, in one transaction."""
+"""A SQLite store that is being moved: open for that alone, in one transaction."""
 
 import sqlite3
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from listener.store.sqlite.writer import unavailable
 
 @asynccontextmanager
 async def alone(path: Path, now: float) -> AsyncIterator[SqliteTransaction]:
-    """Give a transaction over a store that no listener has open, with nothing left running.
+    """Yield a transaction over a store that no listener has open. No run in it is running.
 
     Raises `StoreLockedError`, `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
     """
@@ -22,7 +22,7 @@ async def alone(path: Path, now: float) -> AsyncIterator[SqliteTransaction]:
         with closing(database.connect(lock.path)) as connection:
             database.migrate(connection)
             connection.execute("BEGIN IMMEDIATE")
-            # A run is copied before its successor.
+            # A run may be copied before its successor, which it refers to.
             connection.execute("PRAGMA defer_foreign_keys = ON")
             transaction = SqliteTransaction(connection)
             await recover(transaction, now)

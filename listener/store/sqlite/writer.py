@@ -1,8 +1,8 @@
 """The one thread that writes, and its group commit.
 
-A durable commit costs an fsync, whatever it holds. So requests queue up while one is under way, the next
-transaction takes all of them, and nobody is answered before it is committed: an acknowledgement costs its
-share of an fsync, and none is given for what a power cut could take back.
+A durable commit costs an fsync, however much it contains. Requests queue up while a commit is under way, and
+the next transaction takes all of them. Nobody is answered before the commit: an earlier answer could be for
+something that a power cut takes back.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from listener.store.sqlite.health import CORRUPT, REMEDY, Health
 T = TypeVar("T")
 
 SHORTEN_WAIT_MS = 100
-"""Milliseconds that the writer waits for readers, to begin its log anew."""
+"""Milliseconds that the writer waits for readers when it starts its log anew."""
 
 Perform = Callable[[SqliteTransaction], Coroutine[Any, Any, T]]
 
@@ -39,7 +39,7 @@ class _Request:
 
 
 class Writer:
-    """Carries out requests in their order, as many in one transaction as are waiting."""
+    """Carries out requests in their order. One transaction takes all that wait."""
 
     def __init__(self, connection: sqlite3.Connection, signals: Signals, health: Health, log: Path) -> None:
         self._connection = connection
@@ -51,13 +51,13 @@ class Writer:
         self._queue: SimpleQueue[list[_Request] | None] = SimpleQueue()
         self._closed = False
         self.failing = False
-        """Whether something of the last batch could not be written."""
-        # A daemon: a program that ends without closing its store must not hang on it.
+        """Whether a part of the last batch could not be written."""
+        # A daemon thread: a program that ends without closing its store must not hang.
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
     def submit(self, perform: Perform[T]) -> asyncio.Future[T]:
-        """Queue `perform`; the future has its result, or its error, once the batch is committed.
+        """Queue `perform`. The future has its result, or its error, once the batch is committed.
 
         It is carried out even if the future is cancelled. Raise `StoreUnavailableError` after `close`.
         """
@@ -65,14 +65,14 @@ class Writer:
         return future
 
     def submit_together(self, *performs: Perform[Any]) -> list[asyncio.Future[Any]]:
-        """Queue several for the same batch; the same goes for each as with `submit`."""
+        """Queue several for the same batch. Each is a request like those of `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
         requests = [
             _Request(perform, self._loop.create_future(), SqliteTransaction(self._connection))
             for perform in performs
         ]
-        # In one item: the thread could take the first of two alone.
+        # As one item of the queue: the thread could take the first of two, and commit it alone.
         self._queue.put(requests)
         return [request.future for request in requests]
 
@@ -89,13 +89,13 @@ class Writer:
             batch, closing = self._next_batch()
             if batch:
                 self._commit(batch)
-                # A closed loop means that nobody is left to be answered.
+                # If the loop is closed, nobody is left to be answered.
                 with suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._answer, batch)
                 self._shorten_log()
 
     def _next_batch(self) -> tuple[list[_Request], bool]:
-        """Return a request with all that wait behind it, and whether this is the last batch."""
+        """Wait for a request; return it with all that wait behind it, and whether this is the last batch."""
         batch: list[_Request] = []
         requests = self._queue.get()
         with suppress(Empty):
@@ -112,7 +112,7 @@ class Writer:
                 self._perform(request, first=request is batch[0])
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is told to who asked: the thread goes on)
+        except Exception as error:  # noqa: BLE001 (the callers get the error, and the thread goes on)
             self.failing = True
             self._health.note(error)
             self._roll_back()
@@ -120,22 +120,23 @@ class Writer:
                 request.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
 
     def _perform(self, request: _Request, *, first: bool) -> None:
-        """Carry out one request; what goes wrong in it is undone and is its own affair.
+        """Carry out one request. If it fails, undo what it wrote; the other requests are not affected.
 
-        Unless SQLite gave up the whole transaction, as it may when the disk is full: then raise.
-        The first needs no savepoint, which would copy each page that it touches: nothing was done before it.
+        Raise if SQLite has rolled back the whole transaction, as it may when the disk is full. The first
+        request needs no savepoint, which would copy each page that it changes: nothing is before it.
         """
         if not first:
             self._connection.execute("SAVEPOINT request")
         try:
             request.result = step(request.perform(request.transaction))
         except Exception as error:
-            # Whatever it is, it is told to who asked: a fault in one request may not end the thread.
+            # The caller gets the error: a defect in one request must not end the thread.
             if not self._connection.in_transaction:
                 raise
             if first:
                 self._connection.execute("ROLLBACK")
-                # COMMIT must have one to end: where it fails, SQLite has lost the transaction on the way.
+                # The requests behind it need a transaction, and so does the COMMIT: it fails if SQLite has
+                # lost the transaction on the way, which is the only sign of that.
                 self._connection.execute("BEGIN IMMEDIATE")
             else:
                 self._connection.execute("ROLLBACK TO request")
@@ -145,17 +146,17 @@ class Writer:
             self._connection.execute("RELEASE request")
 
     def _roll_back(self) -> None:
-        # If even this fails, the next batch fails at its BEGIN, and tries it again.
+        # If this fails too, the next batch fails at its BEGIN, and rolls back again.
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
     def _shorten_log(self) -> None:
-        """Begin the write-ahead log anew once it is long: one reader after another keeps it growing.
+        """Start the write-ahead log anew once it is long. Overlapping readers would let it grow for ever.
 
-        Who reads for long, such as a backup, is not waited for, but tried again after as much more.
+        A long reader, such as a backup, is not waited for. The next try is after as much growth again.
         """
-        with suppress(Exception):  # Nobody waits for it, and the thread must go on.
+        with suppress(Exception):  # Nobody awaits this, and the thread must go on.
             length = self._log.stat().st_size
             if length < self._log_most:
                 return
@@ -165,7 +166,7 @@ class Writer:
             self._connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
 
     def _answer(self, batch: Iterable[_Request]) -> None:
-        """Answer a whole batch, in the event loop's thread."""
+        """Answer a whole batch, in the thread of the event loop."""
         for request in batch:
             if request.error is None:
                 self._signals.ring(request.transaction.changed, work=request.transaction.work)
@@ -178,20 +179,20 @@ class Writer:
 
 
 def unavailable(error: sqlite3.Error) -> StoreUnavailableError:
-    """Return the error that tells what SQLite said."""
+    """Return the error with the message of SQLite."""
     whole = getattr(error, "sqlite_errorcode", 0) & 0xFF not in CORRUPT
     raised = StoreUnavailableError(
         f"The store does not answer: {error}",
-        remedy="check that the disk of the store is neither full nor read-only" if whole else REMEDY,
+        remedy="check that the disk of the store is not full and not read-only" if whole else REMEDY,
     )
     raised.__cause__ = error
     return raised
 
 
 def translated(error: Exception) -> Exception:
-    """Return `error` as the port's callers know it: the database's own failures are `StoreUnavailableError`.
+    """Return the error for the callers of the port: a failure of the database is a `StoreUnavailableError`.
 
-    A broken constraint or a wrong statement stays what it is: a fault of this program, which no retry heals.
+    A violated constraint or a wrong statement stays as it is: a defect that no retry heals.
     """
     if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
         return unavailable(error)

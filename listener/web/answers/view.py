@@ -1,9 +1,11 @@
 """What all models of answers and bodies have in common, and the answers that are errors."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 
 def rfc3339(at: float) -> str:
@@ -42,7 +44,14 @@ class View(BaseModel):
 
     def to_json(self) -> bytes:
         """Return the answer's body."""
-        return self.__pydantic_serializer__.to_json(self)
+        try:
+            # Only printable ASCII: a terminal that shows the answer obeys no character in it.
+            body = self.__pydantic_serializer__.to_json(self, ensure_ascii=True)
+            return body.replace(b"\x7f", b"\\u007f")
+        except PydanticSerializationError:
+            # A path on a host may hold bytes that are not UTF-8: each is half a surrogate pair in Python's
+            # text, which JSON can hold only escaped. One such site must not fail the page of all.
+            return json.dumps(self.model_dump(mode="json")).encode()
 
 
 class Body(BaseModel):

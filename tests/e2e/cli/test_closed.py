@@ -68,7 +68,7 @@ def everybody_trusted(whole: dict[str, Any], folder: Path) -> None:
     ("opening", "told"),
     [
         (no_secret, "hooks.forge.secrets: is empty: write a list of one or more secrets"),
-        (empty_secret, "hooks.forge.secrets.0: is empty, and anybody knows that; write a secret"),
+        (empty_secret, "hooks.forge.secrets.0: is empty, so anybody can guess it; write a secret"),
         (secret_for_others, "hooks.forge.secrets.0: other users can open"),
         (secret_missing, "which is not a file; create it, or correct the path"),
         (token_for_others, "studio.token: other users can open"),

@@ -19,7 +19,7 @@ async def test_deliveries_are_listed_and_shown_and_redelivered(
         "accepted",
         f"run {answer['runs'][0]}",
     )
-    assert (ping[0], ping[6]) == (ignored["delivery"], "the event ping tells of no publish")
+    assert (ping[0], ping[6]) == (ignored["delivery"], "the event ping is not a publish")
     assert refused[3:] == ["forge", "127.0.0.1", "refused", "X-Hub-Signature-256 is missing"]
     page = await shell("deliveries", "list", "--limit", "1", "--hook", "forge")
     assert page.err == f"older ones: --before {refused[0]}\n"
@@ -36,7 +36,7 @@ async def test_deliveries_are_listed_and_shown_and_redelivered(
     assert any(line.startswith("redelivered") and "by root from 127.0.0.1" in line for line in shown)
     none = await shell("deliveries", "redeliver", ignored["delivery"])
     assert (none.status, none.out) == (1, "")
-    assert "It selects nothing: the event ping tells of no publish." in none.err
+    assert "The delivery selects nothing: the event ping is not a publish." in none.err
     missing = await shell("deliveries", "show", "nosuch")
     assert (missing.status, missing.err) == (1, "error: No such delivery.\n")
 

@@ -88,7 +88,7 @@ async def test_a_test_delivery_is_signed_by_each_scheme(
             if scheme in hooks and reader.ping is not None:
                 done = await shell.here("hook", "send", scheme, "--ping", "--json")
                 assert (done.status, done.document["status"]) == (0, 200)
-                assert "tells of no publish" in done.document["answer"]["ignored"]
+                assert "is not a publish" in done.document["answer"]["ignored"]
 
 
 async def test_a_test_delivery_for_a_public_key_is_signed_with_the_private_one_that_is_named(
