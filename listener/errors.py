@@ -530,6 +530,16 @@ class MovedSinceError(RefusedError):
     default_remedy = "sync-staging runs list shows what moved it; roll that run back first, or sync"
 
 
+class UnexpectedMoveError(RefusedError):
+    """The host has moved the branch in another way than the listener would have decided."""
+
+    code = "unexpected-move"
+    default_remedy = (
+        "look at the branch, and roll the run back if it is not as it should be; report this with the run's "
+        "log; until its next start, the listener looks at this environment before it moves it"
+    )
+
+
 class CommitGoneError(RefusedError):
     """The repository does not have the commit to roll back to any more."""
 

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
+from listener.errors import ListenerError
+from listener.outcomes import Outcome
 from listener.queue import LogLine
 from listener.redaction import Cleaner
-from listener.runs import Run
+from listener.runs import Run, State, final_state
 
 
 class Log(Protocol):
@@ -74,6 +76,32 @@ class Journal:
             each()
         self._repeated.clear()
 
+    def begin(self) -> None:
+        """Write the line of an attempt that starts. It is a repeated event after one that had to wait."""
+        run = self._run
+        facts: dict[str, Any] = {
+            "attempt": run.attempt,
+            "waited": round(self._clock() - run.created_at, 3),
+        }
+        if looks := equal_looks(run):
+            facts["equal_looks"] = looks
+        self.note("start", repeated=run.outcome is not None and run.outcome.waits, **facts)
+
+    def conclude(self, outcome: Outcome, error: ListenerError | None, delay: float | None) -> None:
+        """Write the canonical line of a run that has ended, or the line that says when it is tried again."""
+        run = self._run
+        facts = {**_leg_facts(outcome), "attempt": run.attempt, "durations": dict(outcome.durations)}
+        if run.undoes is not None:
+            facts["undoes"] = run.undoes
+        if error is not None:
+            facts |= {"error": error.code, "message": error.message, "remedy": error.remedy}
+        if delay is not None:
+            self.note("again", level="warning", in_seconds=round(delay, 3), **facts)
+            return
+        state = final_state(error)
+        level = {State.SUCCEEDED: "info", State.CANCELLED: "warning"}.get(state, "error")
+        self.note("run", level=level, outcome=state.value, **facts)
+
     def _write(self, now: float, event: str, level: str, facts: Mapping[str, Any]) -> None:
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
@@ -94,3 +122,26 @@ class Remarks:
         if repeated:
             return
         log_at(self._log, level)(event, **self._who, **facts)
+
+
+def equal_looks(run: Run) -> int:
+    """Return how many attempts in a row, up to the last one, have found the same."""
+    return run.outcome.equal_looks if run.outcome else 0
+
+
+def _leg_facts(outcome: Outcome) -> dict[str, Any]:
+    """Return the facts of the only leg, or of each of several."""
+    legs = [
+        {
+            "plan": leg.plan,
+            "old": leg.old,
+            "new": leg.new,
+            "live": leg.live,
+            "removed_count": leg.removed_count,
+        }
+        for leg in outcome.legs
+    ]
+    if len(legs) == 1:
+        return legs[0]
+    named = zip(outcome.legs, legs, strict=True)
+    return {"legs": [{"repository": leg.repository, "error": leg.error, **facts} for leg, facts in named]}

@@ -5,7 +5,8 @@ again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
@@ -16,9 +17,11 @@ from listener.errors import (
     OnHoldError,
     PushRefusedError,
     SyncError,
+    UnexpectedMoveError,
 )
-from listener.observations import Branch, Observation
-from listener.outcomes import LegEvent, LegOutcome
+from listener.expectations import Expectations
+from listener.observations import Branch, Drift, Observation
+from listener.outcomes import LegEvent, LegOutcome, LegState
 from listener.plans import (
     MOVING,
     Applied,
@@ -29,12 +32,22 @@ from listener.plans import (
     Signing,
     busy_since,
     decide,
+    drift_warnings,
     equal,
     overdue,
     undo,
     undone,
 )
-from listener.progress import Progress, after_apply, after_look, before_send, commit_of
+from listener.progress import (
+    Progress,
+    after_advance,
+    after_apply,
+    after_look,
+    before_advance,
+    before_send,
+    begun,
+    commit_of,
+)
 from listener.sites import Leg
 from listener.waits import Waits
 
@@ -100,12 +113,14 @@ class LegSync:
     """The live commit at which an earlier rollback holds the environment; empty for no hold."""
     back: LegOutcome | None = None
     """The outcome that a rollback takes back; None for a sync."""
+    expectations: Expectations | None = None
+    """What the last looks have left; None if the leg must not be moved without a look."""
 
     async def run(self) -> None:
         """Look and move until the branch is where it should be; raise `SyncError` if that can't be done."""
         for last in (False,) * (ROUNDS - 1) + (True,):
             try:
-                if await self._uncancelled_round():
+                if await self._uncancelled_round() and begun(self.outcome, self.signing.run) is None:
                     self.record(LegEvent.EQUAL)
                     return
             except ConnectionLostError as error:
@@ -147,22 +162,77 @@ class LegSync:
         self.progress[self.leg] = self.outcome.after(event)
 
     async def _round(self) -> bool:
-        """Look once and move once; return whether the branch is where it should be now."""
-        with self.progress.timed("observe"):
-            observation = await self.repository.observe(target=self.back.old if self.back else "")
+        """Look once and move once; return whether the branch is where it should be now.
+
+        One request does both if the repository is as the last look or run has left it.
+        """
+        expected = self._expected()
+        done = None if expected is None else await self._advance(expected)
+        if done is not None and done.seen is not None and done.kind is not None:
+            return self._judged(done, done.seen, done.kind)
+        observation = await self._observe() if done is None or done.seen is None else done.seen
         plan = self._decided(observation)
-        self.progress.warn(*plan.warnings)
         if self.held_live and self.held_live == commit_of(observation.live):
             raise OnHoldError("A rollback holds the environment until live moves or somebody syncs it.")
         _raise_unless_movable(plan)
         if plan.kind is PlanKind.UP_TO_DATE:
             return True
-        await self._about_to_move(plan, observation)
+        async with self._about_to_move(before_send(self.outcome, observation, plan)):
+            await self._ask_studio(observation)
         done = await self._move(plan, observation)
         self.notes.note("apply", **_applied_facts(done))
         if done.busy:
             self._wait_for(f"Studio holds {done.busy}.", again_in=max(self.rules.quiet, 0.5))
         return not done.changed and self._confirmed(observation, done)
+
+    async def _observe(self) -> Observation:
+        with self.progress.timed("observe"):
+            return await self.repository.observe(
+                target=self.back.old if self.back else "", begun=begun(self.outcome, self.signing.run)
+            )
+
+    def _expected(self) -> Observation | None:
+        """Return what the repository should be like for a move without a look; None if there must be one.
+
+        What an earlier request has done must be known first, and a Studio that was publishing is likely to be
+        publishing still.
+        """
+        if self.expectations is None or self.held_live or self.back is not None:
+            return None
+        if self.outcome.state is not LegState.WAITING or self.outcome.wait.reason:
+            return None
+        return self.expectations.of(self.leg)
+
+    async def _advance(self, expected: Observation) -> Applied | None:
+        """Look and move in one request; return None if nothing was sent, because Studio is publishing."""
+        async with self._about_to_move(before_advance(self.outcome, expected)):
+            busy = await self._studio_says()
+        if busy:
+            self.record(LegEvent.NOT_CARRIED_OUT)
+            return None
+        with self.progress.timed("apply"):
+            done = await self.repository.advance(expected, self.signing, self.rules.quiet)
+        self._applied(done)
+        return done
+
+    def _judged(self, done: Applied, seen: Observation, kind: PlanKind) -> bool:
+        """Return whether the branch is where it should be, after a move that the host has decided.
+
+        Raises `UnexpectedMoveError` if `decide` makes another decision of what the host saw. The host has the
+        same rules, written a second time: should they ever differ, that must happen only once.
+        """
+        plan, _ = self._decide(seen)
+        self._log(seen, plan)
+        self.progress[self.leg] = after_advance(self.outcome, seen, kind)
+        self.notes.note("apply", **_applied_facts(done))
+        if plan.kind is not kind or plan.stale:
+            if self.expectations is not None:
+                self.expectations.distrust(self.leg)
+            raise UnexpectedMoveError(
+                f"The host has done {kind}, but the plan is {plan.kind} {plan.reason}: it saw "
+                f"{seen.standing!r}, live at {commit_of(seen.live)}, times {dict(seen.times)} at {seen.now}."
+            )
+        return self._confirmed(seen, done)
 
     async def _ask_studio(self, observation: Observation) -> None:
         """Raise `BusyError` if Studio, where it is configured, is publishing the site.
@@ -170,40 +240,58 @@ class LegSync:
         After a publish that crashed, Studio may say for ever that it is publishing. So its word counts only
         until nobody has touched the repository for `patience`.
         """
-        if self.rules.studio is None or not self.leg.own:
-            return
-        with self.progress.timed("studio"):
-            reason = await self.rules.studio.check(self.leg.site)
+        reason = await self._studio_says()
         if not reason:
             return
         if not observation.touched or observation.idle < self.rules.patience:
             self._wait_for(reason, again_in=STUDIO_AGAIN)
         self.progress.warn(f"{reason}, and nothing has touched the repository for {observation.idle:.0f} s")
 
+    async def _studio_says(self) -> str:
+        """Return why Studio, where it is configured, lets nothing be moved; empty if it does."""
+        if self.rules.studio is None or not self.leg.own:
+            return ""
+        with self.progress.timed("studio"):
+            return await self.rules.studio.check(self.leg.site)
+
     def _decided(self, observation: Observation) -> Plan:
-        """Decide and log the decision. A look that finds the same as the last one is marked as repeated."""
+        """Decide, and record the decision."""
+        before = self.outcome.wait.seen
+        plan, since = self._decide(observation)
+        self._remember(observation)
+        self.progress[self.leg] = after_look(self.outcome, observation, plan, since)
+        self._log(observation, plan, repeated=before == self.outcome.wait.seen)
+        return plan
+
+    def _decide(self, observation: Observation) -> tuple[Plan, float]:
+        """Return the decision, and since when the leg has been busy without a mark."""
         known = self.outcome.wait.since or self.waits.since(self.leg)
         plan, since = self.rules.decide(self.leg, observation, self.back, since=known)
         self.waits.found(self.leg, since, overdue=plan.overdue)
-        before = self.outcome.wait
-        self.progress[self.leg] = after_look(self.outcome, observation, plan, since)
-        repeated = before.seen == self.outcome.wait.seen
+        self.progress.warn(*plan.warnings)
+        return plan, since
+
+    def _log(self, observation: Observation, plan: Plan, *, repeated: bool = False) -> None:
+        """Log a decision; `repeated` if the last look found the same."""
         self.notes.note("observe", repeated=repeated, **_observation_facts(observation))
         self.notes.note("plan", repeated=repeated, **_plan_facts(plan, observation))
-        return plan
 
-    async def _about_to_move(self, plan: Plan, observation: Observation) -> None:
-        """Store what is about to move, and then ask Studio, directly before the move.
+    def _remember(self, seen: Observation | None) -> None:
+        if self.expectations is not None and seen is not None:
+            self.expectations.remember(self.leg, seen)
+
+    @contextlib.asynccontextmanager
+    async def _about_to_move(self, outcome: LegOutcome) -> AsyncIterator[None]:
+        """Store what is about to move; what is done inside comes after that and directly before the move.
 
         A listener that is killed after the move must find its old commit in the store. If something stops the
-        leg before the plan is sent (Studio, a cancel, the store), the leg must not look as if it may have
-        moved.
+        leg before the plan is sent (Studio, a cancel, the store), it must not look as if it may have moved.
         """
-        self.progress[self.leg] = before_send(self.outcome, observation, plan)
+        self.progress[self.leg] = outcome
         try:
             with self.progress.timed("keep"):
                 await self.keep()
-            await self._ask_studio(observation)
+            yield
         except BaseException:
             self.record(LegEvent.NOT_CARRIED_OUT)
             raise
@@ -217,12 +305,20 @@ class LegSync:
         """Send the plan and record its result."""
         try:
             with self.progress.timed("apply"):
-                done = await self.repository.apply(plan, observation, self.signing)
+                since = self.outcome.old if self.outcome.has_moved else ""
+                done = await self.repository.apply(plan, observation, self.signing, since=since)
         except PushRefusedError:
             self.record(LegEvent.NOT_CARRIED_OUT)
             raise
-        self.progress[self.leg] = after_apply(self.outcome, done)
+        self._applied(done)
         return done
+
+    def _applied(self, done: Applied) -> None:
+        """Record the reply to a request that may have moved the branch."""
+        self.progress[self.leg] = after_apply(self.outcome, done)
+        self._remember(done.left)
+        if done.drift is not None:
+            self.progress.warn(*drift_warnings(done.drift))
 
     def _confirmed(self, observation: Observation, done: Applied) -> bool:
         """Return whether the branch is where it should be, by the result that was read back."""
@@ -264,11 +360,14 @@ def _plan_facts(plan: Plan, observation: Observation) -> dict[str, Any]:
         facts |= {"level": "warning", "warnings": list(plan.warnings)}
     if observation.target is not None:
         facts["target"] = observation.target.commit
-    drift = observation.drift
-    if plan.kind in MOVING:
-        facts |= {"added_count": drift.added.count, "changed_count": drift.changed.count}
-        facts |= {"removed_count": drift.removed.count, "removed": list(drift.removed.listed)}
+    if plan.kind in MOVING and observation.listed:
+        facts |= _drift_facts(observation.drift)
     return facts
+
+
+def _drift_facts(drift: Drift) -> dict[str, Any]:
+    counts = {"added_count": drift.added.count, "changed_count": drift.changed.count}
+    return {**counts, "removed_count": drift.removed.count, "removed": list(drift.removed.listed)}
 
 
 def _applied_facts(done: Applied) -> dict[str, Any]:
@@ -286,4 +385,6 @@ def _applied_facts(done: Applied) -> dict[str, Any]:
     }
     if done.backup:
         facts["backup"] = done.backup
+    if done.drift is not None:
+        facts |= _drift_facts(done.drift)
     return facts

@@ -171,22 +171,31 @@ def configure(
         _cleaning(clean),
     ]
     if console:
-        structlog.configure(
-            processors=[*shared, _renderer(console=True)],
-            wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=structlog.PrintLoggerFactory(stream),
-            cache_logger_on_first_use=False,
-        )
+        _log_text(number, shared, stream)
     else:
-        log = JsonLog(number, clean, stream)
-        structlog.configure(
-            # The log itself, without processors or a context of its own.
-            wrapper_class=cast("type[Any]", lambda *_, **__: log),
-            logger_factory=structlog.PrintLoggerFactory(stream),
-            cache_logger_on_first_use=True,
-        )
+        _log_json(number, clean, stream)
     _redirect_standard_logging(number, shared, console=console, stream=stream)
     return finish
+
+
+def _log_text(number: int, shared: list[Callable[..., Any]], stream: TextIO) -> None:
+    """Let structlog write coloured text."""
+    structlog.configure(
+        processors=[*shared, _renderer(console=True)],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _log_json(number: int, clean: Cleaner, stream: TextIO) -> None:
+    """Let structlog's loggers be a `JsonLog`, without processors or a context of their own."""
+    log = JsonLog(number, clean, stream)
+    structlog.configure(
+        wrapper_class=cast("type[Any]", lambda *_, **__: log),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
 
 
 def _in_background(stream: TextIO, clean: Cleaner) -> BackgroundStream:

@@ -52,6 +52,8 @@ class Drift:
     """Commits that only live has."""
     blobs: int = 0
     """How many of the paths are pointers into a blob store."""
+    failed: bool = False
+    """Whether the paths could not be listed."""
 
     def first(self, most: int) -> "Drift":
         """Return the same with no more than so many paths of each kind listed."""
@@ -82,8 +84,16 @@ class Observation:
     target: Branch | None = None
     """The commit that a rollback goes back to; None for a sync. The drift is to this commit, not to live."""
     drift: Drift = field(default_factory=Drift)
+    listed: bool = True
+    """Whether `drift` was asked for."""
+    recognised: bool = False
+    """Whether the branch's reflog or commit says that the asking run has moved the branch."""
+    moved: Drift | None = None
+    """What has changed on the branch since the asking run began; None if that was not asked for."""
     fingerprint: str = ""
     """The lines that `apply` reads again. It moves the branch only if they are unchanged."""
+    standing: str = ""
+    """The lines of HEAD and of the branch alone; empty where the host can't be asked to compare them."""
 
     @property
     def touched(self) -> float:

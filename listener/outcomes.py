@@ -120,6 +120,8 @@ class LegOutcome:
     removed_count: int = 0
     removed: tuple[str, ...] = ()
     """The first paths that were removed from the environment."""
+    listed: bool = True
+    """Whether the removed paths are known; a leg that has moved is not done before."""
     error: str = ""
     """The code of the error; empty on success."""
     message: str = ""

@@ -22,7 +22,7 @@ from listener.errors import (
     SyncError,
     UnbornBranchError,
 )
-from listener.observations import Branch, Observation
+from listener.observations import Branch, Drift, Observation
 from listener.sites import Leg, Policy, RepositoryAddress
 from listener.vocabulary import PlanKind as PlanKind  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
@@ -67,11 +67,24 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that may have moved a branch already."""
+
+    run: str
+    old: str
+    """The commit that the branch was at when the run began."""
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
-    """What stood in the repository right after a plan was applied, read back."""
+    """The reply to a plan: what the repository was like right after it was carried out, or why it was not."""
 
     changed: bool
-    """Whether the repository was not as observed any more. Then nothing was moved: look again."""
+    """Whether the repository was not as expected. Then nothing was moved."""
+    seen: Observation | None = None
+    """What the host saw right before the move, or instead of it; None if that is not known."""
+    kind: PlanKind | None = None
+    """What was carried out, where the host decided that (`Repository.advance`)."""
     busy: str = ""
     """The lock that Studio holds; empty for none. If there is one, nothing was moved."""
     live: Branch | None = None
@@ -80,6 +93,10 @@ class Applied:
     """The ref that keeps the commit which a reset took away."""
     detached: bool = False
     """Whether HEAD named the branch and was detached. The work tree stays as it was."""
+    drift: Drift | None = None
+    """What has changed on the branch since the run began; None if that is not known."""
+    left: Observation | None = None
+    """What the repository was like after the move, as far as another move needs it; None if not known."""
 
 
 class Notes(Protocol):
@@ -92,15 +109,31 @@ class Notes(Protocol):
 class Repository(Protocol):
     """The repository of one leg."""
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
-        """Read everything that a decision needs, and with `counting` how many commits are apart.
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
+        """Read everything that a decision needs; raise `SyncError`.
 
-        With `target`, a commit, the branch is compared to that instead of live: for a rollback.
-        Raises `SyncError`.
+        With `counting`, how many commits and which paths are apart. With `target`, a commit, the branch is
+        compared to that instead of live: for a rollback. With `begun`, whether that run has moved the branch,
+        and which paths have changed since.
         """
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
-        """Carry out a moving plan if everything is still as observed, and read back; raise `SyncError`."""
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
+    ) -> Applied:
+        """Carry out a moving plan if everything is still as observed, and read back; raise `SyncError`.
+
+        `since` is the commit from which changed paths are listed; empty for the one that is observed.
+        """
+
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+        """Make the branch equal to live by the policy `forward`, without a look before; raise `SyncError`.
+
+        `expected` is what an earlier look or move has left, with its `standing`. The branch is moved only if
+        HEAD and the branch are the same, if there is no lock and no mark, and if nobody has touched the
+        repository for `quiet` seconds. Live may have moved.
+        """
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many. Raise `SyncError`."""
@@ -201,17 +234,24 @@ def _plan(kind: PlanKind, leg: Leg, observation: Observation, crashed: str) -> P
     if kind in MOVING and locks:
         return _refuse(StaleLockError(f"{locks[0]} was left behind by a process that was killed."))
     warnings = [crashed] if crashed else []
-    if kind in MOVING and observation.drift.blobs:
-        warnings.append(
-            f"{observation.drift.blobs} of the paths point into a blob store (*.blob): a sync moves the "
-            "pointers, not the objects; staging must read them from live's store or a copy of it"
-        )
+    if kind in MOVING:
+        warnings += drift_warnings(observation.drift)
     marks = _marks(leg, observation)
     return Plan(
         kind,
         stale={name: commit for name, commit in observation.in_progress.items() if name in marks},
         warnings=tuple(warnings),
     )
+
+
+def drift_warnings(drift: Drift) -> list[str]:
+    """Return what a person should know about the paths that a sync changes."""
+    if drift.failed:
+        return ["the paths that this run changed could not be listed"]
+    if drift.blobs:
+        pointers = f"{drift.blobs} of the paths point into a blob store (*.blob): a sync moves the pointers"
+        return [f"{pointers}, not the objects; staging must read them from live's store or a copy of it"]
+    return []
 
 
 def _why_immovable(leg: Leg, observation: Observation) -> RefusedError | None:

@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
 from listener.errors import ListenerError
-from listener.observations import COMMITTER_EMAIL, Branch, Observation, Paths
+from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
 from listener.outcomes import LegEvent, LegOutcome, LegState, Outcome, Wait
-from listener.plans import MOVING, Applied, Plan, PlanKind
+from listener.plans import MOVING, Applied, Begun, Plan, PlanKind
 from listener.runs import Run
 from listener.sites import Leg
+
+UNSEEN_LIVE = ""
+"""Stands in `LegOutcome.sent_for` for the commit of a live that was not looked at."""
 
 
 def resumed(before: LegOutcome) -> LegOutcome:
@@ -29,6 +32,10 @@ def after_look(leg: LegOutcome, observation: Observation, plan: Plan, since: flo
     tip = commit_of(observation.branch)
     wait = Wait(_digest(observation, plan), since=since)
     leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip, wait=wait)
+    leg = _changed(leg, observation.moved)
+    if leg.has_moved and not leg.plan:
+        made = observation.branch is not None and observation.branch.committer_email == COMMITTER_EMAIL
+        leg = replace(leg, plan=(PlanKind.FORWARD_COMMIT if made else PlanKind.FAST_FORWARD).value)
     if leg.state is LegState.WAITING:
         return _planned(replace(leg, old=tip, sent_for=()), observation, plan)
     # The plan that was sent may have been carried out, or may still be: keep it, and where it started from.
@@ -39,15 +46,28 @@ def before_send(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOut
     """Return a leg whose plan is about to be sent. Its result is unknown from here on."""
     leg = leg.after(LegEvent.SEND)
     if leg.state is LegState.MOVED:
-        return leg
+        # What it has changed since it began is listed anew after this move.
+        return replace(leg, listed=leg.listed and observation.listed)
     return _planned(replace(leg, sent_for=(*leg.sent_for, _goal(observation))), observation, plan)
+
+
+def before_advance(leg: LegOutcome, expected: Observation) -> LegOutcome:
+    """Return a leg that is about to be moved without a look: live, and so the plan, are not known yet."""
+    old = commit_of(expected.branch)
+    leg = replace(leg.after(LegEvent.SEND), plan="", live="", old=old, new=old, sent_for=(UNSEEN_LIVE,))
+    return replace(leg, removed_count=0, removed=(), listed=False)
+
+
+def after_advance(leg: LegOutcome, seen: Observation, kind: PlanKind) -> LegOutcome:
+    """Return a leg that has moved without a look before, with what the host saw and did."""
+    return replace(leg, live=_goal(seen), plan=kind.value, wait=Wait())
 
 
 def after_apply(leg: LegOutcome, applied: Applied) -> LegOutcome:
     """Return a leg after the reply to its plan."""
     if applied.changed or applied.busy:
         return leg.after(LegEvent.NOT_CARRIED_OUT)
-    leg = leg.after(LegEvent.CARRIED_OUT)
+    leg = _changed(leg.after(LegEvent.CARRIED_OUT), applied.drift)
     return replace(leg, new=commit_of(applied.branch), backup=leg.backup or applied.backup, sent_for=())
 
 
@@ -56,7 +76,7 @@ def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
     if commit_of(observation.branch) == leg.old:
         settled = plan.kind is PlanKind.UP_TO_DATE
         return LegEvent.SEEN_SETTLED if settled else LegEvent.SEEN_WHERE_IT_WAS
-    ours = _is_ours(observation.branch, leg.sent_for)
+    ours = observation.recognised or _is_ours(observation, leg.sent_for)
     return LegEvent.SEEN_WHERE_SENT if ours else LegEvent.SEEN_SETTLED
 
 
@@ -76,9 +96,27 @@ def _digest(observation: Observation, plan: Plan) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
+def begun(leg: LegOutcome, run: str) -> Begun | None:
+    """Return what a look should find out about a run that may have moved the leg and has not listed that."""
+    return Begun(run, leg.old) if leg.moved and not leg.listed and leg.old else None
+
+
 def _planned(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:
-    removed = observation.drift.removed if plan.kind in MOVING else Paths()
-    return replace(leg, plan=plan.kind.value, removed_count=removed.count, removed=removed.listed)
+    """Return a leg with its plan, and with the paths that it removes, if these were asked for."""
+    moving = plan.kind in MOVING
+    removed = observation.drift.removed if moving else Paths()
+    # A new branch removes nothing.
+    listed = observation.listed or not moving or observation.branch is None
+    return replace(
+        leg, plan=plan.kind.value, removed_count=removed.count, removed=removed.listed, listed=listed
+    )
+
+
+def _changed(leg: LegOutcome, drift: Drift | None) -> LegOutcome:
+    """Return a leg with the paths that were removed since its run began, if these were listed now."""
+    if drift is None:
+        return leg
+    return replace(leg, removed_count=drift.removed.count, removed=drift.removed.listed, listed=True)
 
 
 def _goal(observation: Observation) -> str:
@@ -154,6 +192,11 @@ def commit_of(branch: Branch | None) -> str:
     return branch.commit if branch else ""
 
 
-def _is_ours(tip: Branch | None, sent_for: Collection[str]) -> bool:
+def _is_ours(observation: Observation, sent_for: Collection[str]) -> bool:
     """Return whether a plan of this run, whose result was lost, seems to have moved the branch to its tip."""
-    return tip is not None and (tip.commit in sent_for or tip.committer_email == COMMITTER_EMAIL)
+    tip = observation.branch
+    if tip is None:
+        return False
+    if UNSEEN_LIVE in sent_for and (observation.ancestor or tip.commit == commit_of(observation.live)):
+        return True
+    return tip.commit in sent_for or tip.committer_email == COMMITTER_EMAIL

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from listener.errors import ListenerError
+from listener.errors import CancelledRunError, ListenerError, OnHoldError
 from listener.outcomes import Outcome
 from listener.vocabulary import State as State  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
@@ -185,3 +185,10 @@ def retry(run: Run, error: ListenerError, policy: RetryPolicy, jitter: float) ->
     if error.permanent or run.failures + 1 >= policy.attempts:
         return None
     return Retry(policy.delay(run.streak + 1, jitter), failed=True)
+
+
+def final_state(error: ListenerError | None) -> State:
+    """Return the state of a run that ends with `error`, or with success."""
+    if error is None:
+        return State.SUCCEEDED
+    return State.CANCELLED if isinstance(error, CancelledRunError | OnHoldError) else State.FAILED

@@ -17,13 +17,14 @@ from listener.errors import (
     SyncError,
     UnknownTargetError,
 )
+from listener.expectations import Expectations
 from listener.legs import ROUNDS, Keep, LegSync, Rules, Studio
 from listener.observations import Observation
 from listener.outcomes import LegEvent, LegOutcome
 from listener.plans import Notes, Plan, Repositories, Signing
 from listener.progress import Progress, commit_of
 from listener.runs import Run
-from listener.sites import Environment, Leg
+from listener.sites import Environment, Leg, Policy
 from listener.waits import Waits
 
 
@@ -46,6 +47,7 @@ class Synchronizer:
         self._repositories = repositories
         self._rules = Rules(quiet, patience, studio)
         self.waits = Waits()
+        self._expectations = Expectations()
 
     async def look(self, environment: Environment, notes: Notes) -> list[Look]:
         """Look at each leg, and decide what a run would do now; move nothing and raise nothing."""
@@ -126,6 +128,7 @@ class Synchronizer:
             self.waits,
             held_live=run.held_live if back is None else "",
             back=back,
+            expectations=self._expectations if _may_advance(leg, environment) else None,
         )
 
     async def _look(self, leg: Leg, notes: Notes, back: LegOutcome | None = None) -> Look:
@@ -141,8 +144,14 @@ class Synchronizer:
     def _judged(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
+        self._expectations.remember(leg, seen)
         plan, _ = self._rules.decide(leg, seen, back, since=self.waits.since(leg))
         return Look(leg, seen, plan)
+
+
+def _may_advance(leg: Leg, environment: Environment) -> bool:
+    """Return whether a leg may be moved without a look, if it is as the last one has left it."""
+    return len(environment.legs) == 1 and leg.own and leg.policy is Policy.FORWARD
 
 
 async def _run(legs: Sequence[LegSync], progress: Progress) -> None:

@@ -16,20 +16,19 @@ from listener.errors import (
     ForbiddenError,
     HandedBackError,
     ListenerError,
-    OnHoldError,
     RequestError,
     StoreError,
     StoreUnavailableError,
     SyncError,
     UnknownTargetError,
 )
-from listener.journal import Journal, Log
+from listener.journal import Journal, Log, equal_looks
 from listener.lanes import Lanes
 from listener.outcomes import Outcome, alike
 from listener.progress import Progress
 from listener.queue import RunStore
 from listener.redaction import Cleaner
-from listener.runs import Retry, RetryPolicy, Run, State, retry
+from listener.runs import Retry, RetryPolicy, Run, State, final_state, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
@@ -225,7 +224,7 @@ class Worker:
             await self._alone(active)
             host = ",".join(active.environment.hosts) if active.environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
-            _begin(journal, run, self._clock())
+            journal.begin()
             error = await self._synced(active, journal)
             # Before the end is stored: that wakes the next run, which must find the hosts free.
             self._leave(active)
@@ -329,9 +328,9 @@ class Worker:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
         if again is not None and not again.failed and journal.silent and alike(active.run.outcome, outcome):
             # A busy repository is looked at many times a minute. Looks that find the same are only counted.
-            outcome = replace(outcome, equal_looks=_equal_looks(active.run) + 1)
+            outcome = replace(outcome, equal_looks=equal_looks(active.run) + 1)
         else:
-            _conclude(journal, active.run, outcome, error, again.delay if again else None)
+            journal.conclude(outcome, error, again.delay if again else None)
         await self._written(active, lambda: self._ending(active.run, outcome, error, again))
 
     async def _ending(
@@ -342,7 +341,7 @@ class Worker:
         if again is not None:
             await self._store.requeue(run, outcome, now + again.delay, now, failed=again.failed)
         else:
-            await self._store.finish(run, _final(error), outcome, now)
+            await self._store.finish(run, final_state(error), outcome, now)
 
     async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Write until the store answers. The fence refuses the repetition of a write whose reply was lost."""
@@ -364,56 +363,3 @@ class _SetBack:
     def __call__(self) -> bool:
         (wall, steady), self._last = self._last, (self._clock(), time.monotonic())
         return self._last[0] < wall + (self._last[1] - steady) - SET_BACK
-
-
-def _final(error: ListenerError | None) -> State:
-    if error is None:
-        return State.SUCCEEDED
-    return State.CANCELLED if isinstance(error, CancelledRunError | OnHoldError) else State.FAILED
-
-
-def _leg_facts(outcome: Outcome) -> dict[str, Any]:
-    """Return the facts of the only leg, or of each of several."""
-    legs = [
-        {
-            "plan": leg.plan,
-            "old": leg.old,
-            "new": leg.new,
-            "live": leg.live,
-            "removed_count": leg.removed_count,
-        }
-        for leg in outcome.legs
-    ]
-    if len(legs) == 1:
-        return legs[0]
-    named = zip(outcome.legs, legs, strict=True)
-    return {"legs": [{"repository": leg.repository, "error": leg.error, **facts} for leg, facts in named]}
-
-
-def _equal_looks(run: Run) -> int:
-    return run.outcome.equal_looks if run.outcome else 0
-
-
-def _begin(journal: Journal, run: Run, now: float) -> None:
-    """Write the line of an attempt that starts. After one that had to wait, it may be a repeated event."""
-    facts: dict[str, Any] = {"attempt": run.attempt, "waited": round(now - run.created_at, 3)}
-    if looks := _equal_looks(run):
-        facts["equal_looks"] = looks
-    journal.note("start", repeated=run.outcome is not None and run.outcome.waits, **facts)
-
-
-def _conclude(
-    journal: Journal, run: Run, outcome: Outcome, error: ListenerError | None, delay: float | None
-) -> None:
-    """Write the canonical line of a run that has ended, or the line that says when it is tried again."""
-    facts = {**_leg_facts(outcome), "attempt": run.attempt, "durations": dict(outcome.durations)}
-    if run.undoes is not None:
-        facts["undoes"] = run.undoes
-    if error is not None:
-        facts |= {"error": error.code, "message": error.message, "remedy": error.remedy}
-    if delay is not None:
-        journal.note("again", level="warning", in_seconds=round(delay, 3), **facts)
-        return
-    state = _final(error)
-    level = {State.SUCCEEDED: "info", State.CANCELLED: "warning"}.get(state, "error")
-    journal.note("run", level=level, outcome=state.value, **facts)

@@ -96,11 +96,13 @@ class Scene:
     traps: Traps
     undone: Run | None = None
     """The run that is taken back; None for a sync."""
+    synchronizer: Synchronizer | None = None
+    """One that has looked before, and so moves at once; None to look in each attempt."""
 
     async def attempt(self, run: Run) -> tuple[Progress, SyncError | None]:
         """Go on with a run; return what it has done by now, and what ended the attempt."""
         progress, notes = Progress.of(run), Notes()
-        synchronizer = Synchronizer(self.pool, quiet=0, patience=PATIENCE)
+        synchronizer = self.synchronizer or Synchronizer(self.pool, quiet=0, patience=PATIENCE)
         to_do = (
             synchronizer.sync(self.environment, run, notes, progress, unkept)
             if self.undone is None
@@ -116,6 +118,8 @@ class Scene:
         self, run: Run, step: tuple[str, int], interrupt: Interruption
     ) -> tuple[Progress, SyncError | None]:
         """Make an attempt that is interrupted at a step; what waited there goes on when it has ended."""
+        if self.synchronizer is not None:
+            await self.synchronizer.look(self.environment, Notes())
         self.traps.set(*step)
         attempt = asyncio.create_task(self.attempt(run))
         caught = await self.traps.caught()
@@ -162,6 +166,7 @@ async def place(
     """Makes the scene of a kind, which says where staging lies and which host is interrupted.
 
     `own`, `another`, `forge`: that of live's own repository, of another one, of one where only git runs;
+    `own at once`: live's own, moved without a look before;
     `live`: that of live, where staging lies elsewhere.
     """
     async with AsyncExitStack() as stack:
@@ -185,17 +190,21 @@ async def place(
             carrier = carrier_of(kind, source)
             there.traps.lay_hooks(carrier)
             at = RepositoryAddress("near" if kind == "live" else "far", str(carrier.path))
-            live = RepositoryAddress("far" if kind in {"own", "live"} else "near", str(source.path))
+            near = kind in {"another", "forge"}
+            live = RepositoryAddress("near" if near else "far", str(source.path))
             environment = changed(environment_of(at, source=live), policy=policy)
             cache = folder / "cache" / "mysite.git"
-            return Scene(carrier, source, environment, pool, cache, proxy, there.traps)
+            scene = Scene(carrier, source, environment, pool, cache, proxy, there.traps)
+            if kind == "own at once":
+                scene.synchronizer = Synchronizer(pool, quiet=0, patience=PATIENCE)
+            return scene
 
         yield make
 
 
 def carrier_of(kind: str, source: Published) -> Published:
     """Return what carries staging: live's own repository, another one with a work tree, or a bare one."""
-    if kind == "own":
+    if kind.startswith("own"):
         return source
     path = source.path.parent / "other"
     if kind == "another":

@@ -122,13 +122,17 @@ ss_permit_request() {
 	esac
 }
 
+# What a look takes, and a move too.
 key_check_observe() {
 	key_check_place
 	key_is_branch "$branch" || key_refuse "the branch has an invalid name"
-	case $compare/$counting in tree/yes | tree/no | commit/yes | commit/no) ;; *) key_malformed ;; esac
-	key_is_number "$listed" || key_malformed
-	key_is_number "$room" || key_malformed
+	case $compare in tree | commit) ;; *) key_malformed ;; esac
+	case $counting in yes | no) ;; *) key_malformed ;; esac
+	[ -z "$listed" ] || key_is_number "$listed" || key_malformed
+	[ -z "$room" ] || key_is_number "$room" || key_malformed
 	[ -z "$target" ] || key_is_commit "$target" || key_refuse "the target is not a commit id"
+	[ -z "$since" ] || key_is_commit "$since" || key_refuse "the commit to list from is not a commit id"
+	[ -z "$run" ] || key_is_word "$run" || key_malformed
 }
 
 # Check the fields that name the repository: `path`, `root` and `live`.
@@ -155,10 +159,17 @@ key_check_expire() {
 
 # `seen` is only compared, and `subject` and `body` may be any text.
 key_check_apply() {
-	key_check_place
+	key_check_observe
 	key_check_movable "$branch"
 	[ "$live" != "$branch" ] || key_refuse "the branch live can't be moved"
-	case $kind in create | fast-forward | forward-commit | reset) ;; *) key_malformed ;; esac
+	case $counting/$kind/$quiet in
+	no/create/ | no/fast-forward/ | no/forward-commit/ | no/reset/) ;;
+	no/forward/*)
+		key_is_number "$quiet" || key_malformed
+		[ -z "$to$stale$backup$incoming$target" ] || key_malformed
+		;;
+	*) key_malformed ;;
+	esac
 	[ -z "$to" ] || key_is_commit "$to" || key_refuse "the new commit is not a commit id"
 	[ -z "$stale" ] || key_is_commit "$stale" || key_refuse "the stale mark is not a commit id"
 	[ -z "$backup" ] || key_is_backup "$backup" "$branch" || key_refuse "the backup is not one of $branch"

@@ -16,7 +16,7 @@ from listener.errors import (
     TransferError,
 )
 from listener.observations import COMMITTER_EMAIL, PATHS_LISTED, Branch, Drift, Observation
-from listener.plans import Applied, Plan, PlanKind, Signing
+from listener.plans import Applied, Begun, Plan, PlanKind, Signing
 from listener.sites import Policy
 from listener.ssh.cache import backups_below, tip_ref
 from listener.ssh.git_remote import GitRemote, MarkAges
@@ -55,17 +55,24 @@ class RelayedRepository:
         self._leg = target.leg
         self._cache = target.cache
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
-        """Read all that a decision needs: both repositories at the same time, then the cache."""
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
+        """Read everything that a decision needs: both repositories at the same time, then the cache."""
         if target and self._shell is not None:
             # The earlier commit is on the leg's own host: no objects are needed here.
-            return await self._shell.observe(counting=counting, target=target)
+            return await self._shell.observe(counting=counting, target=target, begun=begun)
         return await self._cache.with_repair(lambda: self._observe(target, counting=counting))
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
-        """Bring the commit to the leg, move the branch if nothing has changed since, and read back."""
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
+    ) -> Applied:
+        """Bring the commit to the leg, move the branch if all is still as observed, and read back.
+
+        What changes has been listed with the look: that costs the hosts nothing.
+        """
         if observation.target is not None and self._shell is not None:
-            return await self._shell.apply(plan, observation, signing)
+            return await self._shell.apply(plan, observation, signing, since=since)
         repeated = False
 
         async def step() -> Applied:
@@ -74,6 +81,10 @@ class RelayedRepository:
             return await self._apply(plan, observation, signing, refetch=refetch)
 
         return await self._cache.with_repair(step)
+
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+        """Raise `NotImplementedError`: no host has both live and the branch, so no look has a `standing`."""
+        raise NotImplementedError
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many."""
@@ -141,7 +152,9 @@ class RelayedRepository:
         if branch is not None:
             known = here[branch.commit]
             branch = replace(branch, tree=known.tree, committer_email=known.committer_email)
-        observation = replace(seen, live=here.get(live), branch=branch, target=here.get(target))
+        observation = replace(
+            seen, live=here.get(live), branch=branch, target=here.get(target), listed=True, standing=""
+        )
         if not goal or (branch is not None and branch.commit == goal):
             return observation
         if branch is None:
@@ -195,7 +208,7 @@ class RelayedRepository:
         incoming = f"{INCOMING}/{self._leg.branch}"
         if not await self._target.push(f"+{new}:{incoming}"):
             return Applied(changed=True)
-        return await self._shell.move(plan, observation, signing, new, incoming)
+        return await self._shell.land(plan, observation, signing, new, incoming)
 
     async def _move_by_push(
         self, plan: Plan, observation: Observation, signing: Signing, new: str

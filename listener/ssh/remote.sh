@@ -1,37 +1,40 @@
-# The host's half of the dialogue: POSIX sh, loaded once into a long-lived shell and then spoken to.
+# The script on the host: POSIX sh, loaded once into a long-lived shell, then asked by the listener.
 #
 # A request is lines of text: `TOKEN VERB`, then `NAME=TEXT` for each field that is not empty, `+TEXT` for each further
-# line of the field before it, and a dot. A verb that takes several parts has a comma between their fields. Nothing of
-# it is run. The reply is what the verb's function prints, closed on both streams by a line that starts with the token.
-# A request is answered in a subshell, so that nothing it sets or changes stays behind. An `error CODE TEXT` line is
-# the last that a refusing function prints.
+# line of the field before it, and a dot. A verb that takes several parts has a comma between them. The script never runs
+# any of this text. The reply is what the verb's function prints. It ends on both streams with a line that starts with
+# the token. Each request is answered in a subshell, so that it can't change the shell for the next one. A function that
+# refuses prints `error CODE TEXT` as its last line.
 #
-# Nothing here ever checks a branch out, holds index.lock, or locks live: Studio may start at any moment.
+# The script never checks a branch out, never holds index.lock and never locks live: Studio may start at any moment.
 #
-# Which function sets which variable; each is read by those that are called after it:
+# Which function sets which variable; later functions read them:
 #
-#   ss_read    the fields: path root live branch compare listed room counting target seen kind to stale backup incoming
-#              run date subject body before after rest one separator; and `more`, whether another part follows
+#   ss_read    the fields: path root live branch compare listed room counting target since seen quiet kind to stale backup
+#              incoming run date subject body before after rest one separator; and `more`: whether another part follows
 #   ss_enter   bare worktree GIT_DIR
 #   ss_head    head
 #   ss_refs    refs
-#   ss_files   files
-#   ss_times   files now
+#   ss_tips    tip commit tree parents about at_head ours others, live_object live_commit live_tree live_parents live_about
+#   ss_goal    goal goal_tree
+#   ss_relate  ancestor
+#   ss_choose  kind
+#   ss_make    new new_tree
+#   ss_files   files now
 #   ss_self    pid start
 #   ss_move    own
 #   ss_marked  marked_where marked_process marked_branch marked_new marked_body
-#   ss_tips    tip commit tree live_commit live_tree at_head ours
 #
-# What must not change between deciding and applying is listed here and nowhere else. A reply tells it line by line, and
-# a request to move the branch says the same lines back, as the field `seen`:
+# The fingerprint: what must not change between the look and the move. It is listed here and nowhere else. A reply says it
+# line by line, and a request to move the branch says the same lines back, as the field `seen`:
 #
 #   head TEXT                   what HEAD names: `ref: refs/heads/...`, or a commit
-#   ref NAME:OBJECT:COMMIT:TREE:TARGET:EMAIL:WORKTREE
-#                               live, the branch, and the mark of a publish into each, as far as they are there
-#   file PATH TIME SIZE INODE   when HEAD's reflog, the index, FETCH_HEAD, the locks and the marks were last written,
-#                               as far as they are there
+#   ref NAME:OBJECT:COMMIT:TREE:PARENTS:TARGET:EMAIL:WORKTREE
+#                               live, the branch, and the mark of a publish into each; those that exist
+#   file PATH TIME SIZE INODE   when HEAD's reflog, the index, FETCH_HEAD, the locks and the marks were last written;
+#                               those that exist
 #
-# `refs` holds the first two kinds, which ss_refs reads, `files` the third, which ss_files reads.
+# `refs` holds the first two kinds, `files` the third.
 
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR GIT_NAMESPACE GIT_OBJECT_DIRECTORY \
 	GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_CONFIG_PARAMETERS CDPATH ENV
@@ -41,7 +44,7 @@ GIT_NO_REPLACE_OBJECTS=1
 GIT_TERMINAL_PROMPT=0
 export LC_ALL GIT_OPTIONAL_LOCKS GIT_NO_REPLACE_OBJECTS GIT_TERMINAL_PROMPT
 
-# Fractions of a second where the tools know them.
+# Fractions of a second, if the tools support them.
 case $(date +%s.%3N 2>/dev/null) in
 '' | *[!0-9.]*) ss_clock=+%s ;;
 *) ss_clock=+%s.%3N ;;
@@ -53,23 +56,24 @@ esac
 
 ss_newline='
 '
-# Where we run: elsewhere, or before the last boot, the id of a process means nothing.
+# This host and this boot: on another host, or before a boot, the id of a process means nothing.
 ss_where=''
 for ss_file in /proc/sys/kernel/hostname /proc/sys/kernel/random/boot_id; do
 	read -r ss_line 2>/dev/null <"$ss_file" && ss_where="${ss_where:+$ss_where }$ss_line"
 done
 [ -n "$ss_where" ] || ss_where=$(uname -n)
-# Seconds within which what was touched is young: then the clock of the file system is asked.
+# Files are young for so many seconds: then their times are compared with the clock of the file system.
 ss_young=60
-ss_question='path root live branch compare listed room counting target'
-# Who commits: a later look tells our commits from a person's by it.
+ss_question='path root live branch compare listed room counting target since run'
+ss_order="$ss_question seen quiet kind to stale backup incoming date subject body"
+# The committer of our commits. A later look recognises them by it.
 ss_name=sync-staging
 ss_email=sync-staging@localhost
-# A branch may name a tag: what counts is the commit that it points to. No part but the last two can hold a colon.
+# A branch may name a tag: its commit counts. Only the last two parts can contain a colon.
 ss_commit='%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)'
-ss_format="ref %(refname):%(objectname):$ss_commit:%(tree)%(*tree):%(symref):%(committeremail)%(*committeremail):%(worktreepath)"
+ss_format="ref %(refname):%(objectname):$ss_commit:%(tree)%(*tree):%(parent)%(*parent):%(symref):%(committeremail)%(*committeremail):%(worktreepath)"
 
-# ss_dialogue NAME: greet by that name, then answer requests until there are no more.
+# ss_dialogue NAME: greet with that name, then answer requests until the input ends.
 ss_dialogue() {
 	(ss_hello) </dev/null
 	ss_close "$1" "$?"
@@ -81,7 +85,7 @@ ss_dialogue() {
 	exit 0
 }
 
-# Close a reply on both streams. What follows a malformed request can't be told from the rest of it: end.
+# Close a reply on both streams. After a malformed request the shell ends: the rest of it could be taken for a request.
 ss_close() {
 	printf '\n%s %s\n' "$1" "$2"
 	printf '\n%s\n' "$1" >&2
@@ -92,13 +96,11 @@ ss_close() {
 ss_answer() {
 	case $1 in
 	hello) ss_take hello '' && ss_hello ;;
-	observe) ss_take observe "$ss_question" && ss_observe ;;
+	observe) ss_take observe "$ss_question" && ss_sync ;;
 	survey) ss_survey ;;
 	sites) ss_take sites 'root before after rest one' && ss_sites ;;
 	expire) ss_take expire 'path root live branch before' && ss_expire ;;
-	apply)
-		ss_take apply 'path root live branch seen kind to stale backup incoming run date subject body' && ss_apply
-		;;
+	apply) ss_take apply "$ss_order" && ss_sync ;;
 	*) ss_malformed "there is no such request" ;;
 	esac
 }
@@ -111,9 +113,10 @@ ss_take() {
 	ss_permit_request "$1"
 }
 
-# ss_read NAMES: set the fields of one part, which are all among the names; those that are not told are empty.
+# ss_read NAMES: set the fields of one part. Only these names are allowed; fields that are left out are empty.
 ss_read() {
 	path='' root='' live='' branch='' compare='' listed='' room='' counting='' target='' seen='' kind='' to='' stale=''
+	since='' quiet=''
 	backup='' incoming='' run='' date='' subject='' body='' before='' after='' rest='' one='' separator=''
 	field='' text=''
 	while IFS= read -r line; do
@@ -134,7 +137,7 @@ ss_read() {
 	ss_malformed "a request is not whole"
 }
 
-# Set the variable that `field` names to `text`. The names stand here, so that none can be another variable's.
+# Set the variable that `field` names to `text`. Each name is written out: a request must not set another variable.
 ss_set() {
 	case $field in
 	path) path=$text ;;
@@ -146,6 +149,8 @@ ss_set() {
 	room) room=$text ;;
 	counting) counting=$text ;;
 	target) target=$text ;;
+	since) since=$text ;;
+	quiet) quiet=$text ;;
 	seen) seen=$text ;;
 	kind) kind=$text ;;
 	to) to=$text ;;
@@ -175,14 +180,14 @@ ss_refuse() {
 	exit 1
 }
 
-# Refuse the request of the verb $1, whose fields are set, if the key may not make it. An unrestricted key may make
-# any; gate.sh has its own.
+# Refuse the request of the verb $1, whose fields are set, if the key may not make it. gate.sh replaces this function;
+# without a gate every request is allowed.
 ss_permit_request() {
 	# shellcheck disable=SC2317 # it is reached where no gate follows
 	:
 }
 
-# Tell the process group, by which this shell can be ended from another session, and git's version.
+# Print the process group, by which another session can end this shell, and git's version.
 ss_hello() {
 	group=$$
 	if read -r stat 2>/dev/null <"/proc/$$/stat"; then
@@ -194,8 +199,8 @@ ss_hello() {
 	printf 'hello %s %s\n' "$group" "$(git --version)"
 }
 
-# Refuse the directory that we are in, to which $1 has led, if the key may not look at it. An unrestricted one may look
-# at any; gate.sh has its own.
+# Refuse the current directory, to which the path $1 has led, if the key may not look at it. gate.sh replaces this
+# function; without a gate every directory is allowed.
 ss_permit() {
 	# shellcheck disable=SC2317 # it is reached where no gate follows
 	:
@@ -223,12 +228,12 @@ ss_enter() {
 	[ -z "$root" ] || ss_within
 	GIT_DIR=$PWD
 	export GIT_DIR
-	# So git names the repository's own work tree, wherever a symbolic link in the place of .git has led.
+	# git prints the work tree in this form too, even if .git is a symbolic link.
 	worktree=${PWD%/.git}
 }
 
-# Refuse if the directory that we are in, which `path` has led to, lies outside of the folder `root` because of a
-# symbolic link, or has its refs or objects elsewhere.
+# Refuse if a symbolic link has led from `path` to a directory outside of the folder `root`, or if the repository has
+# its refs or objects elsewhere.
 ss_within() {
 	folder=$(cd -P "$root" && pwd -P) || ss_refuse not-a-repository "there is no directory $root that $(id -un) may enter"
 	case $PWD in "${folder%/}"/*) ;; *) ss_refuse outside-root "$path leads out of $root" ;; esac
@@ -238,7 +243,7 @@ ss_within() {
 	[ ! -e commondir ] || ss_refuse outside-root "$path has its refs and objects elsewhere (commondir)"
 }
 
-# Read the id of the process that asks, which a subshell's $$ is not, and when it was started: ids are used again.
+# Set the id of this process (in a subshell, $$ is another's) and its start time: an id may be used again.
 ss_self() {
 	if read -r stat 2>/dev/null </proc/self/stat; then
 		pid=${stat%% *}
@@ -251,7 +256,7 @@ ss_self() {
 	fi
 }
 
-# ss_lives ID START: whether that process still is there, and is more than a dead one that nobody has taken note of.
+# ss_lives ID START: whether that process still runs. A zombie does not.
 ss_lives() {
 	kill -0 "$1" 2>/dev/null || return 1
 	[ "$2" != 0 ] || return 0
@@ -261,8 +266,8 @@ ss_lives() {
 	[ "$2" != Z ] && [ "$1" = "${21}" ]
 }
 
-# What we are about to lock is marked before as ours, by a file that is named for the process that answers the request
-# and tells the one that locks: the next look takes away what both have left, and nobody else's.
+# Write a mark before a lock is taken: a file named for the process that answers the request, which names the process
+# that locks. If both are killed, the next look finds the mark, and removes their locks and nobody else's.
 ss_mark() {
 	ss_self
 	printf 'where %s\nprocess %s %s\nbranch %s\nnew %s\nbody %s.HEAD\n' \
@@ -295,8 +300,8 @@ ss_at_work() {
 	ss_lives "${name%.*}" "${name##*.}" || { [ -n "$marked_process" ] && ss_lives $marked_process; }
 }
 
-# Take away what predecessors have left that were killed. While another is at work, its locks can't be told from theirs;
-# of those that ran on another host (a container that is there no more) nobody here can tell.
+# Remove the locks and marks of earlier requests that were killed. If another request is at work, remove nothing: its locks
+# could be taken for theirs. A mark of another host (an old container) stays: nobody here knows if its process runs.
 ss_tidy() {
 	dead=''
 	for found in sync-staging-own.*; do
@@ -314,7 +319,7 @@ ss_tidy() {
 	for found in $dead; do
 		ss_self
 		own=sync-staging-own.$pid.$start
-		# Who renames it has it to itself.
+		# Two looks may try at once: the one that renames the mark removes the locks.
 		mv "$found" "$own" 2>/dev/null || continue
 		ss_marked "$own"
 		ss_unlock_refs
@@ -322,15 +327,15 @@ ss_tidy() {
 	done
 }
 
-# Refuse a run whose branch a process of ours is still moving, which the mark that was read tells: another listener has
-# started it, or this one before it was started anew. A second git would wait as it does. A mere look goes on.
+# Refuse a run if, by the mark that was read, a process of ours is still moving its branch: another listener's, or this
+# one's from before a restart. A second git would wait for the same lock. A mere look goes on.
 ss_check_stalled() {
 	[ "$counting" != yes ] && [ "$marked_branch" = "$branch" ] && [ -e "refs/heads/$branch.lock" ] || return 0
 	ss_refuse host-stalled "in $path, git update-ref (process ${marked_process%% *}) of an earlier step does not end"
 }
 
-# Take away the locks of a git of ours that was killed in its transaction. It takes the branch's lock last: where that
-# holds the new commit, it is ours, and so are those before it. Nothing is ever taken for ours by its age.
+# Remove the locks of a git of ours that was killed in its transaction. git takes the branch's lock last: if that contains
+# the mark's new commit, it is ours, and so are the locks before it. No lock is ever removed because of its age.
 ss_unlock_refs() {
 	said=''
 	read -r said 2>/dev/null <"refs/heads/$marked_branch.lock"
@@ -340,7 +345,7 @@ ss_unlock_refs() {
 		"refs/namespaces/sync-staging/refs/sync-staging/incoming/$marked_branch.lock" "refs/heads/$marked_branch.lock"
 }
 
-# Take HEAD.lock away if it is the same file as ours, and then the mark.
+# Remove HEAD.lock if it is the same file as ours, and then the mark.
 ss_release() {
 	# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -ef
 	[ -n "$marked_body" ] && [ "$marked_body" -ef HEAD.lock ] && rm -f HEAD.lock
@@ -348,8 +353,7 @@ ss_release() {
 	rm -f $marked_body "$own"
 }
 
-# Read what HEAD names, in the one form that it is compared in: people write it with other spaces, and old tools make it
-# a symbolic link.
+# Read what HEAD names, in one form: people write it with other spaces, and old tools make it a symbolic link.
 ss_head() {
 	if [ -L HEAD ]; then
 		head="ref: $(readlink HEAD)"
@@ -374,79 +378,88 @@ ss_refs() {
 	for name in "${live:-$branch}" "$branch" "${live:-$branch}_in_progress" "${branch}_in_progress"; do
 		[ ! -f "refs/heads/$name" ] || ss_check_ref "refs/heads/$name"
 	done
-	case $refs in *::::*) ss_peel ;; esac
+	case $refs in *:::::*) ss_peel ;; esac
 	refs="head $head${refs:+$ss_newline$refs}"
 }
 
 # Complete the lines of `refs` that have no tree. Git before 2.45 follows a tag only once, and it may name another tag.
 ss_peel() {
-	told=$refs refs=''
+	unpeeled=$refs refs=''
 	while IFS= read -r line; do
 		object=${line#*:}
 		case $line in
-		*::::*)
+		*:::::*)
 			object=${object%%:*}
-			# The commit, its tree, no symbolic target, and the committer: as in ss_format.
-			peeled=$(git -c log.showSignature=false log --no-walk --format='%H:%T::<%ce>' "$object^{commit}" -- 2>/dev/null) &&
-				line=${line%%:*}:$object:$peeled:${line#*::::}
+			# The commit, its tree, its parents, no symbolic target, and the committer: as in ss_format.
+			peeled=$(git -c log.showSignature=false log --no-walk --format='%H:%T:%P::<%ce>' "$object^{commit}" -- 2>/dev/null) &&
+				line=${line%%:*}:$object:$peeled:${line#*:::::}
 			;;
 		esac
 		refs=${refs:+$refs$ss_newline}$line
 	done <<-END
-		$told
+		$unpeeled
 	END
 }
 
-# Refuse if the file $1 of a ref holds nothing that is one. Git passes over it with a warning, and a branch that nobody
-# can read must not be taken for one that is not there.
+# Refuse if the file $1 of a ref does not contain a ref. Git skips it with a warning, and the branch must not be taken for
+# a missing one: it would be created anew, and its commits lost.
 ss_check_ref() {
 	case $ss_newline$refs in *"${ss_newline}ref $1:"*) return 0 ;; esac
 	said=''
 	read -r said 2>/dev/null <"$1"
-	# One that holds a commit was made, or is gone, since git looked.
+	# If it contains a commit, it was written or removed after git looked.
 	case $said in *[!0-9a-f]* | '') ;; *[!0]*) [ ${#said} -lt 40 ] || return 0 ;; esac
 	[ ! -f "$1" ] || ss_refuse broken-ref "the file $GIT_DIR/$1 does not hold a commit"
 }
 
-# Read when the repository was touched. It is read last: Studio may begin at any moment. $1 is one more file, if any.
+# ss_files CLOCK: read when the repository was touched, and what time it is, with one stat. CLOCK is our file
+# sync-staging-clock, just written, for the time of the file system, or `-` for the host's: the time of a new pipe.
 ss_files() {
 	if [ -f logs/HEAD ]; then its_head=logs/HEAD; else its_head=HEAD; fi
-	files=$(stat -c "file %n $ss_mtime %s %i" "$its_head" index FETCH_HEAD index.lock HEAD.lock \
-		"refs/heads/$branch.lock" "refs/heads/${branch}_in_progress.lock" \
-		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" ${1:+"$1"} 2>/dev/null)
+	files=$(
+		stat -c "file %n $ss_mtime %s %i" "$its_head" index FETCH_HEAD index.lock HEAD.lock \
+			"refs/heads/$branch.lock" "refs/heads/${branch}_in_progress.lock" \
+			"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" "$1" 2>/dev/null <<-END
+				a pipe
+			END
+	)
+	now=${files##*"${ss_newline}file $1 "}
+	if [ "$now" != "$files" ]; then
+		now=${now%% *}
+		files=${files%"${ss_newline}file $1 "*}
+	else
+		now=$(date $ss_clock)
+	fi
 	[ -n "$files" ] || ss_refuse unsupported-repository "stat -c does not work here: nobody could tell when Studio was at work"
 }
 
-# Set `now`, and `files`. Times are compared with the clock that they were written by: the file system may be another
-# machine's. So a file of ours is written, and its own time is now. For old times the host's clock will do, and for a
-# mere look, which writes nothing.
+# Set `now` and `files`, after everything slow: Studio may begin at any moment. Times are compared with the clock that
+# wrote them, for the file system may be another machine's. A mere look writes nothing and uses the host's clock, and so
+# does a look that finds nothing to move and old times.
 ss_times() {
 	if ! ss_is_near; then
-		ss_files
-		now=$(date $ss_clock)
+		ss_files -
 		ss_newest
 		[ "$counting" != yes ] && [ $((${now%.*} - newest)) -lt $ss_young ] || return 0
 	fi
-	if ! ss_touch 2>/dev/null; then
-		printf '%s\n' "$GIT_DIR/sync-staging-clock can't be written: times are compared with the host's own clock" >&2
-		ss_files
-		now=$(date $ss_clock)
+	if ss_touch 2>/dev/null; then
+		ss_files sync-staging-clock
 		return 0
 	fi
-	ss_files sync-staging-clock
-	now=${files##*"${ss_newline}file sync-staging-clock "}
-	now=${now%% *}
-	files=${files%"${ss_newline}file sync-staging-clock "*}
+	printf '%s\n' "$GIT_DIR/sync-staging-clock can't be written: times are compared with the host's own clock" >&2
+	ss_files -
+	# If that clock is ahead, what Studio writes now looks old; only a second look would show that it is at work.
+	[ -z "$quiet" ] || kind=''
 }
 
-# Whether the branch may be moved next: it is not a mere look, and there is a difference, or only the listener can tell.
+# Whether a move may follow: it is not a mere look, and there is a difference, or only the listener knows if there is.
 ss_is_near() {
 	if [ "$counting" = yes ]; then return 1; fi
 	if [ -n "$target" ] || [ -z "$live" ]; then return 0; fi
 	[ "$commit" != "$live_commit" ] && { [ "$tree" != "$live_tree" ] || [ "$compare" = commit ]; }
 }
 
-# Write our file, where it is one: a link would lead elsewhere, and a pipe would wait.
+# Write our file, unless something else has its name: a link would lead elsewhere, and a pipe would wait.
 ss_touch() {
 	[ ! -L sync-staging-clock ] || return 1
 	[ -f sync-staging-clock ] || [ ! -e sync-staging-clock ] || return 1
@@ -456,40 +469,49 @@ ss_touch() {
 # Set `newest` to the newest of the times of `files`, in whole seconds.
 ss_newest() {
 	newest=0
-	while read -r _ _ time _; do
-		[ "${time%.*}" -le "$newest" ] || newest=${time%.*}
-	done <<-END
-		$files
-	END
+	set -f
+	IFS=$ss_newline
+	for line in $files; do
+		time=${line#file * }
+		time=${time%%[. ]*}
+		[ "$time" -le "$newest" ] || newest=$time
+	done
+	unset IFS
+	set +f
 }
 
-# Read from `refs` where the branch and live are, whether the work tree is on the branch, and whether the branch is at a
-# forward commit of ours.
+# Read from `refs` the branch and live, whether the work tree is on the branch, and whether the branch is at a forward
+# commit of ours. `others` are the lines but live's.
 ss_tips() {
-	tip='' commit='' tree='' live_commit='' live_tree='' at_head=no ours=no
-	while IFS=: read -r ref its_object its_commit its_tree _ about; do
-		case $ref in
-		"ref refs/heads/$branch")
-			tip=$its_object commit=$its_commit tree=$its_tree
-			case $about in "<$ss_email>"*) ours=yes ;; esac
-			case $bare$about in no*">:$worktree") at_head=yes ;; esac
-			;;
-		esac
-		case $ref in
-		"ref refs/heads/$live") live_commit=$its_commit live_tree=$its_tree ;;
-		esac
-	done <<-END
-		$refs
-	END
+	tip='' commit='' tree='' parents='' about='' at_head=no ours=no
+	live_object='' live_commit='' live_tree='' live_parents='' live_about='' others=''
+	set -f
+	IFS=$ss_newline
+	for line in $refs; do
+		IFS=:
+		# shellcheck disable=SC2086 # its parts, of which the last two may contain colons
+		set -- $line
+		if [ "$1" = "ref refs/heads/$live" ]; then
+			live_object=$2 live_commit=$3 live_tree=$4 live_parents=$5 live_about=${line#*:*:*:*:*:*:}
+		else
+			others=${others:+$others$ss_newline}$line
+		fi
+		[ "$1" = "ref refs/heads/$branch" ] || continue
+		tip=$2 commit=$3 tree=$4 parents=$5 about=${line#*:*:*:*:*:*:}
+		case $about in "<$ss_email>"*) ours=yes ;; esac
+		case $bare$about in no*">:$worktree") at_head=yes ;; esac
+	done
+	unset IFS
+	set +f
 	[ -z "$tip" ] || [ -n "$tree" ] || ss_refuse broken-ref "$GIT_DIR/refs/heads/$branch points to something that is not a commit"
 	[ -z "$live_commit" ] || [ -n "$live_tree" ] ||
 		ss_refuse broken-ref "$GIT_DIR/refs/heads/$live points to something that is not a commit"
 }
 
-# List the paths that differ between two commits, `listed` of each kind at most and `room` bytes of all, and count them.
+# List the paths that differ between two commits, at most `listed` of each kind and `room` bytes, and count them.
 ss_differences() {
-	# A few trees that hold each other can have more paths than any memory: git gets 1 GiB, and the list is not kept.
-	# Git reads the index too, and would ask a program that the repository names what has changed in the work tree.
+	# Nested trees can have more paths than fit into any memory: git gets 1 GiB, and the list is not kept. Without
+	# core.fsmonitor, git would run a program that the repository names.
 	{
 		# shellcheck disable=SC3045 # dash, bash, ksh and busybox all know -d
 		ulimit -d 1048576 2>/dev/null
@@ -504,7 +526,203 @@ ss_differences() {
 		END {
 			if (failed) exit 1
 			print "counts", count["A"] + 0, count["M"] + 0, count["D"] + 0, blobs + 0
-		}' || ss_refuse remote-step "git diff-tree failed"
+		}'
+}
+
+# Look at the repository and, if everything is as the request expects, move the branch. This is the only function that
+# looks or moves. `observe` expects nothing, so it only looks. Of `apply`:
+#
+#   seen       the lines that must be the same: the fingerprint of a look that was made a moment ago; or, with `quiet`, the
+#              fingerprint of an earlier look, without live and the files
+#   quiet      milliseconds: live may differ from the look before, and each file must be older than this
+#   kind       what to do; with `quiet` it is `forward`, and live decides between a fast-forward and a forward commit
+#   to         the commit to go to, empty for live's; a forward commit takes its tree from there
+#   stale      the commit of a crashed publish's `<branch>_in_progress`; empty if there must be none
+#   backup     the ref that keeps the old commit, `incoming` the one that brought `to` here; each empty for none
+#
+# Of both: `compare` is `tree` or `commit`: what must be equal. `counting` is `yes` for a mere look, which counts commits
+# and lists paths. `target` is the commit to compare the branch to, empty for live's. `since` is the commit from which
+# an earlier request of this run moved the branch, or may have; empty for none.
+ss_sync() {
+	ss_enter
+	ss_tidy
+	ss_refs
+	ss_tips
+	ss_goal
+	ancestor='' moved=''
+	ss_choose
+	[ -z "$kind" ] || ss_make
+	ss_times
+	found=$refs$ss_newline$files
+	if [ -n "$kind" ] && ss_is_expected && ss_move; then
+		ss_read_back
+		moved="moved $kind$ss_newline$refs"
+	fi
+	[ -n "$ancestor$moved" ] || ss_relate
+	# Nothing is printed before the move: a listener that does not read would hold it up after its check.
+	printf 'now %s\nbare %s\nworktree %s\n%s\nseen\n' "$now" "$bare" "$worktree" "$found"
+	[ -z "$target" ] || printf 'target %s %s\n' "$target" "$goal_tree"
+	[ "$ancestor" != yes ] || echo 'ancestor'
+	[ -z "$moved" ] || printf '%s\n' "$moved"
+	[ "$counting" = yes ] || ss_recognise
+	[ -z "$listed" ] || ss_list
+}
+
+# Set the commit to compare the branch to.
+ss_goal() {
+	goal=$live_commit goal_tree=$live_tree
+	[ -n "$target" ] || return 0
+	goal=$target
+	goal_tree=$(git rev-parse --verify --quiet "$goal^{tree}") ||
+		ss_refuse commit-gone "the commit $goal is not in $path any more"
+}
+
+# Set `ancestor`: whether the branch is an ancestor of live, where a decision needs it. Only if nothing else answers that
+# is git asked: its answer takes the longer, the more forward commits there are.
+ss_relate() {
+	ancestor=no
+	[ -z "$target" ] && [ -n "$commit" ] && [ -n "$live_commit" ] && [ "$commit" != "$live_commit" ] || return 0
+	[ "$tree" != "$live_tree" ] || [ "$compare" = commit ] || return 0
+	case $ours" $parents " in yes* | *" $live_commit "*) return 0 ;; esac
+	case " $live_parents " in *" $commit "*) ancestor=yes && return 0 ;; esac
+	git merge-base --is-ancestor "$commit" "$live_commit"
+	case $? in
+	0) ancestor=yes ;;
+	1) ;;
+	*) ss_refuse remote-step "git merge-base failed" ;;
+	esac
+}
+
+# Clear `kind` if HEAD and the refs are not as expected, or nothing has to be done; replace `forward` by what it means.
+ss_choose() {
+	if [ -z "$quiet" ]; then
+		case $seen in "$refs$ss_newline"*) ;; *) kind='' ;; esac
+		return 0
+	fi
+	kind=''
+	[ "$seen" = "$others" ] && [ -n "$live_commit" ] && [ "$tree" != "$live_tree" ] || return 0
+	# Another work tree has the branch checked out.
+	case $about in *">:" | *">:$worktree") ;; *) return 0 ;; esac
+	ss_relate
+	case $ancestor in yes) kind=fast-forward ;; *) kind=forward-commit ;; esac
+}
+
+# Whether the files are as expected, too, directly before the move. HEAD is read again: where nothing has to be quiet, a
+# checkout of the branch since the refs were read would not show in the times.
+ss_is_expected() {
+	if [ -z "$quiet" ]; then
+		[ "$seen" = "$found" ]
+		return
+	fi
+	was=$head
+	ss_head
+	[ "$head" = "$was" ] && ss_is_quiet
+}
+
+# Whether there is no lock and no mark, and each file is older than `quiet`. In doubt the answer is no: rounding is up.
+ss_is_quiet() {
+	case $quiet in *[!0-9]*) return 1 ;; esac
+	# A shell with 32 bits can't count milliseconds.
+	[ $((2147483647 + 1)) -gt 0 ] || return 1
+	ss_milliseconds "$now"
+	limit=$((milliseconds - quiet))
+	IFS=$ss_newline
+	for line in $files; do
+		time=${line#file * }
+		time=${time%% *}
+		ss_milliseconds "$time"
+		case $time in *.*) milliseconds=$((milliseconds + 1)) ;; *) milliseconds=$((milliseconds + 1000)) ;; esac
+		case $line in "file "*.lock\ * | "file "*_in_progress\ *) milliseconds=$((limit + 1)) ;; esac
+		[ "$milliseconds" -le "$limit" ] || break
+	done
+	unset IFS
+	[ "$milliseconds" -le "$limit" ]
+}
+
+# Set `milliseconds` to a time, rounded down.
+ss_milliseconds() {
+	milliseconds=${1#*.}000
+	[ "$1" != "${1#*.}" ] || milliseconds=000
+	# The 1 before the digits: 08 would be a malformed octal number.
+	milliseconds=$((${1%%.*} * 1000 + 1${milliseconds%"${milliseconds#???}"} - 1000))
+}
+
+# Set `new` to the commit to move the branch to, and `new_tree` to its tree if that is known.
+ss_make() {
+	# Without the @, git takes a number of seconds before 1973 for something else.
+	GIT_AUTHOR_NAME=$ss_name GIT_AUTHOR_EMAIL=$ss_email GIT_AUTHOR_DATE="@$date +0000"
+	GIT_COMMITTER_NAME=$ss_name GIT_COMMITTER_EMAIL=$ss_email GIT_COMMITTER_DATE="@$date +0000"
+	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
+	new=${to:-$live_commit} new_tree=''
+	[ -n "$to" ] || new_tree=$live_tree
+	# To git, an empty id and only zeros both mean: delete it.
+	case $new in *[!0]*) ;; *) ss_refuse remote-step "there is no commit to move $branch to" ;; esac
+	[ "$kind" = forward-commit ] || return 0
+	set -- -p "$commit"
+	# A rollback goes back to what the branch has had already: that is not a second parent.
+	[ -n "$to" ] || set -- "$@" -p "$live_commit"
+	new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
+		ss_refuse remote-step "git commit-tree failed"
+}
+
+# Set `refs` to what HEAD, live and the branch are after the move. git update-ref writes the branch as a file: if that, HEAD
+# and live's file are read as they should be, their lines are known, and git need not be asked.
+ss_read_back() {
+	was=$head
+	ss_head
+	case $at_head$head in
+	yesref:*) place='?' ;;
+	yes*) place='' ;;
+	*) [ "$head" = "$was" ] && place=${about#*>:} || place='?' ;;
+	esac
+	case $kind in
+	forward-commit) made="$new_tree:$commit $live_commit::<$ss_email>" ;;
+	fast-forward) made="$live_tree:$live_parents::${live_about%%>:*}>" ;;
+	*) place='?' ;;
+	esac
+	is_branch='' is_live=''
+	read -r is_branch 2>/dev/null <"refs/heads/$branch"
+	read -r is_live 2>/dev/null <"refs/heads/$live"
+	if [ "$place" = '?' ] || [ -n "$to" ] || [ "$is_branch" != "$new" ] || [ "$is_live" != "$live_object" ]; then
+		ss_refs
+		return 0
+	fi
+	refs="head $head
+ref refs/heads/$live:$live_object:$live_commit:$live_tree:$live_parents::$live_about
+ref refs/heads/$branch:$new:$new:$made:$place"
+}
+
+# Print whether this run has moved the branch from `since`, if the branch is elsewhere now: the reflog or the commit
+# names the run.
+ss_recognise() {
+	[ -n "$since" ] && [ -n "$commit" ] && [ "$since" != "$commit" ] && [ -z "$moved" ] || return 0
+	{
+		cat "logs/refs/heads/$branch" 2>/dev/null
+		git -c log.showSignature=false log --no-walk --format=%B "$commit" --
+	} | grep -q -e "	sync-staging: run $run\$" -e "^Sync-Staging-Run: $run\$" && echo 'recognised'
+	return 0
+}
+
+# List paths: for a mere look, what a sync would change; for a run, what it has changed since it began. A run needs no
+# list before its move: it would delay that.
+ss_list() {
+	if [ "$counting" != yes ]; then
+		[ -n "$moved" ] || new=$commit
+		[ -n "$moved" ] || [ -n "$since" ] || return 0
+		since=${since:-$commit}
+		if [ -z "$since" ]; then
+			ss_blobs "$new"
+		elif [ -n "$new" ] && [ "$since" != "$new" ]; then
+			echo 'differences'
+			ss_differences "$since" "$new" || echo 'failed'
+		fi
+	elif [ -n "$goal" ] && [ -z "$commit" ]; then
+		ss_blobs "$goal"
+	elif [ -n "$goal" ] && [ "$commit" != "$goal" ] && { [ "$tree" != "$goal_tree" ] || [ "$compare" = commit ]; }; then
+		printf 'apart %s\n' "$(git rev-list --left-right --count "$commit...$goal")"
+		echo 'differences'
+		ss_differences "$commit" "$goal" || ss_refuse remote-step "git diff-tree failed"
+	fi
 }
 
 # Count the pointers into a blob store in the tree of $1.
@@ -512,61 +730,21 @@ ss_blobs() {
 	printf 'blobs %s\n' "$(git ls-tree -r --name-only "$1" | grep -c '[.]blob"*$')"
 }
 
-# Tell everything that a decision needs. `compare` is `tree` or `commit`: what must be equal. `listed` bounds the paths
-# of each kind, and `room` the bytes of all. `counting` is `yes` for a mere look, which the numbers of commits belong to:
-# no decision needs them. `target` is the commit to compare the branch to, empty for live's.
-ss_observe() {
-	ss_enter
-	ss_tidy
-	ss_refs
-	ss_tips
-	ss_times
-	printf 'now %s\nbare %s\nworktree %s\n%s\n%s\nseen\n' "$now" "$bare" "$worktree" "$refs" "$files"
-	goal=$live_commit goal_tree=$live_tree
-	if [ -n "$target" ]; then
-		goal=$target
-		goal_tree=$(git rev-parse --verify --quiet "$goal^{tree}") ||
-			ss_refuse commit-gone "the commit $goal is not in $path any more"
-		printf 'target %s %s\n' "$goal" "$goal_tree"
-	fi
-	[ -n "$goal" ] && [ "$commit" != "$goal" ] || return 0
-	if [ -z "$commit" ]; then
-		ss_blobs "$goal"
-	elif [ "$tree" != "$goal_tree" ] || [ "$compare" = commit ]; then
-		ss_compare
-	fi
-}
-
-# Tell how the branch differs from `goal`.
-ss_compare() {
-	if [ "$ours" = no ] && [ -z "$target" ]; then
-		git merge-base --is-ancestor "$commit" "$goal"
-		case $? in
-		0) echo 'ancestor' ;;
-		1) ;;
-		*) ss_refuse remote-step "git merge-base failed" ;;
-		esac
-	fi
-	[ "$counting" != yes ] || printf 'apart %s\n' "$(git rev-list --left-right --count "$commit...$goal")"
-	echo 'differences'
-	ss_differences "$commit" "$goal"
-}
-
-# Observe many, each in a subshell; each part's answer is closed by a line that starts with its `separator`.
+# Look at many repositories, each in a subshell. Each part's answer ends with a line that starts with its `separator`.
 ss_survey() {
 	while :; do
 		ss_read "separator $ss_question"
 		case $separator in '' | *[!0-9a-f]*) ss_malformed "a survey has no separator" ;; esac
 		(
 			ss_permit_request observe
-			ss_observe
+			ss_sync
 		) </dev/null
 		printf '\n%s %s\n' "$separator" "$?"
 		[ "$more" = yes ] || return 0
 	done
 }
 
-# Delete the backups of runs whose ids, which sort by time, are below `before`; tell each.
+# Delete the backups of runs whose ids are below `before` (ids sort by time), and print each.
 ss_expire() {
 	ss_enter
 	old=$(git for-each-ref --format='%(refname) %(objectname)' "refs/sync-staging/backup/$branch" |
@@ -578,8 +756,8 @@ ss_expire() {
 	printf '%s\n' "$old" | grep '^delete'
 }
 
-# Tell the names between `before` and `after` of what lies in `root` and has a repository at `rest` within. `one` is the
-# only name that is asked about, empty for all.
+# Print the sites in the folder `root`: an entry's name is `before`, the site's id, `after`, and it has a repository at
+# `rest`. With `one`, only look for that id.
 ss_sites() {
 	cd -P "$root" 2>/dev/null || ss_refuse not-a-repository "there is no directory $root that $(id -un) may enter"
 	ss_permit "$root"
@@ -588,17 +766,17 @@ ss_sites() {
 		[ -d "$each$rest/.git" ] || [ -f "$each$rest/HEAD" ] || continue
 		name=${each#"$before"}
 		name=${name%"$after"}
-		# What is no id of a site's may hold anything, a new line too; `..*` is also the folder above.
+		# Skip names that can't be a site's id: they may contain a new line, and `..` is the folder above.
 		case $name in '' | *[!a-z0-9_-]*) continue ;; esac
 		printf 'site %s\n' "$name"
 	done
 }
 
-# Detach HEAD from the branch at the commit that it is at, under HEAD's own lock: work tree and index stay as
-# they are, and stay clean. The lock is a link to a file of ours, so that a later look knows it for ours.
+# Detach HEAD from the branch at its commit, under HEAD's own lock: work tree and index stay as they are, and stay clean.
+# The lock is a link to a file of ours, so that a later look recognises it as ours.
 ss_detach() {
 	printf '%s\n' "$commit" >"$own.HEAD" || ss_refuse remote-step "can't write into $GIT_DIR"
-	# Without a reflog, HEAD's own time tells when Studio was at work: it stays as it is.
+	# Without a reflog, HEAD's own time says when Studio was at work: keep it.
 	[ -f logs/HEAD ] || touch -r HEAD "$own.HEAD"
 	if ! ln "$own.HEAD" HEAD.lock; then
 		[ -e HEAD.lock ] || ss_refuse remote-step "can't make HEAD.lock in $GIT_DIR"
@@ -615,62 +793,22 @@ ss_detach() {
 	echo 'detached'
 }
 
-# Move the branch if all is still as `seen`. `to` is the commit to go to, empty for live's; a forward commit takes its
-# tree from there. `stale` is the commit of a crashed publish's `<branch>_in_progress`, empty where there must be none.
-# `backup` is the ref that keeps the old commit, `incoming` the one that brought `to` here, each empty for none.
-ss_apply() {
-	ss_enter
-	ss_refs
-	case $seen in
-	"$refs$ss_newline"*) ;;
-	*)
-		echo 'changed'
-		return 0
-		;;
-	esac
-	ss_tips
-	# Without the @, git takes a number of seconds before 1973 for something else.
-	GIT_AUTHOR_NAME=$ss_name GIT_AUTHOR_EMAIL=$ss_email GIT_AUTHOR_DATE="@$date +0000"
-	GIT_COMMITTER_NAME=$ss_name GIT_COMMITTER_EMAIL=$ss_email GIT_COMMITTER_DATE="@$date +0000"
-	export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_AUTHOR_DATE GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL GIT_COMMITTER_DATE
-	new=${to:-$live_commit}
-	# To git, nothing and only zeros both mean: delete it.
-	case $new in *[!0]*) ;; *) ss_refuse remote-step "there is no commit to move $branch to" ;; esac
-	[ "$kind" != forward-commit ] || ss_commit_forward
-	ss_files
-	if [ "$seen" != "$refs$ss_newline$files" ]; then
-		echo 'changed'
-		return 0
-	fi
-	ss_move || return 0
-	ss_refs
-	printf 'new %s\n%s\n' "$new" "$refs"
-}
-
-# Set `new` to a commit with the tree of the commit that it is now, on top of the branch and of live.
-ss_commit_forward() {
-	set -- -p "$commit"
-	# A rollback goes back to what the branch has had already: that is no second parent.
-	[ -n "$to" ] || set -- "$@" -p "$live_commit"
-	new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
-		ss_refuse remote-step "git commit-tree failed"
-}
-
-# Detach HEAD where the work tree is on the branch, and move the refs, all or none. Whatever fails or is ended between,
-# the lock and the mark go with it: the trap sees to that, and the next look where nothing is left to see to it.
+# Detach HEAD if the work tree is on the branch, and move the refs, all or none. If anything fails or is ended in between,
+# the trap removes our lock and mark; after a `kill -9` the next look does. A lock that stayed would stop Studio for good.
 ss_move() {
 	ss_self
 	own=sync-staging-own.$pid.$start
 	marked_body=$own.HEAD marked_branch=$branch marked_new=$new
+	ss_transaction
 	trap ss_release EXIT
 	trap 'exit 1' HUP INT TERM
 	(
 		trap - EXIT HUP INT TERM
 		ss_mark || ss_refuse remote-step "can't write into $GIT_DIR"
 		[ "$at_head" = no ] || ss_detach || exit 75
-		# It stays the process that the mark tells.
+		# exec: git must be the process that the mark names.
 		exec git update-ref -m "sync-staging: run $run" --stdin <<-END
-			$(ss_transaction)
+			$transaction
 		END
 	)
 	status=$?
@@ -692,14 +830,19 @@ ss_move() {
 	return 1
 }
 
-# The branch comes last: see ss_unlock_refs.
+# Set `transaction` to what git update-ref reads. The branch must be the last: see ss_unlock_refs.
 ss_transaction() {
-	printf 'option no-deref\nverify refs/heads/%s_in_progress %s\n' "$branch" "$stale"
-	[ -z "$backup" ] || printf 'option no-deref\nupdate %s %s\n' "$backup" "$tip"
-	[ -z "$incoming" ] || printf 'option no-deref\ndelete %s %s\n' "$incoming" "$to"
-	if [ -n "$tip" ]; then
-		printf 'option no-deref\nupdate refs/heads/%s %s %s\n' "$branch" "$new" "$tip"
-	else
-		printf 'option no-deref\ncreate refs/heads/%s %s\n' "$branch" "$new"
-	fi
+	transaction="option no-deref
+verify refs/heads/${branch}_in_progress $stale"
+	[ -z "$backup" ] || transaction="$transaction
+option no-deref
+update $backup $tip"
+	[ -z "$incoming" ] || transaction="$transaction
+option no-deref
+delete $incoming $to"
+	change="create refs/heads/$branch $new"
+	[ -z "$tip" ] || change="update refs/heads/$branch $new $tip"
+	transaction="$transaction
+option no-deref
+$change"
 }

@@ -3,11 +3,11 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from listener.errors import RemoteStepError
 from listener.observations import Branch, Drift, Observation, Paths
-from listener.plans import Applied
+from listener.plans import Applied, PlanKind
 from listener.sites import Leg
 
 
@@ -70,7 +70,7 @@ def _read_fingerprint(text: str) -> Fingerprint:
 
 
 _BRANCH = re.compile(
-    r"refs/heads/(?P<name>[^:]+):(?P<object>[^:]*):(?P<commit>[^:]*):(?P<tree>[^:]*):(?P<target>[^:]*)"
+    r"refs/heads/(?P<name>[^:]+):(?P<object>[^:]*):(?P<commit>[^:]*):(?P<tree>[^:]*):[^:]*:(?P<target>[^:]*)"
     r":(?:<(?P<email>[^>]*)>)?:(?P<worktree>.*)",
     re.DOTALL,
 )
@@ -89,17 +89,17 @@ def _read_branch(text: str) -> tuple[str, str, Branch]:
 
 
 @strictly()
-def read_observation(leg: Leg, text: str) -> Observation:
-    """Return the observation in a reply to `observe`; raise `RemoteStepError` for an invalid one."""
-    facts, has_head, rest = text.partition("\nhead ")
-    fingerprint, has_end, findings = rest.partition("\nseen\n")
-    if not has_head or not has_end:
-        raise ValueError(text)
-    findings.encode()  # git quotes bytes that are not UTF-8
-    fingerprint = f"head {fingerprint}"
+def read_observation(leg: Leg, text: str, *, counting: bool = True) -> Observation:
+    """Return the observation in a reply; raise `RemoteStepError` for an invalid one.
+
+    With `counting`, its paths are those that a sync would change; else those that a run has changed.
+    """
+    facts, fingerprint, findings = _split(text)
     seen = _read_fingerprint(fingerprint)
+    found = findings.partition("differences\n")[0]
     target = re.match(r"target (\S+) (\S+)\n", findings)
     values = dict(line.split(" ", 1) for line in facts.split("\n") if " " in line)
+    drift = _read_drift(findings)
     return Observation(
         live=seen.branches.get(live_branch(leg)),
         branch=seen.branches.get(leg.branch),
@@ -109,11 +109,31 @@ def read_observation(leg: Leg, text: str) -> Observation:
         now=_seconds(values["now"]),
         times=seen.times,
         in_progress=seen.marks,
-        ancestor="ancestor" in findings.partition("differences\n")[0].split("\n"),
+        ancestor="ancestor" in found.split("\n"),
         target=Branch(*map(object_id, target.groups())) if target else None,
-        drift=_read_drift(findings),
+        drift=(drift if counting else None) or Drift(),
+        listed=counting,
+        recognised="recognised" in found.split("\n"),
+        moved=None if counting else drift,
         fingerprint=fingerprint,
+        standing=_standing(leg, fingerprint),
     )
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Return the parts of a reply: facts, fingerprint, findings."""
+    facts, has_head, rest = text.partition("\nhead ")
+    fingerprint, has_end, findings = rest.partition("\nseen\n")
+    if not has_head or not has_end:
+        raise ValueError(text)
+    findings.encode()  # git quotes bytes that are not UTF-8
+    return facts, f"head {fingerprint}", findings
+
+
+def _standing(leg: Leg, lines: str) -> str:
+    """Return the lines of HEAD and of the branch."""
+    members = ("head ", f"ref refs/heads/{leg.branch}:")
+    return "\n".join(line for line in lines.split("\n") if line.startswith(members))
 
 
 def _latest(text: str) -> float:
@@ -137,29 +157,54 @@ def object_id(text: str) -> str:
 @strictly()
 def read_applied(leg: Leg, text: str, backup: str) -> Applied:
     """Return what a reply to `apply` says; raise `RemoteStepError` for an invalid one."""
-    said, moved, rest = text.partition("new ")
-    words = said.split()
-    if not moved:
-        busy = words[-1] if "busy" in words else ""
-        return Applied(changed=not busy, busy=busy, detached="detached" in words)
-    _, _, fingerprint = rest.partition("\n")
-    seen = _read_fingerprint(fingerprint)
+    words = text.partition("now ")[0].split()
+    busy = words[-1] if "busy" in words else ""
+    detached = "detached" in words
+    if busy or "changed" in words:
+        return Applied(changed=not busy, busy=busy, detached=detached)
+    seen = read_observation(leg, text, counting=False)
+    moved = re.search(r"^moved ([a-z-]+)\n((?:head |ref )[^\n]*\n)+", _split(text)[2], re.MULTILINE)
+    if moved is None:
+        return Applied(changed=True, seen=seen)
+    lines = moved[0].partition("\n")[2]
+    now = _read_fingerprint(lines)
+    live, branch = now.branches.get(live_branch(leg)), now.branches.get(leg.branch)
+    left = replace(
+        seen,
+        live=live,
+        branch=branch,
+        head=now.head,
+        times={},
+        fingerprint="",
+        standing=_standing(leg, lines),
+    )
     return Applied(
         changed=False,
-        live=seen.branches.get(live_branch(leg)),
-        branch=seen.branches.get(leg.branch),
+        seen=seen,
+        kind=PlanKind(moved[1]),
+        live=live,
+        branch=branch,
         backup=backup,
-        detached="detached" in words,
+        detached=detached,
+        drift=seen.moved,
+        left=left,
     )
 
 
-def _read_drift(findings: str) -> Drift:
-    """Return the drift: the commits apart, then a line with kind and path for each, and their counts last."""
-    facts, _, differences = findings.partition("differences\n")
+def _read_drift(findings: str) -> Drift | None:
+    """Return the drift; None if the reply has none.
+
+    A reply has the commits apart, then a line with kind and path for each difference, and their counts last.
+    """
+    facts, has_list, differences = findings.partition("differences\n")
     apart = re.search(r"^apart ([0-9]{1,9})\t([0-9]{1,9})$", facts, re.MULTILINE)
     pointers = re.search(r"^blobs ([0-9]{1,9})$", facts, re.MULTILINE)
+    if not has_list:
+        return Drift(blobs=int(pointers[1])) if pointers else None
     *listed, last = differences.rstrip("\n").split("\n")
-    *counts, blobs = [_count(word) for word in last.split()[1:]] or [0, 0, 0, 0]
+    if last == "failed":
+        return Drift(failed=True)
+    *counts, blobs = [_count(word) for word in last.split()[1:]]
     kinds: dict[str, list[str]] = {"A": [], "M": [], "D": []}
     for line in listed:
         kind, _, path = line.partition("\t")

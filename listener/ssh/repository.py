@@ -1,7 +1,10 @@
 """A repository on a host with a shell: implements the port by requests of the dialogue."""
 
-from listener.observations import PATHS_LISTED, Observation
-from listener.plans import Applied, Notes, Plan, PlanKind, Signing
+import math
+from dataclasses import replace
+
+from listener.observations import PATHS_LISTED, Branch, Observation
+from listener.plans import Applied, Begun, Notes, Plan, PlanKind, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostRequests
 from listener.ssh.dialogue import Fields
@@ -25,47 +28,64 @@ class SshRepository:
         self._notes = notes
         self._limit = limit
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
         """Read everything that a decision needs, in one round trip."""
         question = observe_fields(self._leg, PATHS_LISTED, counting=counting, target=target)
-        return read_observation(self._leg, await self._call("observe", question))
+        if begun is not None:
+            question |= {"since": begun.old, "run": begun.run}
+        return read_observation(self._leg, await self._call("observe", question), counting=counting)
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
-        """Carry out a moving plan and read back, in one round trip."""
-        target = observation.target
-        return await self.move(plan, observation, signing, target.commit if target else "")
-
-    async def move(
-        self, plan: Plan, observation: Observation, signing: Signing, to: str, incoming: str = ""
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
     ) -> Applied:
-        """Move the branch to the commit `to`, which is at the ref `incoming`; to live's if `to` is empty.
+        """Carry out a moving plan, read back and list what has changed, in one round trip."""
+        to = observation.target.commit if observation.target else ""
+        fields = self._order(signing, observation.target) | self._move(plan, observation, signing, to)
+        fields |= observe_fields(self._leg, PATHS_LISTED, counting=False, target=to)
+        return read_applied(self._leg, await self._call("apply", fields | {"since": since}), fields["backup"])
 
-        Without `incoming`, the host makes the forward commit itself, with that commit's tree.
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+        """Look, decide, move, read back and list what has changed, in one round trip."""
+        fields = self._order(signing, None) | observe_fields(self._leg, PATHS_LISTED, counting=False)
+        # Rounded up, and one more: where the host finds it older, `decide` must find so too.
+        limit = str(math.ceil(quiet * 1000) + 1)
+        fields |= {"kind": "forward", "seen": expected.standing, "quiet": limit}
+        return read_applied(self._leg, await self._call("apply", fields), "")
+
+    async def land(
+        self, plan: Plan, observation: Observation, signing: Signing, new: str, incoming: str
+    ) -> Applied:
+        """Move the branch to the commit `new`, which was pushed to the ref `incoming`.
+
+        What the host sees is not all that a decision needs: live lies in another repository.
         """
-        leg = self._leg
-        kind = PlanKind.FAST_FORWARD if incoming else plan.kind
+        fields = self._order(signing, observation.target) | self._move(plan, observation, signing, new)
+        fields |= {
+            "kind": PlanKind.FAST_FORWARD.value,
+            "incoming": incoming,
+            "compare": "tree",
+            "counting": "no",
+        }
+        done = read_applied(self._leg, await self._call("apply", fields), fields["backup"])
+        return replace(done, seen=None, left=None)
+
+    def _order(self, signing: Signing, target: Branch | None) -> dict[str, str]:
+        """Return the fields of a request that may move the branch."""
+        subject, body = signing.message(self._leg, target)
+        run = {"run": signing.run, "date": str(signing.at), "subject": subject, "body": body}
+        return {**_address_fields(self._leg), **run}
+
+    def _move(self, plan: Plan, observation: Observation, signing: Signing, to: str) -> dict[str, str]:
+        """Return the fields of a decided move to the commit `to`; to live's if that is empty."""
         backup = ""
         if plan.kind is PlanKind.RESET and observation.branch is not None:
             # A run may reset more than once: each old commit needs a ref of its own.
-            backup = backup_ref(leg, signing, observation.branch.commit)
-        subject, body = signing.message(leg, observation.target)
-        text = await self._call(
-            "apply",
-            {
-                **_address_fields(leg),
-                "seen": observation.fingerprint,
-                "kind": kind.value,
-                "to": to,
-                "stale": plan.stale.get(f"{leg.branch}_in_progress", ""),
-                "backup": backup,
-                "incoming": incoming,
-                "run": signing.run,
-                "date": str(signing.at),
-                "subject": subject,
-                "body": body,
-            },
-        )
-        return read_applied(leg, text, backup)
+            backup = backup_ref(self._leg, signing, observation.branch.commit)
+        stale = plan.stale.get(f"{self._leg.branch}_in_progress", "")
+        seen = observation.fingerprint
+        return {"seen": seen, "kind": plan.kind.value, "to": to, "stale": stale, "backup": backup}
 
     async def expire(self, before: str) -> int:
         """Delete the backups of runs whose ids are below `before`; return how many."""
@@ -82,7 +102,7 @@ def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
 
 def observe_fields(
     leg: Leg, listed: int, *, room: int = LISTED_BYTES, counting: bool, target: str = ""
-) -> Fields:
+) -> dict[str, str]:
     """Return the fields of the request `observe`."""
     return {
         **_address_fields(leg),

@@ -43,8 +43,8 @@ OBSERVED = b"\n".join(
         b"bare yes",
         b"worktree /srv/site",
         b"head ref: refs/heads/master",
-        b"ref refs/heads/live:" + A + b":" + A + b":" + A + b"::<e@example.com>:",
-        b"ref refs/heads/staging:" + B + b":" + B + b":" + B + b"::<e@example.com>:",
+        b"ref refs/heads/live:" + A + b":" + A + b":" + A + b":::<e@example.com>:",
+        b"ref refs/heads/staging:" + B + b":" + B + b":" + B + b":::<e@example.com>:",
         b"file HEAD 1600000000.000 23 42",
         b"seen",
         b"differences",
@@ -85,7 +85,7 @@ def lies(canary: Path) -> dict[str, Behaviour]:
         "one remark of 1 MiB": answering(OBSERVED, b"x" * (1 << 20)),
         "20,000 branches": changed(
             b"seen\n",
-            b"".join(b"ref refs/heads/x:" + A + b":" + A + b":" + A + b":::\n" for _ in range(20_000))
+            b"".join(b"ref refs/heads/x:" + A + b":" + A + b":" + A + b"::::\n" for _ in range(20_000))
             + b"seen\n",
         ),
     }

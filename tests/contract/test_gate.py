@@ -88,9 +88,7 @@ def applied(gate: Gate, **changes: str) -> Fields:
     question = observed(gate.inside.path, live=changes.get("live", "live"))
     seen = gate.ask("observe", question).partition("\nhead ")[2].partition("\nseen\n")[0]
     whole = {
-        "path": str(gate.inside.path),
-        "live": "live",
-        "branch": "staging",
+        **observed(gate.inside.path),
         "seen": f"head {seen}",
         "kind": "reset",
         "run": "run-1",
@@ -112,10 +110,10 @@ in_every_shell = pytest.mark.parametrize("gate", SHELLS, indirect=True)
 def test_a_request_is_answered_as_by_the_script_that_is_sent(gate: Gate) -> None:
     assert gate.ask("hello").startswith("hello ")
     assert "\nD\tsite/website/staged-for-review/index.xml\n" in gate.ask(
-        "observe", observed(gate.inside.path)
+        "observe", {**observed(gate.inside.path), "counting": "yes"}
     )
     live = gate.inside.commit("live")
-    assert f"new {live}\n" in gate.ask("apply", applied(gate))
+    assert "moved reset\n" in gate.ask("apply", applied(gate))
     assert gate.inside.commit("staging") == live
     assert "site inside\n" in gate.ask("sites", sites(gate.root))
 
@@ -298,7 +296,7 @@ def test_a_key_may_be_bound_to_some_branches(gate: Gate) -> None:
     ):
         assert "error beyond-key the branch staging " in gate.ask("apply", applied(gate), words=words)
     assert refs_of(gate.inside) == before
-    assert "\nnew " in "\n" + gate.ask(
+    assert "\nmoved " in "\n" + gate.ask(
         "apply", applied(gate), words=("--protect", "qa", "--branch", "staging")
     )
 
@@ -320,9 +318,9 @@ def test_a_survey_refuses_one_and_answers_the_others(gate: Gate) -> None:
 VERBS = ("hello", "observe", "survey", "expire", "sites", "apply", "eval", "ss_move", "key_service")
 
 FIELDS = (
-    "path", "root", "live", "branch", "compare", "listed", "room", "counting", "target", "seen", "kind", "to",
-    "stale", "backup", "incoming", "run", "date", "subject", "body", "before", "after", "rest", "one",
-    "separator", "key_folders", "ss_email", "PATH",
+    "path", "root", "live", "branch", "compare", "listed", "room", "counting", "target", "since", "seen",
+    "quiet", "kind", "to", "stale", "backup", "incoming", "run", "date", "subject", "body", "before", "after",
+    "rest", "one", "separator", "key_folders", "ss_email", "PATH",
 )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from tests.contract.test_repository import (
     look,
     sync,
 )
-from tests.legs import changed, environment_of, pool_of, unkept
+from tests.legs import changed, environment_of, pool_of
 from tests.proxy import Proxy
 from tests.publisher import STEPS_OF_5, Publisher, Studio5Publisher, StudioPublisher
 
@@ -133,15 +133,23 @@ PUBLISHERS = {
 """Both publishers, and their steps before which nothing tells that a publish is under way."""
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["two requests", "one request"])
 @pytest.mark.parametrize("target", ["staging", "live"])
 @pytest.mark.parametrize(
     ("version", "paused"),
     [(version, step) for version, (_, steps) in PUBLISHERS.items() for step in sorted(steps)],
 )
 async def test_a_publish_that_goes_on_while_a_sync_is_on_its_way_loses_nothing(
-    pool: HostPool, environment: Environment, published: Published, version: str, paused: str, target: str
+    pool: HostPool,
+    environment: Environment,
+    published: Published,
+    version: str,
+    paused: str,
+    target: str,
+    *,
+    at_once: bool,
 ) -> None:
-    """The sync has looked, in a pause that outlasted quiet, and its move travels over a slow line."""
+    """The sync is made in a pause that outlasted quiet, and its move travels over a slow line."""
     staged = set(published.files("staging")) - set(published.files("live"))
     publisher: Publisher = PUBLISHERS[version][0](published)
     steps = publisher.steps(target, CHANGES)
@@ -150,9 +158,17 @@ async def test_a_publish_that_goes_on_while_a_sync_is_on_its_way_loses_nothing(
     age(published, 60)
     notes = Notes()
     synchronizer = Synchronizer(pool, quiet=QUIET, patience=PATIENCE)
-    syncing = asyncio.create_task(synchronizer.sync(environment, a_run(), notes, Progress(), unkept))
-    while not (notes.named("plan") or syncing.done()):
-        await asyncio.sleep(0.001)
+    if at_once:
+        await synchronizer.look(environment, notes)
+    about_to_move = asyncio.Event()
+
+    async def keep() -> None:
+        about_to_move.set()
+
+    syncing = asyncio.create_task(synchronizer.sync(environment, a_run(), notes, Progress(), keep))
+    waiting = asyncio.create_task(about_to_move.wait())
+    await asyncio.wait([syncing, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     await asyncio.to_thread(finished, steps)
     await asyncio.wait([syncing])
     assert syncing.exception() is None or isinstance(syncing.exception(), BusyError)

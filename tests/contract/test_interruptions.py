@@ -34,19 +34,22 @@ Step = tuple[str, int]
 """A git command, a phase of the transaction or a hook, and how many of them pass before."""
 
 GREETED = [("version", 0)]
-OBSERVED = [("for-each-ref", 0), ("diff-tree", 0)]
+OBSERVED = [("for-each-ref", 0), ("merge-base", 0)]
 FETCHED = [("upload-pack", 0), ("pack-objects", 0)]
 PUSHED = [("receive-pack", 0), ("unpack-objects", 0), ("pre-receive", 0)]
 APPLIED = [("for-each-ref", 1), ("commit-tree", 0), ("update-ref", 0)]
 LANDED = [("incoming committed", 0), ("for-each-ref", 1), ("update-ref", 0)]
 MOVED = [("committed", 0)]
+LISTED = [("diff-tree", 0)]
 CONFIRMED = [("for-each-ref", 2)]
+AT_ONCE = [*OBSERVED, ("commit-tree", 0), ("update-ref", 0)]
 
 LOCKED = [("prepared", 0)]
 """In the middle of the transaction: here git holds locks."""
 
 STEPS = {
-    "own": [*GREETED, *OBSERVED, *APPLIED, *LOCKED, *MOVED, *CONFIRMED],
+    "own": [*GREETED, *OBSERVED, *APPLIED, *LOCKED, *MOVED, *LISTED],
+    "own at once": [*AT_ONCE, *LOCKED, *MOVED, *LISTED],
     "another": [*OBSERVED[:1], *FETCHED, *PUSHED, *LANDED, *LOCKED, *MOVED, *CONFIRMED, ("for-each-ref", 3)],
     "forge": [*FETCHED, ("upload-pack", 1), *PUSHED, *LOCKED, *MOVED, ("upload-pack", 2)],
     "live": [*OBSERVED[:1], *FETCHED, ("for-each-ref", 1)],
@@ -122,6 +125,7 @@ async def test_an_interrupted_sync_is_made_good_by_the_same_run(
 
 IN_DOUBT: dict[str, list[Step]] = {
     "own": [*LOCKED, *MOVED],
+    "own at once": [*LOCKED, *MOVED, *LISTED],
     "another": [("incoming prepared", 0), *LOCKED, *MOVED],
     "forge": [("pre-receive", 0), *LOCKED, *MOVED],
 }
@@ -195,6 +199,7 @@ async def test_an_interrupted_rollback_is_made_good_by_the_same_run(
 @cases(
     {
         "own": [("for-each-ref", 0), ("commit-tree", 0), ("update-ref", 0)],
+        "own at once": AT_ONCE,
         "another": [("pack-objects", 0), ("unpack-objects", 0)],
         "forge": [*FETCHED, *PUSHED[:2]],
     },

@@ -15,7 +15,7 @@ from listener import runs as rules
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.outcomes import Outcome
-from listener.plans import Applied, Plan, Signing
+from listener.plans import Applied, Begun, Plan, Signing
 from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import RetryPolicy, Run, State
@@ -56,12 +56,16 @@ class Seen:
     now: Observation = field(default_factory=at_rest)
     studio: list[str] = field(default_factory=list)
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
         self.count += 1
         self.now = next(iter(self.looks), self.now)
         return self.now
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
+    ) -> Applied:
         self.now = replace(self.now, branch=LIVE)
         return Applied(changed=False, live=LIVE, branch=LIVE)
 
@@ -75,6 +79,9 @@ class Seen:
         return [self.now for _ in legs]
 
     async def present(self, *_: object) -> list[str]:
+        raise NotImplementedError
+
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
         raise NotImplementedError
 
     async def expire(self, before: str) -> int:

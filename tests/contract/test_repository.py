@@ -5,6 +5,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -712,5 +713,148 @@ async def test_a_tree_that_cannot_be_read_is_an_error_and_not_an_empty_differenc
     (published.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink(missing_ok=True)
     for pack in (published.path / ".git" / "objects" / "pack").glob("*"):
         pack.unlink()
-    with pytest.raises(RemoteStepError):
-        await sync(pool, environment)
+    (found,) = await Synchronizer(pool, quiet=0, patience=PATIENCE).look(environment, Notes())
+    assert isinstance(found.error, RemoteStepError)
+    progress = await synced(pool, environment)
+    assert progress.warnings == ["the paths that this run changed could not be listed"]
+    assert published.tree("staging") == published.tree("live")
+
+
+class Counted:
+    """Counts the requests to a pool's only host."""
+
+    def __init__(self, pool: HostPool) -> None:
+        self.verbs: list[str] = []
+        connection = pool._connections["studio"]
+        call = connection.call
+
+        async def counted(*arguments: Any, **more: Any) -> str:
+            self.verbs.append(arguments[2])
+            return await call(*arguments, **more)
+
+        connection.call = counted  # type: ignore[method-assign]
+
+    def since(self) -> list[str]:
+        verbs, self.verbs = self.verbs, []
+        return verbs
+
+
+def publish(published: Published, name: str) -> str:
+    """Let live move on by a commit with a new file, as a publish of Studio 5 does in the end."""
+    blob = published.git("hash-object", "-w", "--stdin", stdin=name.encode())
+    listing = published.git("ls-tree", "live") + f"\n100644 blob {blob}\t{name}.xml\n"
+    tree = published.git("mktree", stdin=listing.encode())
+    live = published.git("commit-tree", tree, "-p", "live", "-m", "Publish to live")
+    published.git("update-ref", "refs/heads/live", live)
+    return live
+
+
+@dataclass
+class Again:
+    """One synchronizer that goes on, as the listener's does."""
+
+    pool: HostPool
+    environment: Environment
+    quiet: float = QUIET
+    notes: Notes = field(default_factory=Notes)
+
+    def __post_init__(self) -> None:
+        self.synchronizer = Synchronizer(self.pool, quiet=self.quiet, patience=PATIENCE)
+        self.counted = Counted(self.pool)
+
+    async def sync(self) -> tuple[LegOutcome, list[str]]:
+        """Return what a run has done, and which requests it has sent."""
+        progress, run = Progress(), a_run()
+        await self.synchronizer.sync(self.environment, run, self.notes, progress, unkept)
+        return only(progress), self.counted.since()
+
+
+async def test_what_is_as_the_last_run_left_it_is_moved_in_one_round_trip(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    again = Again(pool, environment)
+    assert (await again.sync())[1] == ["observe", "apply"]
+    for number in range(2):
+        live, old = publish(published, f"news-{number}"), published.commit("staging")
+        done, requests = await again.sync()
+        assert requests == ["apply"]
+        assert published.tree("staging") == published.tree("live")
+        assert published.git("rev-list", "--parents", "-1", "staging").split()[1:] == [old, live]
+        told = (done.plan, done.old, done.new, done.live, done.state, done.listed)
+        new = published.commit("staging")
+        assert told == (PlanKind.FORWARD_COMMIT, old, new, live, "made-equal", True)
+    assert [event for event, _ in again.notes.events[-4:]] == ["observe", "plan", "apply", "confirm"]
+    assert again.notes.named("apply")[-1]["added_count"] == 1
+    assert published.is_clean()
+
+
+async def test_an_ancestor_of_live_is_fast_forwarded_in_one_round_trip(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    published.git("update-ref", "refs/heads/staging", "live")
+    published.git("reset", "--quiet", "--hard")
+    age(published, 60)
+    again = Again(pool, environment)
+    assert (await again.sync())[1] == ["observe"]
+    for number in range(3):
+        live = publish(published, f"news-{number}")
+        if number == 2:
+            live = publish(published, "and another")
+        done, requests = await again.sync()
+        assert requests == ["apply"]
+        assert (done.plan, published.commit("staging")) == (PlanKind.FAST_FORWARD, live)
+    assert published.is_clean()
+
+
+async def test_what_a_look_found_busy_is_moved_in_one_round_trip_once_it_is_quiet(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    again = Again(pool, environment)
+    published.git("fetch", "--quiet", "origin")
+    with pytest.raises(BusyError):
+        await again.sync()
+    assert again.counted.since() == ["observe"]
+    with pytest.raises(BusyError):
+        await again.sync()
+    assert again.counted.since() == ["apply"]
+    age(published, 60)
+    assert (await again.sync())[1] == ["apply"]
+    assert published.tree("staging") == published.tree("live")
+    assert (await again.sync())[1] == ["apply"]
+
+
+@pytest.mark.parametrize("member", [name for name in MEMBERS if not name.startswith("live")])
+async def test_what_is_not_as_the_last_run_left_it_is_looked_at_and_decided_upon(
+    pool: HostPool, environment: Environment, published: Published, member: str
+) -> None:
+    inside = published.path / ".git"
+    write(inside / "FETCH_HEAD", f"{published.commit('live')}\t\tbranch 'live' of /sandbox\n")
+    published.git("checkout", "--quiet", "--detach")
+    age(published, 60)
+    again = Again(pool, environment)
+    await again.sync()
+    publish(published, "news")
+    MEMBERS[member](published, inside)
+    before = published.git("for-each-ref")
+    again.counted.since()
+    try:
+        _, requests = await again.sync()
+    except (BusyError, SymbolicBranchError, CheckedOutElsewhereError):
+        assert again.counted.since() == ["apply"]
+        assert published.git("for-each-ref") == before
+    else:
+        assert member in {"what HEAD names", "the branch", "FETCH_HEAD is gone"}
+        assert requests == (["apply", "apply"] if member == "what HEAD names" else ["apply"])
+        assert published.tree("staging") == published.tree("live")
+
+
+async def test_live_that_is_gone_is_not_followed_in_one_round_trip_either(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    again = Again(pool, environment)
+    await again.sync()
+    published.git("update-ref", "-d", "refs/heads/live")
+    before = published.commit("staging")
+    with pytest.raises(LiveMissingError):
+        await again.sync()
+    assert published.commit("staging") == before

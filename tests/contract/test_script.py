@@ -5,17 +5,19 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Observation
+from listener.plans import decide
 from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
 from listener.sites import Environment, Policy, RepositoryAddress
 from listener.ssh.dialogue import REMOTE, Fields, request
-from listener.ssh.replies import read_observation
+from listener.ssh.replies import read_applied, read_observation
 from listener.ssh.repository import observe_fields
 from tests.conftest import age
 from tests.contract.test_gate import SHELLS, shell_of
@@ -90,6 +92,11 @@ class Script:
             "kind": kind, "run": "run-1", "date": "1700000000", "subject": "subject", "body": "body", **more,
         }  # fmt: skip
 
+    def advance(self, expected: Observation, quiet: float) -> Fields:
+        limit = str(round(quiet * 1000) + 1)
+        more = {"seen": expected.standing, "quiet": limit, "compare": "tree", "listed": "9", "room": "999"}
+        return {**self.apply(expected, "forward"), **more}
+
     def left(self) -> list[str]:
         """What of ours would stop Studio, or lies about."""
         return sorted(
@@ -123,7 +130,7 @@ def test_a_branch_is_moved_and_nothing_is_left(script: Script) -> None:
     live = script.published.commit("live")
     status, said, err = script.ask("apply", script.apply(script.observe()))
     assert (status, err) == (0, "")
-    assert said.startswith("detached\nnew ")
+    assert said.startswith("detached\nnow ")
     assert script.published.tree("staging") == script.published.tree("live")
     assert script.published.git("rev-parse", "staging^2") == live
     assert script.published.git("log", "-1", "--format=%cn %ce %ct", "staging") == (
@@ -322,27 +329,53 @@ def test_an_id_that_is_used_again_is_no_proof_of_life(dashed: Script) -> None:
     assert dashed.observe().locks == ()
 
 
-def test_git_processes_and_round_trips_of_a_sync_are_few(dashed: Script) -> None:
-    """Each request is a round trip: one to find that all is equal, two to move."""
+TOOLS = ("stat", "date", "awk", "rm", "ln", "mv", "cat", "grep", "touch", "sed")
+
+
+def test_each_process_that_a_sync_starts_is_needed(dashed: Script) -> None:
+    """Nothing on the way to the ref lists paths: that comes after it."""
     log = dashed.folder / "calls"
-    dashed.replace("git", f'echo "$1" >>"{log}"; exec REAL "$@"')
+    dashed.replace(
+        "git",
+        f"""
+        for word; do case $word in *=*|-*) ;; *) break ;; esac; done
+        echo "$word" >>"{log}"; exec REAL "$@"
+    """,
+    )
+    for tool in TOOLS:
+        dashed.replace(tool, f'echo {tool} >>"{log}"; exec REAL "$@"')
 
     def calls() -> list[str]:
-        said = [line for line in log.read_text().splitlines() if line != "--version"]
+        said = log.read_text().splitlines()
         log.write_text("")
-        return said
+        # What a shell starts when it is loaded.
+        return said[said.index("--version") + 1 :] if "--version" in said else said
 
-    assert dashed.ask("apply", dashed.apply(dashed.observe()))[0] == 0
-    moving = calls()
-    assert len(moving) <= 7, moving
-    dashed.observe()
-    assert calls() == ["for-each-ref"]
+    def publish() -> None:
+        live = dashed.published.commit("live")
+        newer = dashed.published.git("commit-tree", f"{live}~1^{{tree}}", "-p", live, "-m", "x")
+        dashed.published.git("update-ref", "refs/heads/live", newer)
+
+    seen = dashed.observe()
+    assert calls() == ["for-each-ref", "stat", "merge-base"]
+    looked, moved = ["for-each-ref", "commit-tree", "stat"], ["update-ref", "rm", "diff-tree", "awk"]
+    assert dashed.ask("apply", dashed.apply(seen, listed="10", room="999"))[0] == 0
+    assert sorted(calls()) == sorted([*looked, "ln", "mv", *moved])
+    publish()
+    seen = dashed.observe()
+    assert calls() == ["for-each-ref", "stat"], "no ancestor of live is a commit of ours"
+    dashed.ask("apply", dashed.apply(seen, listed="10", room="999"))
+    assert sorted(calls()) == sorted([*looked, *moved])
     live = dashed.published.commit("live")
-    newer = dashed.published.git("commit-tree", f"{live}~1^{{tree}}", "-p", live, "-m", "x")
-    dashed.published.git("update-ref", "refs/heads/live", newer)
-    assert dashed.ask("apply", dashed.apply(dashed.observe()))[0] == 0
-    moving = calls()
-    assert len(moving) <= 6, moving
+    dashed.published.git("update-ref", "refs/heads/staging", live)
+    age(dashed.published, 1000)
+    dashed.observe()
+    assert calls() == ["for-each-ref", "stat"]
+    publish()
+    seen = dashed.observe()
+    assert calls() == ["for-each-ref", "stat"], "what is live's parent is its ancestor"
+    dashed.ask("apply", dashed.apply(seen, "fast-forward", listed="10", room="999"))
+    assert sorted(calls()) == sorted(["for-each-ref", "stat", *moved])
 
 
 def clock_off(script: Script, seconds: int) -> None:
@@ -390,6 +423,13 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
     assert (status, "can't be written" in err) == (0, True)
     assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
     assert elsewhere.read_text() == "kept"
+    age(dashed.published, 60)
+    before = dashed.published.git("for-each-ref")
+    status, said, _ = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
+    assert (status, read_applied(leg, said, "").changed) == (0, True)
+    assert dashed.published.git("for-each-ref") == before, (
+        "by a clock that may be off, nothing is moved unseen"
+    )
 
 
 @pytest.mark.parametrize(
@@ -492,7 +532,7 @@ def test_a_list_of_paths_is_bounded_by_what_a_reply_may_hold(script: Script) -> 
     script.published.git("add", "--all")
     script.published.git("commit", "--quiet", "-m", "many")
     leg = script.environment().legs[0]
-    _, said, _ = script.ask("observe", observe_fields(leg, 1000, room=1000, counting=False))
+    _, said, _ = script.ask("observe", observe_fields(leg, 1000, room=1000, counting=True))
     removed = read_observation(leg, said).drift.removed
     assert removed.count == 21
     assert 0 < len(removed.listed) < 6
@@ -504,3 +544,175 @@ def test_a_commit_of_before_1973_can_be_made(script: Script) -> None:
         assert script.ask("apply", script.apply(script.observe(), date=date))[0] == 0
         assert script.published.git("log", "-1", "--format=%ct %at", "staging") == f"{date} {date}"
         script.published.git("update-ref", "refs/heads/staging", old)
+
+
+def commit_on(published: Published, *parents: str, name: str, email: str = "editor@example.com") -> str:
+    """Make a commit with a tree of its own."""
+    blob = published.git("hash-object", "-w", "--stdin", stdin=name.encode())
+    tree = published.git("mktree", stdin=f"100644 blob {blob}\t{name}\n".encode())
+    words = [word for parent in parents for word in ("-p", parent)]
+    who = ("-c", f"user.email={email}", "-c", "user.name=x")
+    return published.git(*who, "commit-tree", tree, *words, "-m", name)
+
+
+TIPS = ("equal", "a parent", "a grandparent", "a child", "ours", "another's", "alone")
+"""What the branch is to live."""
+
+
+def lay_out(published: Published, tip: str) -> None:
+    """Put live, and the branch as it is to live, where HEAD is detached."""
+    first = commit_on(published, name="first")
+    second = commit_on(published, first, name="second")
+    live = commit_on(published, second, name="third")
+    commit = {
+        "equal": live,
+        "a parent": second,
+        "a grandparent": first,
+        "a child": commit_on(published, live, name="child"),
+        "ours": commit_on(published, second, name="ours", email=COMMITTER_EMAIL),
+        "another's": commit_on(published, second, name="another's"),
+        "alone": commit_on(published, name="alone"),
+    }[tip]
+    published.git("update-ref", "refs/heads/live", live)
+    published.git("update-ref", "refs/heads/staging", commit)
+
+
+DISTURBED: dict[str, Callable[[Script], object]] = {
+    "nothing": str,
+    "live has gone on": lambda script: script.published.git(
+        "update-ref", "refs/heads/live", commit_on(script.published, "live", name="fourth")
+    ),
+    "live is gone": lambda script: script.published.git("update-ref", "-d", "refs/heads/live"),
+    "the index is young": lambda script: (script.inside / "index").touch(),
+    "HEAD's reflog is of the future": lambda script: set_to(script.inside / "logs" / "HEAD", 60),
+    "the index is just not quiet": lambda script: set_to(script.inside / "index", 0.2 - 5),
+    "the branch's mark": lambda script: script.published.git("branch", "staging_in_progress", "staging"),
+    "live's mark": lambda script: script.published.git("branch", "live_in_progress", "live"),
+    "an old mark": lambda script: old(script, "refs/heads/staging_in_progress"),
+    "an old lock": lambda script: old(script, "index.lock"),
+    "HEAD": lambda script: script.published.git("symbolic-ref", "HEAD", "refs/heads/live"),
+    "the branch": lambda script: script.published.git(
+        "update-ref", "refs/heads/staging", commit_on(script.published, "staging", name="staged")
+    ),
+    "the branch is symbolic": lambda script: script.published.git(
+        "symbolic-ref", "refs/heads/staging", "refs/heads/live"
+    ),
+}
+
+
+def set_to(path: Path, ahead: float) -> None:
+    then = time.time() + ahead
+    os.utime(path, (then, then))
+
+
+def old(script: Script, name: str) -> None:
+    """Leave what a publish that crashed a day ago would have left."""
+    (script.inside / name).write_text(f"{script.published.commit('live')}\n")
+    set_to(script.inside / name, -86_400)
+
+
+@pytest.mark.parametrize("disturbed", DISTURBED)
+def test_what_a_host_does_without_a_look_is_what_is_decided_by_what_it_saw(
+    dashed: Script, disturbed: str
+) -> None:
+    leg, quiet = dashed.environment().legs[0], 5.0
+    dashed.published.git("checkout", "--quiet", "--detach")
+    for tip in TIPS:
+        lay_out(dashed.published, tip)
+        age(dashed.published, 60)
+        seen = dashed.observe()
+        DISTURBED[disturbed](dashed)
+        before = dashed.published.git("for-each-ref")
+        status, said, _ = dashed.ask("apply", dashed.advance(seen, quiet))
+        assert status == 0, said
+        done = read_applied(leg, said, "")
+        assert done.seen is not None
+        plan = decide(leg, done.seen, quiet=quiet, patience=900)
+        if done.kind is None:
+            assert dashed.published.git("for-each-ref") == before
+            assert tip == "equal" or disturbed not in {"nothing", "live has gone on"}
+        else:
+            assert (plan.kind, plan.stale) == (done.kind, {}), (tip, disturbed)
+            assert done.branch is not None
+            assert done.branch.commit == dashed.published.commit("staging")
+            assert dashed.published.tree("staging") == dashed.published.tree("live")
+            again = dashed.observe()
+            assert (done.left and done.left.standing, done.live) == (again.standing, again.live)
+        for lock in ("index.lock", "refs/heads/staging_in_progress", "refs/heads/live_in_progress"):
+            (dashed.inside / lock).unlink(missing_ok=True)
+        if disturbed == "HEAD":
+            dashed.published.git("checkout", "--quiet", "--force", "--detach")
+        if disturbed == "the branch is symbolic":
+            dashed.published.git("symbolic-ref", "--delete", "refs/heads/staging")
+
+
+def test_a_host_in_doubt_about_a_time_does_not_move(script: Script) -> None:
+    """Times around the limit: where the host finds all to be quiet, so does the decision."""
+    leg = script.environment().legs[0]
+    script.published.git("checkout", "--quiet", "--detach")
+    age(script.published, 60)
+    seen = script.observe()
+    moved = 0
+    for step in range(12):
+        old_tip = script.published.commit("staging")
+        set_to(script.inside / "index", -5 + step * 0.03 - 0.2)
+        done = read_applied(leg, script.ask("apply", script.advance(seen, 5.0))[1], "")
+        assert done.seen is not None
+        plan = decide(leg, done.seen, quiet=5.0, patience=900)
+        assert done.kind in {None, plan.kind}
+        moved += done.kind is not None
+        script.published.git("update-ref", "refs/heads/staging", old_tip)
+    assert moved
+
+
+BETWEEN = {
+    "HEAD comes to the branch": "REAL symbolic-ref HEAD refs/heads/staging",
+    "a publish into the branch begins": "REAL update-ref refs/heads/staging_in_progress refs/heads/live",
+    "a publish into live begins": "REAL update-ref refs/heads/live_in_progress refs/heads/live",
+    "the branch moves": "REAL update-ref refs/heads/staging refs/heads/live",
+    "the index is locked": ": >index.lock",
+}
+"""What may happen while the commit is made, and leaves no young time behind."""
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+def test_what_happens_between_the_look_and_the_move_of_one_request_stops_it(
+    dashed: Script, between: str
+) -> None:
+    dashed.published.git("checkout", "--quiet", "--detach")
+    age(dashed.published, 60)
+    seen = dashed.observe()
+    before = dashed.published.commit("staging")
+    dashed.replace("git", f'case " $* " in *" commit-tree "*) {BETWEEN[between]} ;; esac; exec REAL "$@"')
+    status, said, _ = dashed.ask("apply", dashed.advance(seen, 0))
+    assert status == 0, said
+    done = read_applied(dashed.environment().legs[0], said, "")
+    assert (done.changed, done.kind) == (True, None)
+    moved = between == "the branch moves"
+    assert dashed.published.commit("staging") == (dashed.published.commit("live") if moved else before)
+    assert [name for name in dashed.left() if name != "index.lock"] == []
+
+
+@pytest.mark.parametrize("tip", ["a grandparent", "another's"])
+def test_a_look_recognises_what_an_earlier_request_of_its_run_has_moved_and_lists_it(
+    script: Script, tip: str
+) -> None:
+    script.published.git("checkout", "--quiet", "--detach")
+    lay_out(script.published, tip)
+    age(script.published, 60)
+    leg, old = script.environment().legs[0], script.published.commit("staging")
+    assert script.ask("apply", script.advance(script.observe(), 5.0))[0] == 0
+
+    def looked(run: str, since: str) -> Observation:
+        fields = {**observe_fields(leg, 10, counting=False), "since": since, "run": run}
+        status, said, _ = script.ask("observe", fields)
+        assert status == 0, said
+        return read_observation(leg, said, counting=False)
+
+    seen = looked("run-1", old)
+    assert (seen.recognised, seen.listed) == (True, False)
+    assert seen.moved is not None
+    assert (seen.moved.added.listed, seen.moved.removed.count) == (("third",), 1)
+    assert not looked("run-2", old).recognised
+    still = looked("run-1", script.published.commit("staging"))
+    assert (still.recognised, still.moved) == (False, None)

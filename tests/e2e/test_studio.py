@@ -85,14 +85,15 @@ async def test_a_replica_is_not_written_to(listening: Start, published: Publishe
             assert (await listener.ended(run))["state"] == "succeeded"
 
 
-async def test_studio_is_not_asked_where_nothing_moves(listening: Start) -> None:
+async def test_studio_is_asked_once_at_most_where_nothing_moves(listening: Start) -> None:
+    """A run that looks and moves at once can't know before that there is nothing to move."""
     async with FakeStudio() as studio:
         studio.bodies["mysite"] = status_of_4("ready")
         async with listening(studio=section(studio), sync=QUICK) as listener:
             assert (await listener.sync())[0] == 200
             asked = len(studio.requests)
             assert (await listener.sync())[0] == 200
-            assert len(studio.requests) == asked > 0
+            assert 0 < asked <= len(studio.requests) <= asked + 1
             log = str(await listener.events((await listener.call("GET", "/api/v1/runs"))[1]["runs"][0]["id"]))
             assert studio.token not in log
 

@@ -19,6 +19,10 @@ FOLDER = Path(_FOLDER.name)
 for _name in ("known_hosts", "id_ed25519", "secret"):
     (FOLDER / _name).write_text("a-secret-of-the-operators\n")
     (FOLDER / _name).chmod(0o600)
+(FOLDER / "sites.d").mkdir()
+(FOLDER / "sites.d" / "other.yaml").write_text(
+    "sites: {other: {repository: {host: studio, path: /srv/y}, environments: {qa: {follow: false}}}}\n"
+)
 
 
 def try_configuration(data: bytes) -> None:
@@ -39,7 +43,8 @@ def try_configuration(data: bytes) -> None:
 def configuration_seeds() -> Iterator[bytes]:
     for path in (EXAMPLES / "listener.example.yaml", *sorted((EXAMPLES / "recipes").glob("*.yaml"))):
         yield path.read_text().replace("/etc/sync-staging/", f"{FOLDER}/").encode()
-    yield f"""ssh: {{known_hosts: known_hosts, identity: id_ed25519}}
+    yield f"""include: sites.d
+ssh: {{known_hosts: known_hosts, identity: id_ed25519}}
 hosts: {{studio: {{address: studio.example.com, user: crafter}}}}
 sites: {{mysite: {{repository: {{host: studio, path: /srv/x}}, environments: {{staging: {{follow: true}}}}}}}}
 hooks: {{forge: {{scheme: github, secrets: ["file:secret"], repositories: {{a/b: mysite}}}}}}

@@ -70,9 +70,9 @@ OBSERVED = f"""now 1700000000.5
 bare no
 worktree /srv/mysite
 head ref: refs/heads/staging
-ref refs/heads/live:{"1" * 40}:{"1" * 40}:{"2" * 40}::<a@b>:
-ref refs/heads/staging:{"3" * 40}:{"3" * 40}:{"4" * 40}::<sync-staging@localhost>:/srv/mysite
-ref refs/heads/live_in_progress:{"5" * 40}:{"5" * 40}:{"6" * 40}::<a:b@c>:
+ref refs/heads/live:{"1" * 40}:{"1" * 40}:{"2" * 40}:::<a@b>:
+ref refs/heads/staging:{"3" * 40}:{"3" * 40}:{"4" * 40}:::<sync-staging@localhost>:/srv/mysite
+ref refs/heads/live_in_progress:{"5" * 40}:{"5" * 40}:{"6" * 40}:::<a:b@c>:
 file logs/HEAD 1699999000 300 12
 file index.lock 1699999999.25 0 13
 file refs/heads/live_in_progress 1699999990.123456789 41 14
@@ -92,13 +92,8 @@ counts 1 1 1 0
 def reply_seeds() -> Iterator[bytes]:
     whole = OBSERVED.encode()
     yield b"o" + whole
-    yield (
-        b"a"
-        b"detached\nnew "
-        + b"9" * 40
-        + b"\n"
-        + whole.partition(b"worktree /srv/mysite\n")[2].partition(b"file ")[0]
-    )
+    back = whole.partition(b"worktree /srv/mysite\n")[2].partition(b"file ")[0]
+    yield b"adetached\n" + whole.replace(b"apart ", b"moved fast-forward\n" + back + b"apart ")
     yield b"a" + b"busy live_in_progress\n"
     yield b"s" + (whole + f"\n{TOKEN} 0\nerror not-a-repository there is none\n{TOKEN} 1\n".encode())
     yield b"r" + b"error wrong-owner it belongs to root\n"

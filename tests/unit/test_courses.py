@@ -19,9 +19,9 @@ from listener.errors import (
     StepTimedOutError,
     SyncError,
 )
-from listener.observations import COMMITTER_EMAIL, Branch, Observation
+from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation
 from listener.outcomes import LegOutcome, Outcome
-from listener.plans import Applied, Plan, PlanKind, Signing
+from listener.plans import Applied, Begun, Plan, PlanKind, Signing, equal
 from listener.progress import Progress
 from listener.runs import Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress
@@ -56,16 +56,32 @@ class Carrier:
     def tip(self) -> str:
         return self.branch.commit if self.branch else ""
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
         await self.world.step(f"look {self.name}")
         due, self.pending = self.pending, [(n - 1, old, new) for n, old, new in self.pending if n > 0]
         for looks, old, new in due:
             if looks == 0:
                 self.move(old, new)
-        goal = self.world.commits[target] if target else None
-        times = {"index": NOW - 60}
+        seen = replace(self.seen(), target=self.world.commits[target] if target else None)
+        if begun is None:
+            return seen
+        return replace(seen, recognised=bool(self.moves), moved=Drift() if begun.old != self.tip else None)
+
+    def seen(self) -> Observation:
+        """What a look finds now; only where one request may do all is what changes listed after a move."""
+        at_once = self.world.at_once
         return Observation(
-            self.world.live, self.branch, "", bare=False, worktree="", now=NOW, times=times, target=goal
+            self.world.live,
+            self.branch,
+            "",
+            bare=False,
+            worktree="",
+            now=NOW,
+            times={"index": NOW - 60},
+            listed=not at_once,
+            standing=f"branch {self.tip}" if at_once else "",
         )
 
     def move(self, old: Branch | None, new: Branch) -> bool:
@@ -76,8 +92,23 @@ class Carrier:
         self.branch = new
         return True
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
+    ) -> Applied:
         await self.world.step(f"move {self.name}")
+        return await self.carry_out(plan, observation)
+
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+        await self.world.step(f"look and move {self.name}")
+        seen = self.seen()
+        if seen.standing != expected.standing or equal(self.world.leg, seen.live, seen.branch):
+            return Applied(changed=True, seen=seen)
+        done = await self.carry_out(Plan(PlanKind.FORWARD_COMMIT), seen)
+        if done.changed or done.busy:
+            return done
+        return replace(done, seen=seen, kind=PlanKind.FORWARD_COMMIT, left=self.seen())
+
+    async def carry_out(self, plan: Plan, observation: Observation) -> Applied:
         fate = self.fates.pop(0) if self.fates else "done"
         new = self.world.commit_for(plan, observation)
         if fate in LATE:
@@ -94,7 +125,8 @@ class Carrier:
         await self.world.step(f"moved {self.name}")
         if fate == "lost when done":
             raise ConnectionLostError
-        return Applied(changed=False, live=self.world.live, branch=self.branch)
+        drift = None if observation.listed else Drift()
+        return Applied(changed=False, live=self.world.live, branch=self.branch, drift=drift)
 
     async def expire(self, before: str) -> int:
         raise NotImplementedError
@@ -110,8 +142,13 @@ class World:
         lives: Sequence[bool] = (),
         *,
         missing: bool = False,
+        at_once: bool = False,
     ) -> None:
         self.environment = environment
+        self.at_once = at_once
+        """Whether one request may look and move, if all is as the last look has left it."""
+        self.leg = environment.legs[0]
+        self.synchronizer = Synchronizer(self, quiet=2.0, patience=900.0, studio=self)
         self.commits: dict[str, Branch] = {}
         self.lives = list(lives)
         """Whether live moves, each time that a plan is sent."""
@@ -128,6 +165,8 @@ class World:
         self.outcome: Outcome | None = None
         self.held_live = ""
         self.undone: Run | None = None
+        if at_once:
+            self.synchronizer._judged(self.leg, self.carriers[self.leg].seen())
 
     def _commit(self, name: str, tree: str, email: str = "") -> Branch:
         commit = Branch(f"{name}{len(self.commits)}", tree, committer_email=email)
@@ -177,7 +216,7 @@ class World:
         """Make one attempt, as a worker does; raise what ended it."""
         run = replace(RUN, outcome=self.outcome, held_live=self.held_live)
         self.progress = Progress.of(run)
-        synchronizer = Synchronizer(self, quiet=2.0, patience=900.0, studio=self)
+        synchronizer = self.synchronizer
         try:
             if self.undone is None:
                 await synchronizer.sync(self.environment, run, self, self.progress, self.keep)
@@ -225,7 +264,7 @@ class World:
 
 
 def check_told(told: LegOutcome, carrier: Carrier, goal: Branch) -> None:
-    assert told.done
+    assert (told.done, told.listed) == (True, True)
     assert (told.new, told.live) == (carrier.tip, goal.commit)
     assert told.has_moved == told.moved == bool(carrier.moves), (told, carrier)
     if carrier.moves:
@@ -250,6 +289,16 @@ def two(policy: Policy = Policy.FORWARD) -> Environment:
 
 def courses(length: int) -> Iterator[tuple[str, ...]]:
     return itertools.product(FATES, repeat=length)
+
+
+@pytest.mark.parametrize(("length", "lives"), [(3, ()), (3, (True,)), (2, (False, True)), (3, (True, True))])
+async def test_a_run_that_looks_and_moves_at_once_tells_what_it_did_whatever_becomes_of_that(
+    length: int, lives: tuple[bool, ...]
+) -> None:
+    for fates in courses(length):
+        world = World(one(), [fates], lives, at_once=True)
+        world.check_end(await world.carried_out())
+        assert world.steps[:3] == ["keep", "ask Studio", f"look and move {world.leg}"]
 
 
 @pytest.mark.parametrize("missing", [False, True], ids=["moved", "made"])
@@ -302,11 +351,17 @@ async def cancelled(world: World, *, drained: bool) -> bool:
 
 
 @pytest.mark.parametrize("drained", [False, True], ids=["by a person", "by a stop"])
-@pytest.mark.parametrize("environment", [one(), two(), two(Policy.RESET)], ids=["one", "two", "two by reset"])
-async def test_a_cancel_in_any_step_leaves_nothing_untold(environment: Environment, *, drained: bool) -> None:
+@pytest.mark.parametrize(
+    ("environment", "at_once"),
+    [(one(), False), (one(), True), (two(), False), (two(Policy.RESET), False)],
+    ids=["one", "one at once", "two", "two by reset"],
+)
+async def test_a_cancel_in_any_step_leaves_nothing_untold(
+    environment: Environment, *, at_once: bool, drained: bool
+) -> None:
     for fates in courses(1):
         for stop_at in range(20):
-            world = World(environment, [fates, ("done",)][: len(environment.legs)])
+            world = World(environment, [fates, ("done",)][: len(environment.legs)], at_once=at_once)
             world.stop_at = stop_at
             over = await cancelled(world, drained=drained)
             world.check_nothing_denied()
@@ -318,13 +373,17 @@ async def test_a_cancel_in_any_step_leaves_nothing_untold(environment: Environme
             world.check_end(await world.carried_out())
 
 
-@pytest.mark.parametrize("environment", [one(), two()], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("environment", "at_once"),
+    [(one(), False), (one(), True), (two(), False)],
+    ids=["one", "one at once", "two"],
+)
 async def test_a_listener_that_is_killed_in_any_step_knows_at_its_next_start_what_may_have_moved(
-    environment: Environment,
+    environment: Environment, *, at_once: bool
 ) -> None:
     for fates in courses(1):
         for stop_at in range(20):
-            world = World(environment, [fates, ("done",)][: len(environment.legs)])
+            world = World(environment, [fates, ("done",)][: len(environment.legs)], at_once=at_once)
             world.stop_at = stop_at
             attempt = asyncio.create_task(world.attempt())
             stopping = asyncio.create_task(world.stopped.wait())

@@ -36,6 +36,7 @@ FLOORS = (
         "legs",
         "progress",
         "waits",
+        "expectations",
         "rollback",
         "directory",
         "upkeep",

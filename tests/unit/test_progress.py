@@ -8,8 +8,16 @@ import pytest
 
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
 from listener.outcomes import LEG_TRANSITIONS, LegEvent, LegOutcome, LegState, Outcome
-from listener.plans import Applied, Plan, PlanKind
-from listener.progress import Progress, after_apply, after_look, before_send, resumed
+from listener.plans import Applied, Begun, Plan, PlanKind
+from listener.progress import (
+    Progress,
+    after_apply,
+    after_look,
+    before_advance,
+    before_send,
+    resumed,
+)
+from listener.progress import begun as moved_before
 from listener.runs import Run, State
 from listener.sites import RepositoryAddress
 from listener.store.rows import _outcome_of, outcome_text
@@ -248,3 +256,33 @@ def test_what_version_0_1_stored_is_read(done: bool, moved: bool, new: Branch, s
     assert (read.state, read.done, read.moved, read.removed) == (state, done, moved, ("a",))
     if state is LegState.SENT:
         assert after_look(resumed(read), seen(LIVE, Drift()), EQUAL).has_moved
+
+
+def test_a_move_without_a_look_whose_reply_was_lost_is_known_by_its_look() -> None:
+    leg = before_advance(LegOutcome(), seen(OLD))
+    assert (leg.moved, leg.has_moved, leg.old, leg.listed) == (True, False, OLD.commit, False)
+    newer = Branch("9" * 40, "newer")
+    for observation, plan in (
+        (replace(seen(LIVE), recognised=True), "fast-forward"),
+        (replace(seen(OURS), recognised=True), "forward-commit"),
+        (seen(LIVE), "fast-forward"),
+        (replace(seen(LIVE, live=newer), ancestor=True), "fast-forward"),
+    ):
+        drift = Drift(removed=Paths(1, ("x",)))
+        found = after_look(leg, replace(observation, listed=False, moved=drift), EQUAL)
+        assert (found.has_moved, found.plan, found.listed, found.removed) == (True, plan, True, ("x",))
+    assert not after_look(leg, seen(OTHERS), EQUAL).moved
+    assert after_look(leg, seen(OLD), FORWARD).state is LegState.DOUBTED
+
+
+def test_what_a_run_has_changed_is_listed_from_its_first_commit_to_its_last() -> None:
+    observation = replace(seen(OLD), listed=False)
+    leg = before_send(after_look(LegOutcome(), observation, FORWARD), observation, FORWARD)
+    assert moved_before(leg, "r") == Begun("r", OLD.commit)
+    first = Drift(removed=Paths(1, ("first",)))
+    leg = after_apply(leg, replace(MOVED_TO_OURS, drift=first))
+    assert (leg.listed, leg.removed, moved_before(leg, "r")) == (True, ("first",), None)
+    leg = before_send(leg, replace(seen(OURS), listed=False), FORWARD)
+    assert moved_before(leg, "r") == Begun("r", OLD.commit), "its reply may be lost"
+    both = Drift(removed=Paths(2, ("first", "second")))
+    assert after_apply(leg, replace(MOVED_TO_OURS, drift=both)).removed == ("first", "second")

@@ -1,28 +1,32 @@
 """A leg's way, step by step: what is durable when, when Studio is asked, and what stops it in between."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from listener.errors import (
     BusyError,
+    DivergedError,
     FencedError,
     HostUnreachableError,
     ListenerError,
     StudioUnavailableError,
     SyncError,
+    UnexpectedMoveError,
 )
-from listener.observations import Branch, Observation
+from listener.expectations import Expectations
+from listener.observations import Branch, Drift, Observation
 from listener.outcomes import LegState, Outcome
-from listener.plans import Applied, Plan, Signing
+from listener.plans import Applied, Begun, Plan, PlanKind, Signing
 from listener.progress import Progress
 from listener.runs import Run, State
-from listener.sites import Environment, Leg, RepositoryAddress
+from listener.sites import Environment, Leg, Policy, RepositoryAddress
 from listener.sync import Synchronizer
-from tests.legs import environment_of, only
+from tests.legs import changed, environment_of, only
 
 QUIET, PATIENCE, NOW = 2.0, 900.0, 1_000_000.0
 LIVE, OLD = Branch("1" * 40, "T"), Branch("2" * 40, "S")
@@ -45,22 +49,50 @@ class Bench:
     stop_at: str = ""
     """The step in the middle of which a cancel comes."""
     touched: float = NOW - 60
+    standing: str = ""
+    """What is as the last look has left it; empty where each move needs a look."""
+    advanced: PlanKind = PlanKind.FORWARD_COMMIT
+    """What the host does without a look."""
+    synchronizer: Synchronizer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.synchronizer = Synchronizer(self, quiet=QUIET, patience=PATIENCE, studio=self)
 
     async def step(self, name: str) -> None:
         self.steps.append(name)
         if name == self.stop_at:
             await asyncio.Event().wait()
 
-    async def observe(self, *, counting: bool = False, target: str = "") -> Observation:
+    async def observe(
+        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+    ) -> Observation:
         await self.step("look")
+        return self.seen()
+
+    def seen(self) -> Observation:
         return Observation(
-            LIVE, self.branch, "", bare=False, worktree="", now=NOW, times={"index": self.touched}
+            LIVE,
+            self.branch,
+            "",
+            bare=False,
+            worktree="",
+            now=NOW,
+            times={"index": self.touched},
+            standing=self.standing,
         )
 
-    async def apply(self, plan: Plan, observation: Observation, signing: Signing) -> Applied:
+    async def apply(
+        self, plan: Plan, observation: Observation, signing: Signing, *, since: str = ""
+    ) -> Applied:
         await self.step("move")
         self.branch = LIVE
         return Applied(changed=False, live=LIVE, branch=LIVE)
+
+    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+        await self.step("look and move")
+        seen = self.seen()
+        self.branch = LIVE
+        return Applied(changed=False, seen=seen, kind=self.advanced, live=LIVE, branch=LIVE, drift=Drift())
 
     async def expire(self, before: str) -> int:
         raise NotImplementedError
@@ -91,8 +123,7 @@ class Bench:
         """Take down nothing."""
 
     async def sync(self, environment: Environment | None = None) -> None:
-        synchronizer = Synchronizer(self, quiet=QUIET, patience=PATIENCE, studio=self)
-        await synchronizer.sync(environment or environment_of(OWN), RUN, self, self.progress, self.keep)
+        await self.synchronizer.sync(environment or environment_of(OWN), RUN, self, self.progress, self.keep)
 
 
 async def test_studio_is_asked_after_the_move_is_durable_and_directly_before_it() -> None:
@@ -161,3 +192,63 @@ async def test_what_may_be_under_way_from_before_stays_in_doubt_when_studio_is_b
         await bench.sync()
     assert only(bench.progress).state is LegState.DOUBTED
     assert bench.progress.outcome().moved
+
+
+async def at_once(bench: Bench) -> Bench:
+    """Let one look be made, after which a move needs none."""
+    bench.standing = "as it was"
+    await bench.synchronizer.look(environment_of(OWN), bench)
+    bench.steps.clear()
+    return bench
+
+
+async def test_without_a_look_too_studio_is_asked_after_the_move_is_durable_and_directly_before_it() -> None:
+    bench = await at_once(Bench())
+    await bench.sync()
+    assert bench.steps == ["keep", "ask Studio", "look and move"]
+    (kept,) = bench.kept
+    assert (kept.legs[0].old, kept.moved) == (OLD.commit, True)
+
+
+async def test_where_studio_publishes_a_run_looks_before_it_waits() -> None:
+    bench = await at_once(Bench(studio=["it publishes", "it publishes"]))
+    with pytest.raises(BusyError, match="it publishes"):
+        await bench.sync()
+    assert bench.steps == ["keep", "ask Studio", "look", "keep", "ask Studio"]
+    assert not bench.progress.outcome().moved
+    bench.steps.clear()
+    await bench.sync()
+    assert bench.steps == ["look", "keep", "ask Studio", "move"]
+
+
+@pytest.mark.parametrize("policy", [Policy.RESET, Policy.FAST_FORWARD])
+async def test_only_the_policy_forward_moves_without_a_look(policy: Policy) -> None:
+    bench = await at_once(Bench())
+    with contextlib.suppress(DivergedError):
+        await bench.sync(changed(environment_of(OWN), policy=policy))
+    assert bench.steps[0] == "look"
+
+
+@pytest.mark.parametrize(("advanced", "touched"), [("fast-forward", NOW - 60), ("forward-commit", NOW)])
+async def test_a_move_that_is_not_what_is_decided_fails_its_run_and_the_next_run_looks(
+    advanced: str, touched: float
+) -> None:
+    bench = await at_once(Bench(advanced=PlanKind(advanced), touched=touched))
+    with pytest.raises(UnexpectedMoveError, match=f"has done {advanced}, but the plan is"):
+        await bench.sync()
+    assert bench.progress.outcome(UnexpectedMoveError()).moved
+    bench.progress, bench.branch, bench.touched = Progress(), OLD, NOW - 60
+    bench.steps.clear()
+    await bench.sync()
+    assert bench.steps == ["look", "keep", "ask Studio", "move"]
+
+
+async def test_what_is_remembered_of_repositories_has_a_bound() -> None:
+    expectations = Expectations(2)
+    seen = replace(Bench(standing="x").seen(), live=None)
+    legs = [replace(environment_of(OWN).legs[0], branch=name) for name in "abc"]
+    for leg in legs:
+        expectations.remember(leg, seen)
+    assert [expectations.of(leg) is not None for leg in legs] == [False, True, True]
+    expectations.remember(legs[1], replace(seen, branch=None))
+    assert expectations.of(legs[1]) is None

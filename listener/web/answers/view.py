@@ -45,8 +45,9 @@ class View(BaseModel):
     def to_json(self) -> bytes:
         """Return the answer's body."""
         try:
-            # In ASCII: a terminal that shows the answer obeys no character in it.
-            return self.__pydantic_serializer__.to_json(self, ensure_ascii=True)
+            # Only printable ASCII: a terminal that shows the answer obeys no character in it.
+            body = self.__pydantic_serializer__.to_json(self, ensure_ascii=True)
+            return body.replace(b"\x7f", b"\\u007f")
         except PydanticSerializationError:
             # A path on a host may hold bytes that are not UTF-8: each is half a surrogate pair in Python's
             # text, which JSON can hold only escaped. One such site must not fail the page of all.
