@@ -33,7 +33,7 @@ class GitLab:
     def verify(self, secrets: Sequence[bytes], request: Request, now: float) -> Verdict:
         """Return whether any of the secrets made the signature or is the token.
 
-        A signature must be valid if there is one, whatever the token is.
+        If there is a signature, it must be valid; then the token does not matter.
         """
         if len(header_values(request.headers, TOKEN)) > 1:
             return Rejected(f"{TOKEN} is there more than once")
