@@ -44,6 +44,7 @@ bench: $(VENV)/test.stamp ## Measure it beside a script and Debian's webhook, so
 bench-compare: $(VENV)/test.stamp ## Say what changed since a revision: both in turns in one run (REV=main~5)
 	@.ci/setup bench
 	@rev=$$(git rev-parse --short --verify '$(REV)^{commit}') && tree=.cache/bench/$$rev && \
+		{ [ ! -e $$tree ] || git worktree remove --force $$tree; } && \
 		git worktree add --quiet --force --detach $$tree $$rev && \
 		{ $(PYTHON) -m tests.bench --rows '$(ROWS)' --json $(JSON) --beside '$(REV)'=$$tree; status=$$?; \
 		git worktree remove --force $$tree; exit $$status; }

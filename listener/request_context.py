@@ -17,7 +17,7 @@ class Connection(Protocol):
     """The connection that a request came by."""
 
     verified: bool
-    """Whether its last request was that of a known caller."""
+    """Whether its last request came from a known caller."""
 
 
 class Reservation(Protocol):
@@ -51,12 +51,12 @@ class RequestContext:
     credential: str = ""
     """The kind and name of the credential that it came with, if it is a known one."""
     body: bytes | None = None
-    """That of a delivery, once it is read."""
+    """The body of a delivery, once it is read."""
     refused: ListenerError | None = None
-    """Why it was refused, where its answer is not an error's but the page."""
+    """Why it was refused, if its answer is the page and not an error."""
 
     def mark_verified(self) -> None:
-        """Note that it comes from a known caller: its connection need not make room for strangers."""
+        """Note that it comes from a known caller. Its connection is not evicted for unknown ones."""
         self.connection.verified = True
 
 
@@ -64,7 +64,7 @@ _CONTEXT: ContextVar[RequestContext] = ContextVar("request_context")
 
 
 def begin(context: RequestContext) -> RequestContext:
-    """Take up a request in the place of the connection's request before, and return its context."""
+    """Begin a request, in place of the connection's previous one, and return its context."""
     _CONTEXT.set(context)
     return context
 

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from listener.config.address import read_server
 from listener.rehearsal.sshd import free_port
 from tests import forks
 from tests.forks import Process
@@ -169,9 +170,8 @@ class Daemon:
         self.configuration = configuration
         self._anew = anew
         self._cwd = cwd
-        whole = yaml.safe_load(configuration.read_text())
-        scheme = "https" if "tls" in whole["server"] else "http"
-        self.url = f"{scheme}://127.0.0.1:{whole['server']['port']}"
+        address = read_server(configuration)
+        self.url = f"{'https' if address.certificate else 'http'}://127.0.0.1:{address.port}"
         self.log = configuration.with_suffix(".log")
         self._process: Process | None = None
 

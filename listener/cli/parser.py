@@ -84,6 +84,15 @@ class Command(argparse.ArgumentParser):
             self._grammar = ""
             getattr(import_module(f"listener.cli.grammar.{module}"), name)(self)
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not one of the choices, and name the one that was probably meant."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        close = import_module("difflib").get_close_matches(str(value), known, 1, 0.7)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise argparse.ArgumentError(action, f"unknown: {value!r}; {hint}Known: {', '.join(known)}")
+
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Parse, once the command is described: every parse of argparse's own comes through here."""
         self.describe()

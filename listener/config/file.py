@@ -39,7 +39,7 @@ LARGEST = 16 << 20
 DEEPEST = 20
 """Maps and lists inside each other."""
 MOST_VALUES = 1_000_000
-"""Keys, values, maps and lists in a file."""
+"""Values, maps and lists in a file."""
 
 MAPS = ("hosts", "sites", "hooks")
 """The sections that map names to entries. Included files may contain them."""
@@ -88,13 +88,13 @@ def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
     except yaml.reader.ReaderError as error:
         before = text.encode()[: error.position].decode(errors="ignore")
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        fault = f"{path}: line {line}, column {column}: the character is not allowed in YAML."
+        fault = f"{quoted(path)}: line {line}, column {column}: the character is not allowed in YAML."
     except yaml.MarkedYAMLError as error:
-        fault = f"{path}: {_where(error.problem_mark)}{error.problem}."
+        fault = f"{quoted(path)}: {_where(error.problem_mark)}{error.problem}."
     else:
         if isinstance(tree, dict):
             return tree
-        fault = f"{path} is empty." if tree is None else f"{path} isn't a map of settings."
+        fault = f"{quoted(path)} is empty." if tree is None else f"{quoted(path)} isn't a map of settings."
         raise ConfigurationError(fault, remedy=f"write it like {EXAMPLE}")
     raise ConfigurationError(fault, remedy=_SYNTAX)
 
@@ -102,25 +102,25 @@ def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
 def _text(path: Path, room: int, remedy: str) -> str:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise ConfigurationError(f"{path} is not a file.", remedy=remedy)
+            raise ConfigurationError(f"{quoted(path)} is not a file.", remedy=remedy)
         with path.open("rb") as file:
             content = file.read(room + 1)
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{path} does not exist.", remedy=f"write it like {EXAMPLE}, or {remedy}"
+            f"{quoted(path)} does not exist.", remedy=f"write it like {EXAMPLE}, or {remedy}"
         ) from None
     except OSError as error:
         raise ConfigurationError(
-            f"{path} can't be read: {error.strerror}.",
+            f"{quoted(path)} can't be read: {error.strerror}.",
             remedy="let the user that the listener runs as read the file and enter its folders",
         ) from None
     if len(content) > room:
-        raise ConfigurationError(f"{path}: {_LARGE}.", remedy=remedy)
+        raise ConfigurationError(f"{quoted(path)}: {_LARGE}.", remedy=remedy)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path}: the byte at offset {error.start} is not UTF-8.", remedy="save the file as UTF-8"
+            f"{quoted(path)}: the byte at offset {error.start} is not UTF-8.", remedy="save the file as UTF-8"
         ) from None
 
 
@@ -148,7 +148,7 @@ class _Reader:
         """Return the value that begins with an event. Of a map, nothing after the key `last` is read."""
         self._left -= 1
         if not self._left:
-            _refuse(event, f"more than {MOST_VALUES:,} keys and values")
+            _refuse(event, f"more than {MOST_VALUES:,} values")
         kind = event.__class__
         if kind is AliasEvent or event.anchor is not None:
             _refuse(event, "anchors (&name) and aliases (*name) are not supported")
@@ -165,7 +165,8 @@ class _Reader:
         while (event := self._next()).__class__ is not MappingEndEvent:
             if event.__class__ is SequenceStartEvent or event.__class__ is MappingStartEvent:
                 _refuse(event, "a map or list can't be a key")
-            self._value(event, depth)
+            if event.__class__ is AliasEvent or event.anchor is not None or event.tag is not None:
+                self._value(event, depth)  # It refuses them.
             key = event.value
             if key in content:
                 _refuse(event, f"the key {shown((key,))} appears twice in its map")
@@ -207,8 +208,10 @@ class Written:
     tree: dict[str, Any]
     folder: Path | None = None
     """The folder of included files."""
-    files: list[Path] = field(default_factory=list)
-    """The included files, in the order in which they are read."""
+    modes: dict[Path, int] = field(default_factory=dict)
+    """By each included file, its mode, in the order in which the files are read."""
+    links: list[Path] = field(default_factory=list)
+    """The included files that are symbolic links."""
     problems: list[Problem] = field(default_factory=list)
     origins: dict[Location, tuple[Path, Location]] = field(default_factory=dict)
     """Of each part from an included file, that file and the part's place there."""
@@ -238,9 +241,24 @@ def read_all(path: Path, surroundings: Surroundings) -> Written:
     room = LARGEST - path.stat().st_size
     for file in _files_in(written.folder):
         _merge(written, file, read(file, max(room, 0), _MOVE))
-        room -= file.stat().st_size
-        written.files.append(file)
+        room -= _look_at(file, written)
     return written
+
+
+def _look_at(file: Path, written: Written) -> int:
+    """Note the mode of an included file, and whether it is a link; return its size."""
+    try:
+        found = file.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            written.links.append(file)
+            found = file.stat()
+    except OSError:
+        raise ConfigurationError(
+            f"{quoted(file)} was removed while it was read.",
+            remedy="try again when nobody changes the folder",
+        ) from None
+    written.modes[file] = found.st_mode
+    return found.st_size
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -267,7 +285,8 @@ def _merge(written: Written, file: Path, content: dict[str, Any]) -> None:
     for key, part in content.items():
         kind: type = dict if key in MAPS else list
         if key not in PARTS:
-            text = f"can't stand in an included file, only {', '.join(PARTS)} can; write it in {written.path}"
+            main = quoted(written.path)
+            text = f"can't stand in an included file, only {', '.join(PARTS)} can; write it in {main}"
             written.problems.append(Problem((key,), text, file=file))
         elif not isinstance(part, kind):
             text = f"is not a {'map' if kind is dict else 'list'}; write one, or remove it"

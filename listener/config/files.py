@@ -82,7 +82,7 @@ def broken_ssh(ssh: SshSection, surroundings: Surroundings) -> Iterator[Problem]
             (wanted,) = (each for each in field.metadata if isinstance(each, PathTo))
             yield from _ssh_file(("ssh", key), Path(text), wanted, surroundings)
     known_hosts = Path(ssh.known_hosts)
-    if not surroundings.handed_over(known_hosts):
+    if not surroundings.is_credential(known_hosts):
         yield from _folder(known_hosts.parent, ("ssh", "known_hosts"))
 
 
@@ -107,7 +107,7 @@ def _ssh_file(
         yield Problem(location, f"is not the path of {what}; {remedy}")
     elif wanted.private and surroundings.exposed(path, mode):
         yield exposed(location, path)
-    elif wanted.trusted and not surroundings.handed_over(path):
+    elif wanted.trusted and not surroundings.is_credential(path):
         yield from _written_by_others(location, path, wanted.trusted)
 
 
@@ -121,15 +121,16 @@ def broken_modes(written: Written) -> Iterator[Problem]:
         # Even with the sticky bit, others can put a file of their own there.
         why = "which lets them configure the listener"
         yield from _written_by_others(("include",), written.folder, why)
-    for file in written.files:
-        yield from _written_by_others((), file, "which is part of this configuration")
+    for file, mode in written.modes.items():
+        if mode & OTHERS:
+            yield from _written_by_others((), file, "which is part of this configuration")
 
 
 def _folders_of_included(written: Written) -> set[Path]:
     """Return the folders in which others could replace the folder of included files, or one of these."""
     if written.folder is None:
         return set()
-    links = {file.resolve().parent for file in written.files if file.is_symlink()}
+    links = {link.resolve().parent for link in written.links}
     return {written.folder.parent, written.folder.resolve().parent} | links
 
 

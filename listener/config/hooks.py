@@ -222,7 +222,7 @@ class HookSection(Section):
         if own and bool(self.repositories) != bool(self.payload.repository):
             yield Problem(
                 (*at, "payload", "repository"),
-                "and the hook's repositories need each other; write both or neither",
+                "is needed together with the hook's repositories; write both or neither",
             )
 
     def hook(self, name: str, references: Mapping[Location, str]) -> Hook:

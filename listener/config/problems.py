@@ -44,13 +44,16 @@ class Problem:
     """The included file, for what is wrong with the file itself."""
 
     def __str__(self) -> str:
-        return self.told(shown)
+        return self.line(shown)
 
-    def told(self, show: Callable[[Location], str]) -> str:
+    def place(self, show: Callable[[Location], str]) -> str:
+        """Return its place, with the included file; `show` returns a place as text."""
+        return f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
+
+    def line(self, show: Callable[[Location], str]) -> str:
         """Return the problem on one line; `show` returns a place as text."""
-        place = f"{quoted(self.file)}: {shown(self.location)}" if self.file else show(self.location)
         text = self.text.replace(OTHER, show(self.other)) if self.other else self.text
-        return f"{place}: {text}" + (f"; {nearest(*self.meant)}" if self.meant else "")
+        return f"{self.place(show)}: {text}" + (f"; {nearest(*self.meant)}" if self.meant else "")
 
 
 def shown(location: Location) -> str:
@@ -97,8 +100,8 @@ def refusal(
     path: Path, problems: Iterable[Problem], show: Callable[[Location], str] = shown
 ) -> ConfigurationError:
     """Return the error that lists the problems of a configuration, one a line, ordered by place."""
-    found = {(show(problem.location), problem.text): problem for problem in problems}
-    lines = [found[key].told(show) for key in sorted(found)[:MOST_SHOWN]]
+    found = {(problem.place(show), problem.text): problem for problem in problems}
+    lines = [found[key].line(show) for key in sorted(found)[:MOST_SHOWN]]
     if len(found) > MOST_SHOWN:
         lines.append(f"and {len(found) - MOST_SHOWN} more problems")
     count = "1 problem" if len(found) == 1 else f"{len(found)} problems"

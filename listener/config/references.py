@@ -55,13 +55,13 @@ class Surroundings:
         """Return a path; one without a leading slash is relative to the configuration file's folder."""
         return self.directory / text
 
-    def handed_over(self, path: Path) -> bool:
+    def is_credential(self, path: Path) -> bool:
         """Return whether systemd provides a file as a credential. It sets the mode itself."""
         return self.credentials is not None and path.is_relative_to(self.credentials)
 
     def exposed(self, path: Path, mode: int) -> bool:
         """Return whether users other than its owner can open a file."""
-        return not self.handed_over(path) and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
+        return not self.is_credential(path) and bool(mode & (stat.S_IRWXG | stat.S_IRWXO))
 
 
 @dataclass(slots=True)

@@ -123,7 +123,7 @@ def _without_collection() -> Iterator[None]:
 def _problems(
     written: Written, resolution: Resolution, checked: Checked, surroundings: Surroundings
 ) -> Iterator[Problem]:
-    """Yield everything that is wrong; a reference that can't be resolved is told as that alone."""
+    """Yield everything that is wrong. A reference without a value is the only problem of its place."""
     document, unresolved = checked.document, resolution.unresolved
     yield from written.problems
     yield from resolution.problems
@@ -227,7 +227,7 @@ def load_hook(
         entry["secrets"] = secrets
     resolution = resolve({"sites": written.tree.get("sites"), "hooks": {name: entry}}, surroundings)
     if resolution.problems:
-        text = "; ".join(problem.told(written.show) for problem in resolution.problems)
+        text = "; ".join(problem.line(written.show) for problem in resolution.problems)
         raise ConfigurationError(
             f"{path}: {text}.",
             remedy="run this as a user who can read it, or name the secret with --secret file:PATH",

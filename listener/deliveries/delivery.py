@@ -7,7 +7,7 @@ from typing import Any
 
 from listener.errors import MalformedDeliveryError
 from listener.networks import Network
-from listener.signatures import Form, Request
+from listener.signatures import Form, Request, header_values
 from listener.sites import PLACEHOLDER
 
 KEY_MOST = 256
@@ -45,8 +45,7 @@ class Delivery:
 
     def values(self, name: str) -> list[bytes]:
         """Return every value of the header `name`."""
-        wanted = name.lower().encode()
-        return [value for key, value in self.headers if key.lower() == wanted]
+        return header_values(self.headers, name)
 
     def value(self, name: str) -> str:
         """Return the one value of a header that must be there once; raise `MalformedDeliveryError`."""
@@ -61,11 +60,10 @@ class Delivery:
         These headers are not signed, and proxies add some of them (`X-Request-Id`). A header that is
         repeated, empty or too long is ignored; the push itself still counts.
         """
-        name = next((each for each in names if self.values(each)), None)
-        found = self.values(name) if name else []
-        if name is None or len(found) != 1 or not 0 < len(found[0]) <= KEY_MOST:
+        name, found = next(((each, found) for each in names if (found := self.values(each))), ("", []))
+        if len(found) != 1 or not 0 < len(found[0]) <= KEY_MOST:
             return None
-        return self.value(name)
+        return printable(f"header {name}", found[0].decode("latin-1"))
 
 
 @dataclass(frozen=True, slots=True)

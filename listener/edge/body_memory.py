@@ -51,7 +51,7 @@ class BodyMemory:
             # A request that gives up at the moment of the grant keeps the memory until its reservation ends.
             self._waiting.pop(granted, None)
 
-    def trim_forever(self, reservation: "Reservation") -> None:
+    def release(self, reservation: "Reservation") -> None:
         """Give all bytes of a reservation back, and let waiting requests go on, in their order."""
         self._reservations.discard(reservation)
         self._held -= reservation.taken
@@ -76,7 +76,7 @@ class BodyMemory:
                 # Its handler waits here, not on its connection, and would keep the bytes that it has read.
                 if waiting is worst and not granted.done():
                     granted.set_exception(NoRoomError())
-            self.trim_forever(worst)
+            self.release(worst)
 
     def _fits(self, size: int) -> bool:
         return self._held + size <= self._most
@@ -118,4 +118,4 @@ class Reservation:
 
     def end(self) -> None:
         """Give everything back."""
-        self._memory.trim_forever(self)
+        self._memory.release(self)

@@ -67,7 +67,7 @@ class Edge:
         return Acceptor(self._shared_by(server, self.connections), self.limits, tls)
 
     def metrics_acceptor(self, server: web.Server) -> Acceptor:
-        """Return what accepts connections for the metrics: unverified ones, with a limit of their own."""
+        """Return what accepts connections for the metrics. They have their own limit: nobody is verified."""
         return Acceptor(self._shared_by(server, self.scrapers), self.limits, None)
 
     async def trim_memory(self) -> None:
@@ -134,7 +134,7 @@ class Edge:
         client = request.remote or ""
         self.refusals.count(client)
         if isinstance(error, ListenerError) and error.guess:
-            await self._slow(request, error)
+            await self._delay(request, error)
         context = request_context()
         if not context.over:
             return
@@ -145,7 +145,7 @@ class Edge:
         self.limited_log.warning("refused too often", client, client=client, again_in=again_in)
         raise TooManyRefusalsError(again_in=again_in) from error
 
-    async def _slow(self, request: web.Request, error: ListenerError) -> None:
+    async def _delay(self, request: web.Request, error: ListenerError) -> None:
         """Delay the answer to a wrong secret, and free the memory of its request before."""
         seconds = self.guesses.wait(request.remote, request.match_info.get("hook", ""))
         if seconds:

@@ -1,6 +1,6 @@
 """Verifying deliveries: bytes, headers, secrets and a time go in; a verdict comes out.
 
-A verifier never raises, whatever the headers and the bytes are. Everything is compared as bytes and in
+A verifier never raises, for any headers and bytes. Everything is compared as bytes and in
 constant time, and every active secret is tried. A security header that is missing, empty, repeated or joined
 is rejected, even if its parts agree. A new scheme is one class, or one `HexDigest`, and one row of `SCHEMES`.
 """
@@ -14,7 +14,16 @@ from listener.signatures.configured import Form, Hmac
 from listener.signatures.credentials import Basic, Bearer, PathSecret
 from listener.signatures.digests import BITBUCKET, FORGEJO, GITEA, GITHUB, GOGS
 from listener.signatures.gitlab import GitLab
-from listener.signatures.scheme import WRONG_SECRET, Accepted, Headers, Rejected, Request, Scheme, Verdict
+from listener.signatures.scheme import (
+    WRONG_SECRET,
+    Accepted,
+    Headers,
+    Rejected,
+    Request,
+    Scheme,
+    Verdict,
+    header_values,
+)
 from listener.signatures.standard_webhooks import StandardWebhooks
 
 __all__ = [
@@ -27,6 +36,7 @@ __all__ = [
     "Request",
     "Scheme",
     "Verdict",
+    "header_values",
     "redaction_forms",
     "rejected_by_headers",
     "scheme_of",
@@ -102,7 +112,7 @@ def shows_wrong_secret(name: str, verdict: Rejected) -> bool:
 def rejected_by_headers(
     name: str, secrets: Sequence[bytes], request: Request, now: float, form: Form | None = None
 ) -> bool:
-    """Return whether the headers alone are enough to reject a delivery, whatever its body is.
+    """Return whether the headers alone are enough to reject a delivery, for any body.
 
     Every verifier looks at the body last. So no body can change a rejection for any other reason.
     """

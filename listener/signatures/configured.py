@@ -41,7 +41,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Hmac:
-    """An HMAC in such a format. The configuration sets the algorithm, never the request."""
+    """An HMAC in a configured format. The configuration sets the algorithm, never the request."""
 
     form: Form = Form()
     challenge: str = ""
@@ -93,7 +93,7 @@ class Hmac:
         return digest.hex().encode() if self.form.encoding == "hex" else base64.b64encode(digest)
 
     def sign(self, secret: bytes, delivery: str, event: str, body: bytes, now: float) -> dict[str, str]:
-        """Return the headers that such a sender sends with a JSON body."""
+        """Return the headers that the sender sends with a JSON body."""
         form, timestamp = self.form, str(int(now))
         signature = form.prefix + self._made(secret, self._content(timestamp.encode(), body)).decode()
         if form.signature_key:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, matching, single, values
+from listener.signatures.scheme import EMPTY, Rejected, Request, Verdict, header_values, matching, single
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,9 @@ class HexDigest:
             return value
         if not re.fullmatch(self.prefix.encode() + rb"[0-9a-f]{64}", value):
             return Rejected(f"{self.header} is not {self.prefix and f'{self.prefix} and '}64 hex digits")
-        if not self.form and any(b"form" in each.lower() for each in values(request.headers, "Content-Type")):
+        if not self.form and any(
+            b"form" in each.lower() for each in header_values(request.headers, "Content-Type")
+        ):
             return Rejected("this sender does not sign the raw form: choose application/json at the sender")
         return matching([value], [self._made(secret, request.body) for secret in secrets])
 

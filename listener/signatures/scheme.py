@@ -58,15 +58,15 @@ class Scheme(Protocol):
         """Return what is wrong with a configured secret; empty for a valid one."""
 
 
-def values(headers: Headers, name: str) -> list[bytes]:
+def header_values(headers: Headers, name: str) -> list[bytes]:
     """Return every value of a header."""
-    wanted = name.lower().encode()
-    return [value for key, value in headers if key.lower() == wanted]
+    wanted, length = name.lower().encode(), len(name)
+    return [value for key, value in headers if len(key) == length and key.lower() == wanted]
 
 
 def single(headers: Headers, name: str) -> bytes | Rejected:
     """Return the value of a header that must be there exactly once and must not be empty."""
-    found = values(headers, name)
+    found = header_values(headers, name)
     if not found:
         return Rejected(f"{name} is missing")
     if len(found) > 1:

@@ -448,6 +448,8 @@ ss_times() {
 	fi
 	printf '%s\n' "$GIT_DIR/sync-staging-clock can't be written: times are compared with the host's own clock" >&2
 	ss_files -
+	# If that clock is ahead, what Studio writes now looks old; only a second look would show that it is at work.
+	[ -z "$quiet" ] || kind=''
 }
 
 # Whether a move may follow: it is not a mere look, and there is a difference, or only the listener knows if there is.
@@ -710,7 +712,7 @@ ss_list() {
 		since=${since:-$commit}
 		if [ -z "$since" ]; then
 			ss_blobs "$new"
-		elif [ -n "$new" ] && [ "$since" != "$new" ]; then
+		elif [ -n "$new" ]; then
 			echo 'differences'
 			ss_differences "$since" "$new" || echo 'failed'
 		fi

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import traceback
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--beside", default="", help="NAME=FOLDER of another revision, measured in turns")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Daemons and servers are ended then, too.
     rows = [name for name in options.rows.split(",") if name] or list(ROWS)
     if unknown := set(rows) - set(ROWS):
         parser.error(f"unknown rows: {', '.join(sorted(unknown))}")

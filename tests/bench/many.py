@@ -57,7 +57,7 @@ async def look(stage: Stage) -> None:
             running = await parts.enter_async_context(stage.serving(tree, folder, whole))
             opened.append((tree, folder, await parts.enter_async_context(client(running.url))))
             await webhook(opened[-1][2], folder, "first")
-        for number in range(stage.times(10, 1)):
+        for number in range(stage.times(5, 1)):
             for tree, folder, listener in opened:
                 alone = await webhook(listener, folder, f"alone-{number}")
                 began = time.perf_counter()

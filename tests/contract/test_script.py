@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Observation
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Drift, Observation
 from listener.plans import decide
 from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
@@ -423,6 +423,13 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
     assert (status, "can't be written" in err) == (0, True)
     assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
     assert elsewhere.read_text() == "kept"
+    age(dashed.published, 60)
+    before = dashed.published.git("for-each-ref")
+    status, said, _ = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
+    assert (status, read_applied(leg, said, "").changed) == (0, True)
+    assert dashed.published.git("for-each-ref") == before, (
+        "by a clock that may be off, nothing is moved unseen"
+    )
 
 
 @pytest.mark.parametrize(
@@ -708,4 +715,4 @@ def test_a_look_recognises_what_an_earlier_request_of_its_run_has_moved_and_list
     assert (seen.moved.added.listed, seen.moved.removed.count) == (("third",), 1)
     assert not looked("run-2", old).recognised
     still = looked("run-1", script.published.commit("staging"))
-    assert (still.recognised, still.moved) == (False, None)
+    assert (still.recognised, still.moved) == (False, Drift())

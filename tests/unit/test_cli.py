@@ -150,6 +150,23 @@ def test_a_wrong_command_line_is_refused_with_2_and_its_usage(
     assert err.startswith("usage: sync-staging")
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["stauts"], "COMMAND: unknown: 'stauts'; did you mean status? Known: serve, "),
+        (["runs", "lst"], "COMMAND: unknown: 'lst'; did you mean list? Known: list, "),
+        (["runs", "list", "--state", "runing"], "--state: unknown: 'runing'; did you mean running? Known: "),
+        (["deploy", "now"], "COMMAND: unknown: 'deploy'; Known: serve, "),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_what_was_probably_meant(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = ran(capsys, *words)
+    assert (status, out) == (2, "")
+    assert hint in err
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(capsys, "--version") == (0, f"sync-staging {__version__}\n", "")
 

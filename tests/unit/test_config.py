@@ -381,8 +381,8 @@ REFUSED = [
         "hooks.forge.secrets.0: is not a user and a password; write",
     ),
     ("hooks/forge/scheme", "path", "hooks.forge.secrets.0: can't be part of a path; write 16 or more"),
-    ("hooks/forge/scheme", "bearer", "payload.repository: and the hook's repositories need each other"),
-    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: and the hook's"),
+    ("hooks/forge/scheme", "bearer", "payload.repository: is needed together with the hook's"),
+    ("hooks/publisher/payload", {"repository": "r"}, "payload.repository: is needed together with"),
     ("hooks/publisher/payload", {"site": "a..b"}, "hooks.publisher.payload.site: is not a place in a body"),
     ("hooks/publisher/payload", {"id": "id"}, "payload.id: isn't a setting of the scheme standard-webhooks"),
     (

@@ -201,3 +201,18 @@ def test_a_hook_in_an_included_file_can_be_tried_out(folder: Folder) -> None:
 def test_the_listener_s_address_is_known_without_the_included_files(folder: Folder) -> None:
     folder.put("sites.d/a.yaml", "not: [yaml")
     assert read_server(folder.file, folder.environ).port == 8787
+
+
+def test_a_link_to_nowhere_is_an_error_that_names_it(folder: Folder) -> None:
+    link = folder.path / "sites.d" / "a.yaml"
+    link.symlink_to(folder.path / "absent.yaml")
+    assert f"{link} does not exist" in refused(folder)
+
+
+def test_a_name_that_is_not_utf_8_is_told_on_one_line(folder: Folder) -> None:
+    name = os.fsencode(folder.path / "sites.d") + b"/a\xff\n.yaml"
+    with open(name, "w") as file:  # noqa: PTH123 (the name is bytes)
+        file.write("sites: 1\n")
+    told = refused(folder)
+    assert r"a\udcff\n.yaml" in told
+    told.encode()
