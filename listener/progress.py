@@ -32,7 +32,8 @@ def after_look(leg: LegOutcome, observation: Observation, plan: Plan, since: flo
     tip = commit_of(observation.branch)
     wait = Wait(_digest(observation, plan), since=since)
     leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip, wait=wait)
-    leg = _changed(leg, observation.moved)
+    if leg.has_moved:
+        leg = _changed(leg, observation.moved)
     if leg.has_moved and not leg.plan:
         made = observation.branch is not None and observation.branch.committer_email == COMMITTER_EMAIL
         leg = replace(leg, plan=(PlanKind.FORWARD_COMMIT if made else PlanKind.FAST_FORWARD).value)

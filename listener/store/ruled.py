@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from listener.errors import FencedError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, DeliveryRecord, Hold, LogLine, Pruned, Signal
+from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
@@ -171,16 +171,16 @@ class RuledStore(ABC):
             return accepted
 
         async def claim(transaction: Transaction) -> Run | None:
-            return await lifecycle.claim(transaction, now, full) if work else None
+            return await lifecycle.claim(transaction, now, full, offer.intent) if work else None
 
         # Two requests in one transaction, not one: a claim that fails must not take the delivery with it.
         taken, claimed = self._submit_both(take, keys, claim)
         offer.fill(claimed)
         return await taken
 
-    def offer(self, full: Callable[[], Collection[str]]) -> Offer:
+    def offer(self, full: Callable[[], Collection[str]], intent: Intent | None = None) -> Offer:
         """Let the next acceptance claim a run, in its own transaction, until the offer is withdrawn."""
-        self._offer = Offer(full)
+        self._offer = Offer(full, intent)
         return self._offer
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:

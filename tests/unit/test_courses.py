@@ -67,7 +67,7 @@ class Carrier:
         seen = replace(self.seen(), target=self.world.commits[target] if target else None)
         if begun is None:
             return seen
-        return replace(seen, recognised=bool(self.moves), moved=Drift() if begun.old != self.tip else None)
+        return replace(seen, recognised=bool(self.moves), moved=Drift())
 
     def seen(self) -> Observation:
         """What a look finds now; only where one request may do all is what changes listed after a move."""

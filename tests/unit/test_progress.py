@@ -286,3 +286,11 @@ def test_what_a_run_has_changed_is_listed_from_its_first_commit_to_its_last() ->
     assert moved_before(leg, "r") == Begun("r", OLD.commit), "its reply may be lost"
     both = Drift(removed=Paths(2, ("first", "second")))
     assert after_apply(leg, replace(MOVED_TO_OURS, drift=both)).removed == ("first", "second")
+
+
+def test_a_branch_that_somebody_has_moved_back_has_nothing_that_its_run_changed() -> None:
+    leg = replace(after_apply(in_flight(), MOVED_TO_OURS), listed=False)
+    back = replace(seen(OLD, Drift()), listed=False, moved=Drift())
+    assert after_look(leg, back, EQUAL).listed
+    doubted = after_look(before_advance(LegOutcome(), seen(OLD)), back, FORWARD)
+    assert (doubted.state, doubted.listed) == (LegState.DOUBTED, False), "its plan may still be carried out"
