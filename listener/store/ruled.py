@@ -6,11 +6,11 @@ What a method does is said in its port: `listener.queue`, `listener.records`, `l
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from listener.errors import FencedError
+from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
@@ -198,7 +198,9 @@ class RuledStore(ABC):
             self._flush.cancel()
             self._flush = None
         for run in self._unstored.untried():
-            self._store_lines(run)
+            # A closed store takes no more lines: an owner that is still there has lost its run.
+            with suppress(StoreUnavailableError):
+                self._store_lines(run)
 
     def _store_lines(self, run: Run) -> None:
         stored = self._submit(
