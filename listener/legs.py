@@ -130,15 +130,17 @@ class LegSync:
         raise BranchMovedError(f"The branches moved {ROUNDS} times while they were being made equal.")
 
     async def _uncancelled_round(self) -> bool:
-        """Go one round. While a plan's result is unknown, a cancel counts only if the branch has not moved.
+        """Go one round. While a plan's result is unknown, a person's cancel counts only if nothing has moved.
 
-        Otherwise a run whose reply was lost would end as cancelled although it has moved its branch.
+        Otherwise a run whose reply was lost would end as cancelled although it has moved its branch. A stop
+        of the listener does not wait for that: the run goes back with its doubt, and its next attempt looks.
         """
         try:
             return await self._round()
         except asyncio.CancelledError as cancel:
             task = asyncio.current_task()
-            if task is None or not self.outcome.in_doubt or await self._stayed():
+            undecided = self.progress.cancelled and self.outcome.in_doubt
+            if task is None or not undecided or await self._stayed():
                 raise
             task.uncancel()
             raise ConnectionLostError("A cancel came when the branch may have moved already.") from cancel
@@ -147,7 +149,7 @@ class LegSync:
         """Return whether the branch is known to be where it was."""
         try:
             async with asyncio.timeout(LOOK_AFTER_CANCEL):
-                now = await asyncio.shield(self.repository.observe())
+                now = await self.repository.observe()
         except (SyncError, TimeoutError):
             return False
         return commit_of(now.branch) == self.outcome.old

@@ -132,6 +132,8 @@ class Progress:
     """By the legs' keys."""
     warnings: list[str] = field(default_factory=list)
     durations: dict[str, float] = field(default_factory=dict)
+    cancelled: bool = False
+    """Whether somebody has cancelled the run: before it ends, it must be known whether a branch has moved."""
 
     @classmethod
     def of(cls, run: Run) -> "Progress":

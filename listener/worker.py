@@ -216,8 +216,8 @@ class Worker:
             # Nobody joins a running run, but somebody may have joined it before it started.
             if only is not None and any(t.id not in only for t in await self._store.triggers(run_id)):
                 raise ForbiddenError("The run serves others too: ask an admin.")
-            if not active.progress.moved and not active.cancelled:
-                active.cancelled = True
+            if not active.progress.moved and not active.progress.cancelled:
+                active.progress.cancelled = True
                 active.end()
             await asyncio.wait({active.whole})
             run = await self._store.run(run_id)
@@ -266,7 +266,7 @@ class Worker:
         try:
             return await active.sync
         except asyncio.CancelledError:
-            return CancelledRunError() if active.cancelled else HandedBackError()
+            return CancelledRunError() if active.progress.cancelled else HandedBackError()
 
     def _enter(self, active: Attempt) -> None:
         if active.environment is not None:

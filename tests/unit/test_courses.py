@@ -339,6 +339,7 @@ async def cancelled(world: World, *, drained: bool) -> bool:
     await asyncio.wait([attempt, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if drained or not world.progress.moved:
+        world.progress.cancelled = not drained
         attempt.cancel()
     world.released.set()
     try:
