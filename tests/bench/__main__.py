@@ -22,9 +22,8 @@ ROWS: dict[str, Callable[[Stage], Awaitable[None]]] = {
 }
 
 
-async def measured(rows: list[str], trees: tuple[Tree, ...], *, short: bool) -> Figures:
+async def measure(rows: list[str], trees: tuple[Tree, ...], figures: Figures, *, short: bool) -> None:
     """Measure these rows of these trees."""
-    figures = Figures()
     async with AsyncExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="sync-staging-bench-")))
         stage = Stage(folder, trees, short, figures, parts)
@@ -36,7 +35,6 @@ async def measured(rows: list[str], trees: tuple[Tree, ...], *, short: bool) -> 
                 traceback.print_exc()
                 figures.failed.append(f"{name}: {error!r}")
     figures.missing = list(dict.fromkeys(figures.missing))
-    return figures
 
 
 def main() -> int:
@@ -54,7 +52,11 @@ def main() -> int:
     if options.beside:
         name, _, folder = options.beside.partition("=")
         trees = (Tree(name, Path(folder).resolve()), *trees)
-    figures = asyncio.run(measured(rows, trees, short=options.short))
+    figures = Figures()
+    try:
+        asyncio.run(measure(rows, trees, figures, short=options.short))
+    except KeyboardInterrupt:
+        figures.failed.append("the rest: it was interrupted")
     sys.stdout.write(figures.table())
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
