@@ -6,9 +6,10 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from tests.bench.acks import ack, burst
 from tests.bench.figures import Figures, told
@@ -37,6 +38,13 @@ async def measure(rows: list[str], trees: tuple[Tree, ...], figures: Figures, *,
     figures.missing = list(dict.fromkeys(figures.missing))
 
 
+async def until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Work, and end what was started when SIGTERM comes."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rows", default="", help=f"which, with commas between them: {', '.join(ROWS)}")
@@ -44,7 +52,6 @@ def main() -> int:
     parser.add_argument("--beside", default="", help="NAME=FOLDER of another revision, measured in turns")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Daemons and servers are ended then, too.
     rows = [name for name in options.rows.split(",") if name] or list(ROWS)
     if unknown := set(rows) - set(ROWS):
         parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
@@ -54,8 +61,8 @@ def main() -> int:
         trees = (Tree(name, Path(folder).resolve()), *trees)
     figures = Figures()
     try:
-        asyncio.run(measure(rows, trees, figures, short=options.short))
-    except KeyboardInterrupt:
+        asyncio.run(until_told(measure(rows, trees, figures, short=options.short)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         figures.failed.append("the rest: it was interrupted")
     sys.stdout.write(figures.table())
     if options.json:
