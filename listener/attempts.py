@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from listener.errors import ListenerError
+from listener.outcomes import Outcome
 from listener.progress import Progress
 from listener.runs import Run
 from listener.sites import Environment
@@ -26,6 +27,8 @@ class Attempt:
     environment: Environment | None
     """None if it is not configured any more."""
     progress: Progress
+    intended: Outcome | None = None
+    """What the claim has stored that the attempt will do first; None once it is about to do something."""
     entered: bool = False
     """Whether it is counted on its hosts."""
     cancelled: bool = False

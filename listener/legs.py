@@ -45,8 +45,8 @@ from listener.progress import (
     after_look,
     before_advance,
     before_send,
-    begun,
     commit_of,
+    prior_move,
 )
 from listener.sites import Leg
 from listener.waits import Waits
@@ -120,7 +120,7 @@ class LegSync:
         """Look and move until the branch is where it should be; raise `SyncError` if that can't be done."""
         for last in (False,) * (ROUNDS - 1) + (True,):
             try:
-                if await self._uncancelled_round() and begun(self.outcome, self.signing.run) is None:
+                if await self._uncancelled_round() and prior_move(self.outcome, self.signing.run) is None:
                     self.record(LegEvent.EQUAL)
                     return
             except ConnectionLostError as error:
@@ -188,7 +188,7 @@ class LegSync:
     async def _observe(self) -> Observation:
         with self.progress.timed("observe"):
             return await self.repository.observe(
-                target=self.back.old if self.back else "", begun=begun(self.outcome, self.signing.run)
+                target=self.back.old if self.back else "", prior=prior_move(self.outcome, self.signing.run)
             )
 
     def _expected(self) -> Observation | None:

@@ -67,8 +67,8 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A run that may have moved a branch already."""
+class PriorMove:
+    """An earlier move of the asking run, whose result or list of changes is not known."""
 
     run: str
     old: str
@@ -110,12 +110,12 @@ class Repository(Protocol):
     """The repository of one leg."""
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         """Read everything that a decision needs; raise `SyncError`.
 
         With `counting`, how many commits and which paths are apart. With `target`, a commit, the branch is
-        compared to that instead of live: for a rollback. With `begun`, whether that run has moved the branch,
+        compared to that instead of live: for a rollback. With `prior`, whether that move was carried out,
         and which paths have changed since.
         """
 

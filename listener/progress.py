@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from listener.errors import ListenerError
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
 from listener.outcomes import LegEvent, LegOutcome, LegState, Outcome, Wait
-from listener.plans import MOVING, Applied, Begun, Plan, PlanKind
+from listener.plans import MOVING, Applied, Plan, PlanKind, PriorMove
 from listener.runs import Run
 from listener.sites import Leg
 
@@ -32,7 +32,8 @@ def after_look(leg: LegOutcome, observation: Observation, plan: Plan, since: flo
     tip = commit_of(observation.branch)
     wait = Wait(_digest(observation, plan), since=since)
     leg = replace(leg.after(_seen(leg, observation, plan)), live=_goal(observation), new=tip, wait=wait)
-    leg = _changed(leg, observation.moved)
+    if leg.has_moved:
+        leg = _changed(leg, observation.moved)
     if leg.has_moved and not leg.plan:
         made = observation.branch is not None and observation.branch.committer_email == COMMITTER_EMAIL
         leg = replace(leg, plan=(PlanKind.FORWARD_COMMIT if made else PlanKind.FAST_FORWARD).value)
@@ -96,9 +97,9 @@ def _digest(observation: Observation, plan: Plan) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()[:16]
 
 
-def begun(leg: LegOutcome, run: str) -> Begun | None:
-    """Return what a look should find out about a run that may have moved the leg and has not listed that."""
-    return Begun(run, leg.old) if leg.moved and not leg.listed and leg.old else None
+def prior_move(leg: LegOutcome, run: str) -> PriorMove | None:
+    """Return the earlier move that the next look should find out about; None if there is none."""
+    return PriorMove(run, leg.old) if leg.moved and not leg.listed and leg.old else None
 
 
 def _planned(leg: LegOutcome, observation: Observation, plan: Plan) -> LegOutcome:

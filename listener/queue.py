@@ -134,6 +134,10 @@ class Backlog:
     """The Unix time at which the oldest waiting run was made. None if no run waits."""
 
 
+Intent = Callable[[Run], Outcome | None]
+"""What a run will do first; None if it has to look first. The store may call it in another thread."""
+
+
 class RunStore(Protocol):
     """The durable queue and history. Every method may raise `StoreUnavailableError`."""
 
@@ -166,18 +170,21 @@ class RunStore(Protocol):
     async def keep(self, run: Run, outcome: Outcome) -> None:
         """Make durable what a running run is about to do; raise `FencedError` if the caller lost the run."""
 
-    def offer(self, full: Callable[[], Collection[str]]) -> "Offer":
+    def offer(self, full: Callable[[], Collection[str]], intent: Intent | None = None) -> "Offer":
         """Let the next acceptance claim a run in its own transaction, as `claim` does, with `full()`.
 
         An acceptance that makes nothing claimable leaves the offer standing. A claim that fails does not
         fail the acceptance.
         """
 
-    async def claim(self, now: float, full: Collection[str] = ()) -> Run | None:
+    async def claim(self, now: float, full: Collection[str] = (), intent: Intent | None = None) -> Run | None:
         """Start the first run that is due, and whose environment is neither running nor held.
 
         Runs in the lanes `full` are passed over. Explicit calls go first, then hooks, then the schedule. In
         each of these, older runs go before newer ones.
+
+        If it is a first attempt, its outcome is stored in the same transaction as `intent` returns it for
+        the run. It is what `keep` would store next.
         """
 
     async def beat(self, held: Collection[Run]) -> frozenset[str]:

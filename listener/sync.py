@@ -20,9 +20,9 @@ from listener.errors import (
 from listener.expectations import Expectations
 from listener.legs import ROUNDS, Keep, LegSync, Rules, Studio
 from listener.observations import Observation
-from listener.outcomes import LegEvent, LegOutcome
+from listener.outcomes import LegEvent, LegOutcome, Outcome
 from listener.plans import Notes, Plan, Repositories, Signing
-from listener.progress import Progress, commit_of
+from listener.progress import Progress, before_advance, commit_of
 from listener.runs import Run
 from listener.sites import Environment, Leg, Policy
 from listener.waits import Waits
@@ -48,6 +48,19 @@ class Synchronizer:
         self._rules = Rules(quiet, patience, studio)
         self.waits = Waits()
         self._expectations = Expectations()
+
+    def intent(self, environment: Environment, run: Run) -> Outcome | None:
+        """Return what the first attempt of a run will store before it moves anything; None if it looks first.
+
+        It only reads: the store calls it in its own thread.
+        """
+        leg = environment.legs[0]
+        if run.undoes is not None or run.held_live or not _may_advance(leg, environment):
+            return None
+        expected = self._expectations.of(leg)
+        if expected is None:
+            return None
+        return Outcome(legs=(before_advance(LegOutcome(*leg.key), expected),))
 
     async def look(self, environment: Environment, notes: Notes) -> list[Look]:
         """Look at each leg, and decide what a run would do now; move nothing and raise nothing."""

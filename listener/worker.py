@@ -95,7 +95,11 @@ class Worker:
 
     def _begin(self, run: Run) -> None:
         """Start to carry out a claimed run. It keeps its slot until it has ended."""
-        active = Attempt(run, self._environment(run), Progress.of(run))
+        intended = run.outcome if run.attempt == 1 else None
+        if intended is not None:
+            # Nothing of it was done yet: taken for an earlier attempt's work, it would cost a look.
+            run = replace(run, outcome=None)
+        active = Attempt(run, self._environment(run), Progress.of(run), intended)
         self._active.add(active)
         # Counted before the next claim: it could start too many runs on these hosts otherwise.
         self._enter(active)
@@ -109,7 +113,9 @@ class Worker:
             try:
                 due = None if self._more else await self._store.next_due(self._lanes.full())
                 if self._more or (due is not None and due <= self._clock()):
-                    run = await self._owned(self._store.claim(self._clock(), self._lanes.full()))
+                    run = await self._owned(
+                        self._store.claim(self._clock(), self._lanes.full(), self._intent)
+                    )
                     self._more = run is not None
                 else:
                     run = await self._offer(POLL if due is None else min(POLL, due - self._clock()))
@@ -122,7 +128,7 @@ class Worker:
 
     async def _offer(self, pause: float) -> Run | None:
         """Wait up to `pause` seconds for work; return the run that an acceptance has claimed in this time."""
-        offer = self._store.offer(self._lanes.full)
+        offer = self._store.offer(self._lanes.full, self._intent)
         try:
             async with asyncio.timeout(pause):
                 await self._store.work.wait()
@@ -148,7 +154,8 @@ class Worker:
             run = await claim
             if run is not None:
                 now = self._clock()
-                await self._store.requeue(run, run.outcome or Outcome(), now, now, failed=False)
+                outcome = run.outcome if run.attempt > 1 else None
+                await self._store.requeue(run, outcome or Outcome(), now, now, failed=False)
 
     async def beat(self) -> None:
         """Extend the leases of the active runs every few seconds, until cancelled.
@@ -285,6 +292,11 @@ class Worker:
         except Exception as defect:  # noqa: BLE001 (nobody awaits this task: the error would be lost)
             self._log.error("defect", run=active.run.id, exc_info=defect)
 
+    def _intent(self, run: Run) -> Outcome | None:
+        """Return what a claimed run will do first, if that is known. The store calls it in its own thread."""
+        environment = self._environment(run)
+        return None if environment is None else self._synchronizer.intent(environment, run)
+
     def _environment(self, run: Run) -> Environment | None:
         try:
             return self._sites.environment(run.site, run.environment)
@@ -312,7 +324,10 @@ class Worker:
         run, progress = active.run, active.progress
 
         async def keep() -> None:
-            await self._store.keep(run, progress.outcome())
+            outcome, intended, active.intended = progress.outcome(), active.intended, None
+            # The transaction that claimed the run may have stored it already.
+            if intended is None or outcome.legs != intended.legs:
+                await self._store.keep(run, outcome)
 
         if run.undoes is None:
             await self._synchronizer.sync(environment, run, journal, progress, keep)

@@ -250,8 +250,8 @@ class SyncSection(Section):
     keep_backups: Keeping = Field(
         30 * 86400.0, description="how long the commits that a reset took away are kept, such as 30d"
     )
-    concurrency: Whole = Field(8, ge=1, le=256, description="how many syncs run at the same time, such as 8")
-    per_host: Whole = Field(3, ge=1, le=256, description="how many syncs may need the same host, such as 3")
+    concurrency: Whole = Field(16, ge=1, le=256, description="how many syncs run at once, such as 16")
+    per_host: Whole = Field(5, ge=1, le=256, description="how many syncs may need the same host, such as 5")
     settle: Duration = Field(
         0.0, description="how long an automatic sync waits for further publishes, such as 10s"
     )

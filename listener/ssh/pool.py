@@ -109,11 +109,9 @@ class HostPool:
         before, after = address.path.removeprefix(address.root).lstrip("/").split(PLACEHOLDER)
         after, slash, rest = after.partition("/")
         question = {"root": address.root, "before": before, "after": after, "rest": slash + rest}
-        # A run asks for one site, and does not wait for a survey.
-        hosts: Mapping[str, HostRequests] = self._connections if site else self._survey_requests
-        reply = await hosts[address.host].call(
-            notes, self._step_timeout, "sites", {**question, "one": site or ""}
-        )
+        question["one"] = site or ""
+        connection = self._connections[address.host]
+        reply = await connection.call(notes, self._step_timeout, "sites", question)
         return [line.removeprefix("site ") for line in reply.split("\n") if line.startswith("site ")]
 
     async def speaks_git(self, leg: Leg, notes: Notes) -> bool:

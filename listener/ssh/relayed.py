@@ -16,7 +16,7 @@ from listener.errors import (
     TransferError,
 )
 from listener.observations import COMMITTER_EMAIL, PATHS_LISTED, Branch, Drift, Observation
-from listener.plans import Applied, Begun, Plan, PlanKind, Signing
+from listener.plans import Applied, Plan, PlanKind, PriorMove, Signing
 from listener.sites import Policy
 from listener.ssh.cache import backups_below, tip_ref
 from listener.ssh.git_remote import GitRemote, MarkAges
@@ -56,12 +56,12 @@ class RelayedRepository:
         self._cache = target.cache
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         """Read everything that a decision needs: both repositories at the same time, then the cache."""
         if target and self._shell is not None:
             # The earlier commit is on the leg's own host: no objects are needed here.
-            return await self._shell.observe(counting=counting, target=target, begun=begun)
+            return await self._shell.observe(counting=counting, target=target, prior=prior)
         return await self._cache.with_repair(lambda: self._observe(target, counting=counting))
 
     async def apply(

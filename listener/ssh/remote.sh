@@ -712,7 +712,7 @@ ss_list() {
 		since=${since:-$commit}
 		if [ -z "$since" ]; then
 			ss_blobs "$new"
-		elif [ -n "$new" ] && [ "$since" != "$new" ]; then
+		elif [ -n "$new" ]; then
 			echo 'differences'
 			ss_differences "$since" "$new" || echo 'failed'
 		fi

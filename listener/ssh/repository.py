@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from listener.observations import PATHS_LISTED, Branch, Observation
-from listener.plans import Applied, Begun, Notes, Plan, PlanKind, Signing
+from listener.plans import Applied, Notes, Plan, PlanKind, PriorMove, Signing
 from listener.sites import Leg, Policy
 from listener.ssh.connection import HostRequests
 from listener.ssh.dialogue import Fields
@@ -29,12 +29,12 @@ class SshRepository:
         self._limit = limit
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         """Read everything that a decision needs, in one round trip."""
         question = observe_fields(self._leg, PATHS_LISTED, counting=counting, target=target)
-        if begun is not None:
-            question |= {"since": begun.old, "run": begun.run}
+        if prior is not None:
+            question |= {"since": prior.old, "run": prior.run}
         return read_observation(self._leg, await self._call("observe", question), counting=counting)
 
     async def apply(

@@ -131,6 +131,10 @@ RETURNING site
 """
 
 
+_OF_TRIGGER = ("id", "site", "environment", "origin", "actor", "at", "credential", "client")
+_OF_DELIVERY = ("id", "hook", "key", "received_at", "size", "digest", "credential", "client")
+
+
 def claims(triggers: Iterable[Trigger], delivery: DeliveryRecord | None) -> list[Key]:
     """Return what an acceptance must have to itself: its environments, and the key and body at its hook."""
     taken = [_key(trigger) for trigger in triggers]
@@ -222,19 +226,8 @@ async def new_run(
 
 async def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
     """Store a trigger with the run that serves it."""
-    values = {
-        "id": trigger.id,
-        "run": run,
-        "delivery": delivery,
-        "site": trigger.site,
-        "environment": trigger.environment,
-        "origin": trigger.origin,
-        "actor": trigger.actor,
-        "at": trigger.at,
-        "credential": trigger.credential,
-        "client": trigger.client,
-    }
-    await transaction.write(_NEW_TRIGGER, values)
+    values = {name: getattr(trigger, name) for name in _OF_TRIGGER}
+    await transaction.write(_NEW_TRIGGER, values | {"run": run, "delivery": delivery})
 
 
 def _key(trigger: Trigger) -> Key:
@@ -271,18 +264,10 @@ def _rank(trigger: Trigger) -> float:
 
 
 def _delivery_values(delivery: DeliveryRecord, ignored: str) -> dict[str, Any]:
-    return {
-        "id": delivery.id,
-        "hook": delivery.hook,
-        "key": delivery.key,
-        "received_at": delivery.received_at,
-        "size": delivery.size,
-        "digest": delivery.digest,
+    return {name: getattr(delivery, name) for name in _OF_DELIVERY} | {
         "headers": json.dumps(dict(delivery.headers)),
         "facts": json.dumps(dict(delivery.facts)),
         "ignored": ignored,
-        "credential": delivery.credential,
-        "client": delivery.client,
     }
 
 

@@ -6,12 +6,13 @@ Errors are raised before anything is written.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
 from listener.outcomes import Outcome
-from listener.queue import Hold, LogLine
+from listener.queue import Hold, Intent, LogLine
 from listener.runs import ENDED, Run, State, Trigger, demand_transition
 from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
@@ -119,8 +120,10 @@ _END_ALL_WAITING = moving(
 )
 
 
-async def claim(transaction: Transaction, now: float, full: Collection[str] = ()) -> Run | None:
-    """Start the first run that may be started."""
+async def claim(
+    transaction: Transaction, now: float, full: Collection[str] = (), intent: Intent | None = None
+) -> Run | None:
+    """Start the first run that may be started, and store what is intended with it."""
     await transaction.change(_MAKE_READY, {"now": now})
     values = {"now": now, "full": sorted(full), "node": transaction.node, "lease": LEASE}
     claimed = await transaction.change(_CLAIM, values)
@@ -128,7 +131,12 @@ async def claim(transaction: Transaction, now: float, full: Collection[str] = ()
         return None
     started = run_of(claimed[0])
     transaction.changed.add(started.id)
-    return started
+    # Only of a first attempt: what an earlier one has done is in its outcome, and must not be lost.
+    intended = intent(started) if intent is not None and started.attempt == 1 else None
+    if intended is None:
+        return started
+    await keep(transaction, started, intended)
+    return replace(started, outcome=intended)
 
 
 async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> int:

@@ -6,13 +6,13 @@ What a method does is said in its port: `listener.queue`, `listener.records`, `l
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from listener.errors import FencedError
+from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
-from listener.queue import Acceptance, DeliveryRecord, Hold, LogLine, Pruned, Signal
+from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
 from listener.store import acceptance, history, lifecycle, pruning, records, sessions
 from listener.store.acceptance import Key, claims
@@ -171,16 +171,16 @@ class RuledStore(ABC):
             return accepted
 
         async def claim(transaction: Transaction) -> Run | None:
-            return await lifecycle.claim(transaction, now, full) if work else None
+            return await lifecycle.claim(transaction, now, full, offer.intent) if work else None
 
         # Two requests in one transaction, not one: a claim that fails must not take the delivery with it.
         taken, claimed = self._submit_both(take, keys, claim)
         offer.fill(claimed)
         return await taken
 
-    def offer(self, full: Callable[[], Collection[str]]) -> Offer:
+    def offer(self, full: Callable[[], Collection[str]], intent: Intent | None = None) -> Offer:
         """Let the next acceptance claim a run, in its own transaction, until the offer is withdrawn."""
-        self._offer = Offer(full)
+        self._offer = Offer(full, intent)
         return self._offer
 
     def append(self, run: Run, lines: Sequence[LogLine]) -> None:
@@ -198,7 +198,9 @@ class RuledStore(ABC):
             self._flush.cancel()
             self._flush = None
         for run in self._unstored.untried():
-            self._store_lines(run)
+            # A closed store takes no more lines: an owner that is still there has lost its run.
+            with suppress(StoreUnavailableError):
+                self._store_lines(run)
 
     def _store_lines(self, run: Run) -> None:
         stored = self._submit(

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
+from listener.queue import Intent
 from listener.runs import Run
 
 
@@ -46,8 +47,9 @@ class Signals:
 class Offer:
     """A worker's free slot, for the next acceptance to fill in its own transaction."""
 
-    def __init__(self, full: Callable[[], Collection[str]]) -> None:
+    def __init__(self, full: Callable[[], Collection[str]], intent: Intent | None) -> None:
         self.full = full
+        self.intent = intent
         self._claim: asyncio.Future[Run | None] | None = None
         self._withdrawn = False
 

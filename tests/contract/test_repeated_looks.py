@@ -15,7 +15,7 @@ from listener import runs as rules
 from listener.errors import SyncError
 from listener.observations import Branch, Observation
 from listener.outcomes import Outcome
-from listener.plans import Applied, Begun, Plan, Signing
+from listener.plans import Applied, Plan, PriorMove, Signing
 from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import RetryPolicy, Run, State
@@ -57,7 +57,7 @@ class Seen:
     studio: list[str] = field(default_factory=list)
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         self.count += 1
         self.now = next(iter(self.looks), self.now)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Observation
+from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Drift, Observation
 from listener.plans import decide
 from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
@@ -715,4 +715,4 @@ def test_a_look_recognises_what_an_earlier_request_of_its_run_has_moved_and_list
     assert (seen.moved.added.listed, seen.moved.removed.count) == (("third",), 1)
     assert not looked("run-2", old).recognised
     still = looked("run-1", script.published.commit("staging"))
-    assert (still.recognised, still.moved) == (False, None)
+    assert (still.recognised, still.moved) == (False, Drift())

@@ -139,6 +139,23 @@ class AnyOrder(RuleBasedStateMachine):
             self.ignored.add(key)
 
     @rule(environment=environments)
+    def somebody_calls_while_a_worker_is_free(self, environment: str) -> None:
+        offer = self.store.offer(frozenset)
+        waiting = set(self.waiting.values())
+        self.somebody_calls(environment)
+
+        async def withdrawn() -> Run | None:
+            return await offer.withdraw()
+
+        run = self.do(withdrawn())
+        if run is not None:
+            self.is_claimed(run)
+        else:  # nothing new is due, though what was due before may still be
+            new = set(self.waiting.values()) - waiting
+            due = {e for e, at in self.claimable().items() if at <= self.now}
+            assert not new & {self.waiting[e] for e in due}
+
+    @rule(environment=environments)
     def somebody_calls(self, environment: str) -> None:
         trigger = self.trigger(environment, Origin.API)
         (run_id,) = self.do(self.store.accept([trigger], None, self.now)).runs
@@ -156,15 +173,19 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def the_worker_claims(self) -> None:
         run = self.do(self.store.claim(self.now))
-        due = {environment for environment, at in self.claimable().items() if at <= self.now}
-        assert (run is None) == (not due)
         if run is not None:
-            assert run.environment in due
-            assert run.id == self.waiting.pop(run.environment)
-            assert run.lines == self.lines.get(run.id, 0)
-            self.running[run.environment] = run
-            self.started.add(run.id)
-            self.states[run.id] = State.RUNNING
+            self.is_claimed(run)
+        else:
+            assert not {environment for environment, at in self.claimable().items() if at <= self.now}
+
+    def is_claimed(self, run: Run) -> None:
+        """The model of a run that a worker has claimed."""
+        assert self.claimable()[run.environment] <= self.now
+        assert run.id == self.waiting.pop(run.environment)
+        assert run.lines == self.lines.get(run.id, 0)
+        self.running[run.environment] = run
+        self.started.add(run.id)
+        self.states[run.id] = State.RUNNING
 
     def has_work(self) -> bool:
         return bool(self.running or self.claimable())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from listener.errors import StoreUnavailableError
-from listener.outcomes import Outcome
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.runs import Origin, Run, State, Trigger, new_id
 from listener.store import Store, lifecycle
@@ -50,6 +50,30 @@ async def test_one_offer_is_one_run(store: Store) -> None:
     assert claimed is not None
     states = [(await store.run(accepted.runs[0])).state for accepted in (one, other)]
     assert sorted(states) == [State.QUEUED, State.RUNNING]
+
+
+INTENDED = Outcome(legs=(LegOutcome("studio:/srv/site", "staging", state=LegState.SENT, sent_for=("",)),))
+
+
+async def test_what_a_first_attempt_will_do_is_durable_when_it_is_claimed(store: Store) -> None:
+    asked: list[str] = []
+
+    def intent(run: Run) -> Outcome:
+        asked.append(run.id)
+        return INTENDED
+
+    offer = store.offer(free, intent)
+    await delivered(store, hook("staging"))
+    run = await offer.withdraw()
+    assert run is not None
+    assert run.outcome == INTENDED
+    assert (await store.run(run.id)).outcome == INTENDED
+    done = Outcome(legs=(LegOutcome("studio:/srv/site", "staging", state=LegState.MOVED),))
+    await store.requeue(run, done, NOW, NOW, failed=False)
+    again = await store.claim(NOW, (), intent)
+    assert again is not None
+    assert again.outcome == done, "what an earlier attempt has done is kept"
+    assert asked == [run.id]
 
 
 async def test_what_is_older_goes_first(store: Store) -> None:

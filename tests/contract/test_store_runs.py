@@ -438,6 +438,23 @@ async def test_log_lines_that_nothing_takes_along_are_stored_after_a_moment(stor
         assert await store.lines(run.id, 0) == written(1, 2, 3, 4, 5)
 
 
+async def test_a_line_that_comes_after_the_store_was_closed_is_no_defect(
+    opened: Open, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ruled, "LINES_WAIT", 0.0)
+    defects: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+    store = await opened()
+    await call(store, "staging")
+    run = await claimed(store)
+    await store.close()
+    assert isinstance(store, ruled.RuledStore)
+    store.append(run, written(1))
+    while store._flush is not None:
+        await asyncio.sleep(0)
+    assert defects == []
+
+
 # Signals.
 
 

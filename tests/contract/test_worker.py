@@ -12,7 +12,7 @@ import pytest
 
 from listener import worker as working
 from listener.errors import HostUnreachableError, StoreUnavailableError
-from listener.outcomes import Outcome
+from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance
 from listener.redaction import Cleaner
 from listener.runs import Origin, RetryPolicy, Run, State
@@ -77,20 +77,27 @@ class Syncs:
         self.began: Counter[str] = Counter()
         self.failing: Counter[str] = Counter()
         """How many syncs of an environment still fail, because its host is away."""
+        self.intended: Outcome | None = None
         self.let_go = asyncio.Event()
         self.ended = asyncio.Event()
         """Set to let what was cancelled come to its end."""
         self.ended.set()
+
+    def intent(self, _environment: Environment, _run: Run) -> Outcome | None:
+        return self.intended
 
     async def sync(
         self,
         environment: Environment,
         run: Run,
         _notes: Any,
-        _progress: Any,
+        progress: Any,
         keep: Callable[[], Awaitable[None]],
     ) -> None:
         name = environment.name
+        assert progress.legs == {}, "nothing was done before"
+        if self.intended is not None:
+            progress.legs.update({leg.key: leg for leg in self.intended.legs})
         self.going[name] += 1
         self.began[name] += 1
         self.most[name] = max(self.most[name], self.going[name])
@@ -279,8 +286,14 @@ async def test_a_lost_run_that_is_cancelled_before_it_began_here_never_syncs(sce
     assert scene.syncs.began["staging"] == 1
 
 
-async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
-    tmp_path: Path, call: Ask, monkeypatch: pytest.MonkeyPatch
+INTENDED = Outcome(legs=(LegOutcome("studio:/srv/site", "staging", state=LegState.SENT, sent_for=("",)),))
+
+
+@pytest.mark.parametrize(
+    ("intended", "cost"), [(None, 3), (INTENDED, 2)], ids=["it-looks-first", "what-it-will-do-is-known"]
+)
+async def test_a_run_costs_a_commit_to_begin_and_one_to_end_and_one_before_it_moves_if_it_had_to_look_first(
+    tmp_path: Path, call: Ask, monkeypatch: pytest.MonkeyPatch, intended: Outcome | None, cost: int
 ) -> None:
     monkeypatch.setattr(ruled, "LINES_WAIT", 600.0)
     store = SqliteStore(tmp_path / "listener.db")
@@ -294,6 +307,7 @@ async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
     try:
         async with at_work(store) as scene:
             scene.syncs.let_go.set()
+            scene.syncs.intended = intended
             for number in range(5):
                 await until(lambda: store._offer is not None and store._offer.stands)
                 store._writing.set_trace_callback(traced)
@@ -302,7 +316,7 @@ async def test_a_run_costs_a_commit_to_begin_one_before_it_moves_and_one_to_end(
                 await until(lambda: not len(scene.worker._active))
                 store._writing.set_trace_callback(None)
                 assert await scene.state(accepted) is State.SUCCEEDED
-                assert len(set(committed)) - 1 == 3, number
-                assert len(committed) - 1 == 3, "nor does it open a transaction for nothing"
+                assert len(set(committed)) - 1 == cost, number
+                assert len(committed) - 1 == cost, "nor does it open a transaction for nothing"
     finally:
         await store.close()

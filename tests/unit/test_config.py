@@ -162,7 +162,7 @@ def test_what_is_left_out_has_its_default(folder: Folder) -> None:
     )
     sync, retry = loaded.sync, loaded.sync.retry
     assert (sync.quiet, sync.patience, sync.step_timeout, sync.connect_timeout) == (2, 900, 60, 15)
-    assert (sync.concurrency, retry.attempts, retry.first, retry.most) == (8, 20, 1, 300)
+    assert (sync.concurrency, retry.attempts, retry.first, retry.most) == (16, 20, 1, 300)
     assert (loaded.log.level, loaded.log.format) == ("info", "auto")
 
 

@@ -21,7 +21,7 @@ from listener.errors import (
 )
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation
 from listener.outcomes import LegOutcome, Outcome
-from listener.plans import Applied, Begun, Plan, PlanKind, Signing, equal
+from listener.plans import Applied, Plan, PlanKind, PriorMove, Signing, equal
 from listener.progress import Progress
 from listener.runs import Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress
@@ -57,7 +57,7 @@ class Carrier:
         return self.branch.commit if self.branch else ""
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         await self.world.step(f"look {self.name}")
         due, self.pending = self.pending, [(n - 1, old, new) for n, old, new in self.pending if n > 0]
@@ -65,9 +65,9 @@ class Carrier:
             if looks == 0:
                 self.move(old, new)
         seen = replace(self.seen(), target=self.world.commits[target] if target else None)
-        if begun is None:
+        if prior is None:
             return seen
-        return replace(seen, recognised=bool(self.moves), moved=Drift() if begun.old != self.tip else None)
+        return replace(seen, recognised=bool(self.moves), moved=Drift())
 
     def seen(self) -> Observation:
         """What a look finds now; only where one request may do all is what changes listed after a move."""

@@ -8,16 +8,16 @@ import pytest
 
 from listener.observations import COMMITTER_EMAIL, Branch, Drift, Observation, Paths
 from listener.outcomes import LEG_TRANSITIONS, LegEvent, LegOutcome, LegState, Outcome
-from listener.plans import Applied, Begun, Plan, PlanKind
+from listener.plans import Applied, Plan, PlanKind, PriorMove
 from listener.progress import (
     Progress,
     after_apply,
     after_look,
     before_advance,
     before_send,
+    prior_move,
     resumed,
 )
-from listener.progress import begun as moved_before
 from listener.runs import Run, State
 from listener.sites import RepositoryAddress
 from listener.store.rows import _outcome_of, outcome_text
@@ -278,11 +278,19 @@ def test_a_move_without_a_look_whose_reply_was_lost_is_known_by_its_look() -> No
 def test_what_a_run_has_changed_is_listed_from_its_first_commit_to_its_last() -> None:
     observation = replace(seen(OLD), listed=False)
     leg = before_send(after_look(LegOutcome(), observation, FORWARD), observation, FORWARD)
-    assert moved_before(leg, "r") == Begun("r", OLD.commit)
+    assert prior_move(leg, "r") == PriorMove("r", OLD.commit)
     first = Drift(removed=Paths(1, ("first",)))
     leg = after_apply(leg, replace(MOVED_TO_OURS, drift=first))
-    assert (leg.listed, leg.removed, moved_before(leg, "r")) == (True, ("first",), None)
+    assert (leg.listed, leg.removed, prior_move(leg, "r")) == (True, ("first",), None)
     leg = before_send(leg, replace(seen(OURS), listed=False), FORWARD)
-    assert moved_before(leg, "r") == Begun("r", OLD.commit), "its reply may be lost"
+    assert prior_move(leg, "r") == PriorMove("r", OLD.commit), "its reply may be lost"
     both = Drift(removed=Paths(2, ("first", "second")))
     assert after_apply(leg, replace(MOVED_TO_OURS, drift=both)).removed == ("first", "second")
+
+
+def test_a_branch_that_somebody_has_moved_back_has_nothing_that_its_run_changed() -> None:
+    leg = replace(after_apply(in_flight(), MOVED_TO_OURS), listed=False)
+    back = replace(seen(OLD, Drift()), listed=False, moved=Drift())
+    assert after_look(leg, back, EQUAL).listed
+    doubted = after_look(before_advance(LegOutcome(), seen(OLD)), back, FORWARD)
+    assert (doubted.state, doubted.listed) == (LegState.DOUBTED, False), "its plan may still be carried out"

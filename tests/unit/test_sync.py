@@ -21,7 +21,7 @@ from listener.errors import (
 from listener.expectations import Expectations
 from listener.observations import Branch, Drift, Observation
 from listener.outcomes import LegState, Outcome
-from listener.plans import Applied, Begun, Plan, PlanKind, Signing
+from listener.plans import Applied, Plan, PlanKind, PriorMove, Signing
 from listener.progress import Progress
 from listener.runs import Run, State
 from listener.sites import Environment, Leg, Policy, RepositoryAddress
@@ -64,7 +64,7 @@ class Bench:
             await asyncio.Event().wait()
 
     async def observe(
-        self, *, counting: bool = False, target: str = "", begun: Begun | None = None
+        self, *, counting: bool = False, target: str = "", prior: PriorMove | None = None
     ) -> Observation:
         await self.step("look")
         return self.seen()
