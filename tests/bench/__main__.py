@@ -6,9 +6,10 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from tests.bench.acks import ack, burst
 from tests.bench.figures import Figures, told
@@ -22,9 +23,8 @@ ROWS: dict[str, Callable[[Stage], Awaitable[None]]] = {
 }
 
 
-async def measured(rows: list[str], trees: tuple[Tree, ...], *, short: bool) -> Figures:
+async def measure(rows: list[str], trees: tuple[Tree, ...], figures: Figures, *, short: bool) -> None:
     """Measure these rows of these trees."""
-    figures = Figures()
     async with AsyncExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="sync-staging-bench-")))
         stage = Stage(folder, trees, short, figures, parts)
@@ -36,7 +36,13 @@ async def measured(rows: list[str], trees: tuple[Tree, ...], *, short: bool) -> 
                 traceback.print_exc()
                 figures.failed.append(f"{name}: {error!r}")
     figures.missing = list(dict.fromkeys(figures.missing))
-    return figures
+
+
+async def until_told(work: Coroutine[Any, Any, None]) -> None:
+    """Work, and end what was started when SIGTERM comes."""
+    task = asyncio.create_task(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
 
 
 def main() -> int:
@@ -46,7 +52,6 @@ def main() -> int:
     parser.add_argument("--beside", default="", help="NAME=FOLDER of another revision, measured in turns")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Daemons and servers are ended then, too.
     rows = [name for name in options.rows.split(",") if name] or list(ROWS)
     if unknown := set(rows) - set(ROWS):
         parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
@@ -54,7 +59,11 @@ def main() -> int:
     if options.beside:
         name, _, folder = options.beside.partition("=")
         trees = (Tree(name, Path(folder).resolve()), *trees)
-    figures = asyncio.run(measured(rows, trees, short=options.short))
+    figures = Figures()
+    try:
+        asyncio.run(until_told(measure(rows, trees, figures, short=options.short)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        figures.failed.append("the rest: it was interrupted")
     sys.stdout.write(figures.table())
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

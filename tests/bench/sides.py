@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -251,7 +251,8 @@ async def hooked(
                 f"webhook, {'ControlMaster' if shared else 'cold ssh'}", places, own, process.pid, session
             )
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         if shared:
             ending = await asyncio.create_subprocess_exec(

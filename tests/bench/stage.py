@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -142,7 +142,8 @@ class Stage:
         try:
             yield running
         finally:
-            await running.kill()
+            with suppress(ProcessLookupError):
+                await running.kill()
 
 
 def publish(published: Published) -> None:
@@ -177,7 +178,8 @@ async def line(port: int, round_trip: float) -> AsyncIterator[int]:
     try:
         yield int(await process.stdout.readline())
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 

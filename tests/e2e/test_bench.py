@@ -2,13 +2,15 @@
 
 import pytest
 
-from tests.bench.__main__ import ROWS, measured
+from tests.bench.__main__ import ROWS, measure
+from tests.bench.figures import Figures
 from tests.bench.stage import ROOT, Tree
 
 
 @pytest.mark.parametrize("row", ROWS)
 async def test_each_row_of_the_benchmark_measures_something_of_each_side(row: str) -> None:
-    figures = await measured([row], (Tree("listener", ROOT),), short=True)
+    figures = Figures()
+    await measure([row], (Tree("listener", ROOT),), figures, short=True)
     assert figures.failed == []
     assert {each.row for each in figures.found} == {row}
     assert any(each.side.startswith("listener") for each in figures.found)
