@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from listener.errors import BusyError, DiskFullError, ReadOnlyError, StaleLockError, StepTimedOutError
+from listener.progress import Progress
 from listener.rehearsal.published import Published, build
 from listener.rehearsal.sshd import Sshd
 from listener.sites import Access, Environment, RepositoryAddress
 from listener.ssh import HostPool
 from tests.conftest import age, unavailable
-from tests.contract.test_repository import PATIENCE, environment, host_of, pool, sync
-from tests.legs import changed, environment_of, pool_of
+from tests.contract.test_repository import PATIENCE, environment, host_of, pool, sync, synced
+from tests.legs import changed, environment_of, only, pool_of
 
 __all__ = ["environment", "pool"]
 
@@ -187,11 +188,30 @@ async def test_a_cancel_that_comes_after_the_move_is_too_late(
     pool: HostPool, environment: Environment, published: Published
 ) -> None:
     set_hook(published, "committed", "sleep 300")
-    running = asyncio.create_task(sync(pool, environment))
+    progress = Progress()
+    running = asyncio.create_task(synced(pool, environment, progress=progress))
+    async with asyncio.timeout(300):
+        while published.tree("staging") != published.tree("live"):
+            await asyncio.sleep(0.02)
+    progress.cancelled = True
+    running.cancel()
+    await running
+    assert progress.moved
+    assert only(progress).new == published.commit("staging")
+
+
+async def test_a_stop_after_the_move_leaves_it_to_the_next_attempt_to_find_out(
+    pool: HostPool, environment: Environment, published: Published
+) -> None:
+    old = published.commit("staging")
+    set_hook(published, "committed", "sleep 300")
+    progress = Progress()
+    running = asyncio.create_task(synced(pool, environment, progress=progress))
     async with asyncio.timeout(300):
         while published.tree("staging") != published.tree("live"):
             await asyncio.sleep(0.02)
     running.cancel()
-    progress = await running
-    assert progress.moved
-    assert progress.new == published.commit("staging")
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert only(progress).in_doubt
+    assert only(progress).old == old

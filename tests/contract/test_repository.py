@@ -87,8 +87,10 @@ async def sync(pool: HostPool, environment: Environment, *, quiet: float = QUIET
     return only(await synced(pool, environment, quiet=quiet))
 
 
-async def synced(pool: HostPool, environment: Environment, *, quiet: float = QUIET) -> Progress:
-    progress = Progress()
+async def synced(
+    pool: HostPool, environment: Environment, *, quiet: float = QUIET, progress: Progress | None = None
+) -> Progress:
+    progress = Progress() if progress is None else progress
     synchronizer = Synchronizer(pool, quiet=quiet, patience=PATIENCE)
     await synchronizer.sync(environment, a_run(), Notes(), progress, unkept)
     return progress

@@ -364,7 +364,7 @@ async def test_a_run_that_others_have_joined_is_not_cancelled_by_who_did_not_kno
     mine = await call(store, "staging")
     others = await call(store, "staging")
     assert others.runs == mine.runs
-    with pytest.raises(ForbiddenError, match="serve others"):
+    with pytest.raises(ForbiddenError, match="serves others"):
         await store.cancel(mine.runs[0], NOW, mine.triggers)
     assert (await store.run(mine.runs[0])).state is State.QUEUED
     ended = await store.cancel(mine.runs[0], NOW, {*mine.triggers, *others.triggers})

@@ -37,6 +37,8 @@ def in_words(value: Any, folder: Path) -> Any:
         words = {key: "<text>" for key in TEXTS & value.keys() if value[key]}
         if "role" in value and "count" in value:
             words["count"] = "<count>"  # how often the test has asked
+        if value.get("durations"):
+            words["durations"] = "<seconds by step>"  # a move may need a look before it, or not
         return {key: in_words(each, folder) for key, each in {**value, **words}.items()}
     if isinstance(value, list):
         return [in_words(each, folder) for each in value]
