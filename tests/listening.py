@@ -174,10 +174,13 @@ class Daemon:
         self.url = f"{'https' if address.certificate else 'http'}://127.0.0.1:{address.port}"
         self.log = configuration.with_suffix(".log")
         self._process: Process | None = None
+        self._began = 0
+        """Where the log of this start begins."""
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         with self.log.open("ab") as log:
+            self._began = log.tell()
             words = ("serve", "--config", str(self.configuration))
             self._process = (
                 await asyncio.create_subprocess_exec(
@@ -215,8 +218,32 @@ class Daemon:
         return await self.process.wait()
 
     def events(self) -> list[dict[str, Any]]:
-        """What it has logged so far."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+        """What it has written to its log so far."""
+        return self._events_from(0)
+
+    async def metrics_port(self) -> int:
+        """The port of its figures. A thread writes the log: the line may come after the first answer."""
+        while True:
+            for event in self._events_from(self._began):
+                if event["event"] == "listening":
+                    return int(event["metrics"])
+            await asyncio.sleep(0.02)
+
+    async def logged(self) -> list[dict[str, Any]]:
+        """Everything that it has logged until now, at level debug: a request of our own marks the place."""
+        before = self._marks()
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/healthz", ssl=False):
+            pass
+        while self._marks() == before:
+            await asyncio.sleep(0.02)
+        return self.events()
+
+    def _marks(self) -> int:
+        return sum(event.get("path") == "/healthz" for event in self.events())
+
+    def _events_from(self, place: int) -> list[dict[str, Any]]:
+        whole = self.log.read_bytes()[place:].rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.decode().split("\n") if line]
 
 
 @asynccontextmanager

@@ -115,7 +115,7 @@ class Siege:
         if error is not None:
             return
         assert (await self.listener.call("GET", "/readyz", token=None))[0] == 200
-        defects = [event for event in self.daemon.events() if event["event"] == "defect"]
+        defects = [event for event in await self.daemon.logged() if event["event"] == "defect"]
         assert defects == []
         grew = (self._memory() - self._before) / 1024
         assert grew < self.grew_most

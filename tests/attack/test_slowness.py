@@ -33,10 +33,6 @@ ATTACKERS = 160
 Write = Callable[..., Path]
 
 
-def metrics_port(running: Daemon) -> int:
-    return next(int(event["metrics"]) for event in running.events() if event["event"] == "listening")
-
-
 async def kept_out(
     configured: Write, sources: Sequence[str], forwarded: Sequence[str] = (), client: str = "", **server: Any
 ) -> Good:
@@ -44,7 +40,7 @@ async def kept_out(
     port = free_port()
     whole = {"host": "127.0.0.1", "port": port, "drain": 1, "connections": PLACES, **server}
     async with daemon(configured(server=whole)) as running:
-        metrics = metrics_port(running)
+        metrics = await running.metrics_port()
         good = Good(port, metrics, client=client)
         plan = {
             "port": port,
@@ -116,7 +112,7 @@ async def test_idle_connections_at_both_doors_leave_syncs_the_descriptors_that_t
     with limited_files(1024):
         await running.start()
     try:
-        metrics = metrics_port(running)
+        metrics = await running.metrics_port()
         good, most = Good(port, metrics), 0
         async with (
             connections(metrics, [loopback(number % 300) for number in range(1030)]),
@@ -126,7 +122,7 @@ async def test_idle_connections_at_both_doors_leave_syncs_the_descriptors_that_t
             for _ in range(30):
                 most = max(most, descriptors(running.process.pid))
                 await asyncio.sleep(0.05)
-        events = running.events()
+        events = await running.logged()
     finally:
         await running.kill()
     assert good.refused == []

@@ -75,7 +75,7 @@ async def grown(stage: Stage, tree: Tree, name: str, sites: int, runs: int) -> A
     async with stage.serving(tree, folder, whole) as running, client(running.url) as listener:
         ready = (time.perf_counter() - began) * 1000
         stage.figures.add("growth", "serve, until it is ready", name, "ms", [ready])
-        *_, port = (each["metrics"] for each in running.events() if each["event"] == "listening")
+        port = await running.metrics_port()
         await webhook(listener, folder, "first")
         yield Grown(
             name, tree, folder, running, listener, Client(listener.session, f"http://127.0.0.1:{port}")

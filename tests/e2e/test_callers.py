@@ -401,7 +401,7 @@ async def test_a_studio_that_does_not_answer_lets_nobody_in_and_the_log_says_why
         answered, body, _ = await listener.call("GET", "/api/v1/sites", token=token)
         assert (answered, body) == (401, {"type": "about:blank", "title": "Unauthorized", "status": 401})
         assert (await listener.sync())[0] == 200, "tokens go on working"
-        told = [event for event in running.events() if event["event"] == "call refused"]
+        told = [event for event in await running.logged() if event["event"] == "call refused"]
         assert {event["client"] for event in told} == {"127.0.0.1"}
         assert all(event["reason"].startswith("Studio") for event in told), told
     text = running.log.read_text()
