@@ -89,6 +89,8 @@ class _GitSocket(asyncio.Protocol):
 
     def __init__(self, remote: _RemoteSession) -> None:
         self._remote = remote
+        self._full = False
+        self._delivering = False
 
     @property
     def _channel(self) -> "asyncssh.SSHClientChannel[bytes] | None":
@@ -106,13 +108,26 @@ class _GitSocket(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        if self._remote.channel is not None:
-            self._remote.channel.pause_reading()
+        self._full = True
+        self._pause_if_full()
 
     def resume_writing(self) -> None:
         # Even if the channel is closing: asyncssh delivers what has arrived only while reading is not paused.
+        self._full = False
         if self._remote.channel is not None:
+            self._delivering = True
             self._remote.channel.resume_reading()
+            self._delivering = False
+        self._pause_if_full()
+
+    def _pause_if_full(self) -> None:
+        """Pause the channel, but not before all that has arrived is here.
+
+        asyncssh lets the host send a whole window more for each packet that it delivers, though others wait.
+        If the channel were paused between two of them, more would arrive than git reads, without a limit.
+        """
+        if self._full and not self._delivering and self._remote.channel is not None:
+            self._remote.channel.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.eof_received()

@@ -1,15 +1,21 @@
 """Hosts that lie: that never answer, never end, or answer what no script of ours would."""
 
+import asyncio
+import contextlib
+import os
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd
 from listener.ssh.git import MAX_OUTPUT
+from listener.ssh.service import FETCH, open_service
 from tests.attack.conftest import Besiege
 from tests.attack.impostor import (
     Behaviour,
@@ -191,6 +197,46 @@ async def test_a_host_that_never_ends_costs_no_memory_and_no_other_site(
             siege.tell(kind=what, seconds=f"{time.monotonic() - began:.1f}")
             await siege.synced()
         await check_unharmed(siege, published)
+
+
+PORTION = 1 << 14
+SLOWLY_READ = 8 << 20
+UNREAD_MOST = 12 << 20
+"""Bytes: windows, and what the sockets between take."""
+
+
+async def test_what_a_slow_git_has_not_read_waits_at_the_host(impostor: Impostor, sshd: Sshd) -> None:
+    sent = read = unread = 0
+
+    async def talkative(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        nonlocal sent
+        while True:
+            process.stdout.write(b"x" * PORTION)
+            await process.stdout.drain()
+            sent += PORTION
+
+    impostor.behave(talkative)
+    async with (
+        asyncssh.connect(
+            "127.0.0.1",
+            impostor.port,
+            username=sshd.user,
+            client_keys=[str(sshd.identity)],
+            known_hosts=str(impostor.known_hosts),
+            config=None,
+            agent_path=None,
+        ) as connection,
+        open_service(connection, FETCH, "/srv/x") as opened,
+    ):
+        with socket.socket(fileno=os.dup(opened.descriptor)) as git_end:
+            git_end.setblocking(False)
+            while read < SLOWLY_READ:
+                await asyncio.sleep(0.001)
+                with contextlib.suppress(BlockingIOError):
+                    read += len(git_end.recv(PORTION))
+                unread = max(unread, sent - read)
+        opened.abandon()
+    assert unread < UNREAD_MOST
 
 
 async def test_a_git_service_that_never_ends_costs_no_memory_and_no_other_site(
