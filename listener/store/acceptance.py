@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from listener.errors import DeliveryNotFoundError, OnHoldError
+from listener.events import EventKind, Happened
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.runs import EXPLICIT, Origin, State, Trigger, demand_transition, first_id, new_id
@@ -177,6 +178,7 @@ async def accept(
             await _join(transaction, trigger, now)
         return replace(alike, ignored=ignored)
     await transaction.write(_NEW_DELIVERY if kept == delivery.id else _TAKE_DELIVERY, values | {"id": kept})
+    transaction.happened.append(Happened(EventKind.DELIVERY, reference=kept))
     return await _serve(transaction, selected, holds, kept, now, ignored)
 
 
@@ -221,7 +223,16 @@ async def new_run(
     values = _run_values(trigger, now, state) | {"undoes": undoes, "outcome": outcome}
     await transaction.write(_NEW_RUN, values)
     transaction.changed.add(values["id"])
+    transaction.happened.append(queued(trigger, values["id"], now, state))
     return str(values["id"])
+
+
+def queued(trigger: Trigger, run: str, now: float, state: State = State.QUEUED) -> Happened:
+    """Return the event of a new run."""
+    facts = {"run": run, "origin": trigger.origin.value, "actor": trigger.actor}
+    if state is not State.QUEUED:
+        facts |= {"outcome": state.value, "level": "warning"}
+    return Happened.saying(EventKind.RUN, now, state.value, trigger.site, trigger.environment, **facts)
 
 
 async def attach(transaction: Transaction, trigger: Trigger, run: str, delivery: str | None) -> None:
@@ -318,6 +329,7 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     run = str(joined[0]["id"])
     made, explicit, cleared = run == values["id"], trigger.origin in EXPLICIT, False
     if made:
+        transaction.happened.append(queued(trigger, run, now))
         transaction.changed.add(run)
         transaction.work = True
     if explicit:
