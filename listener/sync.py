@@ -76,7 +76,7 @@ class Synchronizer:
         """Look at each leg of many environments; raise nothing."""
         legs = [leg for environment in environments for leg in environment.legs]
         seen = dict(zip(legs, await self._repositories.survey(legs, notes), strict=True))
-        return [[self._judged(leg, seen[leg]) for leg in environment.legs] for environment in environments]
+        return [[self.judge(leg, seen[leg]) for leg in environment.legs] for environment in environments]
 
     async def live(self, environment: Environment, notes: Notes) -> str:
         """Return live's commit, empty if there is no live branch; raise `SyncError`."""
@@ -152,9 +152,10 @@ class Synchronizer:
             )
         except SyncError as error:
             seen = error
-        return self._judged(leg, seen, back)
+        return self.judge(leg, seen, back)
 
-    def _judged(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
+    def judge(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
+        """Return what a run, or a rollback (`back`), would do about what was seen of a leg."""
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
         self._expectations.remember(leg, seen)
