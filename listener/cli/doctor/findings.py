@@ -12,6 +12,9 @@ from listener.errors import ListenerError
 SHOWN = 5
 """Findings with the same group and code that are printed; the others are counted."""
 
+CLOCK_TOLERANCE = 10.0
+"""Seconds by which two clocks may differ."""
+
 
 class Group(StrEnum):
     """What a finding is about. The order is that of the output."""
@@ -73,6 +76,16 @@ class Finding:
     def ok(self) -> bool:
         """Whether it is not a problem."""
         return self.level is not Level.PROBLEM
+
+
+def clock(what: str, ahead: float) -> Finding:
+    """Return whether another machine's clock is equal to this one's, which it is `ahead` of, in seconds."""
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        return Finding.good(Group.CLOCK, what, "equal to this machine's clock")
+    way = "ahead of" if ahead > 0 else "behind"
+    message = f"its clock is {abs(ahead):.0f} s {way} this machine's clock"
+    remedy = "synchronise both clocks (NTP); if all machines differ alike, this machine's clock is wrong"
+    return Finding.warning(Group.CLOCK, what, "clock-differs", message, remedy)
 
 
 def counts(findings: Sequence[Finding]) -> dict[str, int]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from listener.cli.doctor.findings import Finding, Group
+from listener.cli.doctor.findings import Finding, Group, clock
 from listener.errors import (
     IdentityUnusableError,
     LiveMissingError,
@@ -26,9 +26,6 @@ from listener.vocabulary import PlanKind
 
 GROUP_SIZE = 128
 """Repositories of a host that are looked at together. A clock is compared once for each."""
-
-CLOCK_TOLERANCE = 10.0
-"""Seconds."""
 
 
 async def examine(system: System, limit: float) -> list[Finding]:
@@ -189,7 +186,7 @@ async def _of_host(system: System, name: str, legs: Mapping[Leg, str], limit: fl
             "raise --timeout, or find out what makes git slow there",
         )
         found.append(Finding.problem(Group.REPOSITORIES, what, "host-slow", message, remedy))
-    return [*found, _clock_of(name, difference)]
+    return [*found, clock(f"host {name}", difference)]
 
 
 def _clock(seen: Observation | SyncError, sent: float) -> float:
@@ -197,15 +194,6 @@ def _clock(seen: Observation | SyncError, sent: float) -> float:
     if isinstance(seen, SyncError):
         return 0.0
     return min(seen.now - sent, 0.0) + max(seen.now - time.time(), 0.0)
-
-
-def _clock_of(name: str, difference: float) -> Finding:
-    if abs(difference) <= CLOCK_TOLERANCE:
-        return Finding.good(Group.CLOCK, f"host {name}", "equal to this machine's clock")
-    way = "ahead of" if difference > 0 else "behind"
-    message = f"its clock is {abs(difference):.0f} s {way} this machine's clock"
-    remedy = "synchronise both clocks (NTP); if all hosts differ alike, this machine's clock is wrong"
-    return Finding.warning(Group.CLOCK, f"host {name}", "clock-differs", message, remedy)
 
 
 def _repository(

@@ -44,7 +44,7 @@ def findings(settings: Settings, path: Path, files: Sequence[Path], process: int
         message = f"another program answers at {found.url}"
         remedy = "stop it, or choose another server.port"
         return [Finding.problem(Group.LISTENER, "listener", "port-taken", message, remedy)]
-    bad = [*_ready(transport), *_version(version), *_changed(files, process), *_metrics(settings)]
+    bad = [*_ready(transport), *compared(version), *_changed(files, process), *_metrics(settings)]
     return bad or [Finding.good(Group.LISTENER, "listener", f"version {version} at {found.url}")]
 
 
@@ -76,7 +76,8 @@ def _ready(transport: Transport) -> Iterator[Finding]:
         yield Finding.problem(Group.LISTENER, "listener", "listener-unready", reason, remedy)
 
 
-def _version(version: str) -> Iterator[Finding]:
+def compared(version: str) -> Iterator[Finding]:
+    """Yield that another version runs than the installed one."""
     if version != __version__:
         message = f"version {version} runs, version {__version__} is installed"
         yield Finding.warning(Group.LISTENER, "listener", "version-differs", message, "restart it")
@@ -84,17 +85,17 @@ def _version(version: str) -> Iterator[Finding]:
 
 def _changed(files: Sequence[Path], process: int | None) -> Iterator[Finding]:
     """Yield that files of the configuration are newer than the running listener."""
-    started = _started(process) if process else None
-    if started is None:
+    began = started(process) if process else None
+    if began is None:
         return
-    newer = [str(file) for file in files if file.exists() and file.stat().st_mtime > started + CLOCK_TICK]
+    newer = [str(file) for file in files if file.exists() and file.stat().st_mtime > began + CLOCK_TICK]
     if newer:
         message = f"changed since the listener started: {', '.join(newer[:3])}"
         message += f" and {len(newer) - 3} more" if newer[3:] else ""
         yield Finding.warning(Group.LISTENER, "listener", "configuration-changed", message, _RESTART)
 
 
-def _started(process: int) -> float | None:
+def started(process: int) -> float | None:
     """Return when a process of this machine started, as Unix seconds; None if that is not known."""
     try:
         ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]

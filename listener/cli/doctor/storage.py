@@ -118,14 +118,15 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
         folder = next(each for each in (path.parent, *path.parents) if each.exists())
         what = f"{setting}, {folder}"
         if setting == "store":
-            yield from _kind(what, kind_of(folder))
+            yield from suited(what, kind_of(folder))
         device = folder.stat().st_dev
         if device not in seen:
             seen.add(device)
-            yield _room(what, os.statvfs(folder))
+            yield room(what, os.statvfs(folder))
 
 
-def _kind(what: str, kind: str) -> Iterator[Finding]:
+def suited(what: str, kind: str) -> Iterator[Finding]:
+    """Yield that a SQLite file does not belong on a file system of this kind."""
     if kind.startswith(NETWORK):
         message = f"the store is on a network file system ({kind}), where SQLite can lose data"
         remedy = "move it to a local disk, or use PostgreSQL (sync-staging store copy)"
@@ -135,7 +136,8 @@ def _kind(what: str, kind: str) -> Iterator[Finding]:
         yield Finding.warning(Group.DISK, what, "store-in-memory", message, "move it to a disk")
 
 
-def _room(what: str, found: os.statvfs_result) -> Finding:
+def room(what: str, found: os.statvfs_result) -> Finding:
+    """Return whether a file system has room."""
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     text = f"{free / (1 << 30):.1f} GiB free"
     if found.f_flag & os.ST_RDONLY:
