@@ -1,6 +1,7 @@
 """A store whose every method is one rule. Each database has its own way to carry a rule out.
 
-What a method does is said in its port: `listener.queue`, `listener.records`, `listener.access`.
+What a method does is said in its port: `listener.queue`, `listener.records`, `listener.access`,
+`listener.looks`.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
-from listener.store import acceptance, history, lifecycle, pruning, records, sessions
+from listener.store import acceptance, history, lifecycle, looked, pruning, records, sessions
 from listener.store.acceptance import Key, claims
 from listener.store.signals import Offer, Signals
 from listener.store.transaction import Query, Rule, Transaction
@@ -112,6 +113,8 @@ class RuledStore(ABC):
     begin_session = Writes(sessions.begin)
     end_session = Writes(sessions.end)
     prune_sessions = Writes(sessions.prune)
+    keep_looks = Writes(looked.keep, lambda _: [looked.CLAIM])
+    forget_looks = Writes(looked.forget, lambda _: [looked.CLAIM])
 
     holds = Reads(history.holds)
     run = Reads(history.run)
@@ -127,6 +130,8 @@ class RuledStore(ABC):
     arrival = Reads(records.arrival)
     uses = Reads(records.uses)
     session = Reads(sessions.find)
+    looks = Reads(looked.find)
+    look_summaries = Reads(looked.summaries)
 
     async def next_due(self, full: Collection[str] = ()) -> float | None:
         """Return when the next waiting run is due that nothing else holds back."""

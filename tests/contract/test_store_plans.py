@@ -16,7 +16,17 @@ from listener.outcomes import LegOutcome, Outcome
 from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
 from listener.runs import Origin, Run, State, Trigger, new_id
-from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
+from listener.store import (
+    Store,
+    acceptance,
+    history,
+    lifecycle,
+    looked,
+    open_store,
+    pruning,
+    records,
+    sessions,
+)
 from listener.store.postgres import leases, server
 from listener.store.sqlite import dialect
 from tests import past
@@ -178,7 +188,14 @@ async def a_sign_in(store: Store) -> None:
         await store.begin_session(Session(digest(b"%f" % at), "ci", "", at))
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
+    await the_last_looks(store)
     await store.prune_sessions(NOW)
+
+
+async def the_last_looks(store: Store) -> None:
+    await store.looks([("site-1", "qa"), ("site-2", "staging")])
+    await store.look_summaries()
+    await store.forget_looks([("site-1", "qa")])
 
 
 async def a_flood(store: Store) -> None:
@@ -231,7 +248,7 @@ async def everything_that_is_read(store: Store) -> None:
 def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     """The statements of modules that were not asked, whole or as a part of another."""
     found = []
-    for module in (acceptance, history, lifecycle, pruning, records, sessions, *modules):
+    for module in (acceptance, history, lifecycle, looked, pruning, records, sessions, *modules):
         for name, value in vars(module).items():
             if isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", value):
                 fragment = value.replace("FOR UPDATE OF q SKIP LOCKED", "").strip()
@@ -241,7 +258,7 @@ def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     return found
 
 
-ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING"}
+ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
 """What is carried out once for each of some rows, and reads nothing; what only SQLite is asked."""
 
 

@@ -22,6 +22,7 @@ FLOORS = (
         "outcomes",
         "runs",
         "queue",
+        "looks",
         "records",
         "observations",
         "plans",
