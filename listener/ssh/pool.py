@@ -108,7 +108,7 @@ class HostPool:
         """Observe the repositories of one host, each by itself: nothing is compared or fetched."""
         connection = self._connections[host]
         if connection.host.access is not Access.GIT:
-            return await self._surveyors[host].look(legs, notes)
+            return await Surveyor(connection, self._step_timeout, listing=False).look(legs, notes)
         found: dict[Leg, Answer] = {}
         for leg in legs:
             try:

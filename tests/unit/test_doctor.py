@@ -102,6 +102,15 @@ def test_findings_of_one_kind_are_counted_beyond_the_first_few() -> None:
     assert len(list(lines(many, verbose=True))) == SHOWN + 5
 
 
+def test_a_remedy_that_several_have_in_a_row_comes_once() -> None:
+    same = [Finding.problem(Group.STORE, what, "bad", "broken", "mend it") for what in "ab"]
+    assert list(lines(same, verbose=False))[1:4] == [
+        "  problem: a: broken [bad]",
+        "  problem: b: broken [bad]",
+        "    remedy: mend it",
+    ]
+
+
 def test_problems_are_printed_before_warnings_and_good_things_in_a_line() -> None:
     said = list(
         lines(

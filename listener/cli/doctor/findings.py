@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any
 
 from listener.cli.wording import counted
@@ -137,19 +138,21 @@ def _details(members: Sequence[Finding], *, verbose: bool) -> Iterator[str]:
             if of is not level:
                 continue
             shown = found if verbose else found[:SHOWN]
-            yield from (line for finding in shown for line in _lines(finding))
+            yield from _listed(shown)
             if len(found) > len(shown):
                 yield f"  {level.value}: {len(found) - len(shown)} more [{code}]; --verbose lists them"
     if verbose:
-        yield from (line for member in members if member.level is Level.OK for line in _lines(member))
+        yield from _listed([member for member in members if member.level is Level.OK])
 
 
-def _lines(finding: Finding) -> Iterator[str]:
-    said = f": {finding.message}" if finding.message else ""
-    code = "" if finding.level is Level.OK else f" [{finding.code}]"
-    yield f"  {finding.level.value}: {finding.what}{said}{code}"
-    if finding.remedy:
-        yield f"    remedy: {finding.remedy}"
+def _listed(findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the lines of findings. A remedy that several in a row have comes once, after the last of them."""
+    for finding, following in zip_longest(findings, findings[1:]):
+        said = f": {finding.message}" if finding.message else ""
+        code = "" if finding.level is Level.OK else f" [{finding.code}]"
+        yield f"  {finding.level.value}: {finding.what}{said}{code}"
+        if finding.remedy and (following is None or following.remedy != finding.remedy):
+            yield f"    remedy: {finding.remedy}"
 
 
 def as_json(finding: Finding) -> dict[str, Any]:

@@ -185,7 +185,7 @@ async def _of_host(system: System, name: str, legs: Mapping[Leg, str], limit: fl
             f"repositories of host {name}",
             "raise --timeout, or find out what makes git slow there",
         )
-        found.append(Finding.problem(Group.REPOSITORIES, what, "host-slow", message, remedy))
+        found.append(Finding.warning(Group.REPOSITORIES, what, "host-slow", message, remedy))
     return [*found, clock(f"host {name}", difference)]
 
 

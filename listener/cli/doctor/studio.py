@@ -11,6 +11,8 @@ from listener.system import System
 ASKED_AT_ONCE = 4
 """Sites about which Studio is asked at the same time: it has other work."""
 
+_SLOW_REMEDY = "find out what makes Studio slow, or raise --timeout"
+
 
 async def examine(system: System, sites: Sequence[str], limit: float | None = None) -> list[Finding]:
     """Ask Studio about itself, and then about every site, each time for up to `limit` seconds."""
@@ -29,7 +31,8 @@ async def examine(system: System, sites: Sequence[str], limit: float | None = No
         what = f"studio, site {sites[0]}" if sites else "studio"
         return [Finding.of(Group.STUDIO, what, error)]
     except TimeoutError:
-        return [_late(f"it did not answer within {limit} s")]
+        message = f"it did not answer within {limit} s"
+        return [Finding.problem(Group.STUDIO, "studio", "studio-slow", message, _SLOW_REMEDY)]
     return await _sites(system.studio, version, sites, limit)
 
 
@@ -59,7 +62,8 @@ async def _sites(
         async with asyncio.timeout(limit):
             await asyncio.gather(*map(ask, sites))
     except TimeoutError:
-        found.append(_late(f"{len(left)} of {len(sites)} sites not checked within {limit} s"))
+        message = f"{len(left)} of {len(sites)} sites not checked within {limit} s"
+        found.append(Finding.warning(Group.STUDIO, "studio", "studio-slow", message, _SLOW_REMEDY))
     if all(finding.ok for finding in found):
         found.insert(0, Finding.good(Group.STUDIO, "studio", f"version {version}" if version else ""))
     return found
@@ -75,8 +79,3 @@ async def _site(studio: StudioClient, site: str) -> list[Finding]:
         return []
     remedy = "start it in Studio, on the site's publishing dashboard; until then live does not change"
     return [Finding.warning(Group.STUDIO, what, "publisher-off", off, remedy)]
-
-
-def _late(message: str) -> Finding:
-    remedy = "find out what makes Studio slow, or raise --timeout"
-    return Finding.problem(Group.STUDIO, "studio", "studio-slow", message, remedy)

@@ -431,6 +431,25 @@ async def test_many_repositories_are_summed_and_some_of_the_bad_ones_are_named(
     assert "  problem: 145 more [not-a-repository]; --verbose lists them" in done.out
 
 
+async def test_a_repository_that_hangs_is_told_and_holds_no_other_up(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    del whole["studio"]
+    fifo = tmp_path / "hangs" / ".git"
+    fifo.mkdir(parents=True)
+    os.mkfifo(fifo / "HEAD")
+    for part in ("objects", "refs"):
+        (fifo / part).mkdir()
+    whole["sites"]["hangs"] = {
+        "repository": {"host": "studio", "path": str(tmp_path / "hangs")},
+        "environments": {"staging": {"follow": False}},
+    }
+    done = await Shell(written(tmp_path, whole))("doctor", "--json", "--verbose", "--timeout", "3")
+    by_what = {each["what"]: each["code"] for each in done.document["findings"]}
+    assert by_what["environment mysite/staging"] == "ok"
+    assert by_what["environment hangs/staging"] == "step-timed-out"
+
+
 # Studio.
 
 
