@@ -107,7 +107,7 @@ class Synchronizer:
         legs = [leg for environment in environments for leg in environment.legs]
         seen = dict(zip(legs, await self._repositories.survey(legs, notes), strict=True))
         return [
-            [self._judged(leg, seen[leg], since=busy_since(leg)) for leg in environment.legs]
+            [self.judge(leg, seen[leg], since=busy_since(leg)) for leg in environment.legs]
             for environment in environments
         ]
 
@@ -185,9 +185,9 @@ class Synchronizer:
             )
         except SyncError as error:
             seen = error
-        return self._judged(leg, seen, back)
+        return self.judge(leg, seen, back)
 
-    def _judged(
+    def judge(
         self,
         leg: Leg,
         seen: Observation | SyncError,
@@ -195,6 +195,10 @@ class Synchronizer:
         *,
         since: float = 0.0,
     ) -> Look:
+        """Return what a run, or a rollback (`back`), would do about what was seen of a leg.
+
+        `since` is when the last look first found it busy without a mark of a publish; 0 for never.
+        """
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
         self._expectations.remember(leg, seen)
