@@ -64,3 +64,7 @@ class EventKind(StrEnum):
     """A look that found another state than the one before."""
     HOST = "host"
     """A host that stopped answering, or answers again."""
+
+
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""

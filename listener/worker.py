@@ -52,6 +52,13 @@ BEAT = 3.0
 HAND_BACK_LIMIT = 15.0
 """Seconds in which a drained run must be back in the queue. The next start recovers what is not."""
 
+OnEnd = Callable[[Environment, Run, Outcome, float], None]
+"""Hears what a run has left, and when its last step ended, once that is stored."""
+
+
+def _nobody(_environment: Environment, _run: Run, _outcome: Outcome, _at: float) -> None:
+    pass
+
 
 class Worker:
     """Claims runs, one at a time for each (site, environment), and carries each out to its end."""
@@ -68,9 +75,11 @@ class Worker:
         clock: Callable[[], float],
         log: Log,
         clean: Cleaner,
+        on_end: OnEnd = _nobody,
     ) -> None:
         self._store = store
         self._sites = sites
+        self._on_end = on_end
         self._synchronizer = synchronizer
         self._slots = asyncio.Semaphore(concurrency)
         self._lanes = Lanes(sites, per_host)
@@ -337,7 +346,7 @@ class Worker:
 
     async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> None:
         """Store how the attempt ended. Try again until the store answers."""
-        outcome = active.progress.outcome(error)
+        ended_at, outcome = self._clock(), active.progress.outcome(error)
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
@@ -347,6 +356,8 @@ class Worker:
         else:
             journal.conclude(outcome, error, again.delay if again else None)
         await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+        if again is None and active.environment is not None:
+            self._on_end(active.environment, active.run, outcome, ended_at)
 
     async def _ending(
         self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None

@@ -43,6 +43,7 @@ FLOORS = (
         "directory",
         "upkeep",
         "schedule",
+        "surveys",
         "lanes",
         "journal",
         "follow",
