@@ -12,6 +12,7 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.events import START
 from listener.outcomes import LegOutcome, Outcome
 from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
@@ -189,13 +190,21 @@ async def a_sign_in(store: Store) -> None:
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
     await the_last_looks(store)
+    await the_events(store)
     await store.prune_sessions(NOW)
 
 
 async def the_last_looks(store: Store) -> None:
     await store.looks([("site-1", "qa"), ("site-2", "staging")])
     await store.look_summaries()
+    await store.keep_looks([])
     await store.forget_looks([("site-1", "qa")])
+
+
+async def the_events(store: Store) -> None:
+    await store.events(START)
+    await store.events_since(NOW)
+    await store.newest_event()
 
 
 async def a_flood(store: Store) -> None:
