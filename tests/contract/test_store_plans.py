@@ -16,7 +16,17 @@ from listener.outcomes import LegOutcome, Outcome
 from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
 from listener.runs import Origin, Run, State, Trigger, new_id
-from listener.store import Store, acceptance, history, lifecycle, open_store, pruning, records, sessions
+from listener.store import (
+    Store,
+    acceptance,
+    history,
+    joining,
+    lifecycle,
+    open_store,
+    pruning,
+    records,
+    sessions,
+)
 from listener.store.postgres import leases, server
 from listener.store.sqlite import dialect
 from tests import past
@@ -231,7 +241,7 @@ async def everything_that_is_read(store: Store) -> None:
 def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     """The statements of modules that were not asked, whole or as a part of another."""
     found = []
-    for module in (acceptance, history, lifecycle, pruning, records, sessions, *modules):
+    for module in (acceptance, joining, history, lifecycle, pruning, records, sessions, *modules):
         for name, value in vars(module).items():
             if isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", value):
                 fragment = value.replace("FOR UPDATE OF q SKIP LOCKED", "").strip()
@@ -241,8 +251,8 @@ def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     return found
 
 
-ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING"}
-"""What is carried out once for each of some rows, and reads nothing; what only SQLite is asked."""
+ELSEWHERE = {"_NEW_DELIVERY", "_NEW_TRIGGER", "_REPEAT", "_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING"}
+"""What is carried out for several rows at once, and reads nothing; what only SQLite is asked."""
 
 
 def dear(costs: Cost, most: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from listener.store.rows import Row
+from listener.store.statements import numbered, portions
 from listener.store.transaction import NOTHING, Values
 
 T = TypeVar("T")
@@ -86,5 +87,7 @@ class SqliteTransaction(SqliteReader):
 
     async def many(self, sql: str, rows: Sequence[Values]) -> None:
         """Run a statement once for each of the rows."""
-        text, _ = translated(sql)
-        self.connection.executemany(text, rows)
+        # A statement for each row would hand the interpreter to another thread and back each time.
+        for portion in portions(rows):
+            text, names = numbered(sql, "?", len(portion))
+            self.connection.execute(translated(text)[0], [row[name] for row in portion for name in names])
