@@ -158,6 +158,7 @@ async def everything(store: Store) -> None:
     for state in (State.SUCCEEDED, State.FAILED):
         store.append(run := await claimed(store), [LogLine(1, "{}")])
         await store.finish(run, state, Outcome(), NOW)
+    await store.finish_and_claim(await claimed(store), State.SUCCEEDED, Outcome(), NOW, full)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
