@@ -47,3 +47,7 @@ class LookState(StrEnum):
     """The trees differ. A run would move the branch, wait, or refuse."""
     UNKNOWN = "unknown"
     """Nobody can tell: the look failed, or there is no live to compare with."""
+
+
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""

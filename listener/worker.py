@@ -54,6 +54,13 @@ BEAT = 3.0
 HAND_BACK_LIMIT = 15.0
 """Seconds in which a drained run must be back in the queue. The next start recovers what is not."""
 
+OnEnd = Callable[[Environment, Run, Outcome, float], None]
+"""Hears what a run has left, and when its last step ended, once that is stored."""
+
+
+def _nobody(_environment: Environment, _run: Run, _outcome: Outcome, _at: float) -> None:
+    pass
+
 
 class Worker:
     """Claims runs, one at a time for each (site, environment), and carries each out to its end."""
@@ -70,9 +77,11 @@ class Worker:
         clock: Callable[[], float],
         log: Log,
         clean: Cleaner,
+        on_end: OnEnd = _nobody,
     ) -> None:
         self._store = store
         self._sites = sites
+        self._on_end = on_end
         self._synchronizer = synchronizer
         self._slots = asyncio.Semaphore(concurrency)
         self._lanes = Lanes(sites, per_host)
@@ -238,14 +247,14 @@ class Worker:
         return await self._store.cancel(run_id, self._clock(), only)
 
     async def _carry_out(self, active: Attempt) -> None:
-        run, following = active.run, None
+        run = active.run
         try:
             await self._alone(active)
             host = ",".join(active.environment.hosts) if active.environment else ""
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.begin()
             error = await self._synced(active, journal)
-            following = await self._settle(active, error, journal)
+            await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
@@ -258,10 +267,10 @@ class Worker:
         finally:
             self._leave(active)
             self._active.remove(active)
-            if following is None:
+            if active.following is None:
                 self._slots.release()
             else:
-                self._begin(following)
+                self._begin(active.following)
 
     async def _alone(self, active: Attempt) -> None:
         """End the earlier attempts at the environment that still sync here, and wait for them.
@@ -352,9 +361,9 @@ class Worker:
             undone = await self._store.run(run.undoes)
             await self._synchronizer.roll_back(environment, run, undone, journal, progress, keep)
 
-    async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> Run | None:
-        """Store how the attempt ended, until the store answers. Return the run that takes its place."""
-        outcome = active.progress.outcome(error)
+    async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> None:
+        """Store how the attempt ended. Try again until the store answers."""
+        ended_at, outcome = self._clock(), active.progress.outcome(error)
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
@@ -365,11 +374,13 @@ class Worker:
             journal.conclude(outcome, error, again.delay if again else None)
         if again is None and active.environment is not None and self._is_wanted(active.environment):
             state, environment = final_state(error), active.environment
-            return await self._written(active, lambda: self._hand_on(active, environment, state, outcome))
-        # Before the end is stored: that wakes the next run, which must find the hosts free.
-        self._leave(active)
-        await self._written(active, lambda: self._ending(active.run, outcome, error, again))
-        return None
+            await self._written(active, lambda: self._hand_on(active, environment, state, outcome))
+        else:
+            # Before the end is stored: that wakes the next run, which must find the hosts free.
+            self._leave(active)
+            await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+        if again is None and active.environment is not None:
+            self._on_end(active.environment, active.run, outcome, ended_at)
 
     def _is_wanted(self, environment: Environment) -> bool:
         """Return whether a waiting run may need the place of one that ends.
@@ -380,7 +391,7 @@ class Worker:
 
     async def _hand_on(
         self, active: Attempt, environment: Environment, state: State, outcome: Outcome
-    ) -> Run | None:
+    ) -> None:
         """End the run and claim the next one for its place, in one transaction: a commit and a wait less."""
         # The ended run is counted on its hosts until then: else the worker could give the place away, too.
         full = self._lanes.full_without(environment)
@@ -391,12 +402,12 @@ class Worker:
         if run is not None and not self._taking:
             with contextlib.suppress(StoreError):
                 await self._put_back(run)
-            return None
+            return
+        active.following = run
         following = None if run is None else self._environment(run)
         if following is None or following.lane != environment.lane:
             # The worker may have looked at the queue before this host was free.
             self._store.work.set()
-        return run
 
     async def _ending(
         self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None

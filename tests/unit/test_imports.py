@@ -42,6 +42,7 @@ FLOORS = (
         "directory",
         "upkeep",
         "schedule",
+        "surveys",
         "lanes",
         "journal",
         "follow",
