@@ -31,6 +31,7 @@ from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioCallers, StudioClient
 from listener.supervision import Supervisor
+from listener.surveys import Surveys
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
@@ -40,6 +41,9 @@ from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
 """The tasks that every sync needs: while one of them keeps failing, the watchdog gets no sign of life."""
+
+RECALLED_FIRST = 500
+"""Environments whose last looks are read before the start goes on; the others are read in the background."""
 
 
 class System:
@@ -57,7 +61,8 @@ class System:
         self.synchronizer = _synchronizer(settings, self.pool, self.studio)
         self.metrics.watch(self.synchronizer.waits.overdue)
         self.directory = Directory(settings.sites, self.pool, time.time, self.log)
-        self.worker = _worker(settings, self.store, self.synchronizer, self.log, self.clean)
+        self.surveys = Surveys(self.synchronizer, self.store, time.time, self.log)
+        self.worker = _worker(settings, self.store, self.synchronizer, self.surveys, self.log, self.clean)
         self.audit = Audit(self.store, time.time, self.log, self.clean)
         self.intake = _intake(settings, self.store, self.log, self.audit)
         self.tasks = Supervisor(self.log)
@@ -77,9 +82,22 @@ class System:
         await self.store.open()
         for run in await self.store.recover(time.time()):
             self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
+        await self._recall()
+        self.tasks.start("looks", self.surveys.keep_forever)
         self.tasks.start("worker", self.worker.work)
         self.tasks.start("beat", self.worker.beat)
         return self
+
+    async def _recall(self) -> None:
+        """Start from what the last looks have found: the first runs need no look of their own then."""
+        try:
+            places = [each.place for each in await self.store.look_summaries()]
+            self.directory.recall({site for site, _ in places})
+            found = [each for place in places if (each := self.settings.sites.find(*place))]
+            await self.surveys.recall(found[:RECALLED_FIRST])
+            self.tasks.start("recall", partial(self.surveys.recall, found[RECALLED_FIRST:]), again=False)
+        except StoreError as error:
+            self.log.warning("looks", error=error.code, message=error.message)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -96,6 +114,7 @@ class System:
         self._stopping.set()
         for runner in self._runners:
             await runner.cleanup()
+        await self.surveys.close()
         await self.close()
         with suppress(StoreError):
             await self.audit.flush()
@@ -104,6 +123,7 @@ class System:
 
     async def close(self) -> None:
         """Close the connections to the hosts and to Studio."""
+        await self.directory.close()
         await self.pool.close()
         for client in (self.studio, self.studio_callers):
             if client is not None:
@@ -131,7 +151,7 @@ class System:
     def _schedule(self) -> Schedule:
         return Schedule(
             self.directory,
-            self.synchronizer,
+            self.surveys,
             self.intake,
             self.store,
             interval=self.settings.sync.interval,
@@ -210,6 +230,7 @@ class System:
                 directory=self.directory,
                 worker=self.worker,
                 synchronizer=self.synchronizer,
+                surveys=self.surveys,
                 rollbacks=Rollbacks(self.store, self.settings.sites, self.synchronizer, time.time, self.log),
                 tokens=self.settings.tokens,
                 sessions=self.store,
@@ -311,7 +332,12 @@ def _synchronizer(settings: Settings, pool: HostPool, studio: StudioClient | Non
 
 
 def _worker(
-    settings: Settings, store: RunStore, synchronizer: Synchronizer, log: Log, clean: Cleaner
+    settings: Settings,
+    store: RunStore,
+    synchronizer: Synchronizer,
+    surveys: Surveys,
+    log: Log,
+    clean: Cleaner,
 ) -> Worker:
     return Worker(
         store,
@@ -323,6 +349,7 @@ def _worker(
         clock=time.time,
         log=log,
         clean=clean,
+        on_end=surveys.note_run,
     )
 
 

@@ -37,3 +37,17 @@ class Fate(StrEnum):
     IGNORED = "ignored"
     """A good delivery that selects nothing."""
     REFUSED = "refused"
+
+
+class LookState(StrEnum):
+    """How an environment stands, as the last look (`listener.looks`) found it."""
+
+    EQUAL = "equal"
+    DIFFERS = "differs"
+    """The trees differ. A run would move the branch, wait, or refuse."""
+    UNKNOWN = "unknown"
+    """Nobody can tell: the look failed, or there is no live to compare with."""
+
+
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""

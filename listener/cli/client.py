@@ -59,7 +59,7 @@ class Client:
         """Yield the pages of a list, to its last one."""
         after = None
         while True:
-            page = self.get(where, limit=PAGE_MOST, after=after, **query)
+            page = self.get(where, **{"limit": PAGE_MOST, **query, "after": after})
             yield page
             after = page.get("next")
             if after is None:

@@ -14,6 +14,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "daemon:check_config",
         "read the configuration; print what it means, or everything that is wrong with it",
     ),
+    "doctor": (
+        "daemon:doctor",
+        "look at everything that the listener needs; print what is wrong, and what to do",
+    ),
     "sync": ("environments:sync", "make one environment of a site equal to live, and wait until it is"),
     "status": ("environments:status", "show how all environments, or those of one site, differ from live"),
     "hold": ("environments:hold", "freeze an environment: nothing syncs it until it is released"),

@@ -239,7 +239,7 @@ def read_all(path: Path, surroundings: Surroundings) -> Written:
         return written  # They are found again, with all the others.
     written.folder = Path(resolution.tree["include"])
     room = LARGEST - path.stat().st_size
-    for file in _files_in(written.folder):
+    for file in files_in(written.folder):
         _merge(written, file, read(file, max(room, 0), _MOVE))
         room -= _look_at(file, written)
     return written
@@ -261,7 +261,7 @@ def _look_at(file: Path, written: Written) -> int:
     return found.st_size
 
 
-def _files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """Return the YAML files of a folder, by name. Hidden files are other programs' own."""
     try:
         with os.scandir(folder) as entries:

@@ -100,6 +100,8 @@ class HostConnection:
         self._leftovers = Leftovers(host, self._dialogue, self._extra_connection, self._on_gone)
         self._shell_answered = False
         """Whether a shell has answered here before. If so, a silent new one is only slow."""
+        self.git = ""
+        """The output of `git --version` there; empty until a shell has greeted."""
         self._users = 0
         """How many callers use the connection, or are about to."""
         self._last_stderr: dict[tuple[str, ...], int] = {}
@@ -257,7 +259,7 @@ class HostConnection:
 
     async def _load_shell(self, connection: asyncssh.SSHClientConnection) -> Shell:
         shell = await Shell.open(connection, self._dialogue, patient=self._shell_answered)
-        self._shell_answered = True
+        self._shell_answered, self.git = True, shell.git
         version = re.search(r"(\d+)\.(\d+)", shell.git)
         if version is None or tuple(map(int, version.groups())) < MIN_GIT:
             shell.abandon()

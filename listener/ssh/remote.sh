@@ -560,12 +560,20 @@ ss_sync() {
 	fi
 	[ -n "$ancestor$moved" ] || ss_relate
 	# Nothing is printed before the move: a listener that does not read would hold it up after its check.
+	[ "$counting" != yes ] || ss_writable
 	printf 'now %s\nbare %s\nworktree %s\n%s\nseen\n' "$now" "$bare" "$worktree" "$found"
 	[ -z "$target" ] || printf 'target %s %s\n' "$target" "$goal_tree"
 	[ "$ancestor" != yes ] || echo 'ancestor'
 	[ -z "$moved" ] || printf '%s\n' "$moved"
 	[ "$counting" = yes ] || ss_recognise
 	[ -z "$listed" ] || ss_list
+}
+
+# Say so if this account may not write here. A mere look tells it, so that nobody has to try.
+ss_writable() {
+	for part in . objects refs refs/heads; do
+		[ -w "$part" ] || [ ! -e "$part" ] || { echo 'writable no' && return 0; }
+	done
 }
 
 # Set the commit to compare the branch to.

@@ -58,8 +58,10 @@ class Surveyor:
     alone, until it answers.
     """
 
-    def __init__(self, connection: HostConnection, limit: float) -> None:
+    def __init__(self, connection: HostConnection, limit: float, *, listing: bool = True) -> None:
+        """With `listing`, ask for the paths that differ, too: that is most of the work."""
         self._connection = connection
+        self._listing = listing
         self.requests = SurveyRequests(connection)
         self._limit = limit
         """Seconds for each leg."""
@@ -101,9 +103,9 @@ class Surveyor:
         """Ask once; return the answers, and whether the connection was lost before any leg answered."""
         separator = secrets.token_hex(16)
         room = LISTED_BYTES // len(legs)
+        listed = SURVEY_LISTED if self._listing else None
         questions = [
-            {"separator": separator, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
-            for leg in legs
+            {"separator": separator, **observe_fields(leg, listed, room=room, counting=True)} for leg in legs
         ]
         batch = Batch.of(questions)
         try:

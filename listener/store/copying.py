@@ -40,6 +40,7 @@ TABLES = {
     ),
     "uses": (("kind", "owner", "name"), "count, last"),
     "sessions": (("key",), "token, sha256, expires"),
+    "looks": (("site", "environment"), "looked_at, state, plan, error, message, busy_since, legs"),
 }
 """The tables of a store with their keys and other columns. Rows refer only to tables before their own."""
 

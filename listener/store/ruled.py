@@ -1,6 +1,7 @@
 """A store whose every method is one rule. Each database has its own way to carry a rule out.
 
-What a method does is said in its port: `listener.queue`, `listener.records`, `listener.access`.
+What a method does is said in its port: `listener.queue`, `listener.records`, `listener.access`,
+`listener.looks`.
 """
 
 import asyncio
@@ -8,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
-from listener.store import acceptance, history, lifecycle, pruning, records, sessions
+from listener.store import acceptance, history, lifecycle, looked, pruning, records, sessions
 from listener.store.acceptance import Submission, claims
 from listener.store.gathering import Gathering
 from listener.store.joining import Key
@@ -29,6 +30,9 @@ U = TypeVar("U")
 Keys = Callable[[], Iterable[Key]]
 """Returns what a write must have to itself, when its transaction begins."""
 OwnersWrite = Callable[[Transaction, Sequence[LogLine]], Coroutine[Any, Any, T]]
+
+Submit = Callable[[Callable[[Transaction], Coroutine[Any, Any, Any]], Keys], asyncio.Future[Any]]
+"""Queues a write that has these keys to itself."""
 
 LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
@@ -68,6 +72,9 @@ class RuledStore(ABC):
 
     All methods belong to the event loop in which the store was opened.
     """
+
+    _shared: ClassVar[bool]
+    """Whether several listeners may use the store at the same time."""
 
     def __init__(self) -> None:
         self._signals = Signals()
@@ -118,6 +125,8 @@ class RuledStore(ABC):
     begin_session = Writes(sessions.begin)
     end_session = Writes(sessions.end)
     prune_sessions = Writes(sessions.prune)
+    keep_looks = Writes(looked.keep, lambda _: [looked.CLAIM])
+    forget_looks = Writes(looked.forget, lambda _: [looked.CLAIM])
 
     holds = Reads(history.holds)
     run = Reads(history.run)
@@ -133,6 +142,8 @@ class RuledStore(ABC):
     arrival = Reads(records.arrival)
     uses = Reads(records.uses)
     session = Reads(sessions.find)
+    looks = Reads(looked.find)
+    look_summaries = Reads(looked.summaries)
 
     async def next_due(self, full: Collection[str] = ()) -> float | None:
         """Return when the next waiting run is due that nothing else holds back."""
@@ -245,6 +256,45 @@ class RuledStore(ABC):
             run, lambda transaction, lines: lifecycle.finish(transaction, run, state, outcome, now, lines)
         )
 
+    async def finish_and_claim(
+        self,
+        run: Run,
+        state: State,
+        outcome: Outcome,
+        now: float,
+        full: Collection[str] = (),
+        intent: Intent | None = None,
+    ) -> Run | None:
+        """End a running run, or raise `FencedError`, and claim the next one in the same transaction."""
+        ended: list[Transaction] = []
+        claims: list[asyncio.Future[Run | None]] = []
+
+        async def end(transaction: Transaction, lines: Sequence[LogLine]) -> None:
+            # The writer may carry it out again. Then only the last time counts.
+            ended.clear()
+            await lifecycle.finish(transaction, run, state, outcome, now, lines)
+            ended.append(transaction)
+
+        async def claim(transaction: Transaction) -> Run | None:
+            claimed = await lifecycle.claim(transaction, now, full, intent) if ended else None
+            if claimed is not None and not self._shared:
+                # Its place is taken again. On a shared store, others may have places for a waiting successor.
+                ended[0].work = False
+            return claimed
+
+        def submit(
+            perform: Callable[[Transaction], Coroutine[Any, Any, Any]], keys: Keys
+        ) -> asyncio.Future[Any]:
+            first, second = self._submit_both(perform, keys, claim)
+            # If the run can't be ended, nobody asks what became of the claim.
+            second.add_done_callback(lambda future: future.cancelled() or future.exception())
+            claims.append(second)
+            return first
+
+        await self._leave(run, end, submit)
+        await asyncio.wait(claims)
+        return None if claims[0].exception() else claims[0].result()
+
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
     ) -> Run:
@@ -256,13 +306,15 @@ class RuledStore(ABC):
             ),
         )
 
-    async def _leave(self, run: Run, leave: OwnersWrite[T]) -> T:
+    async def _leave(self, run: Run, leave: OwnersWrite[T], submit: Submit | None = None) -> T:
         """Store the rest of the owner's log lines and end its ownership: both or neither."""
-        left = await self._own(run, [(run.site, run.environment)], leave)
+        left = await self._own(run, [(run.site, run.environment)], leave, submit)
         self._unstored.forget(run)
         return left
 
-    async def _own(self, run: Run, keys: Iterable[Key], write: OwnersWrite[T]) -> T:
+    async def _own(
+        self, run: Run, keys: Iterable[Key], write: OwnersWrite[T], submit: Submit | None = None
+    ) -> T:
         """Carry out a write of a run's owner, with the log lines that wait for one."""
         lines: Sequence[LogLine] = ()
 
@@ -273,7 +325,7 @@ class RuledStore(ABC):
 
         self._unstored.taken_along(run)
         try:
-            written = await self._submit(perform, lambda: keys)
+            written: T = await (submit or self._submit)(perform, lambda: keys)
         except FencedError:
             self._unstored.forget(run)
             raise

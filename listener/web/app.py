@@ -26,6 +26,7 @@ from listener.records import Records
 from listener.request_context import request_context
 from listener.rollback import Rollbacks
 from listener.sites import Sites
+from listener.surveys import Surveys
 from listener.sync import Synchronizer
 from listener.web.bodies import BodyReader, answer_expect_later
 from listener.web.calls import Calls
@@ -65,6 +66,7 @@ class Ports:
     directory: Directory
     worker: Worker
     synchronizer: Synchronizer
+    surveys: Surveys
     rollbacks: Rollbacks
     tokens: tuple[Token, ...]
     sessions: SessionStore
@@ -131,7 +133,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     bodies = BodyReader(ports.body_timeout)
-    standings = Standings(ports.directory, ports.store, ports.synchronizer, ports.log)
+    standings = Standings(ports.directory, ports.store, ports.surveys, ports.synchronizer, ports.log)
     visible = VisibleRuns(gate, ports.store)
     yield Crafter(gate, ports.directory, calls, bodies)
     yield Hooks(ports.intake, ports.clock, bodies)
@@ -151,7 +153,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     )
     yield DeliveryRoutes(gate, ports.intake, ports.audit, ports.records)
     yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
-    yield PageRoutes(gate, standings.page, ports.clock, bodies)
+    yield PageRoutes(gate, standings.shown, ports.clock, bodies)
     yield Probes(ports.ready)
     yield OpenApi(routes)
 

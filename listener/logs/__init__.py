@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from listener.logs import journald
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
@@ -153,13 +154,15 @@ def configure(
     """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
-    `target`, by default standard error. In the `background`, a thread writes it; the returned function writes
-    the lines that still wait.
+    `target`, by default standard error; if that is systemd's journal, each line has its priority there.
+    In the `background`, a thread writes it; the returned function writes the lines that still wait.
     """
     target = target or sys.stderr
-    console = form == "console" or (form == "auto" and target.isatty())
+    console, journal = is_text(form, target), journald.is_stderr(target)
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", BestEffortStream(target))
+    if journal and not console:
+        stream = cast("TextIO", journald.JournalStream(stream))
     finish = stream.flush
     if background:
         thread = _in_background(stream, clean)
@@ -170,18 +173,24 @@ def configure(
         structlog.processors.format_exc_info,
         _cleaning(clean),
     ]
+    render = _text_renderer(prefixed=journal) if console else _JSON
     if console:
-        _log_text(number, shared, stream)
+        _log_text(number, [*shared, render], stream)
     else:
         _log_json(number, clean, stream)
-    _redirect_standard_logging(number, shared, console=console, stream=stream)
+    _redirect_standard_logging(number, shared, render, stream)
     return finish
 
 
-def _log_text(number: int, shared: list[Callable[..., Any]], stream: TextIO) -> None:
+def is_text(form: str, target: TextIO | None = None) -> bool:
+    """Return whether `configure` writes text for people in this form, not JSON."""
+    return form == "console" or (form == "auto" and (target or sys.stderr).isatty())
+
+
+def _log_text(number: int, processors: list[Callable[..., Any]], stream: TextIO) -> None:
     """Let structlog write coloured text."""
     structlog.configure(
-        processors=[*shared, _renderer(console=True)],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
@@ -216,23 +225,32 @@ def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], Event
     return processor
 
 
-def _renderer(*, console: bool) -> Callable[..., Any]:
-    if console:
-        return structlog.dev.ConsoleRenderer(
-            timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+_JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _text_renderer(*, prefixed: bool) -> Callable[[WrappedLogger, str, EventDict], str]:
+    """Return the renderer of text for people; `prefixed` for the journal, which then knows the priorities."""
+    render = structlog.dev.ConsoleRenderer(
+        timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def rendered(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        level = str(event.get("level", "info"))
+        text = render(logger, method, event)
+        return journald.prefixed(text, level).removesuffix("\n") if prefixed else text
+
+    return rendered
 
 
 def _redirect_standard_logging(
-    number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
+    number: int, shared: list[Callable[..., Any]], render: Callable[..., Any], stream: TextIO
 ) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(console=console),
+                render,
             ],
             foreign_pre_chain=shared,
         )

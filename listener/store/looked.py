@@ -1,0 +1,117 @@
+"""The last look at each environment: written in batches, shared by all listeners."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any
+
+from listener.looks import EnvironmentLook, LegLook, LookState, LookSummary, Place
+from listener.observations import Paths
+from listener.plans import PlanKind
+from listener.store.rows import Row
+from listener.store.transaction import Reader, Transaction
+
+CLAIM = ("looks", "")
+"""A write of looks has this to itself. Two listeners could lock the same rows in two orders."""
+
+# A stored time that is far ahead comes from a wrong clock. It must not keep later looks out for ever.
+_KEEP = """
+INSERT INTO looks (site, environment, looked_at, state, plan, error, message, busy_since, legs)
+VALUES (:site, :environment, :looked_at, :state, :plan, :error, :message, :busy_since, :legs)
+ON CONFLICT (site, environment) DO UPDATE SET
+    looked_at = excluded.looked_at, state = excluded.state, plan = excluded.plan, error = excluded.error,
+    message = excluded.message, busy_since = excluded.busy_since, legs = excluded.legs
+WHERE excluded.looked_at >= looks.looked_at OR looks.looked_at > excluded.looked_at + 600
+"""
+_FIND = """
+SELECT l.site, l.environment, l.looked_at, l.legs
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
+WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
+"""
+_SUMMARIES = """
+SELECT site, environment, looked_at, state, plan, error, message, busy_since FROM looks
+ORDER BY site, environment
+"""
+_FORGET = "DELETE FROM looks WHERE site = :site AND environment = ANY (:environments::text[])"
+
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (LegLook, Paths)}
+
+
+async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> None:
+    """Carry out `LookStore.keep_looks`."""
+    # One statement of PostgreSQL can't change a row twice.
+    newest = {look.place: look for look in sorted(looks, key=lambda look: look.looked_at)}
+    await transaction.many(_KEEP, [_row_of(newest[place]) for place in sorted(newest)])
+
+
+async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:
+    """Carry out `LookStore.looks`."""
+    values = {"places": [json.dumps(place) for place in places]}
+    return {look.place: look for look in map(_look_of, await reader.all(_FIND, values))}
+
+
+async def summaries(reader: Reader) -> list[LookSummary]:
+    """Carry out `LookStore.look_summaries`."""
+    return [_summary_of(row) for row in await reader.all(_SUMMARIES)]
+
+
+async def forget(transaction: Transaction, places: Collection[Place]) -> None:
+    """Carry out `LookStore.forget_looks`."""
+    names: dict[str, list[str]] = {}
+    for site, name in sorted(places):
+        names.setdefault(site, []).append(name)
+    for site, environments in names.items():
+        await transaction.write(_FORGET, {"site": site, "environments": environments})
+
+
+def _row_of(look: EnvironmentLook) -> dict[str, Any]:
+    summary = look.summary
+    return {
+        "site": look.site,
+        "environment": look.environment,
+        "looked_at": look.looked_at,
+        "state": summary.state.value,
+        "plan": summary.plan.value if summary.plan else "",
+        "error": summary.error,
+        "message": summary.message,
+        "busy_since": summary.busy_since,
+        "legs": _ENCODER.encode(look.legs),
+    }
+
+
+def _summary_of(row: Row) -> LookSummary:
+    values: dict[str, Any] = dict(row)
+    values["state"] = LookState(values["state"])
+    values["plan"] = PlanKind(values["plan"]) if values["plan"] else None
+    return LookSummary(**values)
+
+
+def _look_of(row: Row) -> EnvironmentLook:
+    legs = tuple(map(_leg_of, json.loads(row["legs"])))
+    return EnvironmentLook(row["site"], row["environment"], row["looked_at"], legs)
+
+
+def _leg_of(values: dict[str, Any]) -> LegLook:
+    """Return a leg of a stored look. What another version of the program wrote beside it is left out."""
+    known = {name: value for name, value in values.items() if name in _NAMES[LegLook]}
+    known["state"] = LookState(known.get("state", LookState.UNKNOWN))
+    known["plan"] = PlanKind(known["plan"]) if known.get("plan") else None
+    known["warnings"] = tuple(known.get("warnings", ()))
+    for name in ("added", "changed", "removed"):
+        known[name] = _paths_of(known.get(name, {}))
+    return LegLook(**known)
+
+
+def _paths_of(values: dict[str, Any]) -> Paths:
+    return Paths(values.get("count", 0), tuple(values.get("listed", ())))
+
+
+def _stored(value: Any) -> dict[str, Any]:
+    """Return the fields that differ from their defaults: most looks find nothing to list."""
+    blank = _BLANK[type(value)]
+    found = {name: getattr(value, name) for name in _NAMES[type(value)]}
+    return {name: each for name, each in found.items() if each != getattr(blank, name)}
+
+
+_BLANK: dict[type, Any] = {LegLook: LegLook("", ""), Paths: Paths()}
+_ENCODER = json.JSONEncoder(default=_stored)
