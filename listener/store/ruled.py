@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
@@ -26,6 +26,9 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 OwnersWrite = Callable[[Transaction, Sequence[LogLine]], Coroutine[Any, Any, T]]
+
+Submit = Callable[[Callable[[Transaction], Coroutine[Any, Any, Any]], Iterable[Key]], asyncio.Future[Any]]
+"""Queues a write that has these keys to itself."""
 
 LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
@@ -65,6 +68,9 @@ class RuledStore(ABC):
 
     All methods belong to the event loop in which the store was opened.
     """
+
+    _shared: ClassVar[bool]
+    """Whether several listeners may use the store at the same time."""
 
     def __init__(self) -> None:
         self._signals = Signals()
@@ -223,6 +229,45 @@ class RuledStore(ABC):
             run, lambda transaction, lines: lifecycle.finish(transaction, run, state, outcome, now, lines)
         )
 
+    async def finish_and_claim(
+        self,
+        run: Run,
+        state: State,
+        outcome: Outcome,
+        now: float,
+        full: Collection[str] = (),
+        intent: Intent | None = None,
+    ) -> Run | None:
+        """End a running run, or raise `FencedError`, and claim the next one in the same transaction."""
+        ended: list[Transaction] = []
+        claims: list[asyncio.Future[Run | None]] = []
+
+        async def end(transaction: Transaction, lines: Sequence[LogLine]) -> None:
+            # The writer may carry it out again. Then only the last time counts.
+            ended.clear()
+            await lifecycle.finish(transaction, run, state, outcome, now, lines)
+            ended.append(transaction)
+
+        async def claim(transaction: Transaction) -> Run | None:
+            claimed = await lifecycle.claim(transaction, now, full, intent) if ended else None
+            if claimed is not None and not self._shared:
+                # Its place is taken again. On a shared store, others may have places for a waiting successor.
+                ended[0].work = False
+            return claimed
+
+        def submit(
+            perform: Callable[[Transaction], Coroutine[Any, Any, Any]], keys: Iterable[Key]
+        ) -> asyncio.Future[Any]:
+            first, second = self._submit_both(perform, keys, claim)
+            # If the run can't be ended, nobody asks what became of the claim.
+            second.add_done_callback(lambda future: future.cancelled() or future.exception())
+            claims.append(second)
+            return first
+
+        await self._leave(run, end, submit)
+        await asyncio.wait(claims)
+        return None if claims[0].exception() else claims[0].result()
+
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
     ) -> Run:
@@ -234,13 +279,15 @@ class RuledStore(ABC):
             ),
         )
 
-    async def _leave(self, run: Run, leave: OwnersWrite[T]) -> T:
+    async def _leave(self, run: Run, leave: OwnersWrite[T], submit: Submit | None = None) -> T:
         """Store the rest of the owner's log lines and end its ownership: both or neither."""
-        left = await self._own(run, [(run.site, run.environment)], leave)
+        left = await self._own(run, [(run.site, run.environment)], leave, submit)
         self._unstored.forget(run)
         return left
 
-    async def _own(self, run: Run, keys: Iterable[Key], write: OwnersWrite[T]) -> T:
+    async def _own(
+        self, run: Run, keys: Iterable[Key], write: OwnersWrite[T], submit: Submit | None = None
+    ) -> T:
         """Carry out a write of a run's owner, with the log lines that wait for one."""
         lines: Sequence[LogLine] = ()
 
@@ -251,7 +298,7 @@ class RuledStore(ABC):
 
         self._unstored.taken_along(run)
         try:
-            written = await self._submit(perform, keys)
+            written: T = await (submit or self._submit)(perform, keys)
         except FencedError:
             self._unstored.forget(run)
             raise

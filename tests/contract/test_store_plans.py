@@ -158,6 +158,7 @@ async def everything(store: Store) -> None:
     for state in (State.SUCCEEDED, State.FAILED):
         store.append(run := await claimed(store), [LogLine(1, "{}")])
         await store.finish(run, state, Outcome(), NOW)
+    await store.finish_and_claim(await claimed(store), State.SUCCEEDED, Outcome(), NOW, full)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
@@ -218,6 +219,9 @@ async def everything_that_is_read(store: Store) -> None:
     await store.backlog()
     await store.holds(["site-1"])
     await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
+    own_names = [(f"site-{number}", f"own-{number}") for number in range(300)]
+    await store.last_successes(own_names)
+    await store.looks(own_names)
     for facts in (
         {},
         {"state": State.FAILED},

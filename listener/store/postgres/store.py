@@ -45,6 +45,8 @@ NOBODY = ""
 class PostgresStore(RuledStore):
     """A `RunStore` in a database of PostgreSQL, for any number of listeners."""
 
+    _shared = True
+
     def __init__(self, url: str) -> None:
         super().__init__()
         self._server = Server(url)

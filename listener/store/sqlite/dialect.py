@@ -14,6 +14,8 @@ from listener.store.transaction import NOTHING, Values
 T = TypeVar("T")
 
 _TABLE = (
+    # SQLite has an operator for this only since 3.38.
+    (r"(\w+\.\w+)::json ->> (\d)", r"json_extract(\1, '$[\2]')"),
     (r"::\w+(\[\])?", ""),
     (r"\bgreatest\(", "max("),
     (r"\bleast\(", "min("),

@@ -34,6 +34,8 @@ READERS = 3
 class SqliteStore(RuledStore):
     """A `RunStore` in one SQLite file, for one listener at a time."""
 
+    _shared = False
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
