@@ -211,6 +211,20 @@ class RunStore(Protocol):
         A sync that succeeds ends the hold of an earlier rollback. A rollback that moved nothing ends its own.
         """
 
+    async def finish_and_claim(
+        self,
+        run: Run,
+        state: State,
+        outcome: Outcome,
+        now: float,
+        full: Collection[str] = (),
+        intent: Intent | None = None,
+    ) -> Run | None:
+        """End a running run as `finish` does, and claim the next one as `claim` does, in one transaction.
+
+        If the claim fails, the run has ended all the same, and there is no next one.
+        """
+
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
     ) -> Run:
@@ -313,6 +327,9 @@ class Offer(Protocol):
 
 class Signal(Protocol):
     """Wakes a waiting task: clear it, look, then wait. An `asyncio.Event` is a `Signal`."""
+
+    def set(self) -> None:
+        """Wake the waiting task, or the next one that waits."""
 
     def clear(self) -> None:
         """Forget earlier signals."""

@@ -1,5 +1,6 @@
 """Queries: what is read without writing."""
 
+import json
 import statistics
 from collections.abc import Collection
 from typing import Any
@@ -139,22 +140,21 @@ _HOLDS = "SELECT * FROM holds ORDER BY site, environment"
 _HOLDS_OF_SITES = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) ORDER BY site, environment"
 _LAST_SUCCESSES = """
 SELECT r.site, r.environment, r.id, r.finished_at
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN runs AS r
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN runs AS r
 WHERE r.id = (
     SELECT f.id FROM runs AS f
-    WHERE f.site = s.site AND f.environment = e.environment AND f.state = 'succeeded' AND f.undoes IS NULL
+    WHERE f.site = p.place::json ->> 0 AND f.environment = p.place::json ->> 1
+        AND f.state = 'succeeded' AND f.undoes IS NULL
     ORDER BY f.finished_at DESC, f.id DESC LIMIT 1
 )
 """
 _LAST_FAILURES = """
 SELECT r.site, r.environment, r.finished_at
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN runs AS r
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN runs AS r
 WHERE r.id = (
     SELECT f.id FROM runs AS f
-    WHERE f.site = s.site AND f.environment = e.environment AND f.state = 'failed'
-    AND f.finished_at IS NOT NULL AND f.started_at IS NOT NULL
+    WHERE f.site = p.place::json ->> 0 AND f.environment = p.place::json ->> 1
+        AND f.state = 'failed' AND f.finished_at IS NOT NULL AND f.started_at IS NOT NULL
     ORDER BY f.id DESC LIMIT 1
 )
 """
@@ -269,28 +269,24 @@ async def last_successes(
     reader: Reader, environments: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Success]:
     """Return the last success of each of these sites and environments that has one."""
-    found = await _ends(reader, _LAST_SUCCESSES, environments)
-    return {each: Success(row["id"], row["finished_at"]) for each, row in found.items()}
+    rows = await _ends(reader, _LAST_SUCCESSES, environments)
+    return {(row["site"], row["environment"]): Success(row["id"], row["finished_at"]) for row in rows}
 
 
 async def last_failures(
     reader: Reader, environments: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], float]:
     """Return when the last run of each of these sites and environments failed, if one did."""
-    found = await _ends(reader, _LAST_FAILURES, environments)
-    return {each: row["finished_at"] for each, row in found.items()}
+    rows = await _ends(reader, _LAST_FAILURES, environments)
+    return {(row["site"], row["environment"]): row["finished_at"] for row in rows}
 
 
-async def _ends(
-    reader: Reader, sql: str, environments: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], Row]:
-    """Return the run that a statement finds for each environment. It pairs all sites with all names."""
-    asked = {
-        "sites": sorted({site for site, _ in environments}),
-        "environments": sorted({environment for _, environment in environments}),
-    }
-    found = {(row["site"], row["environment"]): row for row in await reader.all(sql, asked)}
-    return {each: found[each] for each in environments if each in found}
+async def _ends(reader: Reader, sql: str, environments: Collection[tuple[str, str]]) -> list[Row]:
+    """Return the runs that a statement finds for environments.
+
+    It gets one text for each place. Two lists would ask for each site with the name of each environment.
+    """
+    return await reader.all(sql, {"places": [json.dumps(each) for each in environments]})
 
 
 async def backlog(reader: Reader) -> Backlog:
