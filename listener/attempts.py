@@ -31,6 +31,8 @@ class Attempt:
     """What the claim has stored that the attempt will do first; None once it is about to do something."""
     entered: bool = False
     """Whether it is counted on its hosts."""
+    following: Run | None = None
+    """The claimed run that takes its place."""
     ending: bool = False
     """Whether the sync was cancelled, perhaps before it began."""
     sync: asyncio.Task[ListenerError | None] | None = None

@@ -28,6 +28,11 @@ class Lanes:
         """Return the lanes that contain a host with `per_host` runs."""
         return self._full
 
+    def full_without(self, environment: Environment) -> frozenset[str]:
+        """Return the lanes that are full once a run of this environment has ended."""
+        leaving = {host for host in hosts_of(environment.lane) if self._runs[host] <= self._per_host}
+        return frozenset().union(*(self._lanes_of[host] for host in self._full_hosts - leaving))
+
     def enter(self, environment: Environment) -> None:
         """Count a run that begins."""
         hosts = hosts_of(environment.lane)

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from listener.attempts import Attempt, Attempts
 from listener.errors import (
@@ -31,6 +31,8 @@ from listener.redaction import Cleaner
 from listener.runs import Retry, RetryPolicy, Run, State, final_state, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
+
+T = TypeVar("T")
 
 POLL = 15.0
 """Seconds after which the worker looks at the queue even without a signal."""
@@ -89,18 +91,24 @@ class Worker:
         self._clean = clean
         self._active = Attempts()
         self._handed_back = 0
+        self._taking = False
+        """Whether ended runs hand their places on: not before the worker begins, and not during a drain."""
         self._more = True
         """Whether the last look at the queue found a run, so that there may be another one."""
 
     async def work(self) -> None:
         """Carry out runs until cancelled."""
-        while True:
-            await self._slots.acquire()
-            try:
-                self._begin(await self._next())
-            except BaseException:
-                self._slots.release()
-                raise
+        self._taking = True
+        try:
+            while True:
+                await self._slots.acquire()
+                try:
+                    self._begin(await self._next())
+                except BaseException:
+                    self._slots.release()
+                    raise
+        finally:
+            self._taking = False
 
     def _begin(self, run: Run) -> None:
         """Start to carry out a claimed run. It keeps its slot until it has ended."""
@@ -162,9 +170,13 @@ class Worker:
         with contextlib.suppress(StoreError):
             run = await claim
             if run is not None:
-                now = self._clock()
-                outcome = run.outcome if run.attempt > 1 else None
-                await self._store.requeue(run, outcome or Outcome(), now, now, failed=False)
+                await self._put_back(run)
+
+    async def _put_back(self, run: Run) -> None:
+        """Queue a claimed run again that was not begun."""
+        now = self._clock()
+        outcome = run.outcome if run.attempt > 1 else None
+        await self._store.requeue(run, outcome or Outcome(), now, now, failed=False)
 
     async def beat(self) -> None:
         """Extend the leases of the active runs every few seconds, until cancelled.
@@ -242,19 +254,23 @@ class Worker:
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.begin()
             error = await self._synced(active, journal)
-            # Before the end is stored: that wakes the next run, which must find the hosts free.
-            self._leave(active)
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
+            self._leave(active)
+            # Its end was stored by nobody here, so nothing else says that its hosts are free.
+            self._store.work.set()
         except Exception as defect:  # noqa: BLE001 (after a defect, the run must end and not hang)
             self._log.error("defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
             self._leave(active)
             self._active.remove(active)
-            self._slots.release()
+            if active.following is None:
+                self._slots.release()
+            else:
+                self._begin(active.following)
 
     async def _alone(self, active: Attempt) -> None:
         """End the earlier attempts at the environment that still sync here, and wait for them.
@@ -289,6 +305,7 @@ class Worker:
 
     async def _give_up(self, active: Attempt) -> None:
         """End a run as failed after a defect in the code that ends it."""
+        self._leave(active)
         outcome = active.progress.outcome(
             ListenerError("The listener has a defect. Its log has the details.")
         )
@@ -355,9 +372,42 @@ class Worker:
             outcome = replace(outcome, equal_looks=equal_looks(active.run) + 1)
         else:
             journal.conclude(outcome, error, again.delay if again else None)
-        await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+        if again is None and active.environment is not None and self._is_wanted(active.environment):
+            state, environment = final_state(error), active.environment
+            await self._written(active, lambda: self._hand_on(active, environment, state, outcome))
+        else:
+            # Before the end is stored: that wakes the next run, which must find the hosts free.
+            self._leave(active)
+            await self._written(active, lambda: self._ending(active.run, outcome, error, again))
         if again is None and active.environment is not None:
             self._on_end(active.environment, active.run, outcome, ended_at)
+
+    def _is_wanted(self, environment: Environment) -> bool:
+        """Return whether a waiting run may need the place of one that ends.
+
+        If not, the worker has claimed already all that could be claimed.
+        """
+        return self._taking and (self._slots.locked() or environment.lane in self._lanes.full())
+
+    async def _hand_on(
+        self, active: Attempt, environment: Environment, state: State, outcome: Outcome
+    ) -> None:
+        """End the run and claim the next one for its place, in one transaction: a commit and a wait less."""
+        # The ended run is counted on its hosts until then: else the worker could give the place away, too.
+        full = self._lanes.full_without(environment)
+        run = await self._store.finish_and_claim(
+            active.run, state, outcome, self._clock(), full, self._intent
+        )
+        self._leave(active)
+        if run is not None and not self._taking:
+            with contextlib.suppress(StoreError):
+                await self._put_back(run)
+            return
+        active.following = run
+        following = None if run is None else self._environment(run)
+        if following is None or following.lane != environment.lane:
+            # The worker may have looked at the queue before this host was free.
+            self._store.work.set()
 
     async def _ending(
         self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None
@@ -369,7 +419,7 @@ class Worker:
         else:
             await self._store.finish(run, final_state(error), outcome, now)
 
-    async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Write until the store answers. The fence refuses the repetition of a write whose reply was lost."""
         while True:
             try:

@@ -15,8 +15,9 @@ from listener.events import EventKind, Happened
 from listener.outcomes import Outcome
 from listener.queue import Hold, Intent, LogLine
 from listener.runs import ENDED, Run, State, Trigger, demand_transition
-from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
+from listener.store.acceptance import Submission, accept
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
+from listener.store.joining import WAITING, Wanted, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
 from listener.store.transaction import Transaction
 
@@ -350,7 +351,7 @@ async def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, fre
     await hold(transaction, freeze)
     run_id = await new_run(transaction, trigger, trigger.at, State.QUEUED, undoes=undoes)
     await _freeze(transaction, freeze, run_id)
-    await attach(transaction, trigger, run_id, None)
+    await attach(transaction, [(Wanted(trigger, trigger.at), run_id)])
     transaction.work = True
     return await run(transaction, run_id)
 
@@ -365,7 +366,7 @@ async def release(
     transaction.work = True
     transaction.happened.append(Happened(EventKind.RELEASE, site, environment))
     if catch_up is not None:
-        await accept(transaction, [catch_up], None, catch_up.at)
+        await accept(transaction, [Submission([catch_up], None, catch_up.at)])
     return hold_of(released[0])
 
 

@@ -26,9 +26,8 @@ WHERE excluded.looked_at >= looks.looked_at OR looks.looked_at > excluded.looked
 """
 _FIND = """
 SELECT l.site, l.environment, l.looked_at, l.legs
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN looks AS l
-WHERE l.site = s.site AND l.environment = e.environment
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
+WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
 """
 _STATES = """
 SELECT l.site, l.environment, l.looked_at, l.state, l.error
@@ -73,12 +72,8 @@ def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
 
 async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:
     """Carry out `LookStore.looks`."""
-    values = {
-        "sites": sorted({site for site, _ in places}),
-        "environments": sorted({name for _, name in places}),
-    }
-    found = [_look_of(row) for row in await reader.all(_FIND, values)]
-    return {look.place: look for look in found if look.place in places}
+    values = {"places": [json.dumps(place) for place in places]}
+    return {look.place: look for look in map(_look_of, await reader.all(_FIND, values))}
 
 
 async def summaries(reader: Reader) -> list[LookSummary]:

@@ -21,6 +21,7 @@ from listener.store import (
     Store,
     acceptance,
     history,
+    joining,
     lifecycle,
     looked,
     open_store,
@@ -159,6 +160,7 @@ async def everything(store: Store) -> None:
     for state in (State.SUCCEEDED, State.FAILED):
         store.append(run := await claimed(store), [LogLine(1, "{}")])
         await store.finish(run, state, Outcome(), NOW)
+    await store.finish_and_claim(await claimed(store), State.SUCCEEDED, Outcome(), NOW, full)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
@@ -227,6 +229,10 @@ async def everything_that_is_read(store: Store) -> None:
     await store.backlog()
     await store.holds(["site-1"])
     await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
+    own_names = [(f"site-{number}", f"own-{number}") for number in range(300)]
+    await store.last_successes(own_names)
+    await store.last_failures(own_names)
+    await store.looks(own_names)
     for facts in (
         {},
         {"state": State.FAILED},
@@ -257,7 +263,7 @@ async def everything_that_is_read(store: Store) -> None:
 def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     """The statements of modules that were not asked, whole or as a part of another."""
     found = []
-    for module in (acceptance, history, lifecycle, looked, pruning, records, sessions, *modules):
+    for module in (acceptance, joining, history, lifecycle, looked, pruning, records, sessions, *modules):
         for name, value in vars(module).items():
             if isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", value):
                 fragment = value.replace("FOR UPDATE OF q SKIP LOCKED", "").strip()
@@ -267,8 +273,8 @@ def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     return found
 
 
-ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
-"""What is carried out once for each of some rows, and reads nothing; what only SQLite is asked."""
+ELSEWHERE = {"_NEW_DELIVERY", "_NEW_TRIGGER", "_REPEAT", "_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
+"""What is carried out for several rows at once, and reads nothing; what only SQLite is asked."""
 
 
 def dear(costs: Cost, most: float) -> dict[str, float]:

@@ -59,6 +59,9 @@ class Lossy:
         await self.store.finish(*words)
         return await self._reply("finish", None)
 
+    async def finish_and_claim(self, *words: Any) -> Any:
+        return await self._reply("finish", await self.store.finish_and_claim(*words))
+
     async def keep(self, *words: Any) -> Any:
         await self.store.keep(*words)
         return await self._reply("keep", None)
@@ -313,10 +316,65 @@ async def test_a_run_costs_a_commit_to_begin_and_one_to_end_and_one_before_it_mo
                 store._writing.set_trace_callback(traced)
                 committed[:] = [store._writing.total_changes]
                 accepted = await call(store, "staging", now=time.time())
+                await scene.succeeds(accepted)
                 await until(lambda: not len(scene.worker._active))
                 store._writing.set_trace_callback(None)
-                assert await scene.state(accepted) is State.SUCCEEDED
                 assert len(set(committed)) - 1 == cost, number
                 assert len(committed) - 1 == cost, "nor does it open a transaction for nothing"
     finally:
         await store.close()
+
+
+async def test_runs_that_wait_for_a_place_get_the_place_of_one_that_ends(
+    scene: Scene, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "POLL", 600.0)
+    asked = [await call(scene.store.store, name, now=time.time()) for name in NAMES]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+    most = 0
+
+    async def sync(*words: Any) -> None:
+        nonlocal most
+        await begin(*words)
+        most = max(most, sum(scene.syncs.going.values()) + 1)
+
+    begin = scene.syncs.sync
+    monkeypatch.setattr(scene.syncs, "sync", sync)
+    scene.syncs.let_go.set()
+    for accepted in asked:
+        await scene.succeeds(accepted)
+    assert most <= SLOTS
+    await all_slots_are_free(scene, call)
+
+
+async def test_a_run_that_ends_in_a_drain_hands_its_place_to_nobody(store: Store, call: Ask) -> None:
+    scene = Scene(store)
+    working_on = asyncio.create_task(scene.worker.work())
+    asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+    working_on.cancel()
+    await asyncio.wait({working_on})
+    scene.syncs.let_go.set()
+    assert await scene.worker.drain(60) == 0
+    assert Counter([await scene.state(each) for each in asked]) == {State.SUCCEEDED: SLOTS, State.QUEUED: 1}
+
+
+async def test_a_run_that_is_claimed_for_a_place_as_a_drain_begins_goes_back_to_the_queue(
+    store: Store, call: Ask
+) -> None:
+    scene = Scene(store)
+    working_on = asyncio.create_task(scene.worker.work())
+    asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+
+    async def interrupted(*words: Any) -> Run | None:
+        claimed: Run | None = await store.finish_and_claim(*words)
+        working_on.cancel()
+        await asyncio.wait({working_on})
+        return claimed
+
+    scene.store.finish_and_claim = interrupted
+    scene.syncs.let_go.set()
+    await until(working_on.done)
+    await scene.worker.drain(60)
+    assert Counter([await scene.state(each) for each in asked]) == {State.SUCCEEDED: SLOTS, State.QUEUED: 1}

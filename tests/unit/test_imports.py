@@ -27,6 +27,7 @@ FLOORS = (
         "records",
         "observations",
         "plans",
+        "health",
     },
     {
         "intake",

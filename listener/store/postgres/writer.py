@@ -99,12 +99,13 @@ class PostgresTransaction(PostgresReader):
 
 
 Perform = Callable[[PostgresTransaction], Awaitable[T]]
+Keys = Callable[[], Iterable[tuple[str, str]]]
 
 
 @dataclass(slots=True)
 class _Request:
     perform: Perform[Any]
-    stripes: frozenset[int]
+    claims: Keys
     future: asyncio.Future[Any]
     transaction: PostgresTransaction | None = None
     result: Any = None
@@ -125,27 +126,22 @@ class Writer:
         self._closed = False
         self._running = asyncio.create_task(self._run(), name="store writer")
 
-    def submit(self, perform: Perform[T], environments: Iterable[tuple[str, str]] = ()) -> asyncio.Future[T]:
+    def submit(self, perform: Perform[T], keys: Keys = tuple) -> asyncio.Future[T]:
         """Queue `perform`. The future has its result, or its error, once the batch is committed.
 
-        It has `environments`, or other keys, to itself. It may be carried out more than once: the last time
-        counts. It is carried out even if the future is cancelled. Raise
-        `StoreUnavailableError` after `close`.
+        It has `keys()`, environments most often, to itself; they are asked for when its transaction begins.
+        It may be carried out more than once: the last time counts. It is carried out even if the future is
+        cancelled. Raise `StoreUnavailableError` after `close`.
         """
-        (future,) = self.submit_together((perform, environments))
+        (future,) = self.submit_together((perform, keys))
         return future
 
-    def submit_together(
-        self, *writes: tuple[Perform[Any], Iterable[tuple[str, str]]]
-    ) -> list[asyncio.Future[Any]]:
+    def submit_together(self, *writes: tuple[Perform[Any], Keys]) -> list[asyncio.Future[Any]]:
         """Queue several for the same batch. Each is a request like those of `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
         loop = asyncio.get_running_loop()
-        requests = [
-            _Request(perform, frozenset(map(_stripe, environments)), loop.create_future())
-            for perform, environments in writes
-        ]
+        requests = [_Request(perform, keys, loop.create_future()) for perform, keys in writes]
         self._queue.put_nowait(requests)
         return [request.future for request in requests]
 
@@ -229,7 +225,7 @@ class Writer:
 
     async def _together(self, connection: asyncpg.Connection, batch: Sequence[_Request]) -> None:
         """Carry requests out in one transaction, all of them or none."""
-        stripes = sorted(frozenset().union(*(request.stripes for request in batch)))
+        stripes = sorted({_stripe(key) for request in batch for key in request.claims()})
         async with connection.transaction():
             if stripes:
                 await PostgresReader(connection).all(_LOCK, {"lock": LOCK, "stripes": stripes})

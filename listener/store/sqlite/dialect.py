@@ -10,11 +10,14 @@ from typing import Any, TypeVar
 
 from listener.events import Happened
 from listener.store.rows import Row
+from listener.store.statements import numbered, portions
 from listener.store.transaction import NOTHING, Values
 
 T = TypeVar("T")
 
 _TABLE = (
+    # SQLite has an operator for this only since 3.38.
+    (r"(\w+\.\w+)::json ->> (\d)", r"json_extract(\1, '$[\2]')"),
     (r"::\w+(\[\])?", ""),
     (r"\bgreatest\(", "max("),
     (r"\bleast\(", "min("),
@@ -90,5 +93,7 @@ class SqliteTransaction(SqliteReader):
 
     async def many(self, sql: str, rows: Sequence[Values]) -> None:
         """Run a statement once for each of the rows."""
-        text, _ = translated(sql)
-        self.connection.executemany(text, rows)
+        # A statement for each row would hand the interpreter to another thread and back each time.
+        for portion in portions(rows):
+            text, names = numbered(sql, "?", len(portion))
+            self.connection.execute(translated(text)[0], [row[name] for row in portion for name in names])
