@@ -1,108 +1,155 @@
-"""Figures of the present: read from the store when Prometheus asks, and from the last looks at drift."""
+"""What the store holds, read when Prometheus asks: the same for all listeners, and after a restart."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
-from listener.queue import Backlog, Hold, RunStore
-from listener.sites import Sites
+from listener.looks import LookStore, LookSummary
+from listener.metrics.exposition import by_site, gauge, labelled
+from listener.metrics.labels import GONE, SITE, Key, Labels
+from listener.queue import Backlog, RunStore
+from listener.records import SECRET, Records
 
-SITE = ("site", "environment")
+BATCH = 1000
+"""Environments that the store is asked about at once, so that one answer is read in some milliseconds."""
 
-Overdue = Callable[[], Collection[tuple[str, str]]]
-"""Returns sites and environments (`listener.waits.Waits.overdue`)."""
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""
+
+
+class Stored(RunStore, Records, LookStore, Protocol):
+    """The ports of the store that the figures read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the store holds at one moment."""
+    """What the store holds at one moment. All times are Unix seconds."""
 
     backlog: Backlog
-    holds: frozenset[tuple[str, str]]
-    successes: Mapping[tuple[str, str], float]
-    """When each environment last became equal to live, in Unix seconds."""
+    holds: Mapping[Key, float]
+    """The environments that are on hold, and since when."""
+    successes: Mapping[Key, float]
+    """When each environment last became equal to live."""
+    failures: Mapping[Key, float]
+    """When a run of each environment last failed."""
+    looks: Mapping[Key, LookSummary]
     deliveries: Mapping[str, int]
     """How many deliveries of each hook are kept whole."""
+    secrets: Mapping[Key, float]
+    """When a secret of a hook last signed a delivery."""
 
 
-async def read(store: RunStore, sites: Sites, deliveries: int) -> Reading:
+async def read(store: Stored, labels: Labels, deliveries: int) -> Reading:
     """Read the store; deliveries are counted up to one more than `deliveries`, the limit for each hook."""
-    configured = [(each.site, each.name) for site in sites for each in site.environments.values()]
-    found = await store.last_successes(configured)
-    successes = {environment: success.at for environment, success in found.items()}
-    holds = frozenset(map(_held, await store.holds()))
-    return Reading(await store.backlog(), holds, successes, await store.kept(deliveries + 1))
+    looks = {each.place: each for each in await store.look_summaries() if labels.of(*each.place) != GONE}
+    await asyncio.sleep(0)
+    successes: dict[Key, float] = {}
+    failures: dict[Key, float] = {}
+    for some in _batches(list(dict.fromkeys((*labels.configured(), *looks)))):
+        successes |= {key: each.at for key, each in (await store.last_successes(some)).items()}
+        failures |= await store.last_failures(some)
+    held = {(each.site, each.environment): each.since for each in await store.holds()}
+    holds = {key: since for key, since in held.items() if labels.of(*key) != GONE}
+    return Reading(
+        await store.backlog(),
+        holds,
+        successes,
+        failures,
+        looks,
+        await store.kept(deliveries + 1),
+        {(each.owner, each.name): each.last for each in await store.uses() if each.kind == SECRET},
+    )
 
 
-def _held(hold: Hold) -> tuple[str, str]:
-    return hold.site, hold.environment
+def _batches(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
 
 
-class StoredFigures(Collector):
-    """Figures of the present: what the store holds, and what the last looks at drift found."""
+class StoredFigures:
+    """The figures of one reading."""
 
-    def __init__(self, label: Callable[[str], str], hooks: Collection[str], deliveries: int) -> None:
-        self._label = label
-        self._hooks = hooks
-        self._deliveries = deliveries
-        self.overdue: Overdue = frozenset
-        self.reading: Reading | None = None
-        self.drifted: dict[tuple[str, str], bool] = {}
-        """What the last look at each environment found. So the sites of a pattern are those that exist."""
+    def __init__(self, reading: Reading, labels: Labels, patience: float) -> None:
+        self._reading = reading
+        self._labels = labels
+        self._patience = patience
 
-    def describe(self) -> Iterator[Metric]:
-        """Return nothing: no other collector uses these names."""
-        return iter(())
+    def metrics(self, overdue: Iterable[Key]) -> Iterator[Metric]:
+        """Yield the figures; `overdue` are the environments whose runs here have waited for too long."""
+        yield from self._of_queue(self._reading.backlog)
+        yield from self._of_looks(self._reading.looks, frozenset(overdue))
+        yield from self._of_holds()
+        yield from self._of_runs()
 
-    def collect(self) -> Iterator[Metric]:
-        """Return the figures."""
-        yield _gauge("store_up", "Whether the store answers.", float(self.reading is not None))
-        yield self._by_site(
-            "drifted_environments", "Environments that differed from live when last looked at.", self.drifted
+    def _of_queue(self, backlog: Backlog) -> Iterator[Metric]:
+        yield gauge("queued_runs", "Runs that wait.", backlog.queued)
+        yield gauge("running_runs", "Runs that any listener carries out now.", backlog.running)
+        what = "When the oldest waiting run was made."
+        yield gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
+
+    def _of_looks(self, looks: Mapping[Key, LookSummary], overdue: frozenset[Key]) -> Iterator[Metric]:
+        """Yield what the last looks found. An environment that was synced since is equal to live."""
+        held, seen = self._reading.holds, {key: look for key, look in looks.items() if not self._synced(look)}
+        differing = [key for key, look in seen.items() if look.differs]
+        what = "Environments that differed from live when last looked at."
+        yield by_site("drifted_environments", what, self._known(differing))
+        behind = [key for key in differing if key not in held and self._labels.follows(*key)]
+        what = "Environments that follow live, differ from it, and are not on hold."
+        yield by_site("behind_environments", what, self._known(behind))
+        yield self._unknown(seen)
+        stuck = overdue.union(
+            key
+            for key, look in seen.items()
+            if look.busy_since and look.looked_at - look.busy_since > self._patience
         )
-        what = "Environments whose run has waited long for a repository that is never at rest."
-        yield self._by_site("restless_environments", what, dict.fromkeys(self.overdue(), True))
-        what = "How many deliveries of a hook are kept whole (history.deliveries)."
-        yield _gauge("kept_deliveries_limit", what, self._deliveries)
-        if self.reading is not None:
-            yield from self._stored(self.reading)
+        what = "Environments whose repository has been busy for longer than sync.patience, without a mark."
+        yield by_site("publishing_stuck_environments", what, self._counted(stuck))
+        times = {key: max(look.looked_at, self._success(key)) for key, look in looks.items()}
+        what = "When an environment was last looked at."
+        yield by_site("last_look_timestamp_seconds", what, self._labels.oldest(times))
 
-    def _stored(self, reading: Reading) -> Iterator[Metric]:
-        backlog = reading.backlog
-        yield _gauge("queued_runs", "Runs that wait.", backlog.queued)
-        yield _gauge("running_runs", "Runs that any listener carries out now.", backlog.running)
-        if backlog.oldest is not None:
-            what = "When the oldest waiting run was made."
-            yield _gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
-        yield self._by_site("held_environments", "Environments on hold.", dict.fromkeys(reading.holds, True))
-        successes = GaugeMetricFamily(
-            "sync_staging_last_success_timestamp_seconds",
-            "When an environment last became equal to live.",
-            labels=SITE,
+    def _unknown(self, seen: Mapping[Key, LookSummary]) -> Metric:
+        """Return of how many environments nobody can tell whether they differ from live, and why."""
+        why = {key: look.error for key, look in seen.items() if look.differs is None}
+        missing = set(self._labels.configured()) - self._reading.looks.keys() - self._reading.successes.keys()
+        why |= dict.fromkeys(missing, NOT_LOOKED_AT)
+        counts: dict[tuple[str, ...], float] = {(*label, ""): 0 for label in self._labels.all()}
+        for error in sorted(set(why.values())):
+            chosen = (key for key, each in why.items() if each == error)
+            for label, count in self._counted(chosen).items():
+                counts.pop((*label, ""), None)
+                counts[*label, error] = count
+        what = (
+            "Environments of which nobody can tell whether they differ from live, by the code of the error."
         )
-        for (site, environment), at in reading.successes.items():
-            successes.add_metric((site, environment), at)
-        yield successes
-        what = "Deliveries that are kept whole; counted up to one more than the limit."
-        kept = GaugeMetricFamily("sync_staging_kept_deliveries", what, labels=("hook",))
-        for hook in reading.deliveries.keys() & set(self._hooks):
-            kept.add_metric((hook,), reading.deliveries[hook])
-        yield kept
+        return labelled("unknown_environments", what, (*SITE, "error"), counts)
 
-    def _by_site(self, name: str, what: str, found: Mapping[tuple[str, str], bool]) -> Metric:
-        """Return the number of environments with a true value, for each label."""
-        counts: dict[tuple[str, str], int] = {}
-        for (site, environment), true in found.items():
-            label = self._label(site), environment
-            counts[label] = counts.get(label, 0) + true
-        family = GaugeMetricFamily(f"sync_staging_{name}", what, labels=SITE)
-        for labels, count in counts.items():
-            family.add_metric(labels, count)
-        return family
+    def _of_holds(self) -> Iterator[Metric]:
+        holds = self._reading.holds
+        yield by_site("held_environments", "Environments on hold.", self._labels.counted(holds))
+        what = "Since when an environment is on hold."
+        yield by_site("hold_started_timestamp_seconds", what, self._labels.oldest(holds))
 
+    def _of_runs(self) -> Iterator[Metric]:
+        named = {key: at for key, at in self._reading.successes.items() if self._labels.named(key)}
+        what = "When an environment last became equal to live."
+        yield by_site("last_success_timestamp_seconds", what, self._labels.oldest(named))
+        failing = (key for key, at in self._reading.failures.items() if at > self._success(key))
+        what = "Environments whose last run failed."
+        yield by_site("failing_environments", what, self._known(failing))
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"sync_staging_{name}", what, value=value)
+    def _success(self, key: Key) -> float:
+        return self._reading.successes.get(key, 0.0)
+
+    def _synced(self, look: LookSummary) -> bool:
+        return self._success(look.place) > look.looked_at
+
+    def _counted(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """Count environments by their labels. Those that had no success for longest are the worst."""
+        return self._labels.counted({key: self._success(key) for key in keys})
+
+    def _known(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """Return the same, and 0 for each label of which there is none."""
+        return dict.fromkeys(self._labels.all(), 0) | self._counted(keys)

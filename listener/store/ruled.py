@@ -134,6 +134,7 @@ class RuledStore(ABC):
     serving = Reads(history.serving)
     triggers = Reads(history.triggers)
     last_successes = Reads(history.last_successes)
+    last_failures = Reads(history.last_failures)
     lines = Reads(history.lines)
     queue_position = Reads(history.queue_position)
     backlog = Reads(history.backlog)

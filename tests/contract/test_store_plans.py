@@ -222,6 +222,7 @@ async def everything_that_is_read(store: Store) -> None:
     await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
     own_names = [(f"site-{number}", f"own-{number}") for number in range(300)]
     await store.last_successes(own_names)
+    await store.last_failures(own_names)
     await store.looks(own_names)
     for facts in (
         {},

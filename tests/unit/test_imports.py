@@ -26,6 +26,7 @@ FLOORS = (
         "records",
         "observations",
         "plans",
+        "health",
     },
     {
         "intake",
