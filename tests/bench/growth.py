@@ -22,17 +22,17 @@ PATHS = (
     "/readyz",
     "/api/v1/sites",
     "/api/v1/sites/site-0",
-    "/api/v1/runs",
-    "/api/v1/runs?site=site-0",
-    "/api/v1/runs?site=site-0&environment=staging",
-    "/api/v1/runs?site=site-0&state=failed",
-    "/api/v1/runs?environment=staging",
-    "/api/v1/runs?state=failed",
-    "/api/v1/runs?state=superseded",
-    "/api/v1/runs?state=queued",
-    "/api/v1/deliveries",
-    "/api/v1/deliveries?hook=forge-1",
-    "/api/v1/deliveries?outcome=ignored",
+    "/api/v1/runs?limit=2",
+    "/api/v1/runs?site=site-0&limit=2",
+    "/api/v1/runs?site=site-0&environment=staging&limit=2",
+    "/api/v1/runs?site=site-0&state=failed&limit=2",
+    "/api/v1/runs?environment=staging&limit=2",
+    "/api/v1/runs?state=failed&limit=2",
+    "/api/v1/runs?state=superseded&limit=2",
+    "/api/v1/runs?state=queued&limit=2",
+    "/api/v1/deliveries?limit=2",
+    "/api/v1/deliveries?hook=forge-1&limit=2",
+    "/api/v1/deliveries?outcome=ignored&limit=2",
 )
 
 
@@ -63,9 +63,11 @@ class Grown:
 async def growth(stage: Stage) -> None:
     """Everything that must not grow, with few and many sites, without and with ended runs, in turns."""
     many, past_runs = (3, 200) if stage.short else (10_000, past.RUNS)
+    # Not none: a page of the same length is compared with.
+    few = past_runs // 100
     sizes = {
-        "SQLite": ((1, 0), (max(2, many // 10), 0), (many, 0), (1, past_runs), (many, past_runs)),
-        "PostgreSQL": ((1, 0), (many, past_runs)),
+        "SQLite": ((1, few), (max(2, many // 10), few), (many, few), (1, past_runs), (many, past_runs)),
+        "PostgreSQL": ((1, few), (many, past_runs)),
     }
     for store in sizes if not stage.short and stage.cluster is not None else ("SQLite",):
         async with AsyncExitStack() as parts:
