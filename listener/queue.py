@@ -275,6 +275,14 @@ class RunStore(Protocol):
     ) -> Mapping[tuple[str, str], Success]:
         """Return the last success of each of these sites and environments that has one."""
 
+    async def last_failures(
+        self, environments: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], float]:
+        """Return the Unix time at which the last failed run of each of these environments ended.
+
+        A run that was never started, because of a hold, does not count.
+        """
+
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""
 

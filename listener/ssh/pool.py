@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from listener.errors import SyncError
+from listener.health import HostHealth
 from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
@@ -143,6 +144,10 @@ class HostPool:
     async def warm(self, host: str, notes: Notes) -> None:
         """Connect to a host before its first run; raise `SyncError`."""
         await self._connections[host].warm(notes)
+
+    def health(self) -> dict[str, HostHealth]:
+        """Return whether each host answers."""
+        return {name: connection.health for name, connection in self._connections.items()}
 
     async def close(self) -> None:
         """Close every connection."""

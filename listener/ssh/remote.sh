@@ -221,6 +221,7 @@ ss_enter() {
 		ss_refuse not-a-repository "$path is not a git repository"
 	fi
 	for part in . objects refs; do
+		[ -e "$part" ] || ss_refuse not-a-repository "$path is not a whole git repository: it has no $part"
 		[ -O "$part" ] || ss_refuse wrong-owner "$path belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
 	[ ! -f shallow ] || ss_refuse unsupported-repository "$path is a shallow clone: complete it with git fetch --unshallow"
@@ -372,14 +373,28 @@ ss_head() {
 # Read HEAD, live, the branch and the marks. `live` is empty where live lies in another repository.
 ss_refs() {
 	ss_head
-	refs=$(git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" \
-		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress") ||
-		ss_refuse remote-step "git for-each-ref failed"
+	refs=$(ss_list_refs) || ss_unreadable
 	for name in "${live:-$branch}" "$branch" "${live:-$branch}_in_progress" "${branch}_in_progress"; do
 		[ ! -f "refs/heads/$name" ] || ss_check_ref "refs/heads/$name"
 	done
 	case $refs in *:::::*) ss_peel ;; esac
 	refs="head $head${refs:+$ss_newline$refs}"
+}
+
+ss_list_refs() {
+	git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" \
+		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress"
+}
+
+# Refuse a repository whose refs git can't read. Git is asked again: a survey of many repositories has one standard error.
+ss_unreadable() {
+	said=$(ss_list_refs 2>&1 >/dev/null)
+	said=${said%%"$ss_newline"*}
+	case $said in
+	*'missing object'*) ss_refuse broken-ref "the repository $path has lost the commit of a branch: $said" ;;
+	*'not a git repository'*) ss_refuse not-a-repository "git can't use $path, most often because its HEAD is damaged: $said" ;;
+	esac
+	ss_refuse remote-step "git for-each-ref failed: $said"
 }
 
 # Complete the lines of `refs` that have no tree. Git before 2.45 follows a tag only once, and it may name another tag.

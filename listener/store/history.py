@@ -148,6 +148,16 @@ WHERE r.id = (
     ORDER BY f.finished_at DESC, f.id DESC LIMIT 1
 )
 """
+_LAST_FAILURES = """
+SELECT r.site, r.environment, r.finished_at
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN runs AS r
+WHERE r.id = (
+    SELECT f.id FROM runs AS f
+    WHERE f.site = p.place::json ->> 0 AND f.environment = p.place::json ->> 1
+        AND f.state = 'failed' AND f.finished_at IS NOT NULL AND f.started_at IS NOT NULL
+    ORDER BY f.id DESC LIMIT 1
+)
+"""
 _STANDING = f"""
 SELECT count(*) AS ahead FROM runs AS w CROSS JOIN runs AS c INDEXED BY one_waiting
 WHERE w.id = :id AND w.state = 'queued' AND c.state = 'queued' AND c.id <> w.id AND {_FREE.format("c")} AND (
@@ -259,9 +269,24 @@ async def last_successes(
     reader: Reader, environments: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Success]:
     """Return the last success of each of these sites and environments that has one."""
-    # One text for each place. Two lists would ask for each site with the name of each environment.
-    rows = await reader.all(_LAST_SUCCESSES, {"places": [json.dumps(each) for each in environments]})
+    rows = await _ends(reader, _LAST_SUCCESSES, environments)
     return {(row["site"], row["environment"]): Success(row["id"], row["finished_at"]) for row in rows}
+
+
+async def last_failures(
+    reader: Reader, environments: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], float]:
+    """Return when the last run of each of these sites and environments failed, if one did."""
+    rows = await _ends(reader, _LAST_FAILURES, environments)
+    return {(row["site"], row["environment"]): row["finished_at"] for row in rows}
+
+
+async def _ends(reader: Reader, sql: str, environments: Collection[tuple[str, str]]) -> list[Row]:
+    """Return the runs that a statement finds for environments.
+
+    It gets one text for each place. Two lists would ask for each site with the name of each environment.
+    """
+    return await reader.all(sql, {"places": [json.dumps(each) for each in environments]})
 
 
 async def backlog(reader: Reader) -> Backlog:

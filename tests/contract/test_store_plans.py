@@ -12,6 +12,7 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.events import START
 from listener.outcomes import LegOutcome, Outcome
 from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
@@ -20,6 +21,7 @@ from listener.store import (
     Store,
     acceptance,
     history,
+    joining,
     lifecycle,
     looked,
     open_store,
@@ -203,13 +205,21 @@ async def a_sign_in(store: Store) -> None:
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
     await the_last_looks(store)
+    await the_events(store)
     await store.prune_sessions(NOW)
 
 
 async def the_last_looks(store: Store) -> None:
     await store.looks([("site-1", "qa"), ("site-2", "staging")])
     await store.look_summaries()
+    await store.keep_looks([])
     await store.forget_looks([("site-1", "qa")])
+
+
+async def the_events(store: Store) -> None:
+    await store.events(START)
+    await store.events_since(NOW)
+    await store.newest_event()
 
 
 async def a_flood(store: Store) -> None:
@@ -234,6 +244,7 @@ async def everything_that_is_read(store: Store) -> None:
     await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
     own_names = [(f"site-{number}", f"own-{number}") for number in range(300)]
     await store.last_successes(own_names)
+    await store.last_failures(own_names)
     await store.looks(own_names)
     for facts in (
         {},
@@ -265,7 +276,7 @@ async def everything_that_is_read(store: Store) -> None:
 def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     """The statements of modules that were not asked, whole or as a part of another."""
     found = []
-    for module in (acceptance, history, lifecycle, looked, pruning, records, sessions, *modules):
+    for module in (acceptance, joining, history, lifecycle, looked, pruning, records, sessions, *modules):
         for name, value in vars(module).items():
             if isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", value):
                 fragment = value.replace("FOR UPDATE OF q SKIP LOCKED", "").strip()
@@ -275,8 +286,8 @@ def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     return found
 
 
-ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
-"""What is carried out once for each of some rows, and reads nothing; what only SQLite is asked."""
+ELSEWHERE = {"_NEW_DELIVERY", "_NEW_TRIGGER", "_REPEAT", "_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
+"""What is carried out for several rows at once, and reads nothing; what only SQLite is asked."""
 
 
 def dear(costs: Cost, most: float) -> dict[str, float]:

@@ -54,7 +54,8 @@ def named_files(path: Path, settings: Settings) -> list[Path]:
     """Return the configuration's files, and those of its references: a change of one needs a restart."""
     surroundings = Surroundings(path.absolute().parent, os.environ)
     include = settings.document.include
-    found = [path, *(files_in(Path(include)) if include else ())]
+    # The folder changes when a file is added to it or removed from it.
+    found = [path, *([Path(include), *files_in(Path(include))] if include else ())]
     for reference in settings.references.values():
         kind, _, name = reference.partition(":")
         if kind == "file":

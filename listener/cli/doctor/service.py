@@ -65,7 +65,7 @@ class Unit:
 
 async def shown(name: str) -> Unit | None:
     """Return what systemd says about a unit; None on a machine without systemd."""
-    words = ("systemctl", "show", name, f"--property={','.join(_PROPERTIES)}")
+    words = ("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "--", name)
     try:
         async with asyncio.timeout(ANSWER_LIMIT):
             process = await asyncio.create_subprocess_exec(

@@ -68,9 +68,12 @@ def doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not 0 < seconds <= LONGEST:
-        raise argparse.ArgumentTypeError(f"must be more than 0, and at most {LONGEST}")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0 and at most {LONGEST}")
     return seconds
 
 

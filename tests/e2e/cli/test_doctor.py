@@ -611,6 +611,21 @@ async def test_a_configuration_that_is_newer_than_the_running_listener_is_found(
     assert str(tmp_path / "secret") in findings["configuration-changed"]["message"]
 
 
+async def test_a_file_that_was_added_to_the_included_folder_needs_a_restart(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    folder = tmp_path / "sites.d"
+    folder.mkdir(mode=0o700)
+    whole["include"] = str(folder)
+    async with examined(tmp_path, whole) as shell:
+        assert found(await shell("doctor", "--json")) == {}
+        (folder / "removed.yaml").touch()
+        (folder / "removed.yaml").unlink()
+        later = shell.config.stat().st_mtime + 60
+        os.utime(folder, (later, later))
+        assert found(await shell("doctor", "--json")).keys() == {"configuration-changed"}
+
+
 async def test_a_listener_that_is_not_ready_is_found_with_the_reason(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:
