@@ -105,6 +105,9 @@ class HostConnection:
         """Whether a shell has answered here before. If so, a silent new one is only slow."""
         self.git = ""
         """The output of `git --version` there; empty until a shell has greeted."""
+        self._at_rest = asyncio.Event()
+        """Set while nobody uses the connection."""
+        self._at_rest.set()
         self._users = 0
         """How many callers use the connection, or are about to."""
         self._last_stderr: dict[tuple[str, ...], int] = {}
@@ -218,13 +221,22 @@ class HostConnection:
                 elif not shell.stuck:
                     self._slots.release()
 
+    async def at_rest(self, limit: float) -> None:
+        """Wait until nobody uses the connection, for `limit` seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._at_rest.wait()
+
     @contextlib.asynccontextmanager
     async def _in_use(self) -> AsyncIterator[None]:
         self._users += 1
+        self._at_rest.clear()
         try:
             yield
         finally:
             self._users -= 1
+            if not self._users:
+                self._at_rest.set()
 
     async def _open_session(
         self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]

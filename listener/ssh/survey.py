@@ -25,6 +25,10 @@ GROUP_SIZE = 32
 Answer = Observation | SyncError
 
 
+YIELDS = 1.0
+"""Seconds that a request of a survey waits at most for the runs on its host: git would slow them down."""
+
+
 class SurveyRequests:
     """A host's requests for surveys: one shell and one service at a time, so that runs have the others.
 
@@ -41,6 +45,7 @@ class SurveyRequests:
     ) -> str:
         """Send a request when the survey's earlier ones are answered; raise `SyncError`."""
         async with self._shell_turn:
+            await self._connection.at_rest(YIELDS)
             return await self._connection.call(notes, limit, verb, *parts, batch=batch)
 
     @contextlib.asynccontextmanager
