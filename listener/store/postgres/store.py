@@ -58,7 +58,7 @@ class PostgresStore(RuledStore):
         Raise `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
         await self._migrate()
-        self._readers = await self._server.pool(READERS)
+        self._readers = await self._server.pool(READERS, pages=True)
         self._lookout = await self._server.pool(LOOKOUTS)
         self._writer = Writer(self._server, self._signals, self._node)
         self._wakeups = Wakeups(self._server, self._signals, self._node)
