@@ -20,6 +20,7 @@ from listener.config.settings import Settings
 from listener.directory import Directory
 from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
+from listener.feed import Feed
 from listener.intake import Intake, Settling
 from listener.journal import Log, Remarks
 from listener.metrics import Metrics, Scope, Watched
@@ -68,6 +69,7 @@ class System:
         self.worker = _worker(settings, self.store, self.synchronizer, self.surveys, self.log, self.clean)
         self.audit = Audit(self.store, time.time, self.log, self.clean)
         self.intake = _intake(settings, self.store, self.log, self.audit)
+        self.feed = Feed(self.store, self.log)
         self.tasks = Supervisor(self.log)
         self.metrics.watch(Watched(self.synchronizer.waits.overdue, self.pool.health, self.tasks.failures))
         self.manager = ServiceManager(self.log)
@@ -110,12 +112,13 @@ class System:
         self.manager.notify("STOPPING=1")
         self.log.info("stopping", limit=self.settings.server.drain)
         # `beat` goes on: without it another listener would take over the runs that drain here.
-        await self.tasks.stop(but={"beat"})
+        await self.tasks.stop(but={"beat", "events"})
         for acceptor in self._acceptors:
             acceptor.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         await self.tasks.stop()
         self._stopping.set()
+        self.feed.stop()
         for runner in self._runners:
             await runner.cleanup()
         await self.surveys.close()
@@ -144,6 +147,7 @@ class System:
         self.tasks.start("hosts", self._keep_warm)
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.run_forever)
+        self.tasks.start("events", self.feed.run_forever)
         self.tasks.start("store", self.store.examine)
         self.tasks.start("memory", self.edge.trim_memory)
         self.tasks.start("schedule", self._schedule().run_forever)
@@ -227,6 +231,8 @@ class System:
                 intake=self.intake,
                 audit=self.audit,
                 records=self.store,
+                events=self.store,
+                feed=self.feed,
                 hooks=self.settings.hooks,
                 store=self.store,
                 sites=self.settings.sites,

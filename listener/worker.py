@@ -127,6 +127,10 @@ class Worker:
         while True:
             # Cleared before the look at the queue: a run that comes during the look must end the wait below.
             self._store.work.clear()
+            if self._lanes.all_full():
+                # No look could find a run. In a burst, each accepted one would cost a look.
+                await self._woken(POLL)
+                continue
             try:
                 due = None if self._more else await self._store.next_due(self._lanes.full())
                 if self._more or (due is not None and due <= self._clock()):
@@ -147,14 +151,17 @@ class Worker:
         """Wait up to `pause` seconds for work; return the run that an acceptance has claimed in this time."""
         offer = self._store.offer(self._lanes.full, self._intent)
         try:
-            async with asyncio.timeout(pause):
-                await self._store.work.wait()
-        except TimeoutError:
-            pass
+            await self._woken(pause)
         except asyncio.CancelledError:
             await self._hand_back(offer.withdraw())
             raise
         return await self._owned(offer.withdraw())
+
+    async def _woken(self, pause: float) -> None:
+        """Wait up to `pause` seconds until a run may have become claimable."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._store.work.wait()
 
     async def _owned(self, claim: Awaitable[Run | None]) -> Run | None:
         """Return the claimed run. If cancelled in between, put it back: nobody would carry it out."""
@@ -258,8 +265,8 @@ class Worker:
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
+            # Its end was not stored here, so nothing else says that its hosts are free.
             self._leave(active)
-            # Its end was stored by nobody here, so nothing else says that its hosts are free.
             self._store.work.set()
         except Exception as defect:  # noqa: BLE001 (after a defect, the run must end and not hang)
             self._log.error("defect", run=run.id, exc_info=defect)
@@ -300,6 +307,9 @@ class Worker:
 
     def _leave(self, active: Attempt) -> None:
         if active.environment is not None and active.entered:
+            if self._lanes.all_full():
+                # The worker does not look at the queue before a host is free, whatever the store says.
+                self._store.work.set()
             self._lanes.leave(active.environment)
             active.entered = False
 

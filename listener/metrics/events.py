@@ -4,7 +4,7 @@ So the modules that do the work do not know about figures. A counter exists from
 value of its labels that is known then: Prometheus does not see the first event of a series that begins at 1.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,13 +12,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 
 from listener import __version__
-from listener.errors import ListenerError, RequestError, StoreUnavailableError, SyncError
+from listener.errors import ListenerError, RequestError, StoreError, SyncError
 from listener.journal import Log
 from listener.looks import LookState
 from listener.metrics.exposition import exposition
 from listener.metrics.labels import SITE, Key, Labels
 from listener.metrics.present import Present, Scope, Watched
-from listener.metrics.stored import Stored, read
+from listener.metrics.stored import Readings, Stored
 from listener.runs import EXPLICIT, State
 
 M = TypeVar("M", Counter, Histogram)
@@ -37,7 +37,7 @@ def _codes(kind: type[ListenerError]) -> Iterator[str]:
 
 
 CODES = frozenset(_codes(ListenerError))
-REFUSALS = frozenset(_codes(RequestError))
+REFUSALS = frozenset({*_codes(RequestError), *_codes(StoreError), ListenerError.code})
 """Why a request may be refused."""
 ATTEMPTS = frozenset(_codes(SyncError))
 """Why an attempt at a run may fail."""
@@ -170,12 +170,13 @@ class Metrics:
         """Return a log that counts events and passes them on to `log`."""
         return CountingLog(log, self._count)
 
-    async def exposed(self, store: Stored, accept: str) -> tuple[bytes, str]:
+    def readings(self, store: Stored) -> Readings:
+        """Return what reads the store for the scrapes."""
+        return Readings(store, self._labels, self._deliveries_most)
+
+    async def exposed(self, readings: Readings, accept: str) -> tuple[bytes, str]:
         """Return all figures in a form that the reader accepts, and its media type."""
-        try:
-            self._present.reading = await read(store, self._labels, self._deliveries_most)
-        except StoreUnavailableError:
-            self._present.reading = None
+        self._present.reading = await readings.latest()
         return await exposition(self._registry, accept)
 
     def _child(self, metric: M, *labels: str) -> M:
@@ -245,11 +246,18 @@ def _code(facts: Facts) -> str:
 
 def application(metrics: Metrics, store: Stored) -> web.Application:
     """Return the application that answers `GET /metrics`, and nothing else."""
+    readings = metrics.readings(store)
 
     async def expose(request: web.Request) -> web.Response:
-        body, media_type = await metrics.exposed(store, request.headers.get("Accept", ""))
+        body, media_type = await metrics.exposed(readings, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})
+
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        readings.begin()
+        yield
+        await readings.close()
 
     app = web.Application()
     app.add_routes([web.get("/metrics", expose)])
+    app.cleanup_ctx.append(run)
     return app

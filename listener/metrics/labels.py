@@ -6,7 +6,7 @@ so that an alert says where to look. What is named is not in the sum.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from listener.sites import Environment, Sites
 
@@ -34,14 +34,12 @@ class Labels:
         named = {(site.id, name) for site in sites for name in site.environments}
         patterns = {(each.text, name) for each in sites.patterns for name in each.template.environments}
         self._all = (TOGETHER,) if self.together else (*sorted(named), *sorted(patterns))
+        self.configured = frozenset(named)
+        """The environments of the sites that are configured by their ids."""
 
     def all(self) -> tuple[Key, ...]:
         """Return the labels that are known at the start."""
         return self._all
-
-    def configured(self) -> Iterator[Key]:
-        """Yield the environments of the sites that are configured by their ids."""
-        return ((site.id, name) for site in self._sites for name in site.environments)
 
     def named(self, key: Key) -> bool:
         """Return whether the site of an environment is configured by its id."""

@@ -1,20 +1,30 @@
 """What the store holds, read when Prometheus asks: the same for all listeners, and after a restart."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
-from listener.looks import LookStore, LookSummary
+from listener.errors import StoreUnavailableError
+from listener.looks import LookState, LookStore, LookSummary
 from listener.metrics.exposition import by_site, gauge, labelled
 from listener.metrics.labels import GONE, SITE, Key, Labels
 from listener.queue import Backlog, RunStore
 from listener.records import SECRET, Records
 
-BATCH = 1000
-"""Environments that the store is asked about at once, so that one answer is read in some milliseconds."""
+BATCH = 500
+"""Environments that are read at once, so that it takes some milliseconds."""
+
+YOUNG = 5.0
+"""Seconds for which a reading is good enough, with many sites."""
+ENDS_YOUNG = 60.0
+"""The same for the ends of runs. They say less than the looks, which each run leaves too."""
+WAIT = 0.1
+"""Seconds that a scrape waits for a reading that is under way."""
 
 NOT_LOOKED_AT = "not-looked-at"
 """Stands for the code of an error where nobody has looked at an environment yet."""
@@ -42,30 +52,90 @@ class Reading:
     """When a secret of a hook last signed a delivery."""
 
 
-async def read(store: Stored, labels: Labels, deliveries: int) -> Reading:
-    """Read the store; deliveries are counted up to one more than `deliveries`, the limit for each hook."""
-    looks = {each.place: each for each in await store.look_summaries() if labels.of(*each.place) != GONE}
-    await asyncio.sleep(0)
-    successes: dict[Key, float] = {}
-    failures: dict[Key, float] = {}
-    for some in _batches(list(dict.fromkeys((*labels.configured(), *looks)))):
-        successes |= {key: each.at for key, each in (await store.last_successes(some)).items()}
-        failures |= await store.last_failures(some)
-    held = {(each.site, each.environment): each.since for each in await store.holds()}
-    holds = {key: since for key, since in held.items() if labels.of(*key) != GONE}
-    return Reading(
-        await store.backlog(),
-        holds,
-        successes,
-        failures,
-        looks,
-        await store.kept(deliveries + 1),
-        {(each.owner, each.name): each.last for each in await store.uses() if each.kind == SECRET},
-    )
+class Readings:
+    """Reads the store for the scrapes.
 
+    With many sites a reading takes long. Then it is made in the background, and a scrape that waited for a
+    moment gets the one before.
+    """
 
-def _batches(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    return (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
+    def __init__(self, store: Stored, labels: Labels, deliveries: int) -> None:
+        """`deliveries` is the limit for each hook: they are counted up to one more."""
+        self._store = store
+        self._labels = labels
+        self._deliveries = deliveries
+        self._latest: Reading | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._begun = -math.inf
+        self._ends: tuple[dict[Key, float], dict[Key, float]] = {}, {}
+        self._ends_read = -math.inf
+
+    async def latest(self) -> Reading | None:
+        """Return what the store holds; None if it does not answer."""
+        if not self._labels.together:
+            await self._read()
+            return self._latest
+        reading = self.begin()
+        if reading is not None:
+            done, _ = await asyncio.wait({reading}, timeout=WAIT if self._latest else None)
+            for each in done:
+                each.result()
+        return self._latest
+
+    def begin(self) -> asyncio.Task[None] | None:
+        """Begin a new reading if the last one is not young; return the one that is under way."""
+        now = time.monotonic()
+        if (self._reading is None or self._reading.done()) and now - self._begun >= YOUNG:
+            self._begun = now
+            self._reading = asyncio.create_task(self._read(), name="figures")
+        return self._reading
+
+    async def close(self) -> None:
+        """End the reading that is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def _read(self) -> None:
+        try:
+            self._latest = await self._read_whole()
+        except StoreUnavailableError:
+            self._latest = None
+
+    async def _read_whole(self) -> Reading:
+        looks = {}
+        for number, each in enumerate(await self._store.look_summaries()):
+            if self._labels.of(*each.place) != GONE:
+                looks[each.place] = each
+            if not number % BATCH:
+                await asyncio.sleep(0)
+        successes, failures = await self._read_ends(looks.keys())
+        holds = {(each.site, each.environment): each.since for each in await self._store.holds()}
+        return Reading(
+            await self._store.backlog(),
+            {key: since for key, since in holds.items() if self._labels.of(*key) != GONE},
+            successes,
+            failures,
+            looks,
+            await self._store.kept(self._deliveries + 1),
+            {(each.owner, each.name): each.last for each in await self._store.uses() if each.kind == SECRET},
+        )
+
+    async def _read_ends(self, looked_at: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Return when runs of each environment last succeeded and failed. With many sites, a minute old."""
+        now = time.monotonic()
+        if self._labels.together and now - self._ends_read < ENDS_YOUNG:
+            return self._ends
+        keys = list(dict.fromkeys((*self._labels.configured, *looked_at)))
+        successes: dict[Key, float] = {}
+        failures: dict[Key, float] = {}
+        for start in range(0, len(keys), BATCH):
+            some = keys[start : start + BATCH]
+            found = await self._store.last_successes(some)
+            successes.update((key, each.at) for key, each in found.items())
+            failures.update(await self._store.last_failures(some))
+        self._ends, self._ends_read = (successes, failures), now
+        return self._ends
 
 
 class StoredFigures:
@@ -91,7 +161,12 @@ class StoredFigures:
 
     def _of_looks(self, looks: Mapping[Key, LookSummary], overdue: frozenset[Key]) -> Iterator[Metric]:
         """Yield what the last looks found. An environment that was synced since is equal to live."""
-        held, seen = self._reading.holds, {key: look for key, look in looks.items() if not self._synced(look)}
+        held = self._reading.holds
+        seen = {
+            key: look
+            for key, look in looks.items()
+            if (look.state is not LookState.EQUAL or look.busy_since) and not self._synced(look)
+        }
         differing = [key for key, look in seen.items() if look.differs]
         what = "Environments that differed from live when last looked at."
         yield by_site("drifted_environments", what, self._known(differing))
@@ -113,7 +188,7 @@ class StoredFigures:
     def _unknown(self, seen: Mapping[Key, LookSummary]) -> Metric:
         """Return of how many environments nobody can tell whether they differ from live, and why."""
         why = {key: look.error for key, look in seen.items() if look.differs is None}
-        missing = set(self._labels.configured()) - self._reading.looks.keys() - self._reading.successes.keys()
+        missing = self._labels.configured - self._reading.looks.keys() - self._reading.successes.keys()
         why |= dict.fromkeys(missing, NOT_LOOKED_AT)
         counts: dict[tuple[str, ...], float] = {(*label, ""): 0 for label in self._labels.all()}
         for error in sorted(set(why.values())):

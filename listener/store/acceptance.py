@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from listener.errors import DeliveryNotFoundError
+from listener.events import EventKind, Happened
 from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.runs import EXPLICIT, State, Trigger, first_id
 from listener.store.joining import Key, Wanted, attach, held_outcome, join, new_run
@@ -118,6 +119,7 @@ async def accept(transaction: Transaction, submissions: Sequence[Submission]) ->
     rows = [_row(each, each.record) for each in new if each.record and each.id == each.record.id]
     if rows:
         await transaction.many(_NEW_DELIVERY, rows)
+    transaction.happened += [Happened(EventKind.DELIVERY, reference=each.id) for each in new if each.record]
     runs = await _serve(transaction, [wanted for each in new for wanted in each.wanted], holds)
     return [answer or each.answer(runs) for each, answer in zip(arriving, known, strict=True)]
 

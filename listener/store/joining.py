@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from listener.errors import OnHoldError
+from listener.events import EventKind, Happened
 from listener.outcomes import Outcome
 from listener.queue import Hold
 from listener.runs import EXPLICIT, Origin, State, Trigger, demand_transition, new_id
@@ -66,6 +67,7 @@ VALUES (:id, :run, :delivery, :site, :environment, :origin, :actor, :at, :creden
 """
 _LIFT = """
 DELETE FROM holds WHERE site = :site AND environment = :environment AND live IS NOT NULL
+RETURNING site
 """
 _CLEAR_BACKOFF = """
 UPDATE backoffs SET not_before = :now::float8, cleared_at = :now
@@ -124,7 +126,16 @@ async def new_run(
     values = _run_values(trigger, now, state) | {"undoes": undoes, "outcome": outcome}
     await transaction.write(_NEW_RUN, values)
     transaction.changed.add(values["id"])
+    transaction.happened.append(_queued(trigger, values["id"], now, state))
     return str(values["id"])
+
+
+def _queued(trigger: Trigger, run: str, now: float, state: State = State.QUEUED) -> Happened:
+    """Return the event of a new run."""
+    facts = {"run": run, "origin": trigger.origin.value, "actor": trigger.actor}
+    if state is not State.QUEUED:
+        facts |= {"outcome": state.value, "level": "warning"}
+    return Happened.saying(EventKind.RUN, now, state.value, trigger.site, trigger.environment, **facts)
 
 
 async def attach(transaction: Transaction, served: Iterable[tuple[Wanted, str]]) -> None:
@@ -184,12 +195,14 @@ async def _join(transaction: Transaction, trigger: Trigger, now: float) -> str:
     run = str(joined[0]["id"])
     made, explicit, cleared = run == values["id"], trigger.origin in EXPLICIT, False
     if made:
+        transaction.happened.append(_queued(trigger, run, now))
         transaction.changed.add(run)
         transaction.work = True
     if explicit:
         # At most once in `CLEARING_PAUSE`: a caller in a loop would switch the backoff off.
         cleared = bool(await transaction.change(_CLEAR_BACKOFF, values | {"pause": CLEARING_PAUSE}))
-        await transaction.write(_LIFT, values)
+        if await transaction.change(_LIFT, values):
+            transaction.happened.append(Happened(EventKind.RELEASE, trigger.site, trigger.environment))
     if cleared:
         transaction.changed.add(run)
     if cleared or (not made and (explicit or trigger.settle)):

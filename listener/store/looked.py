@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from listener.events import EventKind, Happened
 from listener.looks import EnvironmentLook, LegLook, LookState, LookSummary, Place
 from listener.observations import Paths
 from listener.plans import PlanKind
@@ -28,6 +29,12 @@ SELECT l.site, l.environment, l.looked_at, l.legs
 FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
 WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
 """
+_STATES = """
+SELECT l.site, l.environment, l.looked_at, l.state, l.error
+FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
+CROSS JOIN looks AS l
+WHERE l.site = s.site AND l.environment = e.environment
+"""
 _SUMMARIES = """
 SELECT site, environment, looked_at, state, plan, error, message, busy_since FROM looks
 ORDER BY site, environment
@@ -41,7 +48,26 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
     """Carry out `LookStore.keep_looks`."""
     # One statement of PostgreSQL can't change a row twice.
     newest = {look.place: look for look in sorted(looks, key=lambda look: look.looked_at)}
+    values = {"sites": sorted({site for site, _ in newest}), "environments": sorted({e for _, e in newest})}
+    before = {(row["site"], row["environment"]): row for row in await transaction.all(_STATES, values)}
+    for place, look in newest.items():
+        transaction.happened += _changed(before.get(place), look)
     await transaction.many(_KEEP, [_row_of(newest[place]) for place in sorted(newest)])
+
+
+def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
+    """Return the event of a look that found another state than the one before, if it did."""
+    now = look.summary
+    if before is None:
+        if now.state is LookState.EQUAL:
+            return []
+    elif before["looked_at"] > now.looked_at or (before["state"], before["error"]) == (now.state, now.error):
+        return []
+    facts = {"state": now.state.value, "plan": now.plan, "error": now.error, "message": now.message}
+    said = {name: value for name, value in facts.items() if value}
+    level = "warning" if now.state is LookState.UNKNOWN else "info"
+    where = look.site, look.environment
+    return [Happened.saying(EventKind.LOOK, now.looked_at, "look", *where, level=level, **said)]
 
 
 async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:

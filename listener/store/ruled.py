@@ -15,7 +15,7 @@ from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
-from listener.store import acceptance, history, lifecycle, looked, pruning, records, sessions
+from listener.store import acceptance, happened, history, lifecycle, looked, pruning, records, sessions
 from listener.store.acceptance import Submission, claims
 from listener.store.gathering import Gathering
 from listener.store.joining import Key
@@ -36,6 +36,10 @@ Submit = Callable[[Callable[[Transaction], Coroutine[Any, Any, Any]], Keys], asy
 
 LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
+
+
+EVENTS_A_RUN = 10
+"""Of the events, so many are kept as of the runs are, times this. A run makes two to four."""
 
 
 class Writes(Generic[P, T]):
@@ -127,6 +131,7 @@ class RuledStore(ABC):
     prune_sessions = Writes(sessions.prune)
     keep_looks = Writes(looked.keep, lambda _: [looked.CLAIM])
     forget_looks = Writes(looked.forget, lambda _: [looked.CLAIM])
+    note_events = Writes(happened.note)
 
     holds = Reads(history.holds)
     run = Reads(history.run)
@@ -143,6 +148,9 @@ class RuledStore(ABC):
     arrival = Reads(records.arrival)
     uses = Reads(records.uses)
     session = Reads(sessions.find)
+    events = Reads(happened.page)
+    newest_event = Reads(happened.newest)
+    events_since = Reads(happened.since)
     looks = Reads(looked.find)
     look_summaries = Reads(looked.summaries)
 
@@ -162,6 +170,10 @@ class RuledStore(ABC):
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""
         old = await self._read(pruning.old_runs, before, keep, most)
+        # First the events: their readers would miss the lines of a run that is gone.
+        forgotten = await self._read(happened.horizon, before, old, keep * EVENTS_A_RUN)
+        while await self._write((), happened.forget, forgotten, most) == most:
+            pass
         runs = await self._write((), pruning.delete_runs, old) if old else 0
         found = await self._read(pruning.old_deliveries, before, most)
         return Pruned(runs, await self._write((), pruning.delete_arrivals, found, before, most))
@@ -336,6 +348,11 @@ class RuledStore(ABC):
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""
         return self._signals.listen(run_id)
+
+    @property
+    def happening(self) -> Signal:
+        """The signal that is set whenever there may be a new event."""
+        return self._signals.happening
 
     @property
     def work(self) -> Signal:

@@ -19,6 +19,8 @@ from listener.errors import (
     MethodNotAllowedError,
     NotFoundError,
 )
+from listener.events import EventStore
+from listener.feed import Feed
 from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
@@ -33,6 +35,7 @@ from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
+from listener.web.events import EventRoutes
 from listener.web.hooks import Hooks
 from listener.web.openapi import OpenApi
 from listener.web.page import PageRoutes
@@ -61,6 +64,8 @@ class Ports:
     audit: Audit
     store: RunStore
     records: Records
+    events: EventStore
+    feed: Feed
     hooks: Mapping[str, Hook]
     sites: Sites
     directory: Directory
@@ -96,6 +101,7 @@ HANDLERS = (
     EnvironmentRoutes,
     RunHistory,
     RunControl,
+    EventRoutes,
     DeliveryRoutes,
     Rotation,
     PageRoutes,
@@ -151,6 +157,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     yield RunControl(
         visible, ports.store, ports.sites, ports.worker, ports.rollbacks, calls, bodies, ports.log
     )
+    yield EventRoutes(gate, ports.sites, ports.events, ports.feed)
     yield DeliveryRoutes(gate, ports.intake, ports.audit, ports.records)
     yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
     yield PageRoutes(gate, standings.shown, ports.clock, bodies)

@@ -130,7 +130,7 @@ def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 class Scene:
     """A worker at work."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, concurrency: int) -> None:
         self.store: Any = Lossy(store)
         self.syncs = Syncs()
         self.log = KeptLog()
@@ -138,7 +138,7 @@ class Scene:
             self.store,
             SITES,
             self.syncs,  # type: ignore[arg-type]  # a run that is no rollback needs no more
-            concurrency=SLOTS,
+            concurrency=concurrency,
             per_host=SLOTS,
             policy=RetryPolicy(attempts=99, first=0.001, most=0.001),
             clock=time.time,
@@ -156,8 +156,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def at_work(store: Store) -> AsyncIterator[Scene]:
-    scene = Scene(store)
+async def at_work(store: Store, concurrency: int = SLOTS) -> AsyncIterator[Scene]:
+    scene = Scene(store, concurrency)
     tasks = [asyncio.create_task(scene.worker.work()), asyncio.create_task(scene.worker.beat())]
     try:
         yield scene
@@ -348,7 +348,7 @@ async def test_runs_that_wait_for_a_place_get_the_place_of_one_that_ends(
 
 
 async def test_a_run_that_ends_in_a_drain_hands_its_place_to_nobody(store: Store, call: Ask) -> None:
-    scene = Scene(store)
+    scene = Scene(store, SLOTS)
     working_on = asyncio.create_task(scene.worker.work())
     asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
     await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
@@ -362,7 +362,7 @@ async def test_a_run_that_ends_in_a_drain_hands_its_place_to_nobody(store: Store
 async def test_a_run_that_is_claimed_for_a_place_as_a_drain_begins_goes_back_to_the_queue(
     store: Store, call: Ask
 ) -> None:
-    scene = Scene(store)
+    scene = Scene(store, SLOTS)
     working_on = asyncio.create_task(scene.worker.work())
     asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
     await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
@@ -378,3 +378,31 @@ async def test_a_run_that_is_claimed_for_a_place_as_a_drain_begins_goes_back_to_
     await until(working_on.done)
     await scene.worker.drain(60)
     assert Counter([await scene.state(each) for each in asked]) == {State.SUCCEEDED: SLOTS, State.QUEUED: 1}
+
+
+def counted(asked: list[str], method: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(*words: Any) -> Any:
+        asked.append(repr(words))
+        return method(*words)
+
+    return ask
+
+
+@pytest.mark.parametrize("concurrency", [SLOTS + 3, SLOTS])
+async def test_what_comes_while_all_hosts_are_full_costs_no_look_at_the_queue(
+    store: Store, call: Ask, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    looks: list[str] = []
+    async with at_work(store, concurrency) as scene:
+        for name in NAMES[:SLOTS]:
+            await call(store, name, now=time.time())
+        await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+        monkeypatch.setattr(working, "POLL", 600.0)
+        monkeypatch.setattr(scene.store, "claim", counted(looks, store.claim), raising=False)
+        monkeypatch.setattr(scene.store, "next_due", counted(looks, store.next_due), raising=False)
+        waiting = [await call(store, name, now=time.time()) for name in NAMES]
+        await store.ping()
+        assert looks == []
+        scene.syncs.let_go.set()
+        for accepted in waiting:
+            await scene.succeeds(accepted)

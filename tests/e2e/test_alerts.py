@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from listener.config.settings import load
 from listener.rehearsal.published import Published
@@ -124,6 +125,26 @@ async def test_every_fault_fires_its_alert_and_nothing_else_does(
     assert_alerts(scene, tmp_path, 20, *soon)
     later = [each for each in soon if each[0] != "DeliveriesRefused"]
     assert_alerts(scene, tmp_path, 100, *later, ("StagingFallsBehind", WHERE))
+
+
+async def test_a_restarted_listener_shows_what_was_found_before(
+    faulty: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = faulty()
+    found = (
+        'sync_staging_behind_environments{environment="staging",site="mysite"} 1.0',
+        'sync_staging_failing_environments{environment="staging",site="mysite"} 1.0',
+        f'{UNKNOWN}{{environment="staging",error="not-a-repository",site="missing"}} 1.0',
+    )
+    async with listening(file) as (_, listener, figures):
+        _, accepted, _ = await listener.deliver("right")
+        await listener.ended(accepted["runs"][0])
+        await until(figures, *found)
+    whole = yaml.safe_load(file.read_text())
+    whole["sync"]["interval"] = 0
+    async with listening(written(tmp_path, whole)) as (_, _, figures):
+        text = await scraped(figures)
+    assert [line for line in found if f"\n{line}" not in text] == []
 
 
 @pytest.mark.usefixtures("promtool_there")

@@ -19,7 +19,7 @@ from listener.deliveries import Hook
 from listener.errors import HostUnreachableError, StepTimedOutError, StoreUnavailableError
 from listener.health import HostHealth
 from listener.looks import LookState, LookSummary
-from listener.metrics import CODES, Metrics, Scope, Watched
+from listener.metrics import CODES, Metrics, Scope, Watched, stored
 from listener.plans import PlanKind
 from listener.queue import Backlog, Hold, Success
 from listener.records import SECRET, TOKEN, Use
@@ -53,12 +53,15 @@ class Stored:
 
     def __init__(self, *looks: LookSummary) -> None:
         self.away = False
+        self.slow: asyncio.Event | None = None
         self.looks = list(looks)
         self.held: dict[str, float] = {}
         self.succeeded: dict[str, float] = {}
         self.failed: dict[str, float] = {}
 
     async def look_summaries(self) -> list[LookSummary]:
+        if self.slow is not None:
+            await self.slow.wait()
         if self.away:
             raise StoreUnavailableError
         return self.looks
@@ -90,7 +93,7 @@ STORED = Stored()
 
 
 async def exposed(metrics: Metrics, store: Any, accept: str = "") -> str:
-    body, _ = await metrics.exposed(store, accept)
+    body, _ = await metrics.exposed(metrics.readings(store), accept)
     return body.decode()
 
 
@@ -357,6 +360,25 @@ async def test_with_many_sites_the_figures_are_sums_and_the_worst_are_named() ->
     assert happened(found, "sync_staging_runs_total") == {("*", "*", "failed"): 1}
     assert sum(found["sync_staging_unknown_environments"].values()) == 0
     assert sum(map(len, found.values())) < 700
+
+
+async def test_with_many_sites_a_scrape_does_not_wait_for_a_slow_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = metrics_of(sites=Sites.of(map(site, ("one", "two"))), most=1)
+    store: Any = Stored(looked("one", LookState.DIFFERS))
+    readings = metrics.readings(store)
+    await metrics.exposed(readings, "")
+    store.slow = asyncio.Event()
+    monkeypatch.setattr(stored, "YOUNG", 0.0)
+    body, _ = await metrics.exposed(readings, "")
+    assert b'sync_staging_drifted_environments{environment="staging",site="one"} 1.0' in body
+    store.looks = [looked("one", LookState.EQUAL)]
+    store.slow.set()
+    while b'environment="staging",site="one"} 1.0' in body:
+        body, _ = await metrics.exposed(readings, "")
+    assert b'sync_staging_drifted_environments{environment="*",site="*"} 0.0' in body
+    await readings.close()
 
 
 async def test_a_scrape_lets_others_have_their_turn() -> None:

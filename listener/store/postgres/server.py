@@ -21,7 +21,7 @@ ANSWER_LIMIT = 10.0
 # Set after connecting, because a pooler refuses unknown settings in the start-up packet. The defaults of a
 # database or a role are for other programs, so everything that the rules rely on is set here. Every plan uses
 # indexes: without statistics, the planner takes a new table for a small one, and scans it. Plans are not made
-# anew for each statement's values: that takes longer than the statement itself.
+# anew for each statement's values: that takes longer than the statement itself. Pages are an exception.
 _SETTINGS = """
 SET application_name = 'sync-staging';
 SET default_transaction_isolation = 'read committed';
@@ -40,6 +40,9 @@ SET enable_mergejoin = off;
 SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
+# A plan that knows neither the state nor the length of a page takes the order from the primary key. It then
+# reads all ended runs if few or none are in that state.
+_FOR_PAGES = "SET plan_cache_mode = force_custom_plan"
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _HINT = re.compile(r" INDEXED BY \w+")
 """A hint for SQLite only."""
@@ -81,13 +84,13 @@ class Server:
         await _prepare(connection)
         return connection
 
-    def pool(self, most: int) -> asyncpg.Pool:
-        """Return up to `most` connections for reads, none of them made yet."""
+    def pool(self, most: int, *, pages: bool = False) -> asyncpg.Pool:
+        """Return up to `most` connections for reads, none of them made yet; `pages` says what they read."""
         return asyncpg.create_pool(
             self._url,
             min_size=0,
             max_size=most,
-            init=_prepare,
+            init=_prepare_for_pages if pages else _prepare,
             reset=_leave_as_it_is,
             timeout=CONNECT_LIMIT,
             command_timeout=ANSWER_LIMIT,
@@ -166,6 +169,12 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.execute(_SETTINGS)
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         await connection.execute("SET synchronous_commit = on")
+
+
+async def _prepare_for_pages(connection: asyncpg.Connection) -> None:
+    """Set up the session, and let it plan each statement with its values."""
+    await _prepare(connection)
+    await connection.execute(_FOR_PAGES)
 
 
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:

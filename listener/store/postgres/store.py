@@ -18,7 +18,7 @@ import asyncpg
 
 from listener.errors import StoreError, StoreUnavailableError
 from listener.runs import Run
-from listener.store import lifecycle
+from listener.store import happened, lifecycle
 from listener.store.copying import demand_unmoved
 from listener.store.postgres import leases
 from listener.store.postgres.schema import migrate
@@ -58,7 +58,7 @@ class PostgresStore(RuledStore):
         Raise `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
         await self._migrate()
-        self._readers = await self._server.pool(READERS)
+        self._readers = await self._server.pool(READERS, pages=True)
         self._lookout = await self._server.pool(LOOKOUTS)
         self._writer = Writer(self._server, self._signals, self._node)
         self._wakeups = Wakeups(self._server, self._signals, self._node)
@@ -106,6 +106,7 @@ class PostgresStore(RuledStore):
     async def recover(self, now: float) -> list[Run]:
         """Put back the runs with an expired lease, and those of this node."""
         await self._write((), lifecycle.mend_times, now)
+        await self._write((), happened.forget_other_servers)
         return await self._take_over(self._node, now)
 
     async def _migrate(self) -> None:

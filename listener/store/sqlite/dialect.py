@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from listener.events import Happened
 from listener.store.rows import Row
 from listener.store.statements import numbered, portions
 from listener.store.transaction import NOTHING, Values
@@ -28,6 +29,8 @@ _TABLE = (
     (r" AND node = :node\b", ""),
     (r", node = (:node|NULL), lease_until = .*", ""),
     (r" OVERRIDING SYSTEM VALUE", ""),
+    # A commit is seen once it is done, and nothing comes before it then.
+    (r"\b\w+\.batch < txid_snapshot_xmin\(txid_current_snapshot\(\)\)", "true"),
 )
 _LIST = re.compile(r"json_each\(:(\w+)\)")
 
@@ -77,6 +80,7 @@ class SqliteTransaction(SqliteReader):
 
     changed: set[str] = field(default_factory=set)
     work: bool = False
+    happened: list[Happened] = field(default_factory=list)
     node: str = ""
 
     async def write(self, sql: str, values: Values = NOTHING) -> None:
