@@ -52,9 +52,18 @@ class HostRequests(Protocol):
     """What a repository needs of its host."""
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        *parts: Fields,
+        batch: Batch | None = None,
+        may_move: Awaitable[bool] | None = None,
     ) -> str:
-        """Send a request to the script and return its output; raise `SyncError`."""
+        """Send a request to the script and return its output; raise `SyncError`.
+
+        With `may_move`, the host begins at once, and moves nothing until that has come.
+        """
 
     def service(self, notes: Notes, name: str, path: str) -> AbstractAsyncContextManager[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
@@ -106,7 +115,13 @@ class HostConnection:
         """The hash of the last standard error, by verb and repository."""
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        *parts: Fields,
+        batch: Batch | None = None,
+        may_move: Awaitable[bool] | None = None,
     ) -> str:
         """Send a request to the script and return its output; raise `SyncError`.
 
@@ -121,7 +136,7 @@ class HostConnection:
             try:
                 async with asyncio.timeout(limit) as remaining:
                     batch.on_answer = lambda: _restart(remaining, limit)
-                    reply = await shell.call(verb, *parts, batch=batch)
+                    reply = await shell.call(verb, *parts, batch=batch, may_move=may_move)
             except TimeoutError as error:
                 await self._end(shell, batch.current)
                 self._refuse_if_stuck([batch.current])

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ class Lossy:
         return await self._reply("beat", await self.store.beat(held))
 
 
+@dataclass
+class Begun:
+    """What has begun for a run; it must not wait for ever."""
+
+    run: str
+    withdrawn: bool = False
+
+    def withdraw(self) -> None:
+        self.withdrawn = True
+
+
 class Syncs:
     """Syncs that last until they are let go; counts those of one environment that go on side by side."""
 
@@ -78,6 +90,10 @@ class Syncs:
         self.failing: Counter[str] = Counter()
         """How many syncs of an environment still fail, because its host is away."""
         self.intended: Outcome | None = None
+        self.begun: list[Begun] = []
+        """What has begun while a run was being claimed."""
+        self.early: list[Begun | None] = []
+        """What each sync was given of that."""
         self.let_go = asyncio.Event()
         self.ended = asyncio.Event()
         """Set to let what was cancelled come to its end."""
@@ -86,6 +102,10 @@ class Syncs:
     def intent(self, _environment: Environment, _run: Run) -> Outcome | None:
         return self.intended
 
+    def begin(self, _environment: Environment, run: Run) -> "Begun":
+        self.begun.append(Begun(run.id))
+        return self.begun[-1]
+
     async def sync(
         self,
         environment: Environment,
@@ -93,7 +113,10 @@ class Syncs:
         _notes: Any,
         progress: Any,
         keep: Callable[[], Awaitable[None]],
+        early: "Begun | None",
     ) -> None:
+        assert early is None or (early.run == run.id and not early.withdrawn)
+        self.early.append(early)
         name = environment.name
         assert progress.legs == {}, "nothing was done before"
         if self.intended is not None:
@@ -182,6 +205,18 @@ async def all_slots_are_free(scene: Scene, call: Ask) -> None:
     scene.syncs.let_go.set()
     for accepted in asked:
         await scene.succeeds(accepted)
+
+
+async def test_what_began_while_a_run_was_claimed_goes_to_that_run_and_is_withdrawn_when_it_ends(
+    scene: Scene, call: Ask
+) -> None:
+    scene.syncs.intended = Outcome()
+    scene.syncs.let_go.set()
+    accepted = await call(scene.store.store, "staging")
+    await scene.succeeds(accepted)
+    await until(lambda: scene.syncs.begun[0].withdrawn)
+    assert scene.syncs.early == scene.syncs.begun
+    assert [each.run for each in scene.syncs.begun] == list(accepted.runs)
 
 
 async def test_a_run_that_is_claimed_again_while_its_old_attempt_still_settles_stays_this_workers(
@@ -313,9 +348,9 @@ async def test_a_run_costs_a_commit_to_begin_and_one_to_end_and_one_before_it_mo
                 store._writing.set_trace_callback(traced)
                 committed[:] = [store._writing.total_changes]
                 accepted = await call(store, "staging", now=time.time())
+                await scene.succeeds(accepted)
                 await until(lambda: not len(scene.worker._active))
                 store._writing.set_trace_callback(None)
-                assert await scene.state(accepted) is State.SUCCEEDED
                 assert len(set(committed)) - 1 == cost, number
                 assert len(committed) - 1 == cost, "nor does it open a transaction for nothing"
     finally:

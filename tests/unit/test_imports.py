@@ -31,6 +31,7 @@ FLOORS = (
         "intake",
         "audit",
         "worker",
+        "advance",
         "attempts",
         "supervision",
         "sync",
