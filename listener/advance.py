@@ -7,6 +7,9 @@ from listener.observations import Observation
 from listener.plans import Applied, Notes, Repository, Signing
 from listener.runs import Run
 
+UNCLAIMED = 2.0
+"""Seconds for which something that has begun waits for its run, if the run's claim is not committed."""
+
 
 class Advance:
     """A request that is sent before the branch may move. The host prepares the move, and waits for a word.
@@ -52,28 +55,31 @@ class Advance:
 
 
 class Early:
-    """What has begun for the run that is being claimed: its claim may still fail."""
+    """What has begun for runs that are being claimed: a claim may still fail."""
 
     def __init__(self) -> None:
-        self._begun: tuple[str, int, Advance] | None = None
+        self._begun: dict[tuple[str, int], Advance] = {}
 
     def begin(self, run: Run, advance: Advance | None) -> None:
-        """Keep what has begun for this attempt."""
-        self.withdraw()
-        self._begun = None if advance is None else (run.id, run.attempt, advance)
+        """Keep what has begun for this attempt, for a while: it holds one of the host's shells."""
+        if advance is not None:
+            self._begun[run.id, run.attempt] = advance
+            asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, run)
 
     def taken(self, run: Run) -> Advance | None:
         """Return what has begun for this attempt, whose claim is durable; None if nothing has."""
-        if self._begun is None or self._begun[:2] != (run.id, run.attempt):
-            return None
-        advance, self._begun = self._begun[2], None
-        return advance
+        return self._begun.pop((run.id, run.attempt), None)
+
+    def _expire(self, run: Run) -> None:
+        advance = self.taken(run)
+        if advance is not None:
+            advance.withdraw()
 
     def withdraw(self) -> None:
-        """Let the host go on without a move, if no run has come of what has begun."""
-        if self._begun is not None:
-            self._begun[2].withdraw()
-            self._begun = None
+        """Let nothing move that no run has taken."""
+        for advance in self._begun.values():
+            advance.withdraw()
+        self._begun.clear()
 
 
 class LateNotes:

@@ -34,6 +34,8 @@ class Attempt:
     """What has begun before its claim was durable."""
     entered: bool = False
     """Whether it is counted on its hosts."""
+    following: Run | None = None
+    """The claimed run that takes its place."""
     ending: bool = False
     """Whether the sync was cancelled, perhaps before it began."""
     sync: asyncio.Task[ListenerError | None] | None = None

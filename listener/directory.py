@@ -1,18 +1,21 @@
 """Which sites exist: those that are configured by id, and those that a host has for a pattern.
 
 A site of a pattern exists if its repository does. Its host is asked, and the answer kept for some seconds: a
-site that was just created in Studio is known soon, and calls do not make the host busy.
+site that was just created in Studio is known soon, and calls do not make the host busy. Where an answer must
+come at once, a silent host is waited for only briefly: then the sites count that it had before.
 """
 
 import asyncio
 import heapq
+import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
-from listener.errors import SiteNotFoundError, SyncError
+from listener.errors import HostUnreachableError, SiteNotFoundError, SyncError
 from listener.journal import Log, Remarks
 from listener.plans import Repositories
 from listener.sites import Environment, Site, SitePattern, Sites
@@ -21,6 +24,9 @@ FOUND_LASTS = 30.0
 """Seconds for which a site counts as existing after it was found."""
 MISSING_LASTS = 3.0
 """Seconds for which a site counts as missing after it was not found."""
+
+LISTING_WAIT = 0.15
+"""Seconds that an answer which must come at once waits for the host of a pattern."""
 
 REMEMBERED = 10_000
 """Answers that are kept at most: calls with invented ids must not fill the memory."""
@@ -32,6 +38,20 @@ class Unlisted:
 
     pattern: str
     error: SyncError
+
+
+@dataclass(slots=True)
+class _Listed:
+    """What is known of a pattern."""
+
+    ids: Sequence[str] = ()
+    """The ids that it stood for at the last answer, in order."""
+    error: SyncError | None = None
+    """Why its host did not answer the last time."""
+    answered_at: float = -math.inf
+    until: float = 0.0
+    """Until when a further page may use this."""
+    asking: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +76,59 @@ class Directory:
         self._log = log
         self._known: dict[str, tuple[bool, float]] = {}
         """Whether a site exists, and until when that counts."""
-        self._listed: dict[str, tuple[Sequence[str] | Unlisted, float]] = {}
-        """What a pattern stands for: ids in order, and until when a further page may use them."""
+        self._listed = {pattern.text: _Listed() for pattern in sites.patterns}
+        """What each pattern stands for."""
+        self._asking: dict[str, asyncio.Task[bool]] = {}
+        """The questions whether a site exists that are under way."""
 
-    async def site(self, site_id: str) -> Site:
+    def configured(self) -> Iterator[Site]:
+        """Return the sites that are configured by their ids, by id."""
+        return map(self._sites.site, self._configured)
+
+    @property
+    def patterns(self) -> tuple[SitePattern, ...]:
+        """The configured patterns."""
+        return self._sites.patterns
+
+    async def of_pattern(self, pattern: SitePattern) -> list[Site]:
+        """Ask the host of a pattern; return its sites, or those that it had before if it does not answer."""
+        await asyncio.wait([self._ask(pattern)])
+        return [self._sites.site(each) for each in self._listed[pattern.text].ids]
+
+    def in_patterns(self, site_id: str, environment: str, patterns: Collection[str]) -> bool:
+        """Return whether a site would belong to one of these patterns, and have the environment."""
+        pattern = self._sites.pattern(site_id)
+        return (
+            pattern is not None and pattern.text in patterns and environment in pattern.template.environments
+        )
+
+    def recall(self, site_ids: Iterable[str]) -> None:
+        """Count sites of patterns as existing that existed before the start, until their hosts answer."""
+        found: dict[str, set[str]] = {}
+        for site_id in site_ids:
+            pattern = self._sites.pattern(site_id)
+            if pattern is not None:
+                found.setdefault(pattern.text, set()).add(site_id)
+        for text, ids in found.items():
+            if not self._listed[text].ids:
+                self._listed[text].ids = sorted(ids)
+
+    async def close(self) -> None:
+        """End the questions that are under way."""
+        tasks: list[asyncio.Task[Any]] = [*self._asking.values()]
+        tasks += [each.asking for each in self._listed.values() if each.asking is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def site(self, site_id: str, *, wait: float | None = None) -> Site:
         """Return a site; raise `SiteNotFoundError` if it is unknown, or if its repository does not exist.
 
-        If its host does not answer, a site of a pattern counts as existing: its run will tell.
+        If its host does not answer, or not within `wait` seconds, a site of a pattern counts as existing: its
+        run will tell.
         """
         pattern = self._sites.pattern(site_id)
-        if pattern is not None and not await self._exists(pattern, site_id):
+        if pattern is not None and not await self._exists(pattern, site_id, wait):
             raise SiteNotFoundError
         return self._sites.site(site_id)
 
@@ -78,14 +141,26 @@ class Directory:
         listing = await self.page(None)
         return list(listing.sites), list(listing.unlisted)
 
-    async def page(self, visible: frozenset[str] | None, after: str = "", most: int | None = None) -> Listing:
+    async def page(
+        self,
+        visible: frozenset[str] | None,
+        after: str = "",
+        most: int | None = None,
+        *,
+        wait: float | None = None,
+    ) -> Listing:
         """Return up to `most` sites, by id, that follow the id `after`; with `visible`, only these.
 
-        The first page asks the hosts of patterns. A further one uses what they said up to `FOUND_LASTS` ago.
+        The first page asks the hosts of patterns, for `wait` seconds at most. A further one uses what they
+        said up to `FOUND_LASTS` ago. Of a host that does not answer, the sites are those that it had before.
         """
-        found = await asyncio.gather(*(self._ids(each, visible, after) for each in self._sites.patterns))
-        unlisted = tuple(each for each in found if isinstance(each, Unlisted))
-        ids = [self._configured, *(each for each in found if not isinstance(each, Unlisted))]
+        patterns = [each for each in self._sites.patterns if self._concerns(each, visible)]
+        asked = [each for each in patterns if not after or self._clock() >= self._listed[each.text].until]
+        if asked:
+            await asyncio.wait([self._ask(each) for each in asked], timeout=wait)
+        late = {each.text for each in asked if self._listed[each.text].asking is not None}
+        unlisted = tuple(filter(None, (self._unlisted(each, late) for each in patterns)))
+        ids = [self._configured, *(self._listed[each.text].ids for each in patterns)]
         following = heapq.merge(*(_beyond(each, after, visible) for each in ids))
         chosen = list(islice(following, None if most is None else most + 1))
         sites = tuple(map(self._sites.site, chosen[:most]))
@@ -95,10 +170,20 @@ class Directory:
     def _configured(self) -> Sequence[str]:
         return sorted(self._sites.by_id)
 
-    async def _exists(self, pattern: SitePattern, site_id: str) -> bool:
+    async def _exists(self, pattern: SitePattern, site_id: str, wait: float | None) -> bool:
         known = self._known.get(site_id)
         if known is not None and self._clock() < known[1]:
             return known[0]
+        asking = self._asking.get(site_id)
+        if asking is None:
+            asking = self._asking[site_id] = asyncio.create_task(self._find(pattern, site_id))
+            asking.add_done_callback(lambda _: self._asking.pop(site_id, None))
+        # Unlike `wait_for`, `wait` cancels nothing: others may wait for the same answer.
+        await asyncio.wait([asking], timeout=wait)
+        return asking.result() if asking.done() else True
+
+    async def _find(self, pattern: SitePattern, site_id: str) -> bool:
+        """Ask the host whether it has a site."""
         try:
             exists = site_id in await self._present(pattern, site_id)
         except SyncError as error:
@@ -109,25 +194,39 @@ class Directory:
         self._known[site_id] = exists, self._clock() + (FOUND_LASTS if exists else MISSING_LASTS)
         return exists
 
-    async def _ids(
-        self, pattern: SitePattern, visible: frozenset[str] | None, after: str
-    ) -> Sequence[str] | Unlisted:
-        """Return the ids that a pattern stands for, in order; nobody asks if the caller may see none."""
-        if visible is not None and not any(self._sites.pattern(each) is pattern for each in visible):
-            return ()
-        listed, until = self._listed.get(pattern.text, ((), 0.0))
-        if not after or self._clock() >= until:
-            listed = await self._list(pattern)
-            self._listed[pattern.text] = listed, self._clock() + FOUND_LASTS
-        return listed
+    def _concerns(self, pattern: SitePattern, visible: frozenset[str] | None) -> bool:
+        """Return whether a caller may see a site of the pattern at all: if not, nobody asks the host."""
+        return visible is None or any(self._sites.pattern(each) is pattern for each in visible)
 
-    async def _list(self, pattern: SitePattern) -> Sequence[str] | Unlisted:
+    def _ask(self, pattern: SitePattern) -> asyncio.Task[None]:
+        """Ask the host of a pattern for its sites, unless that is under way."""
+        listed = self._listed[pattern.text]
+        if listed.asking is None:
+            listed.asking = asyncio.create_task(self._list(pattern, listed))
+        return listed.asking
+
+    async def _list(self, pattern: SitePattern, listed: _Listed) -> None:
         try:
             present = await self._present(pattern, None)
         except SyncError as error:
             self._log.warning("sites", pattern=pattern.text, error=error.code, message=error.message)
-            return Unlisted(pattern.text, error)
-        return sorted(each for each in set(present) if self._sites.pattern(each) is pattern)
+            listed.error = error
+        else:
+            listed.ids = sorted(each for each in set(present) if self._sites.pattern(each) is pattern)
+            listed.error, listed.answered_at = None, self._clock()
+        finally:
+            listed.until = self._clock() + FOUND_LASTS
+            listed.asking = None
+
+    def _unlisted(self, pattern: SitePattern, late: Collection[str]) -> Unlisted | None:
+        """Return why the sites of a pattern may be others by now; None if its host answered."""
+        listed = self._listed[pattern.text]
+        if listed.error is not None:
+            return Unlisted(pattern.text, listed.error)
+        if pattern.text in late and self._clock() >= listed.answered_at + FOUND_LASTS:
+            host = pattern.template.repository.host
+            return Unlisted(pattern.text, HostUnreachableError(f"{host} has not answered yet."))
+        return None
 
     async def _present(self, pattern: SitePattern, site_id: str | None) -> list[str]:
         return await self._repositories.present(

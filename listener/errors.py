@@ -123,6 +123,13 @@ class ConflictError(RequestError):
     code = "conflict"
 
 
+class EventsGoneError(RequestError):
+    """The events after this one are not kept any more."""
+
+    code = "events-gone"
+    default_remedy = "follow again with after=0, from the oldest event that is kept, or without it, from now"
+
+
 class BodyTooLargeError(RequestError):
     """The body is larger than this endpoint accepts."""
 

@@ -1,13 +1,14 @@
 """What each leg's repository should be like, as the last look or run has left it.
 
-If the host finds the repository so, a move needs no look before. An entry that is out of date does no harm:
-the host answers with what it sees, and the run goes on from there.
+After a start, the stored looks say it. If the host finds the repository so, a move needs no look before. An
+entry that is out of date does no harm: the host answers with what it sees, and the run goes on from there.
 """
 
 from collections import OrderedDict
 from dataclasses import replace
 
-from listener.observations import Drift, Observation
+from listener.looks import LegLook
+from listener.observations import Branch, Drift, Observation
 from listener.sites import Leg
 
 REMEMBERED = 20_000
@@ -30,6 +31,13 @@ class Expectations:
         self._seen[leg] = replace(seen, live=None, times={}, in_progress={}, drift=Drift(), fingerprint="")
         if len(self._seen) > self._most:
             self._seen.popitem(last=False)
+
+    def recall(self, leg: Leg, look: LegLook) -> None:
+        """Remember what a stored look has left, unless a look or a run has left something since the start."""
+        if leg not in self._seen and look.standing and look.branch:
+            branch = Branch(look.branch, tree="")
+            seen = Observation(None, branch, "", bare=False, worktree="", now=0.0, standing=look.standing)
+            self.remember(leg, seen)
 
     def of(self, leg: Leg) -> Observation | None:
         """Return what the repository should be like; None if a run has to look first."""

@@ -3,7 +3,6 @@
 A line is made safe (`listener.redaction`) before it goes anywhere.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -104,9 +103,9 @@ class Journal:
 
     def _write(self, now: float, event: str, level: str, facts: Mapping[str, Any]) -> None:
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-        line = {"at": at, "level": level, "event": event, **self._who, **self._clean(facts)}
+        line = {"at": at, "level": level, "event": event, **self._who, **facts}
         self._sequence += 1
-        self._lines.append(self._run, [LogLine(self._sequence, json.dumps(line, ensure_ascii=False))])
+        self._lines.append(self._run, [LogLine(self._sequence, self._clean.json(line))])
         log_at(self._log, level)(event, **self._who, **facts)
 
 

@@ -19,6 +19,7 @@ class Lanes:
             for environment in site.environments.values():
                 for host in hosts_of(environment.lane):
                     self._lanes_of[host].add(environment.lane)
+        self._count = len(set().union(*self._lanes_of.values()))
         self._per_host = per_host
         self._runs: Counter[str] = Counter()
         self._full_hosts: frozenset[str] = frozenset()
@@ -27,6 +28,15 @@ class Lanes:
     def full(self) -> frozenset[str]:
         """Return the lanes that contain a host with `per_host` runs."""
         return self._full
+
+    def all_full(self) -> bool:
+        """Return whether no run of a configured environment may start."""
+        return 0 < self._count == len(self._full)
+
+    def full_without(self, environment: Environment) -> frozenset[str]:
+        """Return the lanes that are full once a run of this environment has ended."""
+        leaving = {host for host in hosts_of(environment.lane) if self._runs[host] <= self._per_host}
+        return frozenset().union(*(self._lanes_of[host] for host in self._full_hosts - leaving))
 
     def enter(self, environment: Environment) -> None:
         """Count a run that begins."""

@@ -7,16 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from listener.errors import ListenerError
 from listener.observations import Observation, Paths
 from listener.plans import Plan, PlanKind, equal, undone
 from listener.sites import Environment, Leg
 from listener.vocabulary import LookState as LookState  # noqa: PLC0414 (it belongs here, for everybody but a command)
-
-PATHS_KEPT = 20
-"""How many paths of each kind a stored look lists. All of them are counted."""
-
-NOT_LOOKED_AT = "not-looked-at"
-"""Stands for the code of an error where nobody has looked at an environment yet."""
 
 Place = tuple[str, str]
 """A site and the name of one of its environments."""
@@ -84,8 +79,14 @@ class LegLook:
             changed=drift.changed,
             removed=drift.removed,
             busy_since=busy_since,
-            standing=seen.standing,
+            # No move goes without a look to a branch that is missing or symbolic.
+            standing=seen.standing if seen.branch and not seen.branch.target else "",
         )
+
+    @classmethod
+    def failed(cls, leg: Leg, error: ListenerError) -> "LegLook":
+        """Return a look that has failed."""
+        return cls(*leg.key, error=error.code, message=error.message, remedy=error.remedy)
 
 
 def _state(leg: Leg, seen: Observation) -> LookState:

@@ -86,6 +86,8 @@ class Observation:
     drift: Drift = field(default_factory=Drift)
     listed: bool = True
     """Whether `drift` was asked for."""
+    writable: bool = True
+    """Whether the account may write to the repository. Only a look with `counting` asks for it."""
     recognised: bool = False
     """Whether the branch's reflog or commit says that the asking run has moved the branch."""
     moved: Drift | None = None

@@ -150,6 +150,9 @@ class Progress:
 
         Outcomes of old versions don't name the repository: there was only one leg then.
         """
+        found = self.legs.get(leg.key)
+        if found is not None:
+            return found
         for key in [key for key in self.legs if not key[0]]:
             unnamed = self.legs.pop(key)
             self[leg] = replace(unnamed, repository=str(leg), branch=leg.branch)

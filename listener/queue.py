@@ -211,6 +211,20 @@ class RunStore(Protocol):
         A sync that succeeds ends the hold of an earlier rollback. A rollback that moved nothing ends its own.
         """
 
+    async def finish_and_claim(
+        self,
+        run: Run,
+        state: State,
+        outcome: Outcome,
+        now: float,
+        full: Collection[str] = (),
+        intent: Intent | None = None,
+    ) -> Run | None:
+        """End a running run as `finish` does, and claim the next one as `claim` does, in one transaction.
+
+        If the claim fails, the run has ended all the same, and there is no next one.
+        """
+
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
     ) -> Run:
@@ -261,6 +275,14 @@ class RunStore(Protocol):
     ) -> Mapping[tuple[str, str], Success]:
         """Return the last success of each of these sites and environments that has one."""
 
+    async def last_failures(
+        self, environments: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], float]:
+        """Return the Unix time at which the last failed run of each of these environments ended.
+
+        A run that was never started, because of a hold, does not count.
+        """
+
     async def lines(self, run_id: str, after: int, limit: int = 500) -> list[LogLine]:
         """Return the stored log lines of a run beyond the sequence number `after`."""
 
@@ -305,6 +327,9 @@ class Offer(Protocol):
 
 class Signal(Protocol):
     """Wakes a waiting task: clear it, look, then wait. An `asyncio.Event` is a `Signal`."""
+
+    def set(self) -> None:
+        """Wake the waiting task, or the next one that waits."""
 
     def clear(self) -> None:
         """Forget earlier signals."""

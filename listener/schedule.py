@@ -1,30 +1,45 @@
 """The safety net for lost webhooks: each site is looked at regularly, and what differs from live is synced.
 
-Each site has its own moment within the interval, so that the work is spread out. Each round is shifted a
-little at random, so that several listeners do not look at the same time. They need no leader: a second look
-costs one round trip, and a second trigger joins the run of the first.
+After a start, every site is looked at once, as fast as the hosts' shares for looks allow: a publish that no
+webhook announced because the listener was stopped is found soon. After that, each site has its own moment
+within the interval, by the clock, so that the work is spread out.
+
+Several listeners need no leader. They have the same moments, each a little later at random, and what one of
+them has just looked at is new enough for the others. A second trigger joins the run of the first.
 """
 
 import asyncio
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Protocol
 
-from listener.directory import Directory
+from listener.directory import LISTING_WAIT, Directory, Listing
 from listener.errors import StoreError
 from listener.intake import Intake
-from listener.journal import Log, Remarks
+from listener.journal import Log
+from listener.looks import EnvironmentLook, LookState, LookStore, Place
 from listener.plans import MOVING
-from listener.progress import commit_of
-from listener.queue import RunStore
-from listener.sites import Environment, Site
-from listener.sync import Look, Synchronizer
+from listener.queue import Hold, RunFilter, RunStore
+from listener.runs import State
+from listener.sites import Environment, Site, SitePattern
+from listener.surveys import ALWAYS, Surveys
 
 SLICES = 30
 """The parts of an interval. The sites of one part are looked at together."""
 
 JITTER = 0.1
 """The share of a pause that is random."""
+
+STORE_PAUSE = 5.0
+"""Seconds until a first round goes on that the store has interrupted."""
+
+UNENDED_MOST = 1000
+"""Runs that wait or are under way, of which a first round knows."""
+
+
+class ScheduleStore(RunStore, LookStore, Protocol):
+    """The store, as far as the schedule needs it."""
 
 
 class Schedule:
@@ -33,70 +48,144 @@ class Schedule:
     def __init__(
         self,
         directory: Directory,
-        synchronizer: Synchronizer,
+        surveys: Surveys,
         intake: Intake,
-        store: RunStore,
+        store: ScheduleStore,
         *,
         interval: float,
         clock: Callable[[], float],
         log: Log,
     ) -> None:
         self._directory = directory
-        self._synchronizer = synchronizer
+        self._surveys = surveys
         self._intake = intake
         self._store = store
         self._interval = interval
         self._clock = clock
         self._log = log
+        self._started = clock()
+        self._first_done = False
 
     async def run_forever(self) -> None:
         """Look at all sites again and again until cancelled. Return at once if the interval is 0."""
-        while self._interval:
-            for part in range(SLICES):
-                pause = self._interval / SLICES
-                await asyncio.sleep(pause * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 (jitter)
-                await self.round(part)
+        if not self._interval:
+            return
+        rounds: dict[int, asyncio.Task[int]] = {}
+        async with asyncio.TaskGroup() as group:
+            if not self._first_done:
+                group.create_task(self.first())
+            async for part in self._moments():
+                # A round that a silent host holds up is not begun a second time.
+                if part not in rounds or rounds[part].done():
+                    rounds[part] = group.create_task(self.round(part))
+
+    async def _moments(self) -> AsyncIterator[int]:
+        """Yield each part of the interval at its moment, by the clock."""
+        pause = self._interval / SLICES
+        moment = int(self._clock() / pause)
+        while True:
+            moment += 1
+            late = random.uniform(0, JITTER)  # noqa: S311 (jitter)
+            wait = (moment + late) * pause - self._clock()
+            if not -self._interval < wait < 2 * pause:
+                # The clock was set, or the machine has slept.
+                moment = int(self._clock() / pause)
+                wait = pause
+            await asyncio.sleep(max(wait, 0))
+            yield moment % SLICES
+
+    async def first(self) -> int:
+        """Look at every site once, at what was left unfinished first; return how many syncs were started.
+
+        Each pattern has a part of its own: one whose host is silent does not hold up the others.
+        """
+        asked = 0
+        while not self._first_done:
+            try:
+                urgency = await self._urgency()
+                asked += await self._first_round(self._directory.configured(), urgency)
+                self._first_done = True
+            except StoreError as error:
+                self._log.warning("schedule", error=error.code, message=error.message)
+                await asyncio.sleep(STORE_PAUSE)
+        self._log.info("first looks", seconds=round(self._clock() - self._started, 1), syncs=asked)
+        return asked
+
+    async def _first_round(self, configured: Iterable[Site], urgency: Callable[[Environment], int]) -> int:
+        async def of_pattern(pattern: SitePattern) -> int:
+            return await self._round(await self._directory.of_pattern(pattern), self._started, urgency)
+
+        parts = [self._round(configured, self._started, urgency), *map(of_pattern, self._directory.patterns)]
+        ended = await asyncio.gather(*parts, return_exceptions=True)
+        failed = [each for each in ended if isinstance(each, BaseException)]
+        if failed:
+            raise failed[0]
+        await self._prune(await self._directory.page(None, wait=LISTING_WAIT))
+        return sum(each for each in ended if isinstance(each, int))
 
     async def round(self, part: int | None = None) -> int:
         """Look at the sites of one part of the interval, or at all; return how many syncs were started."""
-        sites, _ = await self._directory.all()
-        chosen = [site for site in sites if part is None or _part_of(site) == part]
-        following = [environment for site in chosen for environment in site.following]
-        if not following:
-            return 0
+        enough = self._clock() - self._interval / SLICES if self._interval else ALWAYS
         try:
-            holds = {(hold.site, hold.environment): hold for hold in await self._store.holds()}
-            looks = await self._synchronizer.survey(following, Remarks(self._log))
-            asked = 0
-            for environment, seen in zip(following, looks, strict=True):
-                self._log_look(environment, seen)
-                hold = holds.get((environment.site, environment.name))
-                if not _drifted(seen) or (hold is not None and _holds(hold.live, seen)):
-                    continue
-                await self._intake.scheduled(environment)
-                asked += 1
+            listing = await self._directory.page(None, wait=LISTING_WAIT)
+            chosen = [site for site in listing.sites if part is None or _part_of(site) == part]
+            asked = await self._round(chosen, enough)
+            if not part:
+                await self._prune(listing)
         except StoreError as error:
             self._log.warning("schedule", error=error.code, message=error.message)
             return 0
         return asked
 
-    def _log_look(self, environment: Environment, seen: Sequence[Look]) -> None:
-        """Log whether an environment differs from live, if that is known."""
-        if all(look.plan is not None for look in seen):
-            where = {"site": environment.site, "environment": environment.name}
-            self._log.debug("looked", **where, drifted=_drifted(seen))
+    async def _round(
+        self, sites: Iterable[Site], enough: float, urgency: Callable[[Environment], int] = lambda _: 0
+    ) -> int:
+        """Look at sites, and start a sync for each environment that has to follow; return how many."""
+        environments = {(each.site, each.name): each for site in sites for each in site.environments.values()}
+        # In any order otherwise: so listeners that start together begin with different sites.
+        order = sorted(environments.values(), key=lambda each: (urgency(each), random.random()))  # noqa: S311
+        asked = 0
+        async for look in self._surveys.arriving(order, enough=enough):
+            environment = environments[look.place]
+            if environment.follow and await self._may_sync(look):
+                await self._intake.scheduled(environment)
+                asked += 1
+        return asked
+
+    async def _urgency(self) -> Callable[[Environment], int]:
+        """Return the order of a first round: what was left unfinished, then what nobody has looked at yet."""
+        looks = {each.place: each.state for each in await self._store.look_summaries()}
+        left = {(hold.site, hold.environment) for hold in await self._store.holds() if hold.live is not None}
+        for state in (State.RUNNING, State.QUEUED):
+            unended = await self._store.runs(RunFilter(state=state, limit=UNENDED_MOST))
+            left |= {(run.site, run.environment) for run in unended}
+        left |= {place for place, state in looks.items() if state is not LookState.EQUAL}
+        return lambda each: 0 if _place(each) in left else 2 if _place(each) in looks else 1
+
+    async def _may_sync(self, look: EnvironmentLook) -> bool:
+        """Return whether a run would move a branch, and no hold is against it."""
+        if not any(leg.plan in MOVING for leg in look.legs):
+            return False
+        holds = await self._store.holds([look.site])
+        return not any(hold.environment == look.environment and _holds(hold, look) for hold in holds)
+
+    async def _prune(self, listing: Listing) -> None:
+        """Forget the looks at environments that do not exist any more."""
+        found = {_place(each) for site in listing.sites for each in site.environments.values()}
+        unlisted = {each.pattern for each in listing.unlisted}
+        await self._surveys.prune(
+            lambda place: place in found or self._directory.in_patterns(*place, unlisted)
+        )
+
+
+def _place(environment: Environment) -> Place:
+    return environment.site, environment.name
 
 
 def _part_of(site: Site) -> int:
     return zlib.crc32(site.id.encode()) % SLICES
 
 
-def _drifted(looks: Sequence[Look]) -> bool:
-    return any(look.plan is not None and look.plan.kind in MOVING for look in looks)
-
-
-def _holds(live: str | None, looks: Sequence[Look]) -> bool:
+def _holds(hold: Hold, look: EnvironmentLook) -> bool:
     """Return whether a hold is in force. That of a rollback ends when live has moved."""
-    if live is None:
-        return True
-    return all(look.observation is None or commit_of(look.observation.live) == live for look in looks)
+    return hold.live is None or all(leg.live in ("", hold.live) for leg in look.legs)

@@ -247,3 +247,10 @@ class Sites:
     def environment(self, site_id: str, name: str) -> Environment:
         """Return one environment of one site; raise `SiteNotFoundError` or `EnvironmentNotFoundError`."""
         return self.site(site_id).environment(name)
+
+    def find(self, site_id: str, name: str) -> Environment | None:
+        """Return the same, or None if it is not configured."""
+        try:
+            return self.environment(site_id, name)
+        except (SiteNotFoundError, EnvironmentNotFoundError):
+            return None

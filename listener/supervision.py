@@ -35,6 +35,8 @@ class _Task:
     """When it was last started, by a monotonic clock."""
     failures: int = 0
     """The number of its failures in a row."""
+    all_failures: int = 0
+    """The number of its failures from the start on."""
     lasted: float = 0.0
     """Seconds that its longest failed attempt has run."""
     pausing: bool = False
@@ -47,6 +49,7 @@ class _Task:
         if self.well(now):
             self.failures, self.lasted = 0, 0.0
         self.failures += 1
+        self.all_failures += 1
         self.lasted = max(self.lasted, now - self.began)
         self.pausing = True
         return float(min(PAUSE_MOST, PAUSE * 2 ** min(self.failures - 1, 10)))
@@ -72,6 +75,10 @@ class Supervisor:
         return tuple(
             name for name, task in self._tasks.items() if task.failures >= AGAIN and not task.well(now)
         )
+
+    def failures(self) -> dict[str, int]:
+        """Return how often each task has failed since the start."""
+        return {name: task.all_failures for name, task in self._tasks.items()}
 
     async def stop(self, *, but: Collection[str] = ()) -> None:
         """End all tasks except those named in `but`, and wait until they have ended."""

@@ -5,7 +5,7 @@ others. A rollback works in the same way: it moves the branches back to where an
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from listener.errors import (
 )
 from listener.expectations import Expectations
 from listener.legs import ROUNDS, Keep, LegSync, Rules, Studio
+from listener.looks import EnvironmentLook, LegLook
 from listener.observations import Observation
 from listener.outcomes import LegEvent, LegOutcome, Outcome
 from listener.plans import Notes, Plan, Repositories, Signing
@@ -37,6 +38,19 @@ class Look:
     observation: Observation | None = None
     plan: Plan | None = None
     error: SyncError | None = None
+    busy_since: float = 0.0
+    """Since when it has been busy without a mark of a publish (`listener.plans.busy_since`)."""
+
+    @property
+    def found(self) -> LegLook:
+        """What is kept and answered of it."""
+        if self.observation is None or self.plan is None:
+            return LegLook.failed(self.leg, self.error or SyncError())
+        return LegLook.of(self.leg, self.observation, self.plan, self.busy_since)
+
+
+def _never(_leg: Leg) -> float:
+    return 0.0
 
 
 class Synchronizer:
@@ -85,11 +99,30 @@ class Synchronizer:
         legs = [leg for leg in environment.legs if leg.key in undoable]
         return list(await asyncio.gather(*(self._look(leg, notes, undoable[leg.key]) for leg in legs)))
 
-    async def survey(self, environments: Sequence[Environment], notes: Notes) -> list[list[Look]]:
-        """Look at each leg of many environments; raise nothing."""
+    def standing(self, leg: Leg) -> str:
+        """Return what a move of the leg would expect now; empty if a run has to look first."""
+        expected = self._expectations.of(leg)
+        return expected.standing if expected else ""
+
+    def recall(self, environment: Environment, look: EnvironmentLook) -> None:
+        """Let the next run expect what a stored look has left, unless something newer is known."""
+        leg, seen = environment.legs[0], look.legs[0] if look.legs else None
+        if seen is not None and seen.key == leg.key and _may_advance(leg, environment):
+            self._expectations.recall(leg, seen)
+
+    async def survey(
+        self, environments: Sequence[Environment], notes: Notes, busy_since: Callable[[Leg], float] = _never
+    ) -> list[list[Look]]:
+        """Look at each leg of many environments; raise nothing.
+
+        `busy_since` is what the last look found: since when a leg has been busy without a mark; 0 for never.
+        """
         legs = [leg for environment in environments for leg in environment.legs]
         seen = dict(zip(legs, await self._repositories.survey(legs, notes), strict=True))
-        return [[self._judged(leg, seen[leg]) for leg in environment.legs] for environment in environments]
+        return [
+            [self.judge(leg, seen[leg], since=busy_since(leg)) for leg in environment.legs]
+            for environment in environments
+        ]
 
     async def live(self, environment: Environment, notes: Notes) -> str:
         """Return live's commit, empty if there is no live branch; raise `SyncError`."""
@@ -177,14 +210,25 @@ class Synchronizer:
             )
         except SyncError as error:
             seen = error
-        return self._judged(leg, seen, back)
+        return self.judge(leg, seen, back)
 
-    def _judged(self, leg: Leg, seen: Observation | SyncError, back: LegOutcome | None = None) -> Look:
+    def judge(
+        self,
+        leg: Leg,
+        seen: Observation | SyncError,
+        back: LegOutcome | None = None,
+        *,
+        since: float = 0.0,
+    ) -> Look:
+        """Return what a run, or a rollback (`back`), would do about what was seen of a leg.
+
+        `since` is when the last look first found it busy without a mark of a publish; 0 for never.
+        """
         if isinstance(seen, SyncError):
             return Look(leg, error=seen)
         self._expectations.remember(leg, seen)
-        plan, _ = self._rules.decide(leg, seen, back, since=self.waits.since(leg))
-        return Look(leg, seen, plan)
+        plan, since = self._rules.decide(leg, seen, back, since=self.waits.since(leg) or since)
+        return Look(leg, seen, plan, busy_since=since)
 
 
 def _signing(run: Run) -> Signing:

@@ -20,9 +20,11 @@ from listener.config.settings import Settings
 from listener.directory import Directory
 from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
+from listener.feed import Feed
+from listener.host_events import HostEvents
 from listener.intake import Intake, Settling
 from listener.journal import Log, Remarks
-from listener.metrics import Metrics
+from listener.metrics import Metrics, Scope, Watched
 from listener.queue import RunStore
 from listener.redaction import Cleaner
 from listener.rollback import Rollbacks
@@ -31,15 +33,23 @@ from listener.ssh import HostPool
 from listener.store import open_store
 from listener.studio import StudioCallers, StudioClient
 from listener.supervision import Supervisor
+from listener.surveys import Surveys
 from listener.sync import Synchronizer
 from listener.systemd import ServiceManager
 from listener.upkeep import Upkeep
-from listener.web.app import Ports, application
+from listener.web.app import Ports, application, routes
 from listener.web.replies import add_headers, private_problem
 from listener.worker import Worker
 
 VITAL = frozenset({"worker", "beat"})
 """The tasks that every sync needs: while one of them keeps failing, the watchdog gets no sign of life."""
+
+RECALLED_FIRST = 500
+"""Environments whose last looks are read before the start goes on; the others are read in the background."""
+
+
+WARM = 60.0
+"""Seconds between two checks that each host is connected."""
 
 
 class System:
@@ -47,7 +57,7 @@ class System:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(settings.sites, settings.hooks, time.time, settings.history.deliveries)
+        self.metrics = Metrics(_scope(settings), time.time)
         self.log = self.metrics.counting(structlog.get_logger())
         self.clean = cleaner(settings)
         self.store = open_store(settings.store)
@@ -55,12 +65,14 @@ class System:
         self.studio = _studio(settings)
         self.studio_callers = _studio_callers(settings)
         self.synchronizer = _synchronizer(settings, self.pool, self.studio)
-        self.metrics.watch(self.synchronizer.waits.overdue)
         self.directory = Directory(settings.sites, self.pool, time.time, self.log)
-        self.worker = _worker(settings, self.store, self.synchronizer, self.log, self.clean)
+        self.surveys = Surveys(self.synchronizer, self.store, time.time, self.log)
+        self.worker = _worker(settings, self.store, self.synchronizer, self.surveys, self.log, self.clean)
         self.audit = Audit(self.store, time.time, self.log, self.clean)
         self.intake = _intake(settings, self.store, self.log, self.audit)
+        self.feed = Feed(self.store, self.log)
         self.tasks = Supervisor(self.log)
+        self.metrics.watch(Watched(self.synchronizer.waits.overdue, self.pool.health, self.tasks.failures))
         self.manager = ServiceManager(self.log)
         self._stopping = asyncio.Event()
         self._runners: list[web.AppRunner] = []
@@ -77,9 +89,22 @@ class System:
         await self.store.open()
         for run in await self.store.recover(time.time()):
             self.log.warning("recovered", run=run.id, site=run.site, environment=run.environment)
+        await self._recall()
+        self.tasks.start("looks", self.surveys.keep_forever)
         self.tasks.start("worker", self.worker.work)
         self.tasks.start("beat", self.worker.beat)
         return self
+
+    async def _recall(self) -> None:
+        """Start from what the last looks have found: the first runs need no look of their own then."""
+        try:
+            places = [each.place for each in await self.store.look_summaries()]
+            self.directory.recall({site for site, _ in places})
+            found = [each for place in places if (each := self.settings.sites.find(*place))]
+            await self.surveys.recall(found[:RECALLED_FIRST])
+            self.tasks.start("recall", partial(self.surveys.recall, found[RECALLED_FIRST:]), again=False)
+        except StoreError as error:
+            self.log.warning("looks", error=error.code, message=error.message)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,14 +113,16 @@ class System:
         self.manager.notify("STOPPING=1")
         self.log.info("stopping", limit=self.settings.server.drain)
         # `beat` goes on: without it another listener would take over the runs that drain here.
-        await self.tasks.stop(but={"beat"})
+        await self.tasks.stop(but={"beat", "events"})
         for acceptor in self._acceptors:
             acceptor.close()
         handed_back = await self.worker.drain(self.settings.server.drain)
         await self.tasks.stop()
         self._stopping.set()
+        self.feed.stop()
         for runner in self._runners:
             await runner.cleanup()
+        await self.surveys.close()
         await self.close()
         with suppress(StoreError):
             await self.audit.flush()
@@ -104,6 +131,7 @@ class System:
 
     async def close(self) -> None:
         """Close the connections to the hosts and to Studio."""
+        await self.directory.close()
         await self.pool.close()
         for client in (self.studio, self.studio_callers):
             if client is not None:
@@ -117,10 +145,11 @@ class System:
         address = self.settings.metrics.address
         if address is not None:
             self.metrics_port = await self._open_metrics(*address)
-        for host in self.settings.hosts:
-            self.tasks.start(f"warm {host}", partial(self._warm, host), again=False)
+        self.tasks.start("hosts", self._keep_warm)
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.run_forever)
+        self.tasks.start("events", self.feed.run_forever)
+        self.tasks.start("host events", HostEvents(self.pool.health, self.store, time.time).run_forever)
         self.tasks.start("store", self.store.examine)
         self.tasks.start("memory", self.edge.trim_memory)
         self.tasks.start("schedule", self._schedule().run_forever)
@@ -131,7 +160,7 @@ class System:
     def _schedule(self) -> Schedule:
         return Schedule(
             self.directory,
-            self.synchronizer,
+            self.surveys,
             self.intake,
             self.store,
             interval=self.settings.sync.interval,
@@ -204,12 +233,15 @@ class System:
                 intake=self.intake,
                 audit=self.audit,
                 records=self.store,
+                events=self.store,
+                feed=self.feed,
                 hooks=self.settings.hooks,
                 store=self.store,
                 sites=self.settings.sites,
                 directory=self.directory,
                 worker=self.worker,
                 synchronizer=self.synchronizer,
+                surveys=self.surveys,
                 rollbacks=Rollbacks(self.store, self.settings.sites, self.synchronizer, time.time, self.log),
                 tokens=self.settings.tokens,
                 sessions=self.store,
@@ -240,11 +272,23 @@ class System:
         names = self.tasks.failing()
         return f"These tasks keep failing, and the log says why: {', '.join(names)}." if names else ""
 
-    async def _warm(self, host: str) -> None:
+    async def _keep_warm(self) -> None:
+        """Connect to each host now, and again soon after it was lost. So its figures are never old."""
+        reported: dict[str, str] = {}
+        while True:
+            await asyncio.gather(*(self._warm(host, reported) for host in self.settings.hosts))
+            await asyncio.sleep(WARM)
+
+    async def _warm(self, host: str, reported: dict[str, str]) -> None:
+        """Connect to a host; log why it fails, once for as long as that is the same."""
+        code = ""
         try:
             await self.pool.warm(host, Remarks(self.log, host=host))
         except SyncError as error:
-            self.log.warning("host", host=host, error=error.code, message=error.message, remedy=error.remedy)
+            code = error.code
+            if reported.get(host) != code:
+                self.log.warning("host", host=host, error=code, message=error.message, remedy=error.remedy)
+        reported[host] = code
 
     async def _watchdog(self) -> None:
         """Send systemd a sign of life as long as the store answers, even if it answers with an error.
@@ -296,6 +340,20 @@ def _limits(settings: Settings, budget: ConnectionBudget) -> Limits:
     )
 
 
+def _scope(settings: Settings) -> Scope:
+    return Scope(
+        settings.sites,
+        settings.hooks,
+        most=settings.metrics.sites,
+        deliveries=settings.history.deliveries,
+        patience=settings.sync.patience,
+        interval=settings.sync.interval,
+        routes={
+            f"{each.method} {each.path}": [answer.status for answer in each.answers] for each in routes()
+        },
+    )
+
+
 def _pool(settings: Settings) -> HostPool:
     return HostPool(
         settings.hosts,
@@ -311,7 +369,12 @@ def _synchronizer(settings: Settings, pool: HostPool, studio: StudioClient | Non
 
 
 def _worker(
-    settings: Settings, store: RunStore, synchronizer: Synchronizer, log: Log, clean: Cleaner
+    settings: Settings,
+    store: RunStore,
+    synchronizer: Synchronizer,
+    surveys: Surveys,
+    log: Log,
+    clean: Cleaner,
 ) -> Worker:
     return Worker(
         store,
@@ -323,6 +386,7 @@ def _worker(
         clock=time.time,
         log=log,
         clean=clean,
+        on_end=surveys.note_run,
     )
 
 

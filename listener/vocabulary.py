@@ -47,3 +47,24 @@ class LookState(StrEnum):
     """The trees differ. A run would move the branch, wait, or refuse."""
     UNKNOWN = "unknown"
     """Nobody can tell: the look failed, or there is no live to compare with."""
+
+
+class EventKind(StrEnum):
+    """What an event (`listener.events`) is about."""
+
+    RUN = "run"
+    """A line of a run's log, or a run that was queued or cancelled."""
+    DELIVERY = "delivery"
+    """A delivery that was accepted or ignored."""
+    REFUSAL = "refusal"
+    """A refused delivery or call."""
+    HOLD = "hold"
+    RELEASE = "release"
+    LOOK = "look"
+    """A look that found another state than the one before."""
+    HOST = "host"
+    """A host that stopped answering, or answers again."""
+
+
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from listener.advance import Early
 from listener.attempts import Attempt, Attempts
@@ -33,6 +33,8 @@ from listener.runs import Retry, RetryPolicy, Run, State, final_state, retry
 from listener.sites import Environment, Sites
 from listener.sync import Synchronizer
 
+T = TypeVar("T")
+
 POLL = 15.0
 """Seconds after which the worker looks at the queue even without a signal."""
 
@@ -53,6 +55,13 @@ BEAT = 3.0
 HAND_BACK_LIMIT = 15.0
 """Seconds in which a drained run must be back in the queue. The next start recovers what is not."""
 
+OnEnd = Callable[[Environment, Run, Outcome, float], None]
+"""Hears what a run has left, and when its last step ended, once that is stored."""
+
+
+def _nobody(_environment: Environment, _run: Run, _outcome: Outcome, _at: float) -> None:
+    pass
+
 
 class Worker:
     """Claims runs, one at a time for each (site, environment), and carries each out to its end."""
@@ -69,9 +78,11 @@ class Worker:
         clock: Callable[[], float],
         log: Log,
         clean: Cleaner,
+        on_end: OnEnd = _nobody,
     ) -> None:
         self._store = store
         self._sites = sites
+        self._on_end = on_end
         self._synchronizer = synchronizer
         self._slots = asyncio.Semaphore(concurrency)
         self._lanes = Lanes(sites, per_host)
@@ -82,21 +93,26 @@ class Worker:
         self._active = Attempts()
         self._handed_back = 0
         self._early = Early()
+        self._taking = False
+        """Whether ended runs hand their places on: not before the worker begins, and not during a drain."""
         self._more = True
         """Whether the last look at the queue found a run, so that there may be another one."""
 
     async def work(self) -> None:
         """Carry out runs until cancelled."""
         self._loop = asyncio.get_running_loop()
-        while True:
-            await self._slots.acquire()
-            try:
-                self._begin(await self._next())
-            except BaseException:
-                self._slots.release()
-                raise
-            finally:
-                self._early.withdraw()
+        self._taking = True
+        try:
+            while True:
+                await self._slots.acquire()
+                try:
+                    self._begin(await self._next())
+                except BaseException:
+                    self._slots.release()
+                    raise
+        finally:
+            self._taking = False
+            self._early.withdraw()
 
     def _begin(self, run: Run) -> None:
         """Start to carry out a claimed run. It keeps its slot until it has ended."""
@@ -114,9 +130,12 @@ class Worker:
     async def _next(self) -> Run:
         """Wait for a run that may start, and return it claimed."""
         while True:
-            self._early.withdraw()
             # Cleared before the look at the queue: a run that comes during the look must end the wait below.
             self._store.work.clear()
+            if self._lanes.all_full():
+                # No look could find a run. In a burst, each accepted one would cost a look.
+                await self._woken(POLL)
+                continue
             try:
                 due = None if self._more else await self._store.next_due(self._lanes.full())
                 if self._more or (due is not None and due <= self._clock()):
@@ -137,14 +156,17 @@ class Worker:
         """Wait up to `pause` seconds for work; return the run that an acceptance has claimed in this time."""
         offer = self._store.offer(self._lanes.full, self._intent)
         try:
-            async with asyncio.timeout(pause):
-                await self._store.work.wait()
-        except TimeoutError:
-            pass
+            await self._woken(pause)
         except asyncio.CancelledError:
             await self._hand_back(offer.withdraw())
             raise
         return await self._owned(offer.withdraw())
+
+    async def _woken(self, pause: float) -> None:
+        """Wait up to `pause` seconds until a run may have become claimable."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._store.work.wait()
 
     async def _owned(self, claim: Awaitable[Run | None]) -> Run | None:
         """Return the claimed run. If cancelled in between, put it back: nobody would carry it out."""
@@ -160,9 +182,13 @@ class Worker:
         with contextlib.suppress(StoreError):
             run = await claim
             if run is not None:
-                now = self._clock()
-                outcome = run.outcome if run.attempt > 1 else None
-                await self._store.requeue(run, outcome or Outcome(), now, now, failed=False)
+                await self._put_back(run)
+
+    async def _put_back(self, run: Run) -> None:
+        """Queue a claimed run again that was not begun."""
+        now = self._clock()
+        outcome = run.outcome if run.attempt > 1 else None
+        await self._store.requeue(run, outcome or Outcome(), now, now, failed=False)
 
     async def beat(self) -> None:
         """Extend the leases of the active runs every few seconds, until cancelled.
@@ -240,12 +266,13 @@ class Worker:
             journal = Journal(run, host, self._store, self._log, self._clean, self._clock)
             journal.begin()
             error = await self._synced(active, journal)
-            # Before the end is stored: that wakes the next run, which must find the hosts free.
-            self._leave(active)
             await self._settle(active, error, journal)
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
+            # Its end was not stored here, so nothing else says that its hosts are free.
+            self._leave(active)
+            self._store.work.set()
         except Exception as defect:  # noqa: BLE001 (after a defect, the run must end and not hang)
             self._log.error("defect", run=run.id, exc_info=defect)
             await self._give_up(active)
@@ -254,7 +281,10 @@ class Worker:
                 active.early.withdraw()
             self._leave(active)
             self._active.remove(active)
-            self._slots.release()
+            if active.following is None:
+                self._slots.release()
+            else:
+                self._begin(active.following)
 
     async def _alone(self, active: Attempt) -> None:
         """End the earlier attempts at the environment that still sync here, and wait for them.
@@ -284,11 +314,15 @@ class Worker:
 
     def _leave(self, active: Attempt) -> None:
         if active.environment is not None and active.entered:
+            if self._lanes.all_full():
+                # The worker does not look at the queue before a host is free, whatever the store says.
+                self._store.work.set()
             self._lanes.leave(active.environment)
             active.entered = False
 
     async def _give_up(self, active: Attempt) -> None:
         """End a run as failed after a defect in the code that ends it."""
+        self._leave(active)
         outcome = active.progress.outcome(
             ListenerError("The listener has a defect. Its log has the details.")
         )
@@ -355,7 +389,7 @@ class Worker:
 
     async def _settle(self, active: Attempt, error: ListenerError | None, journal: Journal) -> None:
         """Store how the attempt ended. Try again until the store answers."""
-        outcome = active.progress.outcome(error)
+        ended_at, outcome = self._clock(), active.progress.outcome(error)
         again = None
         if error is not None:
             again = retry(active.run, error, self._policy, random.random())  # noqa: S311 (jitter)
@@ -364,7 +398,42 @@ class Worker:
             outcome = replace(outcome, equal_looks=equal_looks(active.run) + 1)
         else:
             journal.conclude(outcome, error, again.delay if again else None)
-        await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+        if again is None and active.environment is not None and self._is_wanted(active.environment):
+            state, environment = final_state(error), active.environment
+            await self._written(active, lambda: self._hand_on(active, environment, state, outcome))
+        else:
+            # Before the end is stored: that wakes the next run, which must find the hosts free.
+            self._leave(active)
+            await self._written(active, lambda: self._ending(active.run, outcome, error, again))
+        if again is None and active.environment is not None:
+            self._on_end(active.environment, active.run, outcome, ended_at)
+
+    def _is_wanted(self, environment: Environment) -> bool:
+        """Return whether a waiting run may need the place of one that ends.
+
+        If not, the worker has claimed already all that could be claimed.
+        """
+        return self._taking and (self._slots.locked() or environment.lane in self._lanes.full())
+
+    async def _hand_on(
+        self, active: Attempt, environment: Environment, state: State, outcome: Outcome
+    ) -> None:
+        """End the run and claim the next one for its place, in one transaction: a commit and a wait less."""
+        # The ended run is counted on its hosts until then: else the worker could give the place away, too.
+        full = self._lanes.full_without(environment)
+        run = await self._store.finish_and_claim(
+            active.run, state, outcome, self._clock(), full, self._intent
+        )
+        self._leave(active)
+        if run is not None and not self._taking:
+            with contextlib.suppress(StoreError):
+                await self._put_back(run)
+            return
+        active.following = run
+        following = None if run is None else self._environment(run)
+        if following is None or following.lane != environment.lane:
+            # The worker may have looked at the queue before this host was free.
+            self._store.work.set()
 
     async def _ending(
         self, run: Run, outcome: Outcome, error: ListenerError | None, again: Retry | None
@@ -376,7 +445,7 @@ class Worker:
         else:
             await self._store.finish(run, final_state(error), outcome, now)
 
-    async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _written(self, active: Attempt, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Write until the store answers. The fence refuses the repetition of a write whose reply was lost."""
         while True:
             try:

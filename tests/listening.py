@@ -56,7 +56,10 @@ def configuration(folder: Path, sshd: Any, path: Path, **overrides: Any) -> dict
         "metrics": {"listen": "127.0.0.1:0"},
         "log": {"format": "json", "level": "debug"},
     }
-    return {**whole, **overrides}
+    whole |= overrides
+    # What looks by itself, and syncs, would be in the way of most tests.
+    whole["sync"] = {"interval": 0, **whole["sync"]}
+    return whole
 
 
 def on_a_closed_port(folder: Path, whole: dict[str, Any]) -> dict[str, Any]:

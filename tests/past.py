@@ -67,9 +67,9 @@ def for_sqlite(*, waiting: bool = True, runs: int = RUNS) -> str:
     return "BEGIN;" + ";".join(statements(series, waiting=waiting, runs=runs)) + ";COMMIT;"
 
 
-def for_postgres(*, waiting: bool = True) -> str:
+def for_postgres(*, waiting: bool = True, runs: int = RUNS) -> str:
     """The script for PostgreSQL."""
     # A replica's session checks no foreign keys: they hold here, and cost more than the rest.
     return "SET session_replication_role = replica;" + ";".join(
-        statements("generate_series(0, {0} - 1) AS s (n)", waiting=waiting)
+        statements("generate_series(0, {0} - 1) AS s (n)", waiting=waiting, runs=runs)
     )

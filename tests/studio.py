@@ -101,6 +101,8 @@ class FakeStudio:
             return self._user(request)
         if request.path == "/studio/api/2/monitoring/status":
             return self._role(request)
+        if request.path == "/studio/api/2/monitoring/version":
+            return self._version(request)
         site = self._site(request)
         if site is None:
             return web.Response(status=404, text="<h1>Not Found</h1>", content_type="text/html")
@@ -113,6 +115,12 @@ class FakeStudio:
         return web.json_response(
             {"response": OK, "status": {"role": role}}, status=202 if self.replica else 200
         )
+
+    def _version(self, request: web.Request) -> web.Response:
+        if request.query.get("token") != self.management_token:
+            return web.json_response({"message": "Management authorization failed"}, status=401)
+        version = {"packageName": "Crafter Studio", "packageVersion": f"{self.version}.1.0"}
+        return web.json_response({"response": OK, "version": version})
 
     def user(self, name: str, **roles: list[str]) -> str:
         """Let there be a user with roles on sites; return an access token of theirs."""

@@ -49,7 +49,7 @@ def listener(arguments: argparse.Namespace) -> Listener:
     if server is None:
         return _reached(DEFAULT_URL, arguments)
     scheme = "http" if server.certificate is None else "https"
-    return _reached(_of_server(server.host, server.port, scheme), arguments, server.certificate)
+    return _reached(url_of(server.host, server.port, scheme), arguments, server.certificate)
 
 
 def _reached(url: str, arguments: argparse.Namespace, configured: str | None = None) -> Listener:
@@ -86,7 +86,16 @@ def _first_certificate(pem: str) -> str:
     return before + end
 
 
-def _of_server(host: str, port: int, scheme: str) -> str:
+def own(path: Path) -> Listener:
+    """Return the listener that a configuration file describes; raise `ConfigurationError` or `UsageError`."""
+    server = read_server(path)
+    if server.certificate is None:
+        return Listener(url_of(server.host, server.port))
+    trust = _pinned(Path(server.certificate))
+    return Listener(url_of(server.host, server.port, "https"), trust)
+
+
+def url_of(host: str, port: int, scheme: str = "http") -> str:
     """Return the address at which a listener with this configuration is reached from its own machine."""
     if port == 0:
         raise UsageError(

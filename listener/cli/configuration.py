@@ -2,35 +2,17 @@
 
 import argparse
 import asyncio
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from importlib import import_module
-from pathlib import Path
-
-from cryptography import x509
 
 from listener.cli import address
+from listener.cli.doctor import files
+from listener.cli.doctor.findings import Finding, Group, Level, as_json
 from listener.cli.failures import DONE, FAILED
 from listener.cli.printing import document, say
 from listener.config.describe import describe, to_dict
 from listener.config.settings import Settings, load
-from listener.errors import ListenerError, SyncError
+from listener.errors import SyncError
 from listener.ssh import destination
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Whether something is as it should be, and what to do if it is not."""
-
-    what: str
-    ok: bool
-    message: str = ""
-    remedy: str = ""
-
-    @classmethod
-    def failed(cls, what: str, error: ListenerError) -> "Check":
-        """Return the result of a check that raised an error."""
-        return cls(what, ok=False, message=error.message, remedy=error.remedy)
 
 
 def check_config(arguments: argparse.Namespace) -> int:
@@ -45,39 +27,35 @@ async def _check_config(arguments: argparse.Namespace) -> int:
     else:
         settings = load(address.config_path(arguments))
         checks = await _aliases(settings)
-    checks = [*_certificate(settings), *checks]
+    checks = [*files.certificate(settings), *checks]
     if arguments.json:
-        document({"configuration": to_dict(settings), "checks": [asdict(check) for check in checks]})
+        document({"configuration": to_dict(settings), "checks": [_document(check) for check in checks]})
     else:
         for line in [*describe(settings), *(line for check in checks for line in _lines(check))]:
             say(line)
     return DONE if all(check.ok for check in checks) else FAILED
 
 
-def _certificate(settings: Settings) -> list[Check]:
-    """Return how long the listener's own certificate is valid. The listener would also use an expired one."""
-    tls = settings.server.tls
-    if tls is None:
-        return []
-    ends = x509.load_pem_x509_certificate(Path(tls.certificate).read_bytes()).not_valid_after_utc
-    good = ends > datetime.now(UTC)
-    message = f"{'valid until' if good else 'expired on'} {ends:%Y-%m-%d %H:%M:%S} UTC"
-    remedy = "" if good else "renew it; the listener loads a new certificate and key without a restart"
-    return [Check("certificate", ok=good, message=message, remedy=remedy)]
-
-
-async def _aliases(settings: Settings) -> list[Check]:
+async def _aliases(settings: Settings) -> list[Finding]:
     """Return the hosts that can't be found in the file ssh.config. Commands in `Match exec` are run."""
     checks = []
     for name, host in settings.hosts.items():
         try:
             await destination.find(host)
         except SyncError as error:
-            checks.append(Check.failed(f"host {name}", error))
+            checks.append(Finding.of(Group.HOSTS, f"host {name}", error))
     return checks
 
 
-def _lines(check: Check) -> list[str]:
+_RESULTS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "failed"}
+
+
+def _lines(check: Finding) -> list[str]:
     said = f": {check.message}" if check.message else ""
-    line = f"{check.what}: {'ok' if check.ok else 'failed'}{said}"
+    line = f"{check.what}: {_RESULTS[check.level]}{said}"
     return [line, f"  remedy: {check.remedy}"] if check.remedy else [line]
+
+
+def _document(check: Finding) -> dict[str, object]:
+    found = as_json(check)
+    return {key: found[key] for key in ("what", "code", "message", "remedy")} | {"ok": check.ok}

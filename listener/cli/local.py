@@ -76,7 +76,7 @@ async def look(settings: Settings, environment: Environment) -> dict[str, Any]:
         looks = await look_with(system, environment)
     if len(looks) == 1 and looks[0].error is not None:
         raise looks[0].error
-    return drift_of(looks).model_dump(mode="json")
+    return drift_of([look.found for look in looks]).model_dump(mode="json")
 
 
 async def look_with(system: System, environment: Environment) -> list[Look]:

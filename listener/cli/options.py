@@ -118,10 +118,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _limit(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= PAGE_MOST:
-        raise argparse.ArgumentTypeError(f"must be from 1 to {PAGE_MOST}")
-    return number
+    if not text.isdecimal() or not 1 <= int(text) <= PAGE_MOST:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {PAGE_MOST}")
+    return int(text)
 
 
 def _indented(text: str) -> str:

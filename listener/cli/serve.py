@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import structlog
+
 from listener import logs
 from listener.cli import address
-from listener.cli.failures import DONE
+from listener.cli.failures import DONE, FAILED, exit_status
 from listener.config.settings import Settings, load
+from listener.errors import ListenerError
 from listener.journal import Log
+from listener.redaction import Cleaner
 from listener.system import System, cleaner
 
 IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -21,13 +25,31 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until SIGTERM or SIGINT."""
     _ignore_signals()
-    settings = load(address.config_path(arguments))
-    write_rest = logs.configure(settings.log.level, settings.log.format, cleaner(settings), background=True)
+    # Until the settings are known, and for what is wrong with them.
+    logs.configure("error", form := "auto", Cleaner())
+    write_rest = None
     try:
+        settings = load(address.config_path(arguments))
+        form = settings.log.format
+        write_rest = logs.configure(settings.log.level, form, cleaner(settings), background=True)
         return asyncio.run(_serve(settings))
+    except Exception as error:
+        if logs.is_text(form):
+            raise
+        return _last_words(structlog.get_logger(), error)
     finally:
         # Before an error is printed: it would stand among the last lines of the log.
-        write_rest()
+        if write_rest is not None:
+            write_rest()
+
+
+def _last_words(log: Log, error: Exception) -> int:
+    """Log why the listener ends, in the form of all other lines; return the exit status."""
+    if not isinstance(error, ListenerError):
+        log.error("serve", exc_info=error)
+        return FAILED
+    log.error("serve", error=error.code, message=error.message, remedy=error.remedy)
+    return exit_status(error)
 
 
 async def _serve(settings: Settings) -> int:

@@ -8,15 +8,20 @@ from listener.cli.client import Client, connected, path
 from listener.cli.failures import DONE
 from listener.cli.printing import document, say, table
 from listener.cli.wording import Document, moment, short
-from listener.vocabulary import PlanKind
+from listener.vocabulary import NOT_LOOKED_AT, PlanKind
 
-_HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD", "LAST SUCCESS")
+_HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD", "LAST SUCCESS", "LOOKED AT")
+
+FRESH_AT_ONCE = 50
+"""Sites that are looked at for one page: as many as a host can answer for in time."""
 
 
 def status(arguments: argparse.Namespace) -> int:
     """Show how environments differ from live."""
-    client = connected(arguments)
-    found = client.get(path("sites", arguments.site)) if arguments.site else _all(client)
+    client, fresh = connected(arguments), arguments.fresh
+    query = {"fresh": "true"} if fresh else {}
+    where = path("sites", arguments.site) if arguments.site else path("sites")
+    found = client.get(where, **query) if arguments.site else _all(client, fresh=fresh)
     if arguments.json:
         document(found)
         return DONE
@@ -27,17 +32,18 @@ def status(arguments: argparse.Namespace) -> int:
     ]
     table(_HEADINGS, (row for site, environment in stands for row in _rows(site, environment)))
     for each in found.get("unlisted", ()):
-        say(f"{each['pattern']}: can't list the sites of this pattern: {each['message']}")
+        say(f"{each['pattern']}: can't list the sites of this pattern now: {each['message']}")
     for line in (line for site, environment in stands for line in _remarks(site, environment)):
         say(line)
     return DONE
 
 
-def _all(client: Client) -> dict[str, Any]:
-    """Return every site, and the patterns whose sites can't be listed."""
+def _all(client: Client, *, fresh: bool) -> dict[str, Any]:
+    """Return every site, and the patterns whose hosts do not answer."""
     sites: list[Document] = []
     unlisted: dict[str, Document] = {}
-    for page in client.pages(path("sites")):
+    query = {"fresh": "true", "limit": FRESH_AT_ONCE} if fresh else {}
+    for page in client.pages(path("sites"), **query):
         sites += page["sites"]
         unlisted |= {each["pattern"]: each for each in page.get("unlisted", ())}
     return {"sites": sites, **({"unlisted": list(unlisted.values())} if unlisted else {})}
@@ -84,7 +90,14 @@ def _rows(site: str, environment: Document) -> Iterator[tuple[str, ...]]:
             str(drift.get("removed_count") or ""),
             "yes" if environment["hold"] else "",
             moment(last["at"]) if last else "",
+            _looked_at(environment),
         )
+
+
+def _looked_at(environment: Document) -> str:
+    """Return when the last look was; a listener of an earlier version looks for each answer."""
+    at = environment.get("looked_at")
+    return (moment(at) if at else "never") + (" (late)" if environment.get("late") else "")
 
 
 def _drifts(environment: Document) -> Iterator[tuple[str, Document]]:
@@ -98,7 +111,7 @@ def _drifts(environment: Document) -> Iterator[tuple[str, Document]]:
 
 def _state(drift: Document) -> str:
     if "error" in drift:
-        return f"error: {drift['error']}"
+        return "unknown" if drift["error"] == NOT_LOOKED_AT else f"error: {drift['error']}"
     if drift["equal"]:
         return "equal"
     if drift["plan"] in {PlanKind.BUSY, PlanKind.REFUSE}:
@@ -111,7 +124,7 @@ def _remarks(site: str, environment: Document) -> Iterator[str]:
     where, hold = f"{site}/{environment['name']}", environment["hold"]
     for on, drift in _drifts(environment):
         why = drift.get("message") or drift.get("reason")
-        if why:
+        if why and drift.get("error") != NOT_LOOKED_AT:
             yield f"{where}{on}: {why}"
             if drift.get("remedy"):
                 yield f"  remedy: {drift['remedy']}"

@@ -52,6 +52,7 @@ MOST_FILES = 20_000
 _MOVE = "move it out of the folder that include names"
 
 EXAMPLE = "config/listener.example.yaml"
+_LIKE = f"write it like {EXAMPLE}"
 
 _NAMED = "name the YAML file with --config"
 _LARGE = f"the configuration is larger than {LARGEST >> 20} MiB"
@@ -74,15 +75,18 @@ def read(path: Path, room: int = LARGEST, remedy: str = _NAMED) -> dict[str, Any
 
     Raise `ConfigurationError` if it can't be read or isn't a YAML map; `remedy` is for what isn't a file.
     """
-    return _tree(path, _text(path, room, remedy), None)
+    text = _text(path, room, remedy)
+    return _tree(
+        path, text, None, _LIKE if remedy == _NAMED else f"write {', '.join(PARTS)} into it, or {remedy}"
+    )
 
 
 def read_part(path: Path, key: str) -> Any:
     """Return what stands at a key of the top level; None if it is absent. The rest of the file isn't read."""
-    return _tree(path, _text(path, LARGEST, _NAMED), key).get(key)
+    return _tree(path, _text(path, LARGEST, _NAMED), key, _LIKE).get(key)
 
 
-def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
+def _tree(path: Path, text: str, last: str | None, remedy: str) -> dict[str, Any]:
     try:
         tree = _Reader(text).document(last)
     except yaml.reader.ReaderError as error:
@@ -95,7 +99,7 @@ def _tree(path: Path, text: str, last: str | None) -> dict[str, Any]:
         if isinstance(tree, dict):
             return tree
         fault = f"{quoted(path)} is empty." if tree is None else f"{quoted(path)} isn't a map of settings."
-        raise ConfigurationError(fault, remedy=f"write it like {EXAMPLE}")
+        raise ConfigurationError(fault, remedy=remedy)
     raise ConfigurationError(fault, remedy=_SYNTAX)
 
 
@@ -106,9 +110,7 @@ def _text(path: Path, room: int, remedy: str) -> str:
         with path.open("rb") as file:
             content = file.read(room + 1)
     except FileNotFoundError:
-        raise ConfigurationError(
-            f"{quoted(path)} does not exist.", remedy=f"write it like {EXAMPLE}, or {remedy}"
-        ) from None
+        raise ConfigurationError(f"{quoted(path)} does not exist.", remedy=f"{_LIKE}, or {remedy}") from None
     except OSError as error:
         raise ConfigurationError(
             f"{quoted(path)} can't be read: {error.strerror}.",
@@ -239,7 +241,7 @@ def read_all(path: Path, surroundings: Surroundings) -> Written:
         return written  # They are found again, with all the others.
     written.folder = Path(resolution.tree["include"])
     room = LARGEST - path.stat().st_size
-    for file in _files_in(written.folder):
+    for file in files_in(written.folder):
         _merge(written, file, read(file, max(room, 0), _MOVE))
         room -= _look_at(file, written)
     return written
@@ -261,7 +263,7 @@ def _look_at(file: Path, written: Written) -> int:
     return found.st_size
 
 
-def _files_in(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     """Return the YAML files of a folder, by name. Hidden files are other programs' own."""
     try:
         with os.scandir(folder) as entries:

@@ -5,5 +5,6 @@ the error tree, a route. No text of a request becomes a label: a stranger could 
 """
 
 from listener.metrics.events import CODES, Metrics, application
+from listener.metrics.present import Scope, Watched
 
-__all__ = ["CODES", "Metrics", "application"]
+__all__ = ["CODES", "Metrics", "Scope", "Watched", "application"]

@@ -1,29 +1,46 @@
 """Figures of what happens, counted from the events on their way to the log.
 
-So the modules that do the work do not know about figures.
+So the modules that do the work do not know about figures. A counter exists from the start, at 0, for each
+value of its labels that is known then: Prometheus does not see the first event of a series that begins at 1.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 
 from listener import __version__
-from listener.errors import ListenerError, StoreUnavailableError
+from listener.errors import ListenerError, RequestError, StoreError, SyncError
 from listener.journal import Log
-from listener.metrics.stored import SITE, Overdue, StoredFigures, read
-from listener.queue import RunStore
-from listener.sites import Sites
+from listener.looks import LookState
+from listener.metrics.exposition import exposition
+from listener.metrics.labels import SITE, Key, Labels
+from listener.metrics.present import Present, Scope, Watched
+from listener.metrics.stored import Readings, Stored
+from listener.runs import EXPLICIT, State
 
-M = TypeVar("M", Counter, Gauge, Histogram)
+M = TypeVar("M", Counter, Histogram)
 
 STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds. A step on a warm connection takes milliseconds; one that transfers objects takes minutes."""
 WAITS = (0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 Facts = Mapping[str, Any]
+
+
+def _codes(kind: type[ListenerError]) -> Iterator[str]:
+    yield kind.code
+    for narrower in kind.__subclasses__():
+        yield from _codes(narrower)
+
+
+CODES = frozenset(_codes(ListenerError))
+REFUSALS = frozenset({*_codes(RequestError), *_codes(StoreError), ListenerError.code})
+"""Why a request may be refused."""
+ATTEMPTS = frozenset(_codes(SyncError))
+"""Why an attempt at a run may fail."""
 
 
 class CountingLog:
@@ -57,31 +74,24 @@ class CountingLog:
 class Metrics:
     """All figures of one listener."""
 
-    def __init__(
-        self, sites: Sites, hooks: Iterable[str], clock: Callable[[], float], deliveries: int
-    ) -> None:
-        self._sites = sites
-        self._hooks = frozenset(hooks)
+    def __init__(self, scope: Scope, clock: Callable[[], float]) -> None:
+        self._labels = Labels(scope.sites, scope.most)
+        self._hooks = scope.hooks
         self._clock = clock
+        self._deliveries_most = scope.deliveries
         self._registry = CollectorRegistry()
         self._children: dict[tuple[Any, tuple[str, ...]], Any] = {}
-        self._deliveries_most = deliveries
-        self._standing = StoredFigures(self._label, self._hooks, deliveries)
-        self._registry.register(self._standing)
+        self._present = Present(self._labels, clock(), scope)
+        self._registry.register(self._present)
         ProcessCollector(registry=self._registry)
         Info("sync_staging", "This listener.", registry=self._registry).info({"version": __version__})
         self._deliveries = self._counter("deliveries", "Verified deliveries.", "hook", "outcome")
         self._refused = self._counter("refused_deliveries", "Refused deliveries.", "hook", "reason")
         self._refused_calls = self._counter("refused_calls", "Refused calls of the API.", "reason")
         self._secrets = self._counter("secret_uses", "Deliveries that a secret has signed.", "hook", "secret")
-        self._last_used = Gauge(
-            "sync_staging_secret_last_used_timestamp_seconds",
-            "When a secret last signed a delivery.",
-            ("hook", "secret"),
-            registry=self._registry,
-        )
         self._calls = self._counter("calls", "Direct calls for a sync.", *SITE, "origin")
         self._drifts = self._counter("drifts", "Syncs that a look at drift asked for.", *SITE)
+        self._looks = self._counter("looks", "Looks at environments, by what they found.", "result")
         self._runs = self._counter("runs", "Runs that were carried out to their end.", *SITE, "state")
         self._failures = self._counter("failed_attempts", "Attempts of runs that failed.", *SITE, "error")
         self._step = self._histogram("run_step_seconds", "How long the steps of a run took.", STEPS, "step")
@@ -89,9 +99,44 @@ class Metrics:
         self._requests = self._counter("requests", "HTTP requests.", "route", "status")
         self._answered = self._histogram("request_seconds", "How long requests took.", STEPS, "route")
         self._defects = self._counter("defects", "Defects of this program; the log has the details.")
-        self._task_failures = self._counter("task_failures", "Failures of background tasks.", "task")
         self._store_errors = self._counter("store_errors", "Times that the store did not answer the worker.")
+        self._begin_at_zero(scope)
         self._events = self._by_event()
+
+    def _begin_at_zero(self, scope: Scope) -> None:
+        """Make the counters of everything that is known before it happens."""
+        for hook in scope.hooks.values():
+            for secret in hook.secrets_by_name:
+                self._child(self._secrets, hook.name, secret)
+        for name in (*scope.hooks, ""):
+            self._begin_hook(name)
+        for reason in REFUSALS:
+            self._child(self._refused_calls, reason)
+        for state in LookState:
+            self._child(self._looks, state.value)
+        for where in self._labels.all():
+            self._begin_environment(*where)
+        for step in ("observe", "apply", "studio", "keep"):
+            self._child(self._step, step)
+        for route, statuses in scope.routes.items():
+            self._child(self._answered, route)
+            for status in statuses:
+                self._child(self._requests, route, str(status))
+
+    def _begin_hook(self, hook: str) -> None:
+        for outcome in ("accepted", "ignored", "repeated"):
+            self._child(self._deliveries, hook, outcome)
+        for reason in REFUSALS:
+            self._child(self._refused, hook, reason)
+
+    def _begin_environment(self, site: str, environment: str) -> None:
+        self._child(self._drifts, site, environment)
+        for origin in EXPLICIT:
+            self._child(self._calls, site, environment, origin.value)
+        for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED):
+            self._child(self._runs, site, environment, state.value)
+        for error in ATTEMPTS:
+            self._child(self._failures, site, environment, error)
 
     def _by_event(self) -> Mapping[str, Callable[[Facts], None]]:
         """Return what counts each event."""
@@ -101,12 +146,12 @@ class Metrics:
             "call refused": lambda facts: self._refused_calls.labels(_code(facts)).inc(),
             "call": lambda facts: self._calls.labels(*self._where(facts), _text(facts, "origin")).inc(),
             "drift": lambda facts: self._drifts.labels(*self._where(facts)).inc(),
-            "looked": self._on_look,
+            "looked": lambda facts: self._child(self._looks, _text(facts, "state")).inc(),
             "start": self._on_start,
             "again": self._on_failure,
             "run": self._on_run,
             "request": self._on_request,
-            "task failed": lambda facts: self._task_failures.labels(_text(facts, "task")).inc(),
+            "certificate": self._on_certificate,
             "defect": lambda _: self._defects.inc(),
             "store": lambda _: self._store_errors.inc(),
         }
@@ -117,22 +162,22 @@ class Metrics:
     def _histogram(self, name: str, what: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"sync_staging_{name}", what, labels, buckets=buckets, registry=self._registry)
 
-    def watch(self, overdue: Overdue) -> None:
-        """Ask `overdue` for the environments that have waited too long, each time the figures are read."""
-        self._standing.overdue = overdue
+    def watch(self, watched: Watched) -> None:
+        """Ask these for the present, each time the figures are read."""
+        self._present.watched = watched
 
     def counting(self, log: Log) -> CountingLog:
         """Return a log that counts events and passes them on to `log`."""
         return CountingLog(log, self._count)
 
-    async def exposed(self, store: RunStore, accept: str) -> tuple[bytes, str]:
+    def readings(self, store: Stored) -> Readings:
+        """Return what reads the store for the scrapes."""
+        return Readings(store, self._labels, self._deliveries_most)
+
+    async def exposed(self, readings: Readings, accept: str) -> tuple[bytes, str]:
         """Return all figures in a form that the reader accepts, and its media type."""
-        try:
-            self._standing.reading = await read(store, self._sites, self._deliveries_most)
-        except StoreUnavailableError:
-            self._standing.reading = None
-        encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        self._present.reading = await readings.latest()
+        return await exposition(self._registry, accept)
 
     def _child(self, metric: M, *labels: str) -> M:
         """Return a metric with labels: prometheus_client looks them up under a lock, each time anew."""
@@ -146,19 +191,9 @@ class Metrics:
         if counts is not None:
             counts(facts)
 
-    def _label(self, site: str) -> str:
-        """Return the label of a site: its id, or its pattern; empty if it is not configured any more."""
-        if site in self._sites.by_id:
-            return site
-        pattern = self._sites.pattern(site)
-        return "" if pattern is None else pattern.text
-
-    def _where(self, facts: Facts) -> tuple[str, str]:
+    def _where(self, facts: Facts) -> Key:
         """Return the labels of an environment; both are empty if it is not configured any more."""
-        site, environment = _text(facts, "site"), _text(facts, "environment")
-        if site not in self._sites or environment not in self._sites.site(site).environments:
-            return "", ""
-        return self._label(site), environment
+        return self._labels.of(_text(facts, "site"), _text(facts, "environment"))
 
     def _hook(self, facts: Facts) -> str:
         name = _text(facts, "hook")
@@ -170,14 +205,14 @@ class Metrics:
         self._child(self._deliveries, hook, "repeated" if facts.get("repeated") else outcome).inc()
         secret = _text(facts, "secret")
         self._child(self._secrets, hook, secret).inc()
-        self._child(self._last_used, hook, secret).set(self._clock())
+        self._present.last_used[hook, secret] = self._clock()
 
     def _on_refused(self, facts: Facts) -> None:
         self._refused.labels(self._hook(facts), _code(facts)).inc()
 
-    def _on_look(self, facts: Facts) -> None:
-        site, environment = _text(facts, "site"), _text(facts, "environment")
-        self._standing.drifted[site, environment] = bool(facts.get("drifted"))
+    def _on_certificate(self, facts: Facts) -> None:
+        if "expires" in facts:
+            self._present.certificate = datetime.fromisoformat(_text(facts, "expires")).timestamp()
 
     def _on_start(self, facts: Facts) -> None:
         if facts.get("attempt") == 1:
@@ -190,8 +225,6 @@ class Metrics:
         self._runs.labels(*self._where(facts), _text(facts, "outcome")).inc()
         if facts.get("outcome") == "failed":
             self._on_failure(facts)
-        if facts.get("outcome") == "succeeded" and "undoes" not in facts:
-            self._on_look({**facts, "drifted": False})
         for step, seconds in facts.get("durations", {}).items():
             self._step.labels(step).observe(seconds)
 
@@ -205,28 +238,26 @@ def _text(facts: Facts, key: str) -> str:
     return str(facts.get(key, ""))
 
 
-def _codes(kind: type[ListenerError]) -> Iterator[str]:
-    yield kind.code
-    for narrower in kind.__subclasses__():
-        yield from _codes(narrower)
-
-
-CODES = frozenset(_codes(ListenerError))
-
-
 def _code(facts: Facts) -> str:
     """Return the code of the error in an event. Other texts become no label."""
     code = _text(facts, "error")
     return code if code in CODES else ListenerError.code
 
 
-def application(metrics: Metrics, store: RunStore) -> web.Application:
+def application(metrics: Metrics, store: Stored) -> web.Application:
     """Return the application that answers `GET /metrics`, and nothing else."""
+    readings = metrics.readings(store)
 
     async def expose(request: web.Request) -> web.Response:
-        body, media_type = await metrics.exposed(store, request.headers.get("Accept", ""))
+        body, media_type = await metrics.exposed(readings, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": media_type})
+
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        readings.begin()
+        yield
+        await readings.close()
 
     app = web.Application()
     app.add_routes([web.get("/metrics", expose)])
+    app.cleanup_ctx.append(run)
     return app

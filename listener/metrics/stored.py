@@ -1,108 +1,230 @@
-"""Figures of the present: read from the store when Prometheus asks, and from the last looks at drift."""
+"""What the store holds, read when Prometheus asks: the same for all listeners, and after a restart."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import asyncio
+import math
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
-from listener.queue import Backlog, Hold, RunStore
-from listener.sites import Sites
+from listener.errors import StoreUnavailableError
+from listener.looks import LookState, LookStore, LookSummary
+from listener.metrics.exposition import by_site, gauge, labelled
+from listener.metrics.labels import GONE, SITE, Key, Labels
+from listener.queue import Backlog, RunStore
+from listener.records import SECRET, Records
 
-SITE = ("site", "environment")
+BATCH = 500
+"""Environments that are read at once, so that it takes some milliseconds."""
 
-Overdue = Callable[[], Collection[tuple[str, str]]]
-"""Returns sites and environments (`listener.waits.Waits.overdue`)."""
+YOUNG = 5.0
+"""Seconds for which a reading is good enough, with many sites."""
+ENDS_YOUNG = 60.0
+"""The same for the ends of runs. They say less than the looks, which each run leaves too."""
+WAIT = 0.1
+"""Seconds that a scrape waits for a reading that is under way."""
+
+NOT_LOOKED_AT = "not-looked-at"
+"""Stands for the code of an error where nobody has looked at an environment yet."""
+
+
+class Stored(RunStore, Records, LookStore, Protocol):
+    """The ports of the store that the figures read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the store holds at one moment."""
+    """What the store holds at one moment. All times are Unix seconds."""
 
     backlog: Backlog
-    holds: frozenset[tuple[str, str]]
-    successes: Mapping[tuple[str, str], float]
-    """When each environment last became equal to live, in Unix seconds."""
+    holds: Mapping[Key, float]
+    """The environments that are on hold, and since when."""
+    successes: Mapping[Key, float]
+    """When each environment last became equal to live."""
+    failures: Mapping[Key, float]
+    """When a run of each environment last failed."""
+    looks: Mapping[Key, LookSummary]
     deliveries: Mapping[str, int]
     """How many deliveries of each hook are kept whole."""
+    secrets: Mapping[Key, float]
+    """When a secret of a hook last signed a delivery."""
 
 
-async def read(store: RunStore, sites: Sites, deliveries: int) -> Reading:
-    """Read the store; deliveries are counted up to one more than `deliveries`, the limit for each hook."""
-    configured = [(each.site, each.name) for site in sites for each in site.environments.values()]
-    found = await store.last_successes(configured)
-    successes = {environment: success.at for environment, success in found.items()}
-    holds = frozenset(map(_held, await store.holds()))
-    return Reading(await store.backlog(), holds, successes, await store.kept(deliveries + 1))
+class Readings:
+    """Reads the store for the scrapes.
 
+    With many sites a reading takes long. Then it is made in the background, and a scrape that waited for a
+    moment gets the one before.
+    """
 
-def _held(hold: Hold) -> tuple[str, str]:
-    return hold.site, hold.environment
-
-
-class StoredFigures(Collector):
-    """Figures of the present: what the store holds, and what the last looks at drift found."""
-
-    def __init__(self, label: Callable[[str], str], hooks: Collection[str], deliveries: int) -> None:
-        self._label = label
-        self._hooks = hooks
+    def __init__(self, store: Stored, labels: Labels, deliveries: int) -> None:
+        """`deliveries` is the limit for each hook: they are counted up to one more."""
+        self._store = store
+        self._labels = labels
         self._deliveries = deliveries
-        self.overdue: Overdue = frozenset
-        self.reading: Reading | None = None
-        self.drifted: dict[tuple[str, str], bool] = {}
-        """What the last look at each environment found. So the sites of a pattern are those that exist."""
+        self._latest: Reading | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._begun = -math.inf
+        self._ends: tuple[dict[Key, float], dict[Key, float]] = {}, {}
+        self._ends_read = -math.inf
 
-    def describe(self) -> Iterator[Metric]:
-        """Return nothing: no other collector uses these names."""
-        return iter(())
+    async def latest(self) -> Reading | None:
+        """Return what the store holds; None if it does not answer."""
+        if not self._labels.together:
+            await self._read()
+            return self._latest
+        reading = self.begin()
+        if reading is not None:
+            done, _ = await asyncio.wait({reading}, timeout=WAIT if self._latest else None)
+            for each in done:
+                each.result()
+        return self._latest
 
-    def collect(self) -> Iterator[Metric]:
-        """Return the figures."""
-        yield _gauge("store_up", "Whether the store answers.", float(self.reading is not None))
-        yield self._by_site(
-            "drifted_environments", "Environments that differed from live when last looked at.", self.drifted
+    def begin(self) -> asyncio.Task[None] | None:
+        """Begin a new reading if the last one is not young; return the one that is under way."""
+        now = time.monotonic()
+        if (self._reading is None or self._reading.done()) and now - self._begun >= YOUNG:
+            self._begun = now
+            self._reading = asyncio.create_task(self._read(), name="figures")
+        return self._reading
+
+    async def close(self) -> None:
+        """End the reading that is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
+
+    async def _read(self) -> None:
+        try:
+            self._latest = await self._read_whole()
+        except StoreUnavailableError:
+            self._latest = None
+
+    async def _read_whole(self) -> Reading:
+        looks = {}
+        for number, each in enumerate(await self._store.look_summaries()):
+            if self._labels.of(*each.place) != GONE:
+                looks[each.place] = each
+            if not number % BATCH:
+                await asyncio.sleep(0)
+        successes, failures = await self._read_ends(looks.keys())
+        holds = {(each.site, each.environment): each.since for each in await self._store.holds()}
+        return Reading(
+            await self._store.backlog(),
+            {key: since for key, since in holds.items() if self._labels.of(*key) != GONE},
+            successes,
+            failures,
+            looks,
+            await self._store.kept(self._deliveries + 1),
+            {(each.owner, each.name): each.last for each in await self._store.uses() if each.kind == SECRET},
         )
-        what = "Environments whose run has waited long for a repository that is never at rest."
-        yield self._by_site("restless_environments", what, dict.fromkeys(self.overdue(), True))
-        what = "How many deliveries of a hook are kept whole (history.deliveries)."
-        yield _gauge("kept_deliveries_limit", what, self._deliveries)
-        if self.reading is not None:
-            yield from self._stored(self.reading)
 
-    def _stored(self, reading: Reading) -> Iterator[Metric]:
-        backlog = reading.backlog
-        yield _gauge("queued_runs", "Runs that wait.", backlog.queued)
-        yield _gauge("running_runs", "Runs that any listener carries out now.", backlog.running)
-        if backlog.oldest is not None:
-            what = "When the oldest waiting run was made."
-            yield _gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
-        yield self._by_site("held_environments", "Environments on hold.", dict.fromkeys(reading.holds, True))
-        successes = GaugeMetricFamily(
-            "sync_staging_last_success_timestamp_seconds",
-            "When an environment last became equal to live.",
-            labels=SITE,
+    async def _read_ends(self, looked_at: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
+        """Return when runs of each environment last succeeded and failed. With many sites, a minute old."""
+        now = time.monotonic()
+        if self._labels.together and now - self._ends_read < ENDS_YOUNG:
+            return self._ends
+        keys = list(dict.fromkeys((*self._labels.configured, *looked_at)))
+        successes: dict[Key, float] = {}
+        failures: dict[Key, float] = {}
+        for start in range(0, len(keys), BATCH):
+            some = keys[start : start + BATCH]
+            found = await self._store.last_successes(some)
+            successes.update((key, each.at) for key, each in found.items())
+            failures.update(await self._store.last_failures(some))
+        self._ends, self._ends_read = (successes, failures), now
+        return self._ends
+
+
+class StoredFigures:
+    """The figures of one reading."""
+
+    def __init__(self, reading: Reading, labels: Labels, patience: float) -> None:
+        self._reading = reading
+        self._labels = labels
+        self._patience = patience
+
+    def metrics(self, overdue: Iterable[Key]) -> Iterator[Metric]:
+        """Yield the figures; `overdue` are the environments whose runs here have waited for too long."""
+        yield from self._of_queue(self._reading.backlog)
+        yield from self._of_looks(self._reading.looks, frozenset(overdue))
+        yield from self._of_holds()
+        yield from self._of_runs()
+
+    def _of_queue(self, backlog: Backlog) -> Iterator[Metric]:
+        yield gauge("queued_runs", "Runs that wait.", backlog.queued)
+        yield gauge("running_runs", "Runs that any listener carries out now.", backlog.running)
+        what = "When the oldest waiting run was made."
+        yield gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
+
+    def _of_looks(self, looks: Mapping[Key, LookSummary], overdue: frozenset[Key]) -> Iterator[Metric]:
+        """Yield what the last looks found. An environment that was synced since is equal to live."""
+        held = self._reading.holds
+        seen = {
+            key: look
+            for key, look in looks.items()
+            if (look.state is not LookState.EQUAL or look.busy_since) and not self._synced(look)
+        }
+        differing = [key for key, look in seen.items() if look.differs]
+        what = "Environments that differed from live when last looked at."
+        yield by_site("drifted_environments", what, self._known(differing))
+        behind = [key for key in differing if key not in held and self._labels.follows(*key)]
+        what = "Environments that follow live, differ from it, and are not on hold."
+        yield by_site("behind_environments", what, self._known(behind))
+        yield self._unknown(seen)
+        stuck = overdue.union(
+            key
+            for key, look in seen.items()
+            if look.busy_since and look.looked_at - look.busy_since > self._patience
         )
-        for (site, environment), at in reading.successes.items():
-            successes.add_metric((site, environment), at)
-        yield successes
-        what = "Deliveries that are kept whole; counted up to one more than the limit."
-        kept = GaugeMetricFamily("sync_staging_kept_deliveries", what, labels=("hook",))
-        for hook in reading.deliveries.keys() & set(self._hooks):
-            kept.add_metric((hook,), reading.deliveries[hook])
-        yield kept
+        what = "Environments whose repository has been busy for longer than sync.patience, without a mark."
+        yield by_site("publishing_stuck_environments", what, self._counted(stuck))
+        times = {key: max(look.looked_at, self._success(key)) for key, look in looks.items()}
+        what = "When an environment was last looked at."
+        yield by_site("last_look_timestamp_seconds", what, self._labels.oldest(times))
 
-    def _by_site(self, name: str, what: str, found: Mapping[tuple[str, str], bool]) -> Metric:
-        """Return the number of environments with a true value, for each label."""
-        counts: dict[tuple[str, str], int] = {}
-        for (site, environment), true in found.items():
-            label = self._label(site), environment
-            counts[label] = counts.get(label, 0) + true
-        family = GaugeMetricFamily(f"sync_staging_{name}", what, labels=SITE)
-        for labels, count in counts.items():
-            family.add_metric(labels, count)
-        return family
+    def _unknown(self, seen: Mapping[Key, LookSummary]) -> Metric:
+        """Return of how many environments nobody can tell whether they differ from live, and why."""
+        why = {key: look.error for key, look in seen.items() if look.differs is None}
+        missing = self._labels.configured - self._reading.looks.keys() - self._reading.successes.keys()
+        why |= dict.fromkeys(missing, NOT_LOOKED_AT)
+        counts: dict[tuple[str, ...], float] = {(*label, ""): 0 for label in self._labels.all()}
+        for error in sorted(set(why.values())):
+            chosen = (key for key, each in why.items() if each == error)
+            for label, count in self._counted(chosen).items():
+                counts.pop((*label, ""), None)
+                counts[*label, error] = count
+        what = (
+            "Environments of which nobody can tell whether they differ from live, by the code of the error."
+        )
+        return labelled("unknown_environments", what, (*SITE, "error"), counts)
 
+    def _of_holds(self) -> Iterator[Metric]:
+        holds = self._reading.holds
+        yield by_site("held_environments", "Environments on hold.", self._labels.counted(holds))
+        what = "Since when an environment is on hold."
+        yield by_site("hold_started_timestamp_seconds", what, self._labels.oldest(holds))
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"sync_staging_{name}", what, value=value)
+    def _of_runs(self) -> Iterator[Metric]:
+        named = {key: at for key, at in self._reading.successes.items() if self._labels.named(key)}
+        what = "When an environment last became equal to live."
+        yield by_site("last_success_timestamp_seconds", what, self._labels.oldest(named))
+        failing = (key for key, at in self._reading.failures.items() if at > self._success(key))
+        what = "Environments whose last run failed."
+        yield by_site("failing_environments", what, self._known(failing))
+
+    def _success(self, key: Key) -> float:
+        return self._reading.successes.get(key, 0.0)
+
+    def _synced(self, look: LookSummary) -> bool:
+        return self._success(look.place) > look.looked_at
+
+    def _counted(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """Count environments by their labels. Those that had no success for longest are the worst."""
+        return self._labels.counted({key: self._success(key) for key in keys})
+
+    def _known(self, keys: Iterable[Key]) -> dict[Key, int]:
+        """Return the same, and 0 for each label of which there is none."""
+        return dict.fromkeys(self._labels.all(), 0) | self._counted(keys)

@@ -58,6 +58,8 @@ def _spelling(secret: str, text: str) -> Iterator[str]:
     if secret.strip() != secret or text.strip() != text:
         yield "begins or ends with white space"
     plain = text.strip().strip(_MARK)
+    if not plain.isprintable():
+        yield "contains a character that can't be seen"
     if len(plain) > 1 and (plain[0], plain[-1]) in _QUOTES:
         yield "is in quotes"
 

@@ -19,10 +19,12 @@ from listener.errors import (
     StepTimedOutError,
     SyncError,
 )
+from listener.health import HostHealth
 from listener.plans import Notes
 from listener.sites import Access, Host
 from listener.ssh import failures
 from listener.ssh.batch import Batch
+from listener.ssh.channel import Reply
 from listener.ssh.dialogue import Fields, dialogue_of
 from listener.ssh.leftovers import Leftover, Leftovers
 from listener.ssh.remote_errors import error_of
@@ -94,6 +96,7 @@ class HostConnection:
         login_slots: asyncio.Semaphore | None = None,
     ) -> None:
         self.host = host
+        self.health = HostHealth(time.time)
         self._dialogue = dialogue_of(host.access)
         self._limit = connect_timeout
         self.warm_connection: WarmConnection = WarmConnection(
@@ -109,6 +112,11 @@ class HostConnection:
         self._leftovers = Leftovers(host, self._dialogue, self._extra_connection, self._on_gone)
         self._shell_answered = False
         """Whether a shell has answered here before. If so, a silent new one is only slow."""
+        self.git = ""
+        """The output of `git --version` there; empty until a shell has greeted."""
+        self._at_rest = asyncio.Event()
+        """Set while nobody uses the connection."""
+        self._at_rest.set()
         self._users = 0
         """How many callers use the connection, or are about to."""
         self._last_stderr: dict[tuple[str, ...], int] = {}
@@ -129,6 +137,26 @@ class HostConnection:
         to end. `HostStalledError` means that it does not end, or that an earlier one there did not.
         """
         batch = batch or Batch.of(parts)
+        with self.health.noting():
+            reply = await self._reply(notes, limit, verb, parts, batch, may_move)
+        self._log_stderr(reply.err, notes, (verb, *batch.paths[:1]))
+        if reply.status != 0:
+            failure = error_of(reply)
+            if isinstance(failure, BeyondKeyError):
+                self._log_in_again()
+            raise failure
+        return reply.out
+
+    async def _reply(
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        parts: Sequence[Fields],
+        batch: Batch,
+        may_move: Awaitable[bool] | None,
+    ) -> Reply:
+        """Send a request and return its reply; raise `SyncError` if there is none."""
         await self._refuse_if_stalled(notes, batch.paths)
         async with self._shell(notes) as shell:
             # Once more: it may have become so while this caller waited for a shell.
@@ -136,7 +164,7 @@ class HostConnection:
             try:
                 async with asyncio.timeout(limit) as remaining:
                     batch.on_answer = lambda: _restart(remaining, limit)
-                    reply = await shell.call(verb, *parts, batch=batch, may_move=may_move)
+                    return await shell.call(verb, *parts, batch=batch, may_move=may_move)
             except TimeoutError as error:
                 await self._end(shell, batch.current)
                 self._refuse_if_stuck([batch.current])
@@ -146,13 +174,6 @@ class HostConnection:
                 # The remote process may go on. Shielded, so that a second cancel can't leave it there.
                 await asyncio.shield(self._end(shell, batch.current))
                 raise
-        self._log_stderr(reply.err, notes, (verb, *batch.paths[:1]))
-        if reply.status != 0:
-            failure = error_of(reply)
-            if isinstance(failure, BeyondKeyError):
-                self._log_in_again()
-            raise failure
-        return reply.out
 
     def _log_stderr(self, stderr: str, notes: Notes, key: tuple[str, ...]) -> None:
         """Log a little of a reply's standard error.
@@ -187,9 +208,10 @@ class HostConnection:
         await self._refuse_if_stalled(notes, [path])
         async with self._services, self._in_use():
             stack = AsyncExitStack()
-            service = await self._open_session(
-                notes, lambda connection: stack.enter_async_context(open_service(connection, name, path))
-            )
+            with self.health.noting():
+                service = await self._open_session(
+                    notes, lambda connection: stack.enter_async_context(open_service(connection, name, path))
+                )
             try:
                 async with stack:
                     yield service
@@ -220,13 +242,22 @@ class HostConnection:
                 elif not shell.stuck:
                     self._slots.release()
 
+    async def at_rest(self, limit: float) -> None:
+        """Wait until nobody uses the connection, for `limit` seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._at_rest.wait()
+
     @contextlib.asynccontextmanager
     async def _in_use(self) -> AsyncIterator[None]:
         self._users += 1
+        self._at_rest.clear()
         try:
             yield
         finally:
             self._users -= 1
+            if not self._users:
+                self._at_rest.set()
 
     async def _open_session(
         self, notes: Notes, opening: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]
@@ -272,7 +303,7 @@ class HostConnection:
 
     async def _load_shell(self, connection: asyncssh.SSHClientConnection) -> Shell:
         shell = await Shell.open(connection, self._dialogue, patient=self._shell_answered)
-        self._shell_answered = True
+        self._shell_answered, self.git = True, shell.git
         version = re.search(r"(\d+)\.(\d+)", shell.git)
         if version is None or tuple(map(int, version.groups())) < MIN_GIT:
             shell.abandon()
@@ -343,11 +374,12 @@ class HostConnection:
 
     async def warm(self, notes: Notes) -> None:
         """Connect, and load a shell if the host has one, before the first run; raise `SyncError`."""
-        if self.host.access is Access.GIT:
-            await self.warm_connection.get(notes)
-            return
-        async with self._shell(notes):
-            pass
+        with self.health.noting():
+            if self.host.access is Access.GIT:
+                await self.warm_connection.get(notes)
+                return
+            async with self._shell(notes):
+                pass
 
     async def close(self) -> None:
         """Close the connection. A peer that does not answer is not waited for."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from listener.errors import SyncError
+from listener.health import HostHealth
 from listener.observations import Observation
 from listener.plans import Notes
 from listener.sites import PLACEHOLDER, Access, Host, Leg, RepositoryAddress
@@ -14,7 +15,7 @@ from listener.ssh.connection import HostConnection, HostRequests
 from listener.ssh.git_remote import GitRemote, MarkAges
 from listener.ssh.relayed import RelayedRepository
 from listener.ssh.repository import SURVEY_LISTED, SshRepository
-from listener.ssh.survey import Surveyor
+from listener.ssh.survey import Answer, Surveyor
 
 MAX_LOGINS = 20
 """Hosts that are logged in to at the same time, each by one attempt."""
@@ -104,6 +105,24 @@ class HostPool:
             return error
         return replace(seen, drift=seen.drift.first(SURVEY_LISTED))
 
+    async def survey_apart(self, host: str, legs: Sequence[Leg], notes: Notes) -> dict[Leg, Answer]:
+        """Observe the repositories of one host, each by itself: nothing is compared or fetched."""
+        connection = self._connections[host]
+        if connection.host.access is not Access.GIT:
+            return await Surveyor(connection, self._step_timeout, listing=False).look(legs, notes)
+        found: dict[Leg, Answer] = {}
+        for leg in legs:
+            try:
+                remote = self._git_remote(leg, notes, self._survey_requests)
+                found[leg] = await remote.advertised(self._mark_ages)
+            except SyncError as error:
+                found[leg] = error
+        return found
+
+    def git_version(self, host: str) -> str:
+        """Return the output of `git --version` on a host; empty if it is not known."""
+        return self._connections[host].git
+
     async def present(self, address: RepositoryAddress, site: str | None, notes: Notes) -> list[str]:
         """Return the ids of the sites that have a repository at a pattern's address."""
         before, after = address.path.removeprefix(address.root).lstrip("/").split(PLACEHOLDER)
@@ -125,6 +144,10 @@ class HostPool:
     async def warm(self, host: str, notes: Notes) -> None:
         """Connect to a host before its first run; raise `SyncError`."""
         await self._connections[host].warm(notes)
+
+    def health(self) -> dict[str, HostHealth]:
+        """Return whether each host answers."""
+        return {name: connection.health for name, connection in self._connections.items()}
 
     async def close(self) -> None:
         """Close every connection."""

@@ -226,6 +226,7 @@ ss_enter() {
 		ss_refuse not-a-repository "$path is not a git repository"
 	fi
 	for part in . objects refs; do
+		[ -e "$part" ] || ss_refuse not-a-repository "$path is not a whole git repository: it has no $part"
 		[ -O "$part" ] || ss_refuse wrong-owner "$path belongs to $(stat -c %U "$part" 2>/dev/null), not to $(id -un)"
 	done
 	[ ! -f shallow ] || ss_refuse unsupported-repository "$path is a shallow clone: complete it with git fetch --unshallow"
@@ -383,7 +384,7 @@ ss_head() {
 ss_refs() {
 	ss_head
 	# shellcheck disable=SC2086 # the name of a ref has no space
-	refs=$(git for-each-ref --format="$ss_format" $named) || ss_refuse remote-step "git for-each-ref failed"
+	refs=$(git for-each-ref --format="$ss_format" $named) || ss_unreadable
 	ss_check_refs
 }
 
@@ -396,7 +397,7 @@ ss_look() {
 			git for-each-ref --format="$ss_format" $named || exit
 			while IFS= read -r line; do printf '%s\n' "$line"; done
 		}
-	) || ss_refuse remote-step "git for-each-ref failed"
+	) || ss_unreadable
 	files=$ss_newline$refs
 	refs=${files%%"${ss_newline}file "*}
 	files=${files#"$refs"}
@@ -413,6 +414,18 @@ ss_check_refs() {
 	done
 	case $refs in *:::::*) ss_peel ;; esac
 	refs="head $head${refs:+$ss_newline$refs}"
+}
+
+# Refuse a repository whose refs git can't read. Git is asked again: a survey of many repositories has one standard error.
+ss_unreadable() {
+	# shellcheck disable=SC2086 # as above
+	said=$(git for-each-ref --format="$ss_format" $named 2>&1 >/dev/null)
+	said=${said%%"$ss_newline"*}
+	case $said in
+	*'missing object'*) ss_refuse broken-ref "the repository $path has lost the commit of a branch: $said" ;;
+	*'not a git repository'*) ss_refuse not-a-repository "git can't use $path, most often because its HEAD is damaged: $said" ;;
+	esac
+	ss_refuse remote-step "git for-each-ref failed: $said"
 }
 
 # Complete the lines of `refs` that have no tree. Git before 2.45 follows a tag only once, and it may name another tag.
@@ -597,12 +610,20 @@ ss_sync() {
 	fi
 	[ -n "$ancestor$moved" ] || ss_relate
 	# Nothing is printed before the move: a listener that does not read would hold it up after its check.
+	[ "$counting" != yes ] || ss_writable
 	printf 'now %s\nbare %s\nworktree %s\n%s\nseen\n' "$now" "$bare" "$worktree" "$found"
 	[ -z "$target" ] || printf 'target %s %s\n' "$target" "$goal_tree"
 	[ "$ancestor" != yes ] || echo 'ancestor'
 	[ -z "$moved" ] || printf '%s\n' "$moved"
 	[ "$counting" = yes ] || ss_recognise
 	[ -z "$listed" ] || ss_list
+}
+
+# Say so if this account may not write here. A mere look tells it, so that nobody has to try.
+ss_writable() {
+	for part in . objects refs refs/heads; do
+		[ -w "$part" ] || [ ! -e "$part" ] || { echo 'writable no' && return 0; }
+	done
 }
 
 # Set the commit to compare the branch to.

@@ -19,8 +19,8 @@ def error_of(reply: Reply) -> SyncError:
     code, text = found[1], found[2][:MAX_MESSAGE]
     error = _BY_CODE.get(code, RemoteStepError)
     if error is RemoteStepError:
-        error = cause_of(said) or error
-    return error(f"{text}: {said}" if said and not error.permanent else text)
+        error = cause_of(f"{text}\n{said}") or error
+    return error(f"{text}: {said}" if said not in text and not error.permanent else text)
 
 
 def gate_error(stderr: str) -> SyncError | None:

@@ -106,6 +106,7 @@ def read_observation(leg: Leg, text: str, *, counting: bool = True) -> Observati
         head=seen.head,
         bare=values["bare"] == "yes",
         worktree=values["worktree"],
+        writable=values.get("writable") != "no",
         now=_seconds(values["now"]),
         times=seen.times,
         in_progress=seen.marks,

@@ -104,13 +104,13 @@ def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:
 
 
 def observe_fields(
-    leg: Leg, listed: int, *, room: int = LISTED_BYTES, counting: bool, target: str = ""
+    leg: Leg, listed: int | None, *, room: int = LISTED_BYTES, counting: bool, target: str = ""
 ) -> dict[str, str]:
-    """Return the fields of the request `observe`."""
+    """Return the fields of the request `observe`. With `listed` as None, no paths are asked for."""
     return {
         **_address_fields(leg),
         "compare": "commit" if leg.policy is Policy.RESET else "tree",
-        "listed": str(listed),
+        "listed": "" if listed is None else str(listed),
         "room": str(room),
         "counting": "yes" if counting else "no",
         "target": target,

@@ -25,6 +25,10 @@ GROUP_SIZE = 32
 Answer = Observation | SyncError
 
 
+YIELDS = 1.0
+"""Seconds that a request of a survey waits at most for the runs on its host: git would slow them down."""
+
+
 class SurveyRequests:
     """A host's requests for surveys: one shell and one service at a time, so that runs have the others.
 
@@ -47,6 +51,7 @@ class SurveyRequests:
     ) -> str:
         """Send a request when the survey's earlier ones are answered; raise `SyncError`."""
         async with self._shell_turn:
+            await self._connection.at_rest(YIELDS)
             return await self._connection.call(notes, limit, verb, *parts, batch=batch, may_move=may_move)
 
     @contextlib.asynccontextmanager
@@ -64,8 +69,10 @@ class Surveyor:
     alone, until it answers.
     """
 
-    def __init__(self, connection: HostConnection, limit: float) -> None:
+    def __init__(self, connection: HostConnection, limit: float, *, listing: bool = True) -> None:
+        """With `listing`, ask for the paths that differ, too: that is most of the work."""
         self._connection = connection
+        self._listing = listing
         self.requests = SurveyRequests(connection)
         self._limit = limit
         """Seconds for each leg."""
@@ -107,9 +114,9 @@ class Surveyor:
         """Ask once; return the answers, and whether the connection was lost before any leg answered."""
         separator = secrets.token_hex(16)
         room = LISTED_BYTES // len(legs)
+        listed = SURVEY_LISTED if self._listing else None
         questions = [
-            {"separator": separator, **observe_fields(leg, SURVEY_LISTED, room=room, counting=True)}
-            for leg in legs
+            {"separator": separator, **observe_fields(leg, listed, room=room, counting=True)} for leg in legs
         ]
         batch = Batch.of(questions)
         try:

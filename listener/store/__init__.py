@@ -8,6 +8,7 @@ from typing import Protocol
 
 from listener.access import SessionStore
 from listener.errors import ConfigurationError
+from listener.events import EventStore
 from listener.looks import LookStore
 from listener.queue import RunStore
 from listener.records import Records
@@ -17,7 +18,7 @@ from listener.store.sqlite import SqliteStore, transfer
 from listener.store.transaction import Transaction
 
 
-class Store(RunStore, Records, SessionStore, LookStore, Protocol):
+class Store(RunStore, Records, SessionStore, LookStore, EventStore, Protocol):
     """The ports of the store together, with its start and its end."""
 
     async def open(self) -> None:

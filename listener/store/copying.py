@@ -25,7 +25,7 @@ TABLES = {
     "runs": (
         ("position",),
         """id, site, environment, state, created_at, not_before, attempt, failures, looks, lines,
-        started_at, finished_at, successor, undoes, lane, urgent, outcome, due, turn, ready""",
+        told, started_at, finished_at, successor, undoes, lane, urgent, outcome, due, turn, ready""",
     ),
     "triggers": (
         ("position",),
@@ -42,7 +42,10 @@ TABLES = {
     "sessions": (("key",), "token, sha256, expires"),
     "looks": (("site", "environment"), "looked_at, state, plan, error, message, busy_since, legs"),
 }
-"""The tables of a store with their keys and other columns. Rows refer only to tables before their own."""
+"""The tables of a store with their keys and other columns. Rows refer only to tables before their own.
+
+Events stay behind: their places are those of commits to the database that they are in.
+"""
 
 _TRUTHS = ("urgent", "ready")
 _USED = f"SELECT {' OR '.join(f'EXISTS (SELECT 1 FROM {table})' for table in TABLES)} AS used"  # noqa: S608 (ours)

@@ -1,5 +1,6 @@
 """Queries: what is read without writing."""
 
+import json
 import statistics
 from collections.abc import Collection
 from typing import Any
@@ -139,12 +140,22 @@ _HOLDS = "SELECT * FROM holds ORDER BY site, environment"
 _HOLDS_OF_SITES = "SELECT * FROM holds WHERE site = ANY (:sites::text[]) ORDER BY site, environment"
 _LAST_SUCCESSES = """
 SELECT r.site, r.environment, r.id, r.finished_at
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN runs AS r
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN runs AS r
 WHERE r.id = (
     SELECT f.id FROM runs AS f
-    WHERE f.site = s.site AND f.environment = e.environment AND f.state = 'succeeded' AND f.undoes IS NULL
+    WHERE f.site = p.place::json ->> 0 AND f.environment = p.place::json ->> 1
+        AND f.state = 'succeeded' AND f.undoes IS NULL
     ORDER BY f.finished_at DESC, f.id DESC LIMIT 1
+)
+"""
+_LAST_FAILURES = """
+SELECT r.site, r.environment, r.finished_at
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN runs AS r
+WHERE r.id = (
+    SELECT f.id FROM runs AS f
+    WHERE f.site = p.place::json ->> 0 AND f.environment = p.place::json ->> 1
+        AND f.state = 'failed' AND f.finished_at IS NOT NULL AND f.started_at IS NOT NULL
+    ORDER BY f.id DESC LIMIT 1
 )
 """
 _STANDING = f"""
@@ -258,15 +269,24 @@ async def last_successes(
     reader: Reader, environments: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], Success]:
     """Return the last success of each of these sites and environments that has one."""
-    asked = {
-        "sites": sorted({site for site, _ in environments}),
-        "environments": sorted({environment for _, environment in environments}),
-    }
-    found = {
-        (row["site"], row["environment"]): Success(row["id"], row["finished_at"])
-        for row in await reader.all(_LAST_SUCCESSES, asked)
-    }
-    return {each: found[each] for each in environments if each in found}
+    rows = await _ends(reader, _LAST_SUCCESSES, environments)
+    return {(row["site"], row["environment"]): Success(row["id"], row["finished_at"]) for row in rows}
+
+
+async def last_failures(
+    reader: Reader, environments: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], float]:
+    """Return when the last run of each of these sites and environments failed, if one did."""
+    rows = await _ends(reader, _LAST_FAILURES, environments)
+    return {(row["site"], row["environment"]): row["finished_at"] for row in rows}
+
+
+async def _ends(reader: Reader, sql: str, environments: Collection[tuple[str, str]]) -> list[Row]:
+    """Return the runs that a statement finds for environments.
+
+    It gets one text for each place. Two lists would ask for each site with the name of each environment.
+    """
+    return await reader.all(sql, {"places": [json.dumps(each) for each in environments]})
 
 
 async def backlog(reader: Reader) -> Backlog:

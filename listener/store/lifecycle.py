@@ -11,11 +11,13 @@ from functools import cache
 from typing import Any
 
 from listener.errors import ConflictError, FencedError, ForbiddenError
+from listener.events import EventKind, Happened
 from listener.outcomes import Outcome
 from listener.queue import Hold, Intent, LogLine
 from listener.runs import ENDED, Run, State, Trigger, demand_transition
-from listener.store.acceptance import WAITING, accept, attach, held_outcome, hold_on, new_run, reschedule
+from listener.store.acceptance import Submission, accept
 from listener.store.history import READY_IN_ANY_LANE, READY_SOON, run, triggers
+from listener.store.joining import WAITING, Wanted, attach, held_outcome, hold_on, new_run, reschedule
 from listener.store.rows import RUN, hold_of, outcome_text, run_of
 from listener.store.transaction import Transaction
 
@@ -37,11 +39,14 @@ attempt = attempt + 1, started_at = :now::float8, node = :node, lease_until = st
 _NEW_LINE = """
 INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON CONFLICT DO NOTHING
 """
-_COUNT_LINES = f"UPDATE runs SET lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING id"  # noqa: S608 (ours)
+_COUNT_LINES = f"""
+UPDATE runs SET told = lines, lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING told
+"""  # noqa: S608 (ours)
 _COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
 # The lines that an owner's write takes along are counted by the same statement.
-_WITH_LINES = "outcome = :outcome, lines = greatest(lines, :lines)"
-_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING id"  # noqa: S608 (ours)
+# `told` is how many there were before: the events of the write are the lines behind it.
+_WITH_LINES = "outcome = :outcome, told = lines, lines = greatest(lines, :lines)"
+_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING told"  # noqa: S608 (ours)
 _FINISHED = f"finished_at = :now, {_WITH_LINES}, node = NULL, lease_until = NULL"
 _PUT_BACK = f"""
 successor = :successor, not_before = :not_before::float8, failures = failures + :failed,
@@ -87,8 +92,9 @@ _LIFT_EARLIER = """
 DELETE FROM holds
 WHERE site = :site AND environment = :environment AND live IS NOT NULL
     AND since <= (SELECT started_at FROM runs WHERE id = :id)
+RETURNING site, environment
 """
-_LIFT_OWN = "DELETE FROM holds WHERE run = :id"
+_LIFT_OWN = "DELETE FROM holds WHERE run = :id RETURNING site, environment"
 _ROLLING_BACK = """
 SELECT id FROM runs
 WHERE site = :site AND environment = :environment AND state IN ('queued', 'running') AND undoes IS NOT NULL
@@ -143,20 +149,26 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     """Store the lines that are not stored yet; return how many there are now, or raise `FencedError`."""
     last = lines[-1].sequence if lines else 0
     values = _fence(transaction, owned) | {"lines": last}
-    if await transaction.change(_COUNT_LINES, values):
-        await _add_lines(transaction, owned, lines)
+    if counted := await transaction.change(_COUNT_LINES, values):
+        await _add_lines(transaction, owned, lines, counted[0]["told"])
         transaction.changed.add(owned.id)
         return last
     # An earlier request has stored them already, or the caller has lost the run.
-    counted = await transaction.one(_COUNTED, values)
-    if counted is None:
+    row = await transaction.one(_COUNTED, values)
+    if row is None:
         raise FencedError
-    return int(counted["lines"])
+    return int(row["lines"])
 
 
-async def _add_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine]) -> None:
+async def _add_lines(transaction: Transaction, owned: Run, lines: Sequence[LogLine], before: int) -> None:
+    """Store lines; those behind the first `before` are new."""
     rows = [{"run": owned.id, "sequence": line.sequence, "text": line.text} for line in lines]
     await transaction.many(_NEW_LINE, rows)
+    last = lines[-1].sequence
+    if last > before:
+        transaction.happened.append(
+            Happened(EventKind.RUN, owned.site, owned.environment, owned.id, before + 1, last)
+        )
 
 
 async def _change_owned(
@@ -164,10 +176,11 @@ async def _change_owned(
 ) -> None:
     """Carry out an owner's statement and add its log lines, or raise `FencedError` with nothing written."""
     last = lines[-1].sequence if lines else 0
-    if not await transaction.change(statement, _fence(transaction, owned) | values | {"lines": last}):
+    changed = await transaction.change(statement, _fence(transaction, owned) | values | {"lines": last})
+    if not changed:
         raise FencedError
     if lines:
-        await _add_lines(transaction, owned, lines)
+        await _add_lines(transaction, owned, lines, changed[0]["told"])
     transaction.changed.add(owned.id)
 
 
@@ -187,16 +200,16 @@ async def finish(
     """End a running run, with log lines of its owner; a success ends the backoff of its environment."""
     if state not in ENDED:
         raise ValueError(f"A run that is {state} has not ended.")
-    ending = moving(State.RUNNING, state, _FINISHED, _OWNED)
+    ending = moving(State.RUNNING, state, _FINISHED, _OWNED, "told")
     await _change_owned(transaction, owned, ending, {"now": now, "outcome": outcome_text(outcome)}, lines)
     here = {"site": owned.site, "environment": owned.environment, "id": owned.id}
     if state is State.SUCCEEDED:
         if await transaction.change(_NO_BACKOFF, here):
             await reschedule(transaction, owned.site, owned.environment)
         if owned.undoes is None:
-            await transaction.write(_LIFT_EARLIER, here)
+            await _lift(transaction, _LIFT_EARLIER, here, now)
     elif not outcome.moved:
-        await transaction.write(_LIFT_OWN, here)
+        await _lift(transaction, _LIFT_OWN, here, now)
     transaction.work = True
 
 
@@ -251,7 +264,11 @@ async def put_back(
         "looked": looked,
         "outcome": None if outcome is None else outcome_text(outcome),
     }
-    await _change_owned(transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED), values, lines)
+    await _change_owned(
+        transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED, "told"), values, lines
+    )
+    if hold is not None:
+        _ended_waiting(transaction, owned.site, owned.environment, owned.id, now, "on-hold")
     if waiting is not None:
         handed_on = {"id": owned.id, "successor": waiting["id"], "not_before": not_before}
         await transaction.write(_MOVE_TRIGGERS, handed_on)
@@ -296,7 +313,8 @@ async def cancel(transaction: Transaction, run_id: str, now: float, only: Collec
         state = (await run(transaction, run_id)).state
         raise ConflictError(f"The run is {state}: only a waiting one can be cancelled.")
     transaction.changed.add(run_id)
-    await transaction.write(_LIFT_OWN, {"id": run_id})
+    _ended_waiting(transaction, waiting.site, waiting.environment, run_id, now, "cancelled")
+    await _lift(transaction, _LIFT_OWN, {"id": run_id}, now)
     return await run(transaction, run_id)
 
 
@@ -309,6 +327,8 @@ def _demand_only(served: Iterable[str], only: Collection[str] | None) -> None:
 async def hold(transaction: Transaction, freeze: Hold) -> None:
     """Put an environment on hold, or replace its hold; end its waiting runs, a rollback too."""
     await _freeze(transaction, freeze)
+    where, said = (freeze.site, freeze.environment), {"reason": freeze.reason, "actor": freeze.actor}
+    transaction.happened.append(Happened.saying(EventKind.HOLD, freeze.since, "hold", *where, **said))
     values = {
         "site": freeze.site,
         "environment": freeze.environment,
@@ -317,6 +337,7 @@ async def hold(transaction: Transaction, freeze: Hold) -> None:
     }
     for row in await transaction.change(_END_ALL_WAITING, values):
         transaction.changed.add(str(row["id"]))
+        _ended_waiting(transaction, freeze.site, freeze.environment, row["id"], freeze.since, "on-hold")
 
 
 async def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, freeze: Hold) -> Run:
@@ -330,7 +351,7 @@ async def roll_back(transaction: Transaction, trigger: Trigger, undoes: str, fre
     await hold(transaction, freeze)
     run_id = await new_run(transaction, trigger, trigger.at, State.QUEUED, undoes=undoes)
     await _freeze(transaction, freeze, run_id)
-    await attach(transaction, trigger, run_id, None)
+    await attach(transaction, [(Wanted(trigger, trigger.at), run_id)])
     transaction.work = True
     return await run(transaction, run_id)
 
@@ -343,9 +364,27 @@ async def release(
     if not released:
         return None
     transaction.work = True
+    transaction.happened.append(Happened(EventKind.RELEASE, site, environment))
     if catch_up is not None:
-        await accept(transaction, [catch_up], None, catch_up.at)
+        await accept(transaction, [Submission([catch_up], None, catch_up.at)])
     return hold_of(released[0])
+
+
+async def _lift(transaction: Transaction, statement: str, values: dict[str, Any], now: float) -> None:
+    """End the hold of a rollback."""
+    for row in await transaction.change(statement, values):
+        where = row["site"], row["environment"]
+        transaction.happened.append(
+            Happened.saying(EventKind.RELEASE, now, "release", *where, run=values["id"])
+        )
+
+
+def _ended_waiting(
+    transaction: Transaction, site: str, environment: str, run_id: str, now: float, error: str
+) -> None:
+    """Tell that a run was cancelled while it waited. Its log does not: nobody owned it."""
+    facts = {"run": run_id, "outcome": State.CANCELLED.value, "error": error, "level": "warning"}
+    transaction.happened.append(Happened.saying(EventKind.RUN, now, "run", site, environment, **facts))
 
 
 def _fence(transaction: Transaction, owned: Run) -> dict[str, Any]:

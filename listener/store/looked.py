@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from listener.events import EventKind, Happened
 from listener.looks import EnvironmentLook, LegLook, LookState, LookSummary, Place
 from listener.observations import Paths
 from listener.plans import PlanKind
@@ -25,6 +26,11 @@ WHERE excluded.looked_at >= looks.looked_at OR looks.looked_at > excluded.looked
 """
 _FIND = """
 SELECT l.site, l.environment, l.looked_at, l.legs
+FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
+WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
+"""
+_STATES = """
+SELECT l.site, l.environment, l.looked_at, l.state, l.error
 FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
 CROSS JOIN looks AS l
 WHERE l.site = s.site AND l.environment = e.environment
@@ -42,17 +48,32 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
     """Carry out `LookStore.keep_looks`."""
     # One statement of PostgreSQL can't change a row twice.
     newest = {look.place: look for look in sorted(looks, key=lambda look: look.looked_at)}
+    values = {"sites": sorted({site for site, _ in newest}), "environments": sorted({e for _, e in newest})}
+    before = {(row["site"], row["environment"]): row for row in await transaction.all(_STATES, values)}
+    for place, look in newest.items():
+        transaction.happened += _changed(before.get(place), look)
     await transaction.many(_KEEP, [_row_of(newest[place]) for place in sorted(newest)])
+
+
+def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
+    """Return the event of a look that found another state than the one before, if it did."""
+    now = look.summary
+    if before is None:
+        if now.state is LookState.EQUAL:
+            return []
+    elif before["looked_at"] > now.looked_at or (before["state"], before["error"]) == (now.state, now.error):
+        return []
+    facts = {"state": now.state.value, "plan": now.plan, "error": now.error, "message": now.message}
+    said = {name: value for name, value in facts.items() if value}
+    level = "warning" if now.state is LookState.UNKNOWN else "info"
+    where = look.site, look.environment
+    return [Happened.saying(EventKind.LOOK, now.looked_at, "look", *where, level=level, **said)]
 
 
 async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:
     """Carry out `LookStore.looks`."""
-    values = {
-        "sites": sorted({site for site, _ in places}),
-        "environments": sorted({name for _, name in places}),
-    }
-    found = [_look_of(row) for row in await reader.all(_FIND, values)]
-    return {look.place: look for look in found if look.place in places}
+    values = {"places": [json.dumps(place) for place in places]}
+    return {look.place: look for look in map(_look_of, await reader.all(_FIND, values))}
 
 
 async def summaries(reader: Reader) -> list[LookSummary]:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 
 from listener.queue import Pruned
 from listener.runs import first_id
+from listener.store import happened
 from listener.store.transaction import Reader, Transaction
 
 # A run stays if another row refers to it, or if it is the last success of its environment.
@@ -145,7 +146,9 @@ async def delete_arrivals(transaction: Transaction, ids: Collection[str], before
 
 async def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
     """Carry out `RunStore.prune` in one transaction."""
-    runs = await delete_runs(transaction, await old_runs(transaction, before, keep, most))
+    old = await old_runs(transaction, before, keep, most)
+    await happened.forget(transaction, await happened.horizon(transaction, before, old, keep * 10), most * 10)
+    runs = await delete_runs(transaction, old)
     found = await old_deliveries(transaction, before, most)
     return Pruned(runs, await delete_arrivals(transaction, found, before, most))
 

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from listener.errors import DeliveryNotFoundError
+from listener.events import EventKind, Happened
 from listener.records import Arrival, ArrivalFilter, Fate, Refusal, ServedTrigger, Use
 from listener.store.rows import Row, arrival_of, served_of
 from listener.store.transaction import Reader, Transaction
 
 CLAIM = ("records", "")
 """A write of records has this to itself. Two listeners could lock the same rows in two orders."""
+
+TOLD_AT_ONCE = 10
+"""Refusals of one write that are events of their own."""
 
 _REFUSAL = """
 INSERT INTO refusals
@@ -62,8 +66,25 @@ async def record(
         rows = [asdict(each) | {"headers": json.dumps(dict(each.headers))} for each in refusals]
         await transaction.many(_REFUSAL, rows)
         await transaction.write(_NEWEST, {"keep": keep})
+        transaction.happened += _events_of(refusals)
     if uses:
         await transaction.many(_USE, [asdict(use) for use in uses])
+
+
+def _events_of(refusals: Sequence[Refusal]) -> list[Happened]:
+    """Return the first events one by one and the rest as a number: a flood must not push out all others."""
+    happened = list(map(_event_of, refusals[:TOLD_AT_ONCE]))
+    if rest := refusals[TOLD_AT_ONCE:]:
+        count, at = sum(each.count for each in rest), rest[-1].at
+        happened.append(Happened.saying(EventKind.REFUSAL, at, "more refused", level="warning", count=count))
+    return happened
+
+
+def _event_of(refusal: Refusal) -> Happened:
+    named = ("id", "request", "hook", "reason", "status", "client", "credential", "count")
+    facts = {name: value for name in named if (value := getattr(refusal, name))}
+    event = "delivery refused" if refusal.hook else "call refused"
+    return Happened.saying(EventKind.REFUSAL, refusal.at, event, level="warning", **facts)
 
 
 async def arrivals(reader: Reader, which: ArrivalFilter) -> list[Arrival]:

@@ -9,14 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold, Intent, LogLine, Pruned, Signal
 from listener.runs import Run, State, Trigger
-from listener.store import acceptance, history, lifecycle, looked, pruning, records, sessions
-from listener.store.acceptance import Key, claims
+from listener.store import acceptance, happened, history, lifecycle, looked, pruning, records, sessions
+from listener.store.acceptance import Submission, claims
+from listener.store.gathering import Gathering
+from listener.store.joining import Key
 from listener.store.signals import Offer, Signals
 from listener.store.transaction import Query, Rule, Transaction
 from listener.store.unstored import Unstored
@@ -25,10 +27,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 U = TypeVar("U")
 
+Keys = Callable[[], Iterable[Key]]
+"""Returns what a write must have to itself, when its transaction begins."""
 OwnersWrite = Callable[[Transaction, Sequence[LogLine]], Coroutine[Any, Any, T]]
+
+Submit = Callable[[Callable[[Transaction], Coroutine[Any, Any, Any]], Keys], asyncio.Future[Any]]
+"""Queues a write that has these keys to itself."""
 
 LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
+
+
+EVENTS_A_RUN = 10
+"""Of the events, so many are kept as of the runs are, times this. A run makes two to four."""
 
 
 class Writes(Generic[P, T]):
@@ -45,7 +56,7 @@ class Writes(Generic[P, T]):
         return partial(self._call, store)
 
     async def _call(self, store: "RuledStore", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        keys = self._keys(*args) if self._keys is not None else ()
+        keys = partial(self._keys, *args) if self._keys is not None else tuple
         rule = self._rule
         return await store._submit(lambda transaction: rule(transaction, *args, **kwargs), keys)  # noqa: SLF001
 
@@ -66,21 +77,26 @@ class RuledStore(ABC):
     All methods belong to the event loop in which the store was opened.
     """
 
+    _shared: ClassVar[bool]
+    """Whether several listeners may use the store at the same time."""
+
     def __init__(self) -> None:
         self._signals = Signals()
         self._unstored = Unstored()
         self._flush: asyncio.TimerHandle | None = None
         """The write of log lines that is due, if there are any."""
+        self._gathering: Gathering | None = None
+        """The acceptances that wait for the writer. None while there were none."""
         self._offer: Offer | None = None
         """The worker's last one; None while there was none."""
 
     @abstractmethod
     def _submit(
-        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
+        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Keys
     ) -> asyncio.Future[T]:
         """Queue a write. The future has its result, or its error, once that is durable.
 
-        The write has `keys`, environments most often, to itself. It is carried out even if the future is
+        The write has `keys()`, environments most often, to itself. It is carried out even if the future is
         cancelled.
         """
 
@@ -88,7 +104,7 @@ class RuledStore(ABC):
     def _submit_both(
         self,
         first: Callable[[Transaction], Coroutine[Any, Any, T]],
-        keys: Iterable[Key],
+        keys: Keys,
         second: Callable[[Transaction], Coroutine[Any, Any, U]],
     ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
         """Queue two writes for one transaction. What goes wrong in the second leaves the first alone."""
@@ -102,10 +118,10 @@ class RuledStore(ABC):
         """Answer a query that the worker waits for. Other readers never delay it."""
 
     async def _write(self, keys: Iterable[Key], rule: Rule[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._submit(lambda transaction: rule(transaction, *args, **kwargs), keys)
+        return await self._submit(lambda transaction: rule(transaction, *args, **kwargs), lambda: keys)
 
-    redeliver = Writes(acceptance.redeliver, lambda _, triggers, __: claims(triggers, None))
-    roll_back = Writes(lifecycle.roll_back, lambda trigger, _, __: claims([trigger], None))
+    redeliver = Writes(acceptance.redeliver, lambda _, triggers, now: claims(Submission(triggers, None, now)))
+    roll_back = Writes(lifecycle.roll_back, lambda trigger, *_: [(trigger.site, trigger.environment)])
     claim = Writes(lifecycle.claim)
     hasten = Writes(lifecycle.hasten)
     hold = Writes(lifecycle.hold, lambda hold: [(hold.site, hold.environment)])
@@ -115,6 +131,7 @@ class RuledStore(ABC):
     prune_sessions = Writes(sessions.prune)
     keep_looks = Writes(looked.keep, lambda _: [looked.CLAIM])
     forget_looks = Writes(looked.forget, lambda _: [looked.CLAIM])
+    note_events = Writes(happened.note)
 
     holds = Reads(history.holds)
     run = Reads(history.run)
@@ -122,6 +139,7 @@ class RuledStore(ABC):
     serving = Reads(history.serving)
     triggers = Reads(history.triggers)
     last_successes = Reads(history.last_successes)
+    last_failures = Reads(history.last_failures)
     lines = Reads(history.lines)
     queue_position = Reads(history.queue_position)
     backlog = Reads(history.backlog)
@@ -130,6 +148,9 @@ class RuledStore(ABC):
     arrival = Reads(records.arrival)
     uses = Reads(records.uses)
     session = Reads(sessions.find)
+    events = Reads(happened.page)
+    newest_event = Reads(happened.newest)
+    events_since = Reads(happened.since)
     looks = Reads(looked.find)
     look_summaries = Reads(looked.summaries)
 
@@ -149,6 +170,10 @@ class RuledStore(ABC):
     async def prune(self, before: float, keep: int, most: int) -> Pruned:
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""
         old = await self._read(pruning.old_runs, before, keep, most)
+        # First the events: their readers would miss the lines of a run that is gone.
+        forgotten = await self._read(happened.horizon, before, old, keep * EVENTS_A_RUN)
+        while await self._write((), happened.forget, forgotten, most) == most:
+            pass
         runs = await self._write((), pruning.delete_runs, old) if old else 0
         found = await self._read(pruning.old_deliveries, before, most)
         return Pruned(runs, await self._write((), pruning.delete_arrivals, found, before, most))
@@ -163,25 +188,46 @@ class RuledStore(ABC):
         self, triggers: Sequence[Trigger], delivery: DeliveryRecord | None, now: float
     ) -> Acceptance:
         """Store a delivery and its triggers, each with a run, and answer once that is durable."""
-        keys, offer = claims(triggers, delivery), self._offer
-        if offer is None or not offer.stands:
-            return await self._write(keys, acceptance.accept, triggers, delivery, now)
-        full, work = offer.full(), False
+        submission = Submission(triggers, delivery, now)
+        answer: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
+        if self._gathering is None or not self._gathering.add(submission, answer):
+            gathering = Gathering()
+            gathering.add(submission, answer)
+            self._accept_all(gathering)
+            self._gathering = gathering
+        return await answer
 
-        async def take(transaction: Transaction) -> Acceptance:
+    def _accept_all(self, gathering: Gathering) -> None:
+        """Queue the write of acceptances, and with it a claim if a worker has offered its slot."""
+        offer, work = self._offer, False
+
+        async def take(transaction: Transaction) -> list[Acceptance]:
             nonlocal work
             work = False
-            accepted = await acceptance.accept(transaction, triggers, delivery, now)
+            accepted = await acceptance.accept(transaction, gathering.take())
             work = transaction.work
             return accepted
 
-        async def claim(transaction: Transaction) -> Run | None:
-            return await lifecycle.claim(transaction, now, full, offer.intent) if work else None
+        if offer is None or not offer.stands:
+            written = self._submit(take, gathering.claims)
+        else:
+            full, intent = offer.full(), offer.intent
 
-        # Two requests in one transaction, not one: a claim that fails must not take the delivery with it.
-        taken, claimed = self._submit_both(take, keys, claim)
-        offer.fill(claimed)
-        return await taken
+            async def claim(transaction: Transaction) -> Run | None:
+                now = max(each.now for each in gathering.take())
+                return await lifecycle.claim(transaction, now, full, intent) if work else None
+
+            # Two requests in one transaction: a claim that fails must not take the deliveries with it.
+            written, claimed = self._submit_both(take, gathering.claims, claim)
+            offer.fill(claimed)
+        written.add_done_callback(partial(self._accepted, gathering))
+
+    def _accepted(self, gathering: Gathering, written: asyncio.Future[list[Acceptance]]) -> None:
+        for alone in gathering.settle(written):
+            try:
+                self._accept_all(alone)
+            except StoreUnavailableError as error:
+                alone.fail(error)
 
     def offer(self, full: Callable[[], Collection[str]], intent: Intent | None = None) -> Offer:
         """Let the next acceptance claim a run, in its own transaction, until the offer is withdrawn."""
@@ -209,7 +255,7 @@ class RuledStore(ABC):
 
     def _store_lines(self, run: Run) -> None:
         stored = self._submit(
-            lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run)), ()
+            lambda transaction: lifecycle.store_lines(transaction, run, self._unstored.of(run)), tuple
         )
         stored.add_done_callback(lambda future: self._unstored.tried(run, future))
 
@@ -223,6 +269,45 @@ class RuledStore(ABC):
             run, lambda transaction, lines: lifecycle.finish(transaction, run, state, outcome, now, lines)
         )
 
+    async def finish_and_claim(
+        self,
+        run: Run,
+        state: State,
+        outcome: Outcome,
+        now: float,
+        full: Collection[str] = (),
+        intent: Intent | None = None,
+    ) -> Run | None:
+        """End a running run, or raise `FencedError`, and claim the next one in the same transaction."""
+        ended: list[Transaction] = []
+        claims: list[asyncio.Future[Run | None]] = []
+
+        async def end(transaction: Transaction, lines: Sequence[LogLine]) -> None:
+            # The writer may carry it out again. Then only the last time counts.
+            ended.clear()
+            await lifecycle.finish(transaction, run, state, outcome, now, lines)
+            ended.append(transaction)
+
+        async def claim(transaction: Transaction) -> Run | None:
+            claimed = await lifecycle.claim(transaction, now, full, intent) if ended else None
+            if claimed is not None and not self._shared:
+                # Its place is taken again. On a shared store, others may have places for a waiting successor.
+                ended[0].work = False
+            return claimed
+
+        def submit(
+            perform: Callable[[Transaction], Coroutine[Any, Any, Any]], keys: Keys
+        ) -> asyncio.Future[Any]:
+            first, second = self._submit_both(perform, keys, claim)
+            # If the run can't be ended, nobody asks what became of the claim.
+            second.add_done_callback(lambda future: future.cancelled() or future.exception())
+            claims.append(second)
+            return first
+
+        await self._leave(run, end, submit)
+        await asyncio.wait(claims)
+        return None if claims[0].exception() else claims[0].result()
+
     async def requeue(
         self, run: Run, outcome: Outcome, not_before: float, now: float, *, failed: bool
     ) -> Run:
@@ -234,13 +319,15 @@ class RuledStore(ABC):
             ),
         )
 
-    async def _leave(self, run: Run, leave: OwnersWrite[T]) -> T:
+    async def _leave(self, run: Run, leave: OwnersWrite[T], submit: Submit | None = None) -> T:
         """Store the rest of the owner's log lines and end its ownership: both or neither."""
-        left = await self._own(run, [(run.site, run.environment)], leave)
+        left = await self._own(run, [(run.site, run.environment)], leave, submit)
         self._unstored.forget(run)
         return left
 
-    async def _own(self, run: Run, keys: Iterable[Key], write: OwnersWrite[T]) -> T:
+    async def _own(
+        self, run: Run, keys: Iterable[Key], write: OwnersWrite[T], submit: Submit | None = None
+    ) -> T:
         """Carry out a write of a run's owner, with the log lines that wait for one."""
         lines: Sequence[LogLine] = ()
 
@@ -251,7 +338,7 @@ class RuledStore(ABC):
 
         self._unstored.taken_along(run)
         try:
-            written = await self._submit(perform, keys)
+            written: T = await (submit or self._submit)(perform, lambda: keys)
         except FencedError:
             self._unstored.forget(run)
             raise
@@ -261,6 +348,11 @@ class RuledStore(ABC):
     def listen(self, run_id: str) -> AbstractContextManager[Signal]:
         """Return a signal of the caller's own, set whenever the run has a new line or a new state."""
         return self._signals.listen(run_id)
+
+    @property
+    def happening(self) -> Signal:
+        """The signal that is set whenever there may be a new event."""
+        return self._signals.happening
 
     @property
     def work(self) -> Signal:

@@ -12,10 +12,11 @@ from listener.runs import Run
 
 
 class Signals:
-    """The signals of one store: one for work, and any number for each run."""
+    """The signals of one store: one for work, one for events, and any number for each run."""
 
     def __init__(self) -> None:
         self.work = asyncio.Event()
+        self.happening = asyncio.Event()
         self._listeners: dict[str, set[asyncio.Event]] = {}
 
     @contextmanager
@@ -31,8 +32,10 @@ class Signals:
             if not listeners and self._listeners.get(run_id) is listeners:
                 del self._listeners[run_id]
 
-    def ring(self, changed: Iterable[str], *, work: bool) -> None:
-        """Wake the listeners of the changed runs and, with `work`, the worker."""
+    def ring(self, changed: Iterable[str], *, work: bool, happened: bool = True) -> None:
+        """Wake followers of the changed runs; with `work`, the worker; with `happened`, readers of events."""
+        if happened:
+            self.happening.set()
         for run_id in changed:
             for signal in self._listeners.get(run_id, ()):
                 signal.set()

@@ -7,6 +7,7 @@ PostgreSQL awaits a rule. SQLite steps it (`listener.store.sqlite.dialect`): the
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from listener.events import Happened
 from listener.store.rows import Row
 
 P = ParamSpec("P")
@@ -35,6 +36,8 @@ class Transaction(Reader, Protocol):
     """The runs with a new state or new lines. Their listeners are woken after the commit."""
     work: bool
     """Whether a run may have become claimable. The worker is woken after the commit."""
+    happened: list[Happened]
+    """The events of this transaction. They are stored with it."""
 
     async def write(self, sql: str, values: Values = NOTHING) -> None:
         """Run a statement that changes something."""

@@ -118,6 +118,15 @@ class StudioCallers:
             self._keep(key, None, FAILED_LASTS, error.message)
             raise
 
+    async def reach(self) -> None:
+        """Raise `StudioUnavailableError` unless Studio answers, without a credential, that one is missing."""
+        await self._requests.answer("", self._ask_nobody)
+
+    async def _ask_nobody(self) -> None:
+        status, _ = await self._connection.get(ME)
+        if status not in DENIED:
+            raise StudioUnavailableError(f"Studio answered {status}.", remedy=CHECK_URL)
+
     async def close(self) -> None:
         """Stop asking, and close the connections."""
         await self._requests.close()

@@ -42,6 +42,7 @@ ROLE_LASTS = 5.0
 """Seconds for which the answer "primary" is valid."""
 
 ROLE = "/api/2/monitoring/status?token={token}"
+VERSION = "/api/2/monitoring/version?token={token}"
 STATUS_BEFORE_5 = "/api/2/publish/status?siteId={site}"
 STATUS = "/api/2/publish/{site}/status"
 
@@ -54,6 +55,9 @@ NOT_PUBLISHING = frozenset({"", "ready", "readywitherrors", "idle", "queued", "s
 even if they are scheduled for next week, so waiting for its end could take forever. The move itself detects a
 publish that begins at the same time."""
 
+STANDING_STILL = frozenset({"stopped", "error"})
+"""The publisher does not work, and will not until somebody starts it again."""
+
 REMEDIES = {
     "studio.token": "put the token of a user who may read the site's publishing status into studio.token",
     "studio.management_token": "put Studio's management token (STUDIO_MANAGEMENT_TOKEN) into it",
@@ -62,6 +66,8 @@ REMEDIES = {
 
 WORD = re.compile("[a-z_]{1,20}")
 """Text of an answer that a message may quote."""
+VERSION_TEXT = re.compile(r"[0-9A-Za-z.+-]{1,40}")
+"""The same for a version."""
 
 
 class StudioClient:
@@ -104,6 +110,21 @@ class StudioClient:
             raise status
         return status
 
+    async def off(self, site: str) -> str:
+        """Return why Studio does not publish a site at all; empty if it does, or if it may not be asked.
+
+        Raise as `check` does.
+        """
+        if self._token is None:
+            return ""
+        return await self._requests.answer((STATUS, site), partial(self._ask_off, site, self._token))
+
+    async def version(self) -> str:
+        """Return Studio's version; empty if it may not be asked. Raise as `check` does."""
+        if self._management_token is None:
+            return ""
+        return await self._requests.answer(VERSION, partial(self._ask_version, self._management_token))
+
     async def close(self) -> None:
         """Cancel all requests; callers that still wait get an error."""
         await self._requests.close()
@@ -132,6 +153,20 @@ class StudioClient:
         return ""
 
     async def _ask_status(self, site: str, token: str) -> str:
+        return reason(await self._publishing_status(site, token))
+
+    async def _ask_off(self, site: str, token: str) -> str:
+        body = await self._publishing_status(site, token)
+        reason(body)  # Raises an error for an answer without a status.
+        return switched_off(body)
+
+    async def _ask_version(self, token: str) -> str:
+        _, body = await self._get(VERSION.format(token=encoded(token)), "studio.management_token")
+        place = body.get("version")
+        found = (place if isinstance(place, Mapping) else body).get("packageVersion")
+        return found if isinstance(found, str) and VERSION_TEXT.fullmatch(found) else ""
+
+    async def _publishing_status(self, site: str, token: str) -> Mapping[str, Any]:
         """Ask the route that worked last time, and the other one if it does not exist any more."""
         self._sent += 1
         headers = {"Authorization": f"Bearer {token}"}
@@ -139,7 +174,7 @@ class StudioClient:
             status, body = await self._get(route.format(site=encoded(site)), "studio.token", headers)
             if status not in NO_SUCH_ROUTE:
                 self._routes = (route, *(other for other in self._routes if other != route))
-                return reason(body)
+                return body
         raise UnknownToStudioError
 
     async def _get(
@@ -165,9 +200,23 @@ def reason(body: Mapping[str, Any]) -> str:
     An unknown word raises `StudioUnavailableError`, like any invalid answer. Then nothing is moved, and the
     run fails in the end and says why. A move during a publish could lose content.
     """
+    return _publishing(_status_in(body))
+
+
+def switched_off(body: Mapping[str, Any]) -> str:
+    """Return why a site is not published at all, from the same body; empty if it is."""
+    status = _status_in(body)
+    word = status.get("status")
+    shown = word.lower() if isinstance(word, str) else ""
+    if status.get("enabled") is False:
+        return "publishing is switched off"
+    return f"the publisher stands still (status {shown})" if shown in STANDING_STILL else ""
+
+
+def _status_in(body: Mapping[str, Any]) -> Mapping[str, Any]:
     for place in (body.get("publishingStatus"), body.get("response"), body):
         if isinstance(place, Mapping) and {"status", "currentTask", "enabled"} & place.keys():
-            return _publishing(place)
+            return place
     raise StudioUnavailableError("Studio's answer contains no publishing status.", remedy=CHECK_URL)
 
 

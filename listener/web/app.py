@@ -19,6 +19,8 @@ from listener.errors import (
     MethodNotAllowedError,
     NotFoundError,
 )
+from listener.events import EventStore
+from listener.feed import Feed
 from listener.intake import Intake
 from listener.journal import Log
 from listener.queue import RunStore
@@ -26,12 +28,14 @@ from listener.records import Records
 from listener.request_context import request_context
 from listener.rollback import Rollbacks
 from listener.sites import Sites
+from listener.surveys import Surveys
 from listener.sync import Synchronizer
 from listener.web.bodies import BodyReader, answer_expect_later
 from listener.web.calls import Calls
 from listener.web.crafter import PREFIXES, Crafter
 from listener.web.credentials import Gate
 from listener.web.deliveries import DeliveryRoutes
+from listener.web.events import EventRoutes
 from listener.web.hooks import Hooks
 from listener.web.openapi import OpenApi
 from listener.web.page import PageRoutes
@@ -60,11 +64,14 @@ class Ports:
     audit: Audit
     store: RunStore
     records: Records
+    events: EventStore
+    feed: Feed
     hooks: Mapping[str, Hook]
     sites: Sites
     directory: Directory
     worker: Worker
     synchronizer: Synchronizer
+    surveys: Surveys
     rollbacks: Rollbacks
     tokens: tuple[Token, ...]
     sessions: SessionStore
@@ -94,6 +101,7 @@ HANDLERS = (
     EnvironmentRoutes,
     RunHistory,
     RunControl,
+    EventRoutes,
     DeliveryRoutes,
     Rotation,
     PageRoutes,
@@ -131,7 +139,7 @@ def _handlers(ports: Ports) -> Iterator[object]:
     )
     calls = Calls(ports.intake, ports.store, wait=ports.wait, stopping=ports.stopping)
     bodies = BodyReader(ports.body_timeout)
-    standings = Standings(ports.directory, ports.store, ports.synchronizer, ports.log)
+    standings = Standings(ports.directory, ports.store, ports.surveys, ports.synchronizer, ports.log)
     visible = VisibleRuns(gate, ports.store)
     yield Crafter(gate, ports.directory, calls, bodies)
     yield Hooks(ports.intake, ports.clock, bodies)
@@ -149,9 +157,10 @@ def _handlers(ports: Ports) -> Iterator[object]:
     yield RunControl(
         visible, ports.store, ports.sites, ports.worker, ports.rollbacks, calls, bodies, ports.log
     )
+    yield EventRoutes(gate, ports.sites, ports.events, ports.feed)
     yield DeliveryRoutes(gate, ports.intake, ports.audit, ports.records)
     yield Rotation(gate, ports.hooks, ports.tokens, ports.audit, ports.records)
-    yield PageRoutes(gate, standings.page, ports.clock, bodies)
+    yield PageRoutes(gate, standings.shown, ports.clock, bodies)
     yield Probes(ports.ready)
     yield OpenApi(routes)
 

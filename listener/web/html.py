@@ -17,8 +17,8 @@ _STYLE = """
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; }
 header { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; justify-content: space-between; }
 table { border-collapse: collapse; table-layout: fixed; width: 100%; }
-th:first-child { width: 25%; }
-th:last-child { width: 25%; }
+th:first-child { width: 20%; }
+th:nth-child(3), th:last-child { width: 15%; }
 td { overflow-wrap: anywhere; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid; }
 input, button { font: inherit; padding: .3rem .6rem; }
@@ -79,7 +79,8 @@ _SITE = Template("""<section>
 <h2>$site</h2>
 <table>
 <thead>
-<tr><th scope="col">Environment</th><th scope="col">State</th><th scope="col">Last success</th></tr>
+<tr><th scope="col">Environment</th><th scope="col">State</th><th scope="col">Looked at</th>
+<th scope="col">Last success</th></tr>
 </thead>
 <tbody>
 $rows
@@ -121,13 +122,15 @@ def _document(title: str, body: str) -> str:
 
 
 def _links(found: SitesPage, page: Page) -> Iterator[str]:
-    """Yield the links to the first page and to the next one, if there are any."""
-    links = ['<a href="/">First page</a>'] if page.after else []
+    """Yield the links to a fresh look, to the first page and to the next one."""
+    here = urlencode({"after": page.after, "limit": page.limit, "fresh": "true"})
+    links = [f'<a href="{escape(f"/?{here}")}">Look again</a>']
+    if page.after:
+        links.append('<a href="/">First page</a>')
     if found.next is not None:
         query = urlencode({"after": found.next, "limit": page.limit})
         links.append(f'<a rel="next" href="{escape(f"/?{query}")}">Next page</a>')
-    if links:
-        yield f'<nav aria-label="Pages">{" ".join(links)}</nav>'
+    yield f'<nav aria-label="Pages">{" ".join(links)}</nav>'
 
 
 def _site(site: SiteView) -> str:
@@ -138,8 +141,10 @@ def _site(site: SiteView) -> str:
 def _row(environment: EnvironmentView) -> str:
     last = environment.last_success
     success = "none yet" if last is None else _time(last.at)
+    looked = "not yet" if environment.looked_at is None else _time(environment.looked_at)
     states = "<br>\n".join(map(escape, _states(environment)))
-    return f'<tr><th scope="row">{escape(environment.name)}</th>\n<td>{states}</td>\n<td>{success}</td></tr>'
+    cells = "\n".join(f"<td>{cell}</td>" for cell in (states, looked, success))
+    return f'<tr><th scope="row">{escape(environment.name)}</th>\n{cells}</tr>'
 
 
 def _time(at: str) -> str:

@@ -29,8 +29,8 @@ from listener.web.routes import ANY_TIME, NOTHING, TO_BODIES, TO_CALLERS, Answer
 
 IN_CLEAR = "Sign in by HTTPS: by HTTP, others could read the token on its way."
 
-Seen = Callable[[Caller, pages.Page], Awaitable[SitesPage]]
-"""Returns a page of the sites that a caller may see."""
+Seen = Callable[[Caller, pages.Page, bool], Awaitable[SitesPage]]
+"""Returns a page of the sites that a caller may see; with True, after fresh looks."""
 
 
 class SignIn(Body):
@@ -81,19 +81,19 @@ class PageRoutes:
             *problems(HTTPStatus.BAD_REQUEST),
             *TO_CALLERS,
         ),
-        parameters=pages.PARAMETERS,
+        parameters=(*pages.PARAMETERS, pages.FRESH),
         needs=NOTHING,
     )
     async def show(self, request: web.Request) -> web.Response:
         """Show the sites of a caller who is signed in, or a form to sign in."""
-        page = pages.Page.asked(request)
+        page, fresh = pages.Page.asked(request), pages.fresh(request)
         try:
             caller = await self._gate.caller(request)
         except UnauthorizedError:
             if "Authorization" in request.headers or "X-XSRF-TOKEN" in request.headers:
                 raise  # A link or form can't make a browser send these: somebody tries a credential.
             return _html(sign_in(IN_CLEAR if _in_clear(request) else ""))
-        return _html(overview(caller, await self._seen_by(caller, page), page))
+        return _html(overview(caller, await self._seen_by(caller, page, fresh), page))
 
     @Route(
         "POST",

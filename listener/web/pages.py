@@ -25,6 +25,13 @@ PARAMETERS = (
     ),
     Parameter("after", "query", "`next` of the page before", {"type": "string"}),
 )
+FRESH = Parameter(
+    "fresh",
+    "query",
+    "look again instead of answering from what is known; if Accept prefers JSON Lines or events, "
+    "each site is sent as it arrives",
+    {"type": "boolean", "default": False},
+)
 BEFORE = Parameter("before", "query", "an older name of `after`", {"type": "string"})
 
 
@@ -60,3 +67,11 @@ def link(request: web.Request, following: str | None, *filters: Parameter) -> Ma
     kept = {"limit", *(each.name for each in filters)}
     query = [(name, value) for name, value in request.query.items() if name in kept]
     return {"Link": f'<{request.rel_url.with_query([*query, ("after", following)])}>; rel="next"'}
+
+
+def fresh(request: web.Request) -> bool:
+    """Return whether a request asks for fresh looks; raise `BadRequestError`."""
+    said = request.query.get("fresh", "false")
+    if said not in {"true", "false", ""}:
+        raise BadRequestError("fresh must be true or false.")
+    return said != "false"

@@ -256,7 +256,7 @@ class RunControl:
         caller, run = await self._visible.asked(request)
         if (await self._bodies.read_as(request, DryRun, empty_allowed=True)).dry_run:
             self._log_asked(request, caller, "dry run", run)
-            return answer(drift_of(await self._rollbacks.look(run)))
+            return answer(drift_of([look.found for look in await self._rollbacks.look(run)]))
         if not caller.admin:
             raise ForbiddenError("Only an admin may roll back. A dry run shows what that would do.")
         started = await self._rollbacks.request(run, asker(request, caller))

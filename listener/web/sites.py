@@ -1,5 +1,7 @@
 """Sites and their environments: how they stand, and what may be asked of them."""
 
+import contextlib
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from aiohttp import web
@@ -9,28 +11,44 @@ from listener.access import Caller
 from listener.directory import Directory
 from listener.intake import Intake
 from listener.journal import Log
+from listener.queue import LogLine
 from listener.sites import Environment
 from listener.web import pages
 from listener.web.answers.runs import RunView
-from listener.web.answers.sites import DryRunOrRun, Held, HoldView, Released, SitesPage, SiteView
+from listener.web.answers.sites import (
+    DryRunOrRun,
+    Held,
+    HoldView,
+    Released,
+    SitesPage,
+    SitesPageEnd,
+    SiteView,
+)
 from listener.web.answers.view import Body
 from listener.web.bodies import BodyReader
 from listener.web.calls import Calls
 from listener.web.credentials import Gate, asker
+from listener.web.preferences import preferred
+from listener.web.protocol import EVENTS, JSON, NDJSON
 from listener.web.replies import answer
 from listener.web.routes import (
     ABOUT_ONE,
+    ACCEPT,
     PREFER,
     RUN_HEADERS,
     TO_BODIES,
     TO_CALLERS,
+    Answer,
     Route,
     answered,
     problems,
 )
-from listener.web.standings import Standings
+from listener.web.standings import FreshPage, Standings
+from listener.web.streams import LogStream
 
 _TAG = "Sites"
+_FORMS = (JSON, NDJSON, EVENTS)
+_VARY = {"Vary": "Accept"}
 _ONE = "/api/v1/sites/{site}/environments/{environment}"
 
 
@@ -61,23 +79,63 @@ class SiteRoutes:
         "list_sites",
         _TAG,
         (
-            answered(SitesPage, "The page.", headers=("Link",)),
+            Answer(HTTPStatus.OK, "The page.", {JSON: SitesPage, NDJSON: None, EVENTS: None}, ("Link",)),
             *problems(HTTPStatus.BAD_REQUEST),
             *TO_CALLERS,
         ),
-        parameters=pages.PARAMETERS,
+        parameters=(*pages.PARAMETERS, pages.FRESH, ACCEPT),
     )
-    async def overview(self, request: web.Request) -> web.Response:
+    async def overview(self, request: web.Request) -> web.StreamResponse:
         """List the sites that the caller may see, by id, with the drift of their environments."""
         caller = await self._gate.caller(request)
-        page = await self._standings.page(caller, pages.Page.asked(request))
-        return answer(page, headers=pages.link(request, page.next))
+        asked = pages.Page.asked(request)
+        if not pages.fresh(request):
+            page = await self._standings.page(caller, asked)
+            return answer(page, headers=pages.link(request, page.next))
+        fresh = await self._standings.fresh_page(caller, asked)
+        link = pages.link(request, fresh.end.next, pages.FRESH)
+        form = preferred(request, _FORMS)
+        if form == JSON:
+            return answer(await fresh.whole(), headers={**link, **_VARY})
+        return await self._stream(request, fresh, form, link)
 
-    @Route("GET", "/api/v1/sites/{site}", "show_site", _TAG, (answered(SiteView, "The site."), *ABOUT_ONE))
-    async def show(self, request: web.Request) -> web.Response:
+    @Route(
+        "GET",
+        "/api/v1/sites/{site}",
+        "show_site",
+        _TAG,
+        (
+            Answer(HTTPStatus.OK, "The site.", {JSON: SiteView, NDJSON: None, EVENTS: None}),
+            *problems(HTTPStatus.BAD_REQUEST),
+            *ABOUT_ONE,
+        ),
+        parameters=(pages.FRESH, ACCEPT),
+    )
+    async def show(self, request: web.Request) -> web.StreamResponse:
         """Show one site, with the drift of its environments."""
-        await self._gate.caller_for(request, request.match_info["site"])
-        return answer(await self._standings.site(request.match_info["site"]))
+        site_id = request.match_info["site"]
+        await self._gate.caller_for(request, site_id)
+        if not pages.fresh(request):
+            return answer(await self._standings.site(site_id))
+        fresh = FreshPage(await self._standings.fresh_site(site_id), SitesPageEnd(next=None))
+        form = preferred(request, _FORMS)
+        if form == JSON:
+            (site,) = (await fresh.whole()).sites
+            return answer(site, headers=_VARY)
+        return await self._stream(request, fresh, form, {})
+
+    async def _stream(
+        self, request: web.Request, fresh: FreshPage, form: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Send each site as it arrives, and at the end what belongs to the page."""
+        stream = LogStream(form, {**headers, **_VARY})
+        async with contextlib.aclosing(fresh.sites) as coming, stream.sent(request) as response:
+            number = 0
+            async for site in coming:
+                number += 1
+                await stream.line(LogLine(number, site.to_json().decode()))
+            await stream.end(fresh.end.model_dump(mode="json"))
+        return response
 
 
 class EnvironmentRoutes:

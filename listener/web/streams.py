@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from listener import follow
 from listener.errors import BadRequestError, StoreError
+from listener.events import Event, Place
 from listener.queue import LogLine, RunStore
 from listener.runs import ENDED, Run, State
 from listener.web.protocol import EVENTS, NDJSON
@@ -63,10 +64,23 @@ class LogStream:
         else:
             await self._write(f"{line.text}\n")
 
-    async def end(self, facts: Mapping[str, Any]) -> None:
-        """Send the last event."""
+    async def events(self, events: Iterable[Event]) -> None:
+        """Send events at once; the place of each is its id."""
+        if self._events:
+            await self._write("".join(f"id: {each.place}\ndata: {each.text}\n\n" for each in events))
+        else:
+            await self._write("".join(f"{each.text}\n" for each in events))
+
+    async def still_at(self, place: Place) -> None:
+        """Send only the id from which the client may resume, so that proxies keep the connection."""
+        # A block without data sets the client's last event id, and is not an event (HTML standard, 9.2.6).
+        await self._write(f"id: {place}\n\n" if self._events else "\n")
+
+    async def end(self, facts: Mapping[str, Any], place: Place | None = None) -> None:
+        """Send the last event, with the id from which the client may resume."""
         text = json.dumps(facts, ensure_ascii=False)
-        await self._write(f"event: end\ndata: {text}\n\n" if self._events else f"{text}\n")
+        named = "" if place is None else f"id: {place}\n"
+        await self._write(f"{named}event: end\ndata: {text}\n\n" if self._events else f"{text}\n")
 
     async def keep_alive(self) -> None:
         """Send something without a meaning, so that proxies keep the connection."""
@@ -135,13 +149,13 @@ async def send_log(
 
     If the listener stops, the stream is cut; the client resumes from there.
     """
-    after, following = _resume_at(request), _following(request)
+    after, follow_on = _resume_at(request), following(request)
     if run.state in ENDED and form == EVENTS and after >= run.lines > 0:
         # 204 tells an EventSource not to connect again (HTML standard, 9.2.3).
         return web.Response(status=204)
     stream = LogStream(form, {"X-Run-Id": run.id})
     async with stream.sent(request) as response:
-        if following:
+        if follow_on:
             await unless(stopping, send_lines(stream, store, run.id, after))
         else:
             await _send_stored(stream, store, run.id, after)
@@ -159,7 +173,8 @@ async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: i
         after = batch[-1].sequence
 
 
-def _following(request: web.Request) -> bool:
+def following(request: web.Request) -> bool:
+    """Return whether a client wants what comes, too, not only what is stored."""
     said = request.query.get("follow", "true")
     if said not in {"true", "false"}:
         raise BadRequestError("follow must be true or false.")

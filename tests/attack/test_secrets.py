@@ -151,6 +151,8 @@ async def test_no_secret_is_found_in_what_the_listener_writes_answers_or_shows(
         shell = Shell(tmp_path / "listener.yaml")
         for words in (
             ("check-config", "--json"),
+            ("doctor", "--json", "--verbose"),
+            ("doctor", "--verbose"),
             ("hook", "send", "github"),
             ("hook", "send", "path"),
             ("hook", "list"),

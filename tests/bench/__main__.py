@@ -14,12 +14,12 @@ from typing import Any
 from tests.bench.acks import ack, burst
 from tests.bench.figures import Figures, told
 from tests.bench.growth import growth, start
-from tests.bench.many import hosts, look
+from tests.bench.many import hosts, look, sites
 from tests.bench.moves import move, quiet
 from tests.bench.stage import ROOT, Stage, Tree
 
 ROWS: dict[str, Callable[[Stage], Awaitable[None]]] = {
-    row.__name__: row for row in (move, ack, quiet, look, hosts, burst, start, growth)
+    row.__name__: row for row in (move, ack, quiet, look, sites, hosts, burst, start, growth)
 }
 
 

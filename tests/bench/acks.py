@@ -127,9 +127,7 @@ async def a_burst(running: Daemon, count: int) -> dict[str, Sequence[float]]:
 
 async def settled(listener: Client) -> list[dict[str, Any]]:
     """All runs, once none waits or runs any more."""
-    for state in ("queued", "running", "queued"):
-        while (await listener.call("GET", f"/api/v1/runs?state={state}&limit=1"))[1]["runs"]:
-            await asyncio.sleep(0.05)
+    await drained(listener)
     runs: list[dict[str, Any]] = []
     page: dict[str, Any] = {"runs": [{"id": ""}]}
     while page["runs"]:
@@ -137,3 +135,10 @@ async def settled(listener: Client) -> list[dict[str, Any]]:
         page = (await listener.call("GET", f"/api/v1/runs?limit=200{before}"))[1]
         runs += page["runs"]
     return runs
+
+
+async def drained(listener: Client) -> None:
+    """Wait until no run waits or runs any more."""
+    for state in ("queued", "running", "queued"):
+        while (await listener.call("GET", f"/api/v1/runs?state={state}&limit=1"))[1]["runs"]:
+            await asyncio.sleep(0.05)

@@ -52,7 +52,7 @@ class Figures:
         return figure.median / base if base else None
 
     def table(self) -> str:
-        head = f"{'':10}{'':44}{'':32}{'n':>7}{'median':>11}{'p99':>11}  {'unit':8}{'ratio':>7}"
+        head = f"{'':10}{'':60}{'':32}{'n':>7}{'median':>11}{'p99':>11}  {'unit':8}{'ratio':>7}"
         lines = [head, *map(self._line, self.found)]
         lines += [f"not measured: {each}" for each in self.missing]
         lines += [f"failed: {each}" for each in self.failed]
@@ -61,7 +61,7 @@ class Figures:
     def _line(self, figure: Figure) -> str:
         ratio = self.ratio(figure)
         return (
-            f"{figure.row:10}{figure.case:44}{figure.side:32}{len(figure.values):7}{figure.median:11.2f}"
+            f"{figure.row:10}{figure.case:60}{figure.side:32}{len(figure.values):7}{figure.median:11.2f}"
             f"{figure.p99:11.2f}  {figure.unit:8}{'' if ratio is None else f'{ratio:6.2f}x'}"
         )
 

@@ -109,10 +109,10 @@ class Stage:
 
         `there` says how many of them exist; all, if it is not given.
         """
-        original = bare(self.pristine, folder / "site0.git")
+        original = bare(self.pristine, folder / "site-0.git")
         for number in range(1, count if there is None else min(there, count)):
-            shutil.copytree(original, folder / f"site{number}.git")
-        names = [f"site{number}" for number in range(count)]
+            shutil.copytree(original, folder / f"site-{number}.git")
+        names = [f"site-{number}" for number in range(count)]
         repositories = {f"acme/{name}": name for name in names}
         environments = {"staging": {"follow": True}}
         forge = {"scheme": "github", "secrets": [GITHUB_SECRET], "repositories": repositories}

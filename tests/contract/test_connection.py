@@ -248,14 +248,33 @@ async def test_a_frozen_host_is_given_up_within_the_limit(sshd: Sshd, connected:
 
 async def test_a_host_that_is_down_and_comes_back(own_sshd: Sshd, connected: Connect) -> None:
     connection = connected(host_of(own_sshd))
+    health = connection.health
+    assert (health.up, health.answered_at, health.failures.total()) == (None, None, 0)
     await say(connection, "true")
+    assert health.up
+    answered_at = health.answered_at
     own_sshd.stop()
     with pytest.raises((ConnectionLostError, HostUnreachableError)):
         await say(connection, "true")
     with pytest.raises(HostUnreachableError, match="refuses the connection"):
         await say(connection, "true")
+    assert health.up is False
+    assert health.answered_at == answered_at
+    assert health.failures["host-unreachable"] >= 1
     own_sshd.start()
     assert await say(connection, "echo back") == "back\n"
+    assert health.up
+
+
+async def test_a_host_whose_repository_has_a_fault_is_up(sshd: Sshd, connected: Connect) -> None:
+    connection = connected(host_of(sshd))
+    with pytest.raises(RemoteStepError):
+        await say(connection, "false")
+    with pytest.raises(StepTimedOutError):
+        await say(connection, "sleep 60", limit=0.2)
+    assert connection.health.up
+    assert connection.health.failures["step-timed-out"] == 1
+    assert connection.health.failures.total() == 1
 
 
 async def test_a_changed_host_key_is_refused(own_sshd: Sshd, connected: Connect) -> None:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from listener.errors import BrokenRefError, NotARepositoryError, SyncError
 from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Drift, Observation
 from listener.plans import Applied, decide
 from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
 from listener.sites import Environment, Policy, RepositoryAddress
+from listener.ssh.channel import Reply
 from listener.ssh.dialogue import REMOTE, Fields, go_or_stop, request
+from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_applied, read_observation
 from listener.ssh.repository import observe_fields
 from tests.conftest import age
@@ -441,6 +444,46 @@ def test_a_broken_ref_file_is_told_by_its_name(dashed: Script, name: str, holds:
     status, said, _ = dashed.ask("observe", observe_fields(leg, 10, counting=False))
     assert status == 1
     assert f"error broken-ref the file {path} does not hold a commit\n" in said
+
+
+@pytest.mark.parametrize("name", ["live", "staging", "live_in_progress"])
+def test_a_branch_whose_commit_is_lost_is_told_by_its_name(dashed: Script, name: str) -> None:
+    (dashed.inside / "refs" / "heads" / name).write_text(f"{'1' * 40}\n")
+    status, error = refused(dashed)
+    assert (status, type(error)) == (1, BrokenRefError)
+    assert f"{'1' * 40} for refs/heads/{name}" in error.message
+
+
+@pytest.mark.parametrize(("part", "holds"), [("HEAD", b"garbage\n"), ("objects", None), ("refs", None)])
+def test_a_repository_that_git_does_not_take_for_one_is_told_as_that(
+    dashed: Script, part: str, holds: bytes | None
+) -> None:
+    path = dashed.inside / part
+    if holds is None:
+        shutil.rmtree(path)
+    else:
+        path.write_bytes(holds)
+    status, error = refused(dashed)
+    assert (status, type(error)) == (1, NotARepositoryError)
+    assert part in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("config", "bad config line 1"), ("packed-refs", "unexpected line")]
+)
+def test_another_file_of_git_that_is_damaged_is_told_once_in_git_s_own_words(
+    dashed: Script, name: str, said: str
+) -> None:
+    (dashed.inside / name).write_text("[garbage\n")
+    _, error = refused(dashed)
+    assert error.message.count(said) == 1
+
+
+def refused(script: Script) -> tuple[int, SyncError]:
+    """The status of a look, and its error as a survey has it, which knows no standard error."""
+    leg = script.environment().legs[0]
+    status, said, _ = script.ask("observe", observe_fields(leg, 10, counting=False))
+    return status, error_of(Reply(status, said, ""))
 
 
 @pytest.mark.parametrize("packed", [False, True])

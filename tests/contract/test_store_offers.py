@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from listener.errors import StoreUnavailableError
+from listener.errors import FencedError, StoreUnavailableError
 from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.queue import Acceptance, DeliveryRecord, Hold
 from listener.runs import Origin, Run, State, Trigger, new_id
@@ -184,3 +184,60 @@ async def test_a_delivery_that_comes_again_starts_nothing_twice(store: Store) ->
     again = await store.accept([replace(trigger, id="again")], replace(record, id=new_id(NOW)), NOW)
     assert (again.runs, again.repeated) == (accepted.runs, True)
     assert await second.withdraw() is None
+
+
+async def running(store: Store, environment: str, **more: Any) -> Run:
+    await delivered(store, hook(environment, **more))
+    run = await store.claim(NOW)
+    assert run is not None
+    assert run.environment == environment
+    return run
+
+
+async def test_a_run_that_ends_and_the_one_that_takes_its_place_are_one_transaction(store: Store) -> None:
+    ending = await running(store, "staging")
+    next_one = await delivered(store, hook("qa"))
+    claimed = await store.finish_and_claim(ending, State.SUCCEEDED, INTENDED, NOW, (), lambda _: INTENDED)
+    assert claimed is not None
+    assert (claimed.id, claimed.state, claimed.outcome) == (next_one.runs[0], State.RUNNING, INTENDED)
+    assert (await store.run(claimed.id)).state is State.RUNNING
+    ended = await store.run(ending.id)
+    assert (ended.state, ended.outcome) == (State.SUCCEEDED, INTENDED)
+
+
+async def test_the_successor_of_a_run_that_ends_may_take_its_place(store: Store) -> None:
+    ending = await running(store, "staging")
+    successor = await delivered(store, hook("staging", NOW + 1))
+    claimed = await store.finish_and_claim(ending, State.FAILED, Outcome(), NOW + 2)
+    assert claimed is not None
+    assert claimed.id == successor.runs[0]
+
+
+async def test_nothing_takes_the_place_if_the_lanes_of_all_that_waits_are_full(store: Store) -> None:
+    ending = await running(store, "staging", lane="studio")
+    waiting = await delivered(store, hook("qa", lane="forge"))
+    assert await store.finish_and_claim(ending, State.SUCCEEDED, Outcome(), NOW, ["forge"]) is None
+    assert (await store.run(ending.id)).state is State.SUCCEEDED
+    assert (await store.run(waiting.runs[0])).state is State.QUEUED
+
+
+async def test_an_owner_that_has_lost_its_run_claims_no_other_one(store: Store) -> None:
+    lost = await running(store, "staging")
+    await store.requeue(lost, Outcome(), NOW + 60, NOW, failed=False)
+    waiting = await delivered(store, hook("qa"))
+    with pytest.raises(FencedError):
+        await store.finish_and_claim(lost, State.SUCCEEDED, Outcome(), NOW)
+    assert (await store.run(waiting.runs[0])).state is State.QUEUED
+
+
+async def test_a_run_ends_even_if_the_claim_for_its_place_fails(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = await running(store, "staging")
+
+    async def fail(*_: object) -> Run:
+        raise StoreUnavailableError("the disk")
+
+    monkeypatch.setattr(lifecycle, "claim", fail)
+    assert await store.finish_and_claim(ending, State.SUCCEEDED, Outcome(), NOW) is None
+    assert (await store.run(ending.id)).state is State.SUCCEEDED

@@ -12,6 +12,7 @@ import pytest
 
 from listener.access import Session, digest
 from listener.errors import FencedError
+from listener.events import START
 from listener.outcomes import LegOutcome, Outcome
 from listener.queue import DeliveryRecord, Hold, LogLine, RunFilter
 from listener.records import ArrivalFilter, Fate, Refusal, Use
@@ -20,6 +21,7 @@ from listener.store import (
     Store,
     acceptance,
     history,
+    joining,
     lifecycle,
     looked,
     open_store,
@@ -84,6 +86,15 @@ def rows_read(node: Any) -> float:
     return own + sum(map(rows_read, node.get("Plans", ())))
 
 
+def literal(value: Any) -> str:
+    """A value as PostgreSQL's words."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return literal(f"{{{', '.join(json.dumps(str(each)) for each in value)}}}")
+    return "'" + str(value).replace("'", "''") + "'"
+
+
 @contextmanager
 def spied_on_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
     """Counts the rows that each statement reads: it is explained, taken back, and carried out."""
@@ -97,11 +108,15 @@ def spied_on_postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cost]:
             taken_back = self._connection.transaction()
             await taken_back.start()
             try:
+                # Prepared, as the store's own statements are: the plan is made without the values.
+                await self._connection.execute(f"PREPARE explained AS {text}")
+                words = ", ".join(literal(server._storable(values[name])) for name in names)
                 explained = await self._connection.fetchval(
-                    f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", *(server._storable(values[n]) for n in names)
+                    f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained{words and f'({words})'}"
                 )
             finally:
                 await taken_back.rollback()
+                await self._connection.execute("DEALLOCATE explained")
             costs[sql] = max(costs.get(sql, 0), rows_read(json.loads(explained)[0]["Plan"]))
         return await ask(self, sql, values)
 
@@ -158,6 +173,7 @@ async def everything(store: Store) -> None:
     for state in (State.SUCCEEDED, State.FAILED):
         store.append(run := await claimed(store), [LogLine(1, "{}")])
         await store.finish(run, state, Outcome(), NOW)
+    await store.finish_and_claim(await claimed(store), State.SUCCEEDED, Outcome(), NOW, full)
     with pytest.raises(FencedError):
         await store.finish(run, State.FAILED, Outcome(), NOW)
     await store.requeue(await claimed(store), Outcome(), NOW + 50, NOW, failed=True)
@@ -189,13 +205,21 @@ async def a_sign_in(store: Store) -> None:
     await store.session(digest(b"id"))
     await store.end_session(digest(b"id"))
     await the_last_looks(store)
+    await the_events(store)
     await store.prune_sessions(NOW)
 
 
 async def the_last_looks(store: Store) -> None:
     await store.looks([("site-1", "qa"), ("site-2", "staging")])
     await store.look_summaries()
+    await store.keep_looks([])
     await store.forget_looks([("site-1", "qa")])
+
+
+async def the_events(store: Store) -> None:
+    await store.events(START)
+    await store.events_since(NOW)
+    await store.newest_event()
 
 
 async def a_flood(store: Store) -> None:
@@ -218,6 +242,10 @@ async def everything_that_is_read(store: Store) -> None:
     await store.backlog()
     await store.holds(["site-1"])
     await store.last_successes([("site-1", "qa"), ("site-2", "staging")])
+    own_names = [(f"site-{number}", f"own-{number}") for number in range(300)]
+    await store.last_successes(own_names)
+    await store.last_failures(own_names)
+    await store.looks(own_names)
     for facts in (
         {},
         {"state": State.FAILED},
@@ -248,7 +276,7 @@ async def everything_that_is_read(store: Store) -> None:
 def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     """The statements of modules that were not asked, whole or as a part of another."""
     found = []
-    for module in (acceptance, history, lifecycle, looked, pruning, records, sessions, *modules):
+    for module in (acceptance, joining, history, lifecycle, looked, pruning, records, sessions, *modules):
         for name, value in vars(module).items():
             if isinstance(value, str) and re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", value):
                 fragment = value.replace("FOR UPDATE OF q SKIP LOCKED", "").strip()
@@ -258,8 +286,8 @@ def unasked(costs: Cost, *modules: ModuleType) -> list[str]:
     return found
 
 
-ELSEWHERE = {"_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
-"""What is carried out once for each of some rows, and reads nothing; what only SQLite is asked."""
+ELSEWHERE = {"_NEW_DELIVERY", "_NEW_TRIGGER", "_REPEAT", "_NEW_LINE", "_REFUSAL", "_USE", "_RUNNING", "_KEEP"}
+"""What is carried out for several rows at once, and reads nothing; what only SQLite is asked."""
 
 
 def dear(costs: Cost, most: float) -> dict[str, float]:
@@ -278,13 +306,16 @@ async def on_sqlite(tmp_path: Any) -> str:
     return f"sqlite://{path}"
 
 
-@pytest.fixture
-async def on_postgres(cluster: Cluster) -> str:
+@pytest.fixture(params=[False, True], ids=["not-analyzed", "analyzed"])
+async def on_postgres(cluster: Cluster, request: pytest.FixtureRequest) -> str:
+    """With and without statistics: what PostgreSQL knows of a table changes its plans."""
     database = cluster.database()
     store = open_store(cluster.url(database))
     await store.open()
     await store.close()
     cluster.sql(past.for_postgres(), database)
+    if request.param:
+        cluster.sql("VACUUM ANALYZE", database)
     return cluster.url(database)
 
 

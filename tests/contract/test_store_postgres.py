@@ -517,7 +517,7 @@ async def test_a_listener_that_is_stopped_in_the_middle_of_a_transaction_holds_o
             await asyncio.sleep(0.05)
         await transaction.all("SELECT 1", {})
 
-    stuck = one._writer.submit(dwell, [("site", "staging")])
+    stuck = one._writer.submit(dwell, lambda: [("site", "staging")])
     await begun.wait()
     assert len((await call(other, "staging")).runs) == 1
     with pytest.raises(StoreUnavailableError):

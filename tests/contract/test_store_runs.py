@@ -570,6 +570,18 @@ async def test_the_last_success_is_the_newest_one_of_that_environment(store: Sto
     assert await store.last_successes([]) == {}
 
 
+async def test_the_last_failure_is_the_newest_run_that_was_tried_and_failed(store: Store, call: Ask) -> None:
+    asked = [("site", "staging"), ("site", "qa"), ("other", "staging")]
+    assert await store.last_failures(asked) == {}
+    for number, state in enumerate((State.FAILED, State.FAILED, State.SUCCEEDED)):
+        await call(store, "staging", now=NOW + number)
+        await store.finish(await claimed(store, NOW + number), state, OUTCOME, NOW + number)
+    await store.hold(Hold("site", "qa", "a test", "root", NOW))
+    await call(store, "qa", now=NOW)
+    assert await store.last_failures(asked) == {("site", "staging"): NOW + 1}
+    assert await store.last_failures([("site", "qa")]) == {}
+
+
 async def test_what_is_not_there_is_not_found(store: Store) -> None:
     with pytest.raises(RunNotFoundError):
         await store.run("no-such-run")

@@ -97,6 +97,17 @@ async def test_five_hundred_deliveries_at_once_need_two_commits(store: SqliteSto
     assert len(commits) == 2
 
 
+async def test_deliveries_that_come_together_share_their_statements(store: SqliteStore, deliver: Ask) -> None:
+    statements: list[str] = []
+    with committing(store):
+        store._writing.set_trace_callback(statements.append)
+        asked = [asyncio.ensure_future(deliver(store, str(n), "staging")) for n in range(128)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*asked)
+    assert sum("INSERT INTO deliveries" in each for each in statements) == 2
+    assert len(statements) < 20
+
+
 async def test_a_request_that_fails_does_not_take_its_batch_down(
     store: SqliteStore, deliver: Ask, call: Ask
 ) -> None:

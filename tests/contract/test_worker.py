@@ -60,6 +60,9 @@ class Lossy:
         await self.store.finish(*words)
         return await self._reply("finish", None)
 
+    async def finish_and_claim(self, *words: Any) -> Any:
+        return await self._reply("finish", await self.store.finish_and_claim(*words))
+
     async def keep(self, *words: Any) -> Any:
         await self.store.keep(*words)
         return await self._reply("keep", None)
@@ -150,7 +153,7 @@ def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 class Scene:
     """A worker at work."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, concurrency: int) -> None:
         self.store: Any = Lossy(store)
         self.syncs = Syncs()
         self.log = KeptLog()
@@ -158,7 +161,7 @@ class Scene:
             self.store,
             SITES,
             self.syncs,  # type: ignore[arg-type]  # a run that is no rollback needs no more
-            concurrency=SLOTS,
+            concurrency=concurrency,
             per_host=SLOTS,
             policy=RetryPolicy(attempts=99, first=0.001, most=0.001),
             clock=time.time,
@@ -176,8 +179,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def at_work(store: Store) -> AsyncIterator[Scene]:
-    scene = Scene(store)
+async def at_work(store: Store, concurrency: int = SLOTS) -> AsyncIterator[Scene]:
+    scene = Scene(store, concurrency)
     tasks = [asyncio.create_task(scene.worker.work()), asyncio.create_task(scene.worker.beat())]
     try:
         yield scene
@@ -355,3 +358,86 @@ async def test_a_run_costs_a_commit_to_begin_and_one_to_end_and_one_before_it_mo
                 assert len(committed) - 1 == cost, "nor does it open a transaction for nothing"
     finally:
         await store.close()
+
+
+async def test_runs_that_wait_for_a_place_get_the_place_of_one_that_ends(
+    scene: Scene, call: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "POLL", 600.0)
+    asked = [await call(scene.store.store, name, now=time.time()) for name in NAMES]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+    most = 0
+
+    async def sync(*words: Any) -> None:
+        nonlocal most
+        await begin(*words)
+        most = max(most, sum(scene.syncs.going.values()) + 1)
+
+    begin = scene.syncs.sync
+    monkeypatch.setattr(scene.syncs, "sync", sync)
+    scene.syncs.let_go.set()
+    for accepted in asked:
+        await scene.succeeds(accepted)
+    assert most <= SLOTS
+    await all_slots_are_free(scene, call)
+
+
+async def test_a_run_that_ends_in_a_drain_hands_its_place_to_nobody(store: Store, call: Ask) -> None:
+    scene = Scene(store, SLOTS)
+    working_on = asyncio.create_task(scene.worker.work())
+    asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+    working_on.cancel()
+    await asyncio.wait({working_on})
+    scene.syncs.let_go.set()
+    assert await scene.worker.drain(60) == 0
+    assert Counter([await scene.state(each) for each in asked]) == {State.SUCCEEDED: SLOTS, State.QUEUED: 1}
+
+
+async def test_a_run_that_is_claimed_for_a_place_as_a_drain_begins_goes_back_to_the_queue(
+    store: Store, call: Ask
+) -> None:
+    scene = Scene(store, SLOTS)
+    working_on = asyncio.create_task(scene.worker.work())
+    asked = [await call(store, name, now=time.time()) for name in NAMES[: SLOTS + 1]]
+    await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+
+    async def interrupted(*words: Any) -> Run | None:
+        claimed: Run | None = await store.finish_and_claim(*words)
+        working_on.cancel()
+        await asyncio.wait({working_on})
+        return claimed
+
+    scene.store.finish_and_claim = interrupted
+    scene.syncs.let_go.set()
+    await until(working_on.done)
+    await scene.worker.drain(60)
+    assert Counter([await scene.state(each) for each in asked]) == {State.SUCCEEDED: SLOTS, State.QUEUED: 1}
+
+
+def counted(asked: list[str], method: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(*words: Any) -> Any:
+        asked.append(repr(words))
+        return method(*words)
+
+    return ask
+
+
+@pytest.mark.parametrize("concurrency", [SLOTS + 3, SLOTS])
+async def test_what_comes_while_all_hosts_are_full_costs_no_look_at_the_queue(
+    store: Store, call: Ask, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    looks: list[str] = []
+    async with at_work(store, concurrency) as scene:
+        for name in NAMES[:SLOTS]:
+            await call(store, name, now=time.time())
+        await until(lambda: sum(scene.syncs.going.values()) == SLOTS)
+        monkeypatch.setattr(working, "POLL", 600.0)
+        monkeypatch.setattr(scene.store, "claim", counted(looks, store.claim), raising=False)
+        monkeypatch.setattr(scene.store, "next_due", counted(looks, store.next_due), raising=False)
+        waiting = [await call(store, name, now=time.time()) for name in NAMES]
+        await store.ping()
+        assert looks == []
+        scene.syncs.let_go.set()
+        for accepted in waiting:
+            await scene.succeeds(accepted)

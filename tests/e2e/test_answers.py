@@ -71,14 +71,14 @@ class Recorder:
 
 async def of_sites_and_runs(recorder: Recorder) -> None:
     call = recorder.call
-    await call("before all", "GET", "/api/v1/sites/mysite")
+    await call("before all", "GET", "/api/v1/sites/mysite?fresh=true")
     await call("a dry run", "POST", f"{ONE}/sync", json={"dry_run": True})
     await call("a dry run of two legs", "POST", f"{TWO}/sync", json={"dry_run": True})
     started = await call("a run", "POST", f"{ONE}/sync", headers={"Prefer": "wait=30"})
     await call("a run of two legs", "POST", f"{TWO}/sync", headers={"Prefer": "wait=30"})
     run = f"/api/v1/runs/{started['id']}"
     await call("a run that has ended", "GET", run)
-    await call("after all", "GET", "/api/v1/sites/mysite")
+    await call("after all", "GET", "/api/v1/sites/mysite?fresh=true")
     await call("cancelled too late", "POST", f"{run}/cancel")
     await call("tried again in vain", "POST", f"{run}/retry")
     await call("a rollback, looked at", "POST", f"{run}/rollback", json={"dry_run": True})
@@ -86,7 +86,7 @@ async def of_sites_and_runs(recorder: Recorder) -> None:
     back = await recorder.client.call("POST", f"{run}/rollback")
     await recorder.client.ended(back[1]["id"])
     await call("rolled back", "GET", f"/api/v1/runs/{back[1]['id']}")
-    await call("held by a rollback", "GET", "/api/v1/sites")
+    await call("held by a rollback", "GET", "/api/v1/sites?fresh=true")
     released = await call("released", "POST", f"{ONE}/release")
     await recorder.client.ended(released["runs"][0])
     await call("held", "POST", f"{ONE}/hold", json={"reason": "a test of É and 漢字"})
@@ -168,7 +168,7 @@ async def test_the_answers_are_those_that_are_recorded(
     store = f"sqlite:///{tmp_path}/other.db"
     async with listening(sites={"*": away}, hosts=whole["hosts"], ssh=whole["ssh"], store=store) as listener:
         recorder = Recorder(listener, tmp_path, found)
-        await recorder.call("a host that is away", "GET", "/api/v1/sites")
+        await recorder.call("a host that is away", "GET", "/api/v1/sites?fresh=true")
     if "SYNC_STAGING_RECORD" in os.environ:
         SAMPLES.write_text(json.dumps(found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     assert found == json.loads(SAMPLES.read_text())

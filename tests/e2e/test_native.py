@@ -58,7 +58,7 @@ async def test_every_route_needs_a_credential(listener: Client, method: str, pat
 async def test_sites_are_told_with_their_drift_and_last_success(
     listener: Client, published: Published
 ) -> None:
-    _, before, _ = await listener.call("GET", "/api/v1/sites/mysite")
+    _, before, _ = await listener.call("GET", "/api/v1/sites/mysite?fresh=true")
     (environment,) = before["environments"]
     assert environment["last_success"] is None
     assert environment["drift"]["plan"] == "forward-commit"
@@ -74,11 +74,11 @@ async def test_sites_are_told_with_their_drift_and_last_success(
 async def test_drift_that_cannot_be_told_says_why(listening: Start, published: Published) -> None:
     async with listening() as listener:
         published.git("branch", "-D", "live")
-        _, site, _ = await listener.call("GET", "/api/v1/sites/mysite")
+        _, site, _ = await listener.call("GET", "/api/v1/sites/mysite?fresh=true")
         drift = site["environments"][0]["drift"]
         assert (drift["plan"], drift["equal"]) == ("refuse", False)
         (published.path / ".git" / "HEAD").unlink()
-        _, site, _ = await listener.call("GET", "/api/v1/sites/mysite")
+        _, site, _ = await listener.call("GET", "/api/v1/sites/mysite?fresh=true")
         assert site["environments"][0]["drift"]["error"] == "not-a-repository"
 
 
@@ -113,7 +113,7 @@ async def test_a_hold_needs_a_reason(listener: Client, body: Any) -> None:
 
 async def test_a_hold_is_told_and_released_once(listener: Client) -> None:
     await listener.call("POST", f"{ONE}/hold", json={"reason": "freeze"}, token=MEMBER)
-    _, site, _ = await listener.call("GET", "/api/v1/sites/mysite")
+    _, site, _ = await listener.call("GET", "/api/v1/sites/mysite?fresh=true")
     hold = site["environments"][0]["hold"]
     assert (hold["reason"], hold["actor"]) == ("freeze", "editors")
     _, released, _ = await listener.call("POST", f"{ONE}/release")

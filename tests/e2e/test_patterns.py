@@ -57,7 +57,7 @@ async def test_a_site_that_was_just_made_is_synced_and_listed(
 ) -> None:
     assert (await listener.sync(site="two"))[:2] == (404, {"message": "Site not found"})
     two = create(folder, published, "two")
-    _, overview, _ = await listener.call("GET", "/api/v1/sites")
+    _, overview, _ = await listener.call("GET", "/api/v1/sites?fresh=true")
     assert [site["site"] for site in overview["sites"]] == ["mysite", "one", "two"]
     assert all(site["environments"][0]["drift"]["plan"] == "forward-commit" for site in overview["sites"])
     status, view, _ = 404, None, None

@@ -39,7 +39,7 @@ async def going(configured: Callable[..., Path]) -> Any:
     async with System(load(configured(sync={**QUICK, "interval": 0}))) as system:
         schedule = Schedule(
             system.directory,
-            system.synchronizer,
+            system.surveys,
             system.intake,
             system.store,
             interval=0,

@@ -42,9 +42,10 @@ class Silent(Host):
         await may_move
         self.asked.set()
         try:
-            return await asyncio.get_running_loop().create_future()
+            await asyncio.Event().wait()
         finally:
             self.ended = True
+        raise AssertionError
 
 
 class Kept:
@@ -92,17 +93,15 @@ async def test_a_cancel_ends_the_request() -> None:
 
 
 async def test_only_the_attempt_that_was_claimed_gets_what_has_begun() -> None:
-    early, claimed = Early(), replace(a_run(), attempt=1)
-    first, second = Host(), Host()
-    early.begin(claimed, advance(first))
+    early, claimed, host = Early(), replace(a_run(), attempt=1), Host()
+    early.begin(claimed, begun := advance(host))
     assert early.taken(replace(claimed, id="another")) is None
     assert early.taken(replace(claimed, attempt=2)) is None
-    early.begin(claimed, begun := advance(second))
     assert early.taken(claimed) is begun
     assert early.taken(claimed) is None
     early.withdraw()
     await until_begun()
-    assert (first.word, second.word, begun.spent) == (False, None, False)
+    assert not begun.spent, "it is the run's now"
     begun.withdraw()
 
 
@@ -112,6 +111,16 @@ async def test_what_no_run_has_taken_is_withdrawn() -> None:
     early.withdraw()
     await until_begun()
     assert host.word is False
+
+
+async def test_what_no_run_takes_in_time_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("listener.advance.UNCLAIMED", 0.0)
+    early, host = Early(), Host()
+    early.begin(a_run(), begun := advance(host))
+    while not begun.spent:
+        await asyncio.sleep(0)
+    assert (await begun.answer(may_move=True)).changed
+    assert early.taken(a_run()) is None
 
 
 def test_events_go_to_the_run_once_it_is_known_and_in_their_order() -> None:

@@ -8,13 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from listener.errors import HostUnreachableError
+from listener.looks import LegLook
 from listener.observations import Branch, Drift, Observation, Paths
 from listener.outcomes import LegOutcome, LegState, Outcome
 from listener.plans import Plan, PlanKind
 from listener.queue import Hold, QueuePosition
 from listener.runs import Origin, Run, State, Trigger
 from listener.sites import Environment, Leg, Policy, RepositoryAddress
-from listener.sync import Look
 from listener.web.answers.runs import QueueView, RunView
 from listener.web.answers.sites import HoldView, LegsDrift, drift_of
 from listener.web.answers.view import Message, Problem, View
@@ -38,7 +38,7 @@ def said(view: View) -> dict[str, Any]:
     return answered
 
 
-def found(path: str, *, live: str = "a", branch: str = "b") -> Look:
+def found(path: str, *, live: str = "a", branch: str = "b") -> LegLook:
     observation = Observation(
         Branch(live * 40, live * 40),
         Branch(branch * 40, branch * 40),
@@ -48,7 +48,7 @@ def found(path: str, *, live: str = "a", branch: str = "b") -> Look:
         now=1.0,
         drift=Drift(added=Paths(1, ("x",)), ahead=1),
     )
-    return Look(leg(path), observation, Plan(PlanKind.FORWARD_COMMIT))
+    return LegLook.of(leg(path), observation, Plan(PlanKind.FORWARD_COMMIT))
 
 
 def test_a_run_is_told_with_its_triggers_and_times() -> None:
@@ -92,7 +92,7 @@ def test_drift_is_that_of_the_only_repository_or_of_each() -> None:
     one = said(drift_of([found("/a")]))
     assert (one["equal"], one["added"], one["ahead"], one["behind"]) == (False, ["x"], 1, None)
     assert not {"repository", "target"} & one.keys()
-    failed = Look(leg("/b"), error=HostUnreachableError())
+    failed = LegLook.failed(leg("/b"), HostUnreachableError())
     assert said(drift_of([failed]))["error"] == "host-unreachable"
     both = drift_of([found("/a", branch="a"), failed])
     assert isinstance(both, LegsDrift)

@@ -1,6 +1,7 @@
 """The command line, as far as it goes without a listener."""
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
@@ -57,11 +58,13 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "",
         "serve",
         "check-config",
+        "doctor",
         "sync",
         "status",
         "hold",
         "release",
         "rollback",
+        "tail",
         "runs",
         "runs list",
         "runs show",
@@ -114,6 +117,16 @@ def test_every_command_tells_what_each_exit_status_means(
 def test_every_command_is_carried_out_by_a_function_that_there_is(command: str) -> None:
     module, _, name = COMMANDS[command]._defaults["handler"].partition(":")
     assert callable(getattr(import_module(f"listener.{module}"), name))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("text", ["", "x", "-1", "nan", "1e999", "\0"])
+def test_a_value_that_is_refused_is_refused_in_words(command: str, text: str) -> None:
+    """Of any other error than this one, argparse would print the name of a function."""
+    for action in COMMANDS[command]._actions:
+        if callable(action.type):
+            with contextlib.suppress(argparse.ArgumentTypeError):
+                action.type(text)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -108,6 +108,13 @@ def test_an_error_names_the_file_and_the_place_in_it(folder: Folder, tree: objec
     assert line.strip().startswith(str(file))
 
 
+def test_an_included_file_without_settings_is_told_what_may_be_in_it(folder: Folder) -> None:
+    included(folder, "a.yaml", None).write_text("# nothing\n")
+    with pytest.raises(ConfigurationError, match=r"a\.yaml is empty") as refusal:
+        folder.load(valid() | {"include": "sites.d"})
+    assert refusal.value.remedy.startswith("write hosts, sites, hooks, tokens into it, or move it out")
+
+
 def test_a_place_in_another_file_is_named_with_that_file(folder: Folder) -> None:
     first = included(folder, "a.yaml", {"sites": {"one": site("/srv/one")}})
     second = included(folder, "b.yaml", {"sites": {"two": site("/srv/one")}})

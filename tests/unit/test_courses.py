@@ -170,7 +170,7 @@ class World:
         self.held_live = ""
         self.undone: Run | None = None
         if at_once:
-            self.synchronizer._judged(self.leg, self.carriers[self.leg].seen())
+            self.synchronizer.judge(self.leg, self.carriers[self.leg].seen())
 
     def _commit(self, name: str, tree: str, email: str = "") -> Branch:
         commit = Branch(f"{name}{len(self.commits)}", tree, committer_email=email)

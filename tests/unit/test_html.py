@@ -28,7 +28,15 @@ APART = {**EQUAL, "equal": False, "added_count": 1, "changed_count": 2, "removed
 
 def environment(**more: Any) -> dict[str, Any]:
     configured = {"name": "staging", "legs": (), "policy": "forward", "follow": True}
-    return {**configured, "hold": None, "last_success": None, "drift": EQUAL, **more}
+    return {
+        **configured,
+        "state": "unknown",
+        "looked_at": None,
+        "hold": None,
+        "last_success": None,
+        "drift": EQUAL,
+        **more,
+    }
 
 
 def unknown(message: str) -> dict[str, Any]:
@@ -86,7 +94,8 @@ def test_nothing_to_see_and_what_can_not_be_listed_is_said() -> None:
 
 
 def test_the_page_links_to_the_next_part_of_the_list_and_back_to_the_first() -> None:
-    assert "<nav" not in page(environment())
+    assert "Next page" not in page(environment())
+    assert '<a href="/?after=&amp;limit=50&amp;fresh=true">Look again</a>' in page(environment())
     assert '<a rel="next" href="/?after=a%26b&amp;limit=50">Next page</a>' in page(next="a&b")
     last = overview(CALLER, SitesPage(sites=(), next=None), Page("mysite", 50))
     assert '<a href="/">First page</a>' in last

@@ -27,6 +27,13 @@ SITES = Sites.of([_site(number, carriers) for number, carriers in enumerate(CARR
 ENVIRONMENTS = [site.environments["staging"] for site in SITES]
 
 
+def full_lanes(running: Counter[int]) -> set[str]:
+    runs = Counter(host for each in running.elements() for host in ENVIRONMENTS[each].lane.split(","))
+    return {
+        each.lane for each in ENVIRONMENTS if any(runs[host] >= PER_HOST for host in each.lane.split(","))
+    }
+
+
 @given(st.lists(st.sampled_from(range(len(ENVIRONMENTS))), max_size=12), st.data())
 def test_a_lane_is_full_as_long_as_one_of_its_hosts_has_as_many_runs_as_it_may(
     begun: list[int], data: st.DataObject
@@ -39,8 +46,8 @@ def test_a_lane_is_full_as_long_as_one_of_its_hosts_has_as_many_runs_as_it_may(
             ended = data.draw(st.sampled_from(sorted(running.elements())))
             lanes.leave(ENVIRONMENTS[ended])
             running[ended] -= 1
-        runs = Counter(host for each in running.elements() for host in ENVIRONMENTS[each].lane.split(","))
-        full = {
-            each.lane for each in ENVIRONMENTS if any(runs[host] >= PER_HOST for host in each.lane.split(","))
-        }
+        full = full_lanes(running)
         assert lanes.full() == full
+        assert lanes.all_full() == ({each.lane for each in ENVIRONMENTS} == full)
+        for leaving in running.elements():
+            assert lanes.full_without(ENVIRONMENTS[leaving]) == full_lanes(running - Counter([leaving]))

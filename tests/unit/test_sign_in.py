@@ -29,7 +29,7 @@ def page(tmp_path: Path) -> PageRoutes:
     def clock() -> float:
         return 1000.0
 
-    async def seen_by(_: Caller, __: Page) -> SitesPage:
+    async def seen_by(_: Caller, __: Page, ___: bool) -> SitesPage:
         return SitesPage(sites=(), next=None)
 
     store = SqliteStore(tmp_path / "x.db")

@@ -1,8 +1,11 @@
-"""`serve`, `check-config` and `demo`."""
+"""`serve`, `check-config`, `doctor` and `demo`."""
 
 import argparse
 
 from listener.cli.options import WRONG_USAGE, add_config, add_json, describe
+
+LONGEST = 3600
+"""Seconds."""
 
 
 def serve(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +36,45 @@ def check_config(parser: argparse.ArgumentParser) -> None:
     )
     add_config(parser)
     add_json(parser)
+
+
+def doctor(parser: argparse.ArgumentParser) -> None:
+    """Describe `doctor`."""
+    describe(
+        parser,
+        "cli.doctor.command:doctor",
+        example="sync-staging doctor",
+        done="no problem was found; there may be warnings",
+        failed="something is wrong; with --strict, also if there is a warning",
+        misused="the command line is wrong, or the configuration can't be read or used",
+    )
+    parser.add_argument("--verbose", action="store_true", help="also print what is good")
+    parser.add_argument("--strict", action="store_true", help="let a warning count as a problem")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=120.0,
+        metavar="SECONDS",
+        help="how long each host, its repositories and Studio may take (default: 120)",
+    )
+    parser.add_argument(
+        "--unit",
+        default="sync-staging.service",
+        metavar="NAME",
+        help="the listener's unit of systemd (default: sync-staging.service)",
+    )
+    add_config(parser)
+    add_json(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0 and at most {LONGEST}")
+    return seconds
 
 
 def demo(parser: argparse.ArgumentParser) -> None:

@@ -29,11 +29,14 @@ def status(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "cli.sites:status",
-        example="sync-staging status mysite",
+        example="sync-staging status\nsync-staging status mysite --fresh",
         done="the status is printed, even if environments differ from live",
         failed="there is no such site",
     )
     parser.add_argument("site", metavar="SITE", nargs="?", help="the site's id (default: all sites)")
+    parser.add_argument(
+        "--fresh", action="store_true", help="look again; without it, the last look is shown, with its time"
+    )
     add_client(parser)
     add_json(parser)
 

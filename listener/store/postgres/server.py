@@ -10,6 +10,7 @@ import asyncpg
 
 from listener.errors import ConfigurationError, StoreUnavailableError
 from listener.store.rows import Row
+from listener.store.statements import numbered, portions
 from listener.store.transaction import NOTHING, Values
 
 CONNECT_LIMIT = 5.0
@@ -20,7 +21,7 @@ ANSWER_LIMIT = 10.0
 # Set after connecting, because a pooler refuses unknown settings in the start-up packet. The defaults of a
 # database or a role are for other programs, so everything that the rules rely on is set here. Every plan uses
 # indexes: without statistics, the planner takes a new table for a small one, and scans it. Plans are not made
-# anew for each statement's values: that takes longer than the statement itself.
+# anew for each statement's values: that takes longer than the statement itself. Pages are an exception.
 _SETTINGS = """
 SET application_name = 'sync-staging';
 SET default_transaction_isolation = 'read committed';
@@ -39,11 +40,10 @@ SET enable_mergejoin = off;
 SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
+# A plan that knows neither the state nor the length of a page takes the order from the primary key. It then
+# reads all ended runs if few or none are in that state.
+_FOR_PAGES = "SET plan_cache_mode = force_custom_plan"
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
-_ROW = re.compile(r"VALUES\s*\((?:\s*:\w+\s*,?)+\)")
-_AT_ONCE = (*range(1, 9), 16, 32, 64)
-"""The numbers of rows for which there is a statement. More of them would not stay prepared."""
 _HINT = re.compile(r" INDEXED BY \w+")
 """A hint for SQLite only."""
 _LOOK = "SELECT current_setting('transaction_read_only') AS read_only, EXISTS (SELECT FROM runs) AS used"
@@ -84,13 +84,13 @@ class Server:
         await _prepare(connection)
         return connection
 
-    def pool(self, most: int) -> asyncpg.Pool:
-        """Return up to `most` connections for reads, none of them made yet."""
+    def pool(self, most: int, *, pages: bool = False) -> asyncpg.Pool:
+        """Return up to `most` connections for reads, none of them made yet; `pages` says what they read."""
         return asyncpg.create_pool(
             self._url,
             min_size=0,
             max_size=most,
-            init=_prepare,
+            init=_prepare_for_pages if pages else _prepare,
             reset=_leave_as_it_is,
             timeout=CONNECT_LIMIT,
             command_timeout=ANSWER_LIMIT,
@@ -147,13 +147,9 @@ class PostgresReader:
         """Run an INSERT for all rows, some in each statement."""
         # Not by `executemany`: it ends its messages late. A listener that is stopped before that holds its
         # locks for ever, because the server counts it as active, and no time limit applies.
-        rest = list(rows)
-        while rest:
-            count = max(size for size in _AT_ONCE if size <= len(rest))
-            text, names = _numbered(sql, count)
-            values = [_storable(row[name]) for row in rest[:count] for name in names]
-            await self._connection.fetch(text, *values)
-            del rest[:count]
+        for portion in portions(rows):
+            text, names = _numbered(sql, len(portion))
+            await self._connection.fetch(text, *(_storable(row[name]) for row in portion for name in names))
 
 
 async def demand_writable(reader: PostgresReader) -> None:
@@ -175,25 +171,19 @@ async def _prepare(connection: asyncpg.Connection) -> None:
         await connection.execute("SET synchronous_commit = on")
 
 
+async def _prepare_for_pages(connection: asyncpg.Connection) -> None:
+    """Set up the session, and let it plan each statement with its values."""
+    await _prepare(connection)
+    await connection.execute(_FOR_PAGES)
+
+
 async def _leave_as_it_is(connection: asyncpg.Connection) -> None:
     """Skip the reset of a connection by the pool: a query leaves nothing behind."""
 
 
 @cache
 def _numbered(sql: str, rows: int = 1) -> tuple[str, tuple[str, ...]]:
-    """Return a statement with numbered parameters, and their names in that order.
-
-    With several `rows`, its only parameters are those of a VALUES list, which is repeated.
-    """
-    sql = _HINT.sub("", sql)
-    names = tuple(dict.fromkeys(_PARAMETER.findall(sql)))
-    if rows > 1:
-        numbers = [
-            range(first + 1, first + 1 + len(names)) for first in range(0, rows * len(names), len(names))
-        ]
-        lists = ", ".join(f"({', '.join(f'${number}' for number in row)})" for row in numbers)
-        return _ROW.sub(lambda _: f"VALUES {lists}", sql), names
-    return _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql), names
+    return numbered(_HINT.sub("", sql), "$", rows)
 
 
 def _storable(value: Any) -> Any:

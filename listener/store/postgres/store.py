@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,15 +18,14 @@ import asyncpg
 
 from listener.errors import StoreError, StoreUnavailableError
 from listener.runs import Run
-from listener.store import lifecycle
-from listener.store.acceptance import Key
+from listener.store import happened, lifecycle
 from listener.store.copying import demand_unmoved
 from listener.store.postgres import leases
 from listener.store.postgres.schema import migrate
 from listener.store.postgres.server import ANSWER_LIMIT, FAULTS, PostgresReader, Server, away, demand_writable
 from listener.store.postgres.wakeups import Wakeups
 from listener.store.postgres.writer import Writer
-from listener.store.ruled import RuledStore
+from listener.store.ruled import Keys, RuledStore
 from listener.store.transaction import Query, Transaction
 
 P = ParamSpec("P")
@@ -45,6 +44,8 @@ NOBODY = ""
 class PostgresStore(RuledStore):
     """A `RunStore` in a database of PostgreSQL, for any number of listeners."""
 
+    _shared = True
+
     def __init__(self, url: str) -> None:
         super().__init__()
         self._server = Server(url)
@@ -57,7 +58,7 @@ class PostgresStore(RuledStore):
         Raise `StoreTooNewError`, `ConfigurationError` or `StoreUnavailableError`.
         """
         await self._migrate()
-        self._readers = await self._server.pool(READERS)
+        self._readers = await self._server.pool(READERS, pages=True)
         self._lookout = await self._server.pool(LOOKOUTS)
         self._writer = Writer(self._server, self._signals, self._node)
         self._wakeups = Wakeups(self._server, self._signals, self._node)
@@ -105,6 +106,7 @@ class PostgresStore(RuledStore):
     async def recover(self, now: float) -> list[Run]:
         """Put back the runs with an expired lease, and those of this node."""
         await self._write((), lifecycle.mend_times, now)
+        await self._write((), happened.forget_other_servers)
         return await self._take_over(self._node, now)
 
     async def _migrate(self) -> None:
@@ -128,17 +130,17 @@ class PostgresStore(RuledStore):
         return taken
 
     def _submit(
-        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
+        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Keys
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform, keys)
 
     def _submit_both(
         self,
         first: Callable[[Transaction], Coroutine[Any, Any, T]],
-        keys: Iterable[Key],
+        keys: Keys,
         second: Callable[[Transaction], Coroutine[Any, Any, U]],
     ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
-        one, other = self._writer.submit_together((first, keys), (second, ()))
+        one, other = self._writer.submit_together((first, keys), (second, tuple))
         return one, other
 
     async def _read(self, query: Query[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from listener.store.postgres.schema import LOCK, OPEN
 from listener.store.postgres.server import Server, away
-from listener.store.postgres.writer import CHANNEL
+from listener.store.postgres.writer import CHANNEL, EVENTS_ONLY
 from listener.store.signals import Signals
 
 PAUSE = 0.5
@@ -72,4 +72,5 @@ class Wakeups:
     def _heard(self, connection: object, pid: int, channel: str, payload: object) -> None:
         node, _, run_id = str(payload).partition(" ")
         if node != self._node:
-            self._signals.ring([run_id] if run_id else [], work=not run_id)
+            changed = [run_id] if run_id not in {"", EVENTS_ONLY} else []
+            self._signals.ring(changed, work=not run_id)

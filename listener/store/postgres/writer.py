@@ -10,6 +10,7 @@ batches could wait for each other for ever.
 """
 
 import asyncio
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -19,6 +20,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from listener.errors import ListenerError, StoreUnavailableError
+from listener.events import Happened
+from listener.store.happened import COLUMNS, rows_of
 from listener.store.postgres.schema import LOCK
 from listener.store.postgres.server import PostgresReader, Server, away
 from listener.store.rows import Row
@@ -29,6 +32,8 @@ T = TypeVar("T")
 
 CHANNEL = "sync_staging"
 """The channel of notifications: the node, then the id of a changed run, or nothing for new work."""
+EVENTS_ONLY = "*"
+"""Stands in a notification for no run: something else has happened."""
 BATCH = 250
 """The most requests in one transaction: others may wait for its locks."""
 BATCH_LIMIT = 20.0
@@ -39,6 +44,17 @@ TRIES = 4
 _STRIPES = 1024
 _LOCK = "SELECT pg_advisory_xact_lock(:lock, stripe) FROM unnest(:stripes::integer[]) AS stripe"
 _NOTIFY = "SELECT pg_notify(:channel, heard) FROM unnest(:heard::text[]) AS heard"
+_TELL = f"""
+WITH told AS (
+    INSERT INTO events (batch, number, at, {", ".join(COLUMNS)})
+    SELECT txid_current(), e.number, :at::float8, {", ".join(f"e.{name}" for name in COLUMNS)}
+    FROM unnest(
+        :kind::text[], :site::text[], :environment::text[], :reference::text[], :first::integer[],
+        :last::integer[], :text::text[]
+    ) WITH ORDINALITY AS e ({", ".join(COLUMNS)}, number)
+)
+{_NOTIFY}
+"""  # noqa: S608 (ours)
 
 _RACES = (
     asyncpg.UniqueViolationError,
@@ -60,6 +76,8 @@ class PostgresTransaction(PostgresReader):
         """The runs that have a new state or new lines."""
         self.work = False
         """Whether a run may have become claimable."""
+        self.happened = list[Happened]()
+        """Its events."""
         self.wrote = False
         """Whether anything was written that an error would have to undo."""
 
@@ -81,12 +99,13 @@ class PostgresTransaction(PostgresReader):
 
 
 Perform = Callable[[PostgresTransaction], Awaitable[T]]
+Keys = Callable[[], Iterable[tuple[str, str]]]
 
 
 @dataclass(slots=True)
 class _Request:
     perform: Perform[Any]
-    stripes: frozenset[int]
+    claims: Keys
     future: asyncio.Future[Any]
     transaction: PostgresTransaction | None = None
     result: Any = None
@@ -107,27 +126,22 @@ class Writer:
         self._closed = False
         self._running = asyncio.create_task(self._run(), name="store writer")
 
-    def submit(self, perform: Perform[T], environments: Iterable[tuple[str, str]] = ()) -> asyncio.Future[T]:
+    def submit(self, perform: Perform[T], keys: Keys = tuple) -> asyncio.Future[T]:
         """Queue `perform`. The future has its result, or its error, once the batch is committed.
 
-        It has `environments`, or other keys, to itself. It may be carried out more than once: the last time
-        counts. It is carried out even if the future is cancelled. Raise
-        `StoreUnavailableError` after `close`.
+        It has `keys()`, environments most often, to itself; they are asked for when its transaction begins.
+        It may be carried out more than once: the last time counts. It is carried out even if the future is
+        cancelled. Raise `StoreUnavailableError` after `close`.
         """
-        (future,) = self.submit_together((perform, environments))
+        (future,) = self.submit_together((perform, keys))
         return future
 
-    def submit_together(
-        self, *writes: tuple[Perform[Any], Iterable[tuple[str, str]]]
-    ) -> list[asyncio.Future[Any]]:
+    def submit_together(self, *writes: tuple[Perform[Any], Keys]) -> list[asyncio.Future[Any]]:
         """Queue several for the same batch. Each is a request like those of `submit`."""
         if self._closed:
             raise StoreUnavailableError("The store is closed.")
         loop = asyncio.get_running_loop()
-        requests = [
-            _Request(perform, frozenset(map(_stripe, environments)), loop.create_future())
-            for perform, environments in writes
-        ]
+        requests = [_Request(perform, keys, loop.create_future()) for perform, keys in writes]
         self._queue.put_nowait(requests)
         return [request.future for request in requests]
 
@@ -211,17 +225,26 @@ class Writer:
 
     async def _together(self, connection: asyncpg.Connection, batch: Sequence[_Request]) -> None:
         """Carry requests out in one transaction, all of them or none."""
-        stripes = sorted(frozenset().union(*(request.stripes for request in batch)))
+        stripes = sorted({_stripe(key) for request in batch for key in request.claims()})
         async with connection.transaction():
             if stripes:
                 await PostgresReader(connection).all(_LOCK, {"lock": LOCK, "stripes": stripes})
             for request in batch:
                 await self._perform(connection, request)
-            heard = sorted(set().union(*map(self._news, batch)))
-            if heard:
-                await PostgresReader(connection).all(_NOTIFY, {"channel": CHANNEL, "heard": heard})
+            await self._tell(PostgresReader(connection), batch)
         for request in batch:
             request.settled = True
+
+    async def _tell(self, connection: PostgresReader, batch: Iterable[_Request]) -> None:
+        """Store the events of a batch and notify the other listeners, in one statement."""
+        done = [one.transaction for one in batch if one.transaction is not None and one.error is None]
+        happened = [each for transaction in done for each in transaction.happened]
+        values: dict[str, Any] = {"channel": CHANNEL, "heard": sorted(set().union(*map(self._news, done)))}
+        if happened:
+            columns = zip(*rows_of(happened), strict=True)
+            values |= {"at": time.time(), **dict(zip(COLUMNS, map(list, columns), strict=True))}
+        if values["heard"]:
+            await connection.all(_TELL if happened else _NOTIFY, values)
 
     async def _perform(self, connection: asyncpg.Connection, request: _Request) -> None:
         """Carry out one request. If it fails before it has written, the others are not affected."""
@@ -234,12 +257,11 @@ class Writer:
                 raise
             request.error = error
 
-    def _news(self, request: _Request) -> set[str]:
+    def _news(self, transaction: PostgresTransaction) -> set[str]:
         """Return the notifications for a request that was carried out."""
-        transaction = request.transaction
-        if transaction is None or request.error is not None:
-            return set()
         changed = transaction.changed | ({""} if transaction.work else set())
+        if transaction.happened and not changed:
+            changed = {EVENTS_ONLY}
         return {f"{self._node} {run_id}" for run_id in changed}
 
     def _answer(self, batch: Iterable[_Request]) -> None:
@@ -247,7 +269,8 @@ class Writer:
         for request in batch:
             done = request.error is None
             if done and request.transaction is not None:
-                self._signals.ring(request.transaction.changed, work=request.transaction.work)
+                made = request.transaction
+                self._signals.ring(made.changed, work=made.work, happened=bool(made.happened))
             if request.future.cancelled():
                 continue
             if done:

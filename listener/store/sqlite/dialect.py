@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
+from listener.events import Happened
 from listener.store.rows import Row
+from listener.store.statements import numbered, portions
 from listener.store.transaction import NOTHING, Values
 
 T = TypeVar("T")
 
 _TABLE = (
+    # SQLite has an operator for this only since 3.38.
+    (r"(\w+\.\w+)::json ->> (\d)", r"json_extract(\1, '$[\2]')"),
     (r"::\w+(\[\])?", ""),
     (r"\bgreatest\(", "max("),
     (r"\bleast\(", "min("),
@@ -25,6 +29,8 @@ _TABLE = (
     (r" AND node = :node\b", ""),
     (r", node = (:node|NULL), lease_until = .*", ""),
     (r" OVERRIDING SYSTEM VALUE", ""),
+    # A commit is seen once it is done, and nothing comes before it then.
+    (r"\b\w+\.batch < txid_snapshot_xmin\(txid_current_snapshot\(\)\)", "true"),
 )
 _LIST = re.compile(r"json_each\(:(\w+)\)")
 
@@ -74,6 +80,7 @@ class SqliteTransaction(SqliteReader):
 
     changed: set[str] = field(default_factory=set)
     work: bool = False
+    happened: list[Happened] = field(default_factory=list)
     node: str = ""
 
     async def write(self, sql: str, values: Values = NOTHING) -> None:
@@ -86,5 +93,7 @@ class SqliteTransaction(SqliteReader):
 
     async def many(self, sql: str, rows: Sequence[Values]) -> None:
         """Run a statement once for each of the rows."""
-        text, _ = translated(sql)
-        self.connection.executemany(text, rows)
+        # A statement for each row would hand the interpreter to another thread and back each time.
+        for portion in portions(rows):
+            text, names = numbered(sql, "?", len(portion))
+            self.connection.execute(translated(text)[0], [row[name] for row in portion for name in names])

@@ -6,16 +6,15 @@ Writes go through one thread with group commit (`writer`). Reads have their own 
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from listener.runs import Run
 from listener.store import history, lifecycle
-from listener.store.acceptance import Key
 from listener.store.copying import demand_unmoved
-from listener.store.ruled import RuledStore
+from listener.store.ruled import Keys, RuledStore
 from listener.store.sqlite import database
 from listener.store.sqlite.dialect import SqliteReader, step
 from listener.store.sqlite.health import Health, log_left
@@ -33,6 +32,8 @@ READERS = 3
 
 class SqliteStore(RuledStore):
     """A `RunStore` in one SQLite file, for one listener at a time."""
+
+    _shared = False
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -91,14 +92,14 @@ class SqliteStore(RuledStore):
         return [] if self._health.damaged else await self._write((), recover, now)
 
     def _submit(
-        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Iterable[Key]
+        self, perform: Callable[[Transaction], Coroutine[Any, Any, T]], keys: Keys
     ) -> asyncio.Future[T]:
         return self._writer.submit(perform)
 
     def _submit_both(
         self,
         first: Callable[[Transaction], Coroutine[Any, Any, T]],
-        keys: Iterable[Key],
+        keys: Keys,
         second: Callable[[Transaction], Coroutine[Any, Any, U]],
     ) -> tuple[asyncio.Future[T], asyncio.Future[U]]:
         one, other = self._writer.submit_together(first, second)

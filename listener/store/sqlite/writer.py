@@ -8,6 +8,7 @@ something that a power cut takes back.
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from listener.errors import StoreUnavailableError
+from listener.store.happened import COLUMNS, rows_of
 from listener.store.signals import Signals
 from listener.store.sqlite.database import LOCK_WAIT_MS, LOG_LIMIT
 from listener.store.sqlite.dialect import SqliteTransaction, step
@@ -25,6 +27,11 @@ T = TypeVar("T")
 
 SHORTEN_WAIT_MS = 100
 """Milliseconds that the writer waits for readers when it starts its log anew."""
+
+_NEXT_BATCH = "SELECT coalesce(max(batch), 0) + 1 FROM events"
+_NEW_EVENT = f"""
+INSERT INTO events (batch, number, at, {", ".join(COLUMNS)}) VALUES (?, ?, ?{", ?" * len(COLUMNS)})
+"""  # noqa: S608 (ours)
 
 Perform = Callable[[SqliteTransaction], Coroutine[Any, Any, T]]
 
@@ -110,6 +117,7 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             for request in batch:
                 self._perform(request, first=request is batch[0])
+            self._store_events(batch)
             self._connection.execute("COMMIT")
             self.failing = any(isinstance(request.error, StoreUnavailableError) for request in batch)
         except Exception as error:  # noqa: BLE001 (the callers get the error, and the thread goes on)
@@ -118,6 +126,15 @@ class Writer:
             self._roll_back()
             for request in batch:
                 request.error = unavailable(error) if isinstance(error, sqlite3.Error) else error
+
+    def _store_events(self, batch: Iterable[_Request]) -> None:
+        """Store the events of all requests that have not failed, as those of this commit."""
+        happened = [each for one in batch if one.error is None for each in one.transaction.happened]
+        if happened:
+            (number,) = self._connection.execute(_NEXT_BATCH).fetchone()
+            now = time.time()
+            rows = [(number, place, now, *row) for place, row in enumerate(rows_of(happened), 1)]
+            self._connection.executemany(_NEW_EVENT, rows)
 
     def _perform(self, request: _Request, *, first: bool) -> None:
         """Carry out one request. If it fails, undo what it wrote; the other requests are not affected.
@@ -169,7 +186,8 @@ class Writer:
         """Answer a whole batch, in the thread of the event loop."""
         for request in batch:
             if request.error is None:
-                self._signals.ring(request.transaction.changed, work=request.transaction.work)
+                made = request.transaction
+                self._signals.ring(made.changed, work=made.work, happened=bool(made.happened))
             if request.future.cancelled():
                 continue
             if request.error is None:

@@ -1,5 +1,6 @@
 """Sites and their environments: what is configured, how they stand, and what a run would do."""
 
+import operator
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
@@ -7,12 +8,12 @@ from pydantic import Field, RootModel
 
 from listener.directory import Unlisted
 from listener.errors import SyncError
-from listener.observations import Branch, Observation
-from listener.plans import PlanKind, equal, undone
+from listener.looks import EnvironmentLook, LegLook, LookState
+from listener.plans import PlanKind
 from listener.queue import Hold, Success
 from listener.runs import Run
 from listener.sites import Environment, Leg, Policy
-from listener.sync import Look
+from listener.vocabulary import NOT_LOOKED_AT
 from listener.web.answers.runs import RunView
 from listener.web.answers.view import Count, Moment, Next, Texts, View, absent
 
@@ -108,52 +109,39 @@ D = TypeVar("D", bound=Drift)
 E = TypeVar("E", bound=DriftUnknown)
 
 
-def drift_of(looks: Sequence[Look]) -> AnyDrift:
+_NOT_LOOKED_AT = DriftUnknown(
+    error=NOT_LOOKED_AT,
+    message="Nobody has looked at this environment yet.",
+    remedy="ask for a fresh look, with ?fresh=true or sync-staging status --fresh",
+)
+
+
+def drift_of(legs: Sequence[LegLook]) -> AnyDrift:
     """Return how an environment stands: in its only repository, or in each of several."""
-    if len(looks) == 1:
-        return _drift(looks[0], Drift, DriftUnknown)
-    legs = [_drift(look, LegDrift, LegDriftUnknown, repository=str(look.leg)) for look in looks]
-    return LegsDrift(equal=all(isinstance(leg, Drift) and leg.equal for leg in legs), legs=tuple(legs))
+    if len(legs) == 1:
+        return _drift(legs[0], Drift, DriftUnknown)
+    found = [_drift(leg, LegDrift, LegDriftUnknown, repository=leg.repository) for leg in legs]
+    return LegsDrift(equal=all(leg.state is LookState.EQUAL for leg in legs), legs=tuple(found))
 
 
-def _drift(look: Look, found: type[D], failed: type[E], **where: str) -> D | E:
-    observation, plan = look.observation, look.plan
-    if observation is None or plan is None:
-        return failed(**_facts(look.error or SyncError()), **where)
-    drift = observation.drift
-    return found(
+def _drift(leg: LegLook, found: type[D], failed: type[E], **where: str) -> D | E:
+    if leg.plan is None:
+        return failed.of_object(leg, **where)
+    return found.of_object(
+        leg,
         **where,
-        plan=plan.kind,
-        equal=_equal(look.leg, observation),
-        reason=plan.reason,
-        remedy=plan.refusal.remedy if plan.refusal else "",
-        warnings=plan.warnings,
-        live=_commit(observation.live),
-        branch=_commit(observation.branch),
-        target=_commit(observation.target),
-        ahead=drift.ahead,
-        behind=drift.behind,
-        added_count=drift.added.count,
-        changed_count=drift.changed.count,
-        removed_count=drift.removed.count,
-        added=drift.added.listed,
-        changed=drift.changed.listed,
-        removed=drift.removed.listed,
+        equal=leg.state is LookState.EQUAL,
+        added_count=leg.added.count,
+        changed_count=leg.changed.count,
+        removed_count=leg.removed.count,
+        added=leg.added.listed,
+        changed=leg.changed.listed,
+        removed=leg.removed.listed,
     )
 
 
 def _facts(error: SyncError) -> dict[str, str]:
     return {"error": error.code, "message": error.message, "remedy": error.remedy}
-
-
-def _equal(leg: Leg, observation: Observation) -> bool:
-    if observation.target:
-        return undone(leg, observation.branch, observation.target)
-    return equal(leg, observation.live, observation.branch)
-
-
-def _commit(branch: Branch | None) -> str:
-    return branch.commit if branch else ""
 
 
 class DryRunOrRun(RootModel[RunView | Drift | LegsDrift]):
@@ -180,7 +168,7 @@ class SuccessView(View):
 
 
 class EnvironmentView(View):
-    """An environment: what is configured, and how it stands."""
+    """An environment: what is configured, and how it stood when it was last looked at."""
 
     name: str
     legs: tuple[CarrierView, ...]
@@ -188,19 +176,35 @@ class EnvironmentView(View):
     follow: bool
     hold: HoldView | None
     last_success: SuccessView | None
+    state: LookState = Field(description="whether the trees differ, as far as the last look can tell")
+    looked_at: Moment | None = Field(description="when the last look began; null if there was none yet")
+    late: bool = Field(
+        False,
+        exclude_if=operator.not_,
+        description="a fresh look was asked for and did not come in time: this is what was known before",
+    )
     drift: AnyDrift
 
     @classmethod
     def of(
-        cls, environment: Environment, looks: Sequence[Look], hold: Hold | None, last_success: Success | None
+        cls,
+        environment: Environment,
+        look: EnvironmentLook | None,
+        hold: Hold | None,
+        last_success: Success | None,
+        *,
+        late: bool = False,
     ) -> Self:
-        """Return an environment with what a look found, its hold, and the last run that succeeded."""
+        """Return an environment with its last look, its hold, and the last run that succeeded."""
         return cls.of_object(
             environment,
             legs=tuple(map(CarrierView.of, environment.legs)),
             hold=None if hold is None else HoldView.of(hold),
             last_success=last_success,
-            drift=drift_of(looks),
+            state=LookState.UNKNOWN if look is None else look.summary.state,
+            looked_at=None if look is None else look.looked_at,
+            late=late,
+            drift=_NOT_LOOKED_AT if look is None else drift_of(look.legs),
         )
 
 
@@ -223,11 +227,18 @@ class UnlistedView(DriftUnknown):
         return cls.of_object(unlisted, **_facts(unlisted.error))
 
 
-class SitesPage(View):
+class SitesPageEnd(View):
+    """What follows the sites of a page."""
+
+    next: Next
+    unlisted: tuple[UnlistedView, ...] = Field(
+        (),
+        exclude_if=absent,
+        description="patterns whose hosts do not answer: known sites are listed; only for an admin",
+    )
+
+
+class SitesPage(SitesPageEnd):
     """A page of the sites that the caller may see, by id."""
 
     sites: tuple[SiteView, ...]
-    next: Next
-    unlisted: tuple[UnlistedView, ...] = Field(
-        (), exclude_if=absent, description="patterns whose sites could not be listed; only for an admin"
-    )

@@ -1,6 +1,7 @@
 """`serve`."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -33,10 +34,9 @@ async def test_a_taken_port_is_told(running: Daemon, tmp_path: Path, config: Pat
     other = varied(config, "store", value=f"sqlite:///{tmp_path}/other.db")
     done = await Shell(other)("serve")
     assert done.status == 1
-    assert (
-        done.err.splitlines()[-1]
-        == "remedy: choose another server.port, or stop the program that listens there"
-    )
+    said = json.loads(done.err.splitlines()[-1])
+    assert (said["event"], said["level"], said["error"]) == ("serve", "error", "configuration")
+    assert said["remedy"] == "choose another server.port, or stop the program that listens there"
 
 
 async def test_a_port_that_only_root_may_have_is_told_with_what_to_do(config: Path) -> None:
@@ -50,8 +50,24 @@ async def test_a_port_that_only_root_may_have_is_told_with_what_to_do(config: Pa
         )
     )
     assert done.status == 1
-    assert "error: server.port: this user may not listen on 127.0.0.1:443" in done.err
-    assert done.err.splitlines()[-1].startswith("remedy: choose a server.port of 1024 or more")
+    said = json.loads(done.err.splitlines()[-1])
+    assert said["message"] == "server.port: this user may not listen on 127.0.0.1:443"
+    assert said["remedy"].startswith("choose a server.port of 1024 or more")
+
+
+async def test_a_configuration_that_can_t_be_read_is_one_line_of_the_log(tmp_path: Path) -> None:
+    (tmp_path / "listener.yaml").write_text("hosts: [\n")
+    done = await Shell(tmp_path / "listener.yaml")("serve")
+    (line,) = done.err.splitlines()
+    said = json.loads(line)
+    assert (done.status, said["event"], said["level"], said["error"]) == (
+        1,
+        "serve",
+        "error",
+        "configuration",
+    )
+    assert said["message"]
+    assert said["remedy"]
 
 
 async def test_a_second_signal_does_not_wait_for_running_syncs(

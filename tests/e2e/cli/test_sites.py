@@ -11,7 +11,7 @@ from tests.listening import Client, Daemon, configuration, daemon, on_a_closed_p
 async def test_status_tells_how_every_environment_stands(
     running: Daemon, shell: Shell, published: Published
 ) -> None:
-    before = await shell("status")
+    before = await shell("status", "--fresh")
     assert before.status == 0
     assert before.out.splitlines()[1].split()[:4] == ["mysite", "staging", "differs:", "forward-commit"]
     await shell("sync", "mysite", "staging")
@@ -32,7 +32,7 @@ async def test_status_tells_why_a_host_can_not_be_asked(
     whole = on_a_closed_port(tmp_path, configuration(tmp_path, sshd, published.path))
     config = written(tmp_path, whole)
     async with daemon(config):
-        done = await Shell(config)("status")
+        done = await Shell(config)("status", "--fresh")
     assert done.status == 0
     assert "error: host-unreachable" in done.out
     assert done.out.splitlines()[-1].startswith("  remedy: check that sshd runs on the host")

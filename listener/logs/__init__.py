@@ -10,11 +10,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from listener.logs import journald
 from listener.redaction import Cleaner
 
 QUIET_LIBRARIES = ("asyncssh", "aiohttp", "asyncio")
@@ -56,7 +58,7 @@ class BackgroundStream(io.TextIOBase):
         self._target = target
         self._dropped_line = dropped
         self._most = most
-        self._lines: deque[str] = deque()
+        self._lines: deque[str | Callable[[], str]] = deque()
         self._dropped = 0
         self._wake = threading.Event()
         self._closing = False
@@ -65,15 +67,19 @@ class BackgroundStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Queue text; write it at once after `close`, for then no thread does."""
+        self.later(text)
+        return len(text)
+
+    def later(self, line: str | Callable[[], str]) -> None:
+        """Queue a line, or what renders it: the thread calls that."""
         if self._closing:
-            self._target.write(text)
+            self._target.write(_rendered(line))
         elif len(self._lines) >= self._most:
             self._dropped += 1
         else:
-            self._lines.append(text)
+            self._lines.append(line)
             if not self._wake.is_set():
                 self._wake.set()
-        return len(text)
 
     def flush(self) -> None:
         """Do nothing: the thread writes soon."""
@@ -98,7 +104,7 @@ class BackgroundStream(io.TextIOBase):
         self._write_all()
 
     def _write_all(self) -> None:
-        batch = [self._lines.popleft() for _ in range(len(self._lines))]
+        batch = [_rendered(self._lines.popleft()) for _ in range(len(self._lines))]
         if self._dropped:
             batch.append(self._dropped_line(self._dropped))
             self._dropped = 0
@@ -107,10 +113,19 @@ class BackgroundStream(io.TextIOBase):
             self._target.flush()
 
 
+def _rendered(line: str | Callable[[], str]) -> str:
+    return line if isinstance(line, str) else line()
+
+
+_LASTING = frozenset({str, int, float, bool, type(None), tuple})
+"""The types of facts that can't change before a thread renders them."""
+
+
 class JsonLog:
     """Writes each event as a line of JSON. Implements `listener.journal.Log`.
 
-    structlog's chain of processors costs ten times as much, and each acknowledgement writes two lines.
+    structlog's chain of processors costs ten times as much, and each acknowledgement writes two lines. In the
+    background, the thread that writes a line renders it too, many in a row: that costs half of one at a time.
     """
 
     def __init__(self, least: int, clean: Cleaner, stream: TextIO) -> None:
@@ -118,32 +133,39 @@ class JsonLog:
         self._least = least
         self._clean = clean
         self._write = stream.write
+        self._later = stream.later if isinstance(stream, BackgroundStream) else None
 
     def debug(self, event: str, **facts: Any) -> None:
         """Write one event."""
         if self._least <= logging.DEBUG:
-            self._write(self.line("debug", event, facts))
+            self._log("debug", event, facts)
 
     def info(self, event: str, **facts: Any) -> None:
         """Write one event."""
         if self._least <= logging.INFO:
-            self._write(self.line("info", event, facts))
+            self._log("info", event, facts)
 
     def warning(self, event: str, **facts: Any) -> None:
         """Write one event."""
         if self._least <= logging.WARNING:
-            self._write(self.line("warning", event, facts))
+            self._log("warning", event, facts)
 
     def error(self, event: str, **facts: Any) -> None:
         """Write one event."""
-        self._write(self.line("error", event, facts))
+        self._log("error", event, facts)
 
-    def line(self, level: str, event: str, facts: dict[str, Any]) -> str:
+    def _log(self, level: str, event: str, facts: dict[str, Any]) -> None:
+        if self._later is not None and _LASTING.issuperset(map(type, facts.values())):
+            self._later(partial(self.line, level, event, facts, time.time()))
+        else:
+            self._write(self.line(level, event, facts, time.time()))
+
+    def line(self, level: str, event: str, facts: dict[str, Any], now: float) -> str:
         """Return an event as a line; an exception in `exc_info` becomes the lines of its traceback."""
         error = facts.pop("exc_info", None)
         if error is not None:
             facts["exception"] = "".join(traceback.format_exception(error)).splitlines()
-        at = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        at = f"{datetime.fromtimestamp(now, UTC).isoformat()[:-6]}Z"
         return f"{self._clean.json({**facts, 'event': event, 'level': level, 'at': at})}\n"
 
 
@@ -153,13 +175,15 @@ def configure(
     """Set up structlog, and send the standard library's logging through it.
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
-    `target`, by default standard error. In the `background`, a thread writes it; the returned function writes
-    the lines that still wait.
+    `target`, by default standard error; if that is systemd's journal, each line has its priority there.
+    In the `background`, a thread writes it; the returned function writes the lines that still wait.
     """
     target = target or sys.stderr
-    console = form == "console" or (form == "auto" and target.isatty())
+    console, journal = is_text(form, target), journald.is_stderr(target)
     number = logging.getLevelNamesMapping()[level.upper()]
     stream = cast("TextIO", BestEffortStream(target))
+    if journal and not console:
+        stream = cast("TextIO", journald.JournalStream(stream))
     finish = stream.flush
     if background:
         thread = _in_background(stream, clean)
@@ -170,18 +194,24 @@ def configure(
         structlog.processors.format_exc_info,
         _cleaning(clean),
     ]
+    render = _text_renderer(prefixed=journal) if console else _JSON
     if console:
-        _log_text(number, shared, stream)
+        _log_text(number, [*shared, render], stream)
     else:
         _log_json(number, clean, stream)
-    _redirect_standard_logging(number, shared, console=console, stream=stream)
+    _redirect_standard_logging(number, shared, render, stream)
     return finish
 
 
-def _log_text(number: int, shared: list[Callable[..., Any]], stream: TextIO) -> None:
+def is_text(form: str, target: TextIO | None = None) -> bool:
+    """Return whether `configure` writes text for people in this form, not JSON."""
+    return form == "console" or (form == "auto" and (target or sys.stderr).isatty())
+
+
+def _log_text(number: int, processors: list[Callable[..., Any]], stream: TextIO) -> None:
     """Let structlog write coloured text."""
     structlog.configure(
-        processors=[*shared, _renderer(console=True)],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
@@ -200,7 +230,7 @@ def _log_json(number: int, clean: Cleaner, stream: TextIO) -> None:
 
 def _in_background(stream: TextIO, clean: Cleaner) -> BackgroundStream:
     def dropped(count: int) -> str:
-        return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count})
+        return JsonLog(logging.WARNING, clean, stream).line("warning", "log", {"dropped": count}, time.time())
 
     return BackgroundStream(stream, dropped)
 
@@ -216,23 +246,32 @@ def _cleaning(clean: Cleaner) -> Callable[[WrappedLogger, str, EventDict], Event
     return processor
 
 
-def _renderer(*, console: bool) -> Callable[..., Any]:
-    if console:
-        return structlog.dev.ConsoleRenderer(
-            timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+_JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
+
+
+def _text_renderer(*, prefixed: bool) -> Callable[[WrappedLogger, str, EventDict], str]:
+    """Return the renderer of text for people; `prefixed` for the journal, which then knows the priorities."""
+    render = structlog.dev.ConsoleRenderer(
+        timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
+    )
+
+    def rendered(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        level = str(event.get("level", "info"))
+        text = render(logger, method, event)
+        return journald.prefixed(text, level).removesuffix("\n") if prefixed else text
+
+    return rendered
 
 
 def _redirect_standard_logging(
-    number: int, shared: list[Callable[..., Any]], *, console: bool, stream: TextIO
+    number: int, shared: list[Callable[..., Any]], render: Callable[..., Any], stream: TextIO
 ) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _renderer(console=console),
+                render,
             ],
             foreign_pre_chain=shared,
         )
