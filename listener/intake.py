@@ -88,7 +88,7 @@ class Intake:
             secret=name,
             client=client,
             delivery=acceptance.delivery,
-            runs=list(acceptance.runs),
+            runs=acceptance.runs,
             ignored=acceptance.ignored,
             repeated=acceptance.repeated,
         )

@@ -123,7 +123,9 @@ _COMPRESSIONS = {"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "z
 
 def _check_encoding(request: web.Request) -> None:
     """Raise `CompressedBodyError` for a body with a content coding."""
-    said = ",".join(request.headers.getall("Content-Encoding", [])).lower()
+    if "Content-Encoding" not in request.headers:
+        return
+    said = ",".join(request.headers.getall("Content-Encoding")).lower()
     codings = {each.strip() for each in said.split(",")} - {"", "identity"}
     if codings & _COMPRESSIONS:
         raise CompressedBodyError

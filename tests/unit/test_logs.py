@@ -84,6 +84,26 @@ def test_what_is_written_in_the_background_keeps_its_order_and_is_whole_at_the_e
     assert said.getvalue().split() == [str(number) for number in range(5000)]
 
 
+def test_a_thread_renders_what_can_not_change_and_nothing_else() -> None:
+    said, rendered = io.StringIO(), list[tuple[str, str]]()
+
+    class Watched(Cleaner):
+        def json(self, values: Any) -> str:
+            rendered.append((values["event"], threading.current_thread().name))
+            return super().json(values)
+
+    stream = BackgroundStream(said, str)
+    log = JsonLog(logging.INFO, Watched(), cast("TextIO", stream))
+    runs = ["one"]
+    log.info("delivery", runs=("one",), status=202, ignored=None)
+    log.info("listed", runs=runs)
+    runs.append("two")
+    stream.close()
+    assert sorted(rendered) == [("delivery", "log"), ("listed", "MainThread")]
+    lines = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert [(line["event"], line["runs"]) for line in lines] == [("delivery", ["one"]), ("listed", ["one"])]
+
+
 def test_a_line_that_comes_after_the_end_is_written_at_once() -> None:
     said = io.StringIO()
     stream = BackgroundStream(said, str)
