@@ -1,11 +1,41 @@
-"""`runs` and `deliveries`."""
+"""`tail`, `runs` and `deliveries`."""
 
 import argparse
 
-from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page
-from listener.vocabulary import Fate, State
+from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page, describe
+from listener.vocabulary import EventKind, Fate, State
 
 _NO_RUN = "the run is unknown"
+
+
+def tail(parser: argparse.ArgumentParser) -> None:
+    """Describe `tail`."""
+    describe(
+        parser,
+        "cli.tail:tail",
+        example="sync-staging tail\nsync-staging tail mysite staging --kind run --since 2026-01-31T08:00:00Z",
+        done="with --no-follow: the events are printed",
+        failed="there is no such site or environment, or the events after ID are not kept any more",
+    )
+    parser.add_argument("site", metavar="SITE", nargs="?", help="only events of this site")
+    parser.add_argument(
+        "environment", metavar="ENVIRONMENT", nargs="?", help="only events of this environment"
+    )
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=[kind.value for kind in EventKind],
+        help="only events of this kind; may be given several times",
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", help="begin with the first event since this time (RFC 3339)"
+    )
+    parser.add_argument(
+        "--after", metavar="ID", help="begin after the event with this id; 0: with the oldest"
+    )
+    parser.add_argument("--no-follow", action="store_true", help="end with what is stored now")
+    add_client(parser)
+    add_json(parser, "JSON Lines")
 
 
 def runs(parser: argparse.ArgumentParser) -> None:
