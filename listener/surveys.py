@@ -27,7 +27,7 @@ BATCH = 16
 REST = 1.0
 """The pause between two batches of the schedule, as a share of the time that the last batch took."""
 
-KEEP_AFTER = 0.25
+KEEP_AFTER = 0.1
 """Seconds until what was found is stored, with what else is found meanwhile."""
 KEPT_AT_ONCE = 200
 """Looks that are stored in one transaction. It is small, so that other writes do not wait long."""

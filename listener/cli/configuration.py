@@ -6,7 +6,7 @@ from importlib import import_module
 
 from listener.cli import address
 from listener.cli.doctor import files
-from listener.cli.doctor.findings import Finding, Group, as_json
+from listener.cli.doctor.findings import Finding, Group, Level, as_json
 from listener.cli.failures import DONE, FAILED
 from listener.cli.printing import document, say
 from listener.config.describe import describe, to_dict
@@ -47,9 +47,12 @@ async def _aliases(settings: Settings) -> list[Finding]:
     return checks
 
 
+_RESULTS = {Level.OK: "ok", Level.WARNING: "warning", Level.PROBLEM: "failed"}
+
+
 def _lines(check: Finding) -> list[str]:
     said = f": {check.message}" if check.message else ""
-    line = f"{check.what}: {'ok' if check.ok else 'failed'}{said}"
+    line = f"{check.what}: {_RESULTS[check.level]}{said}"
     return [line, f"  remedy: {check.remedy}"] if check.remedy else [line]
 
 

@@ -233,22 +233,29 @@ def _collision(where: Location, branch: str, other: str, its_place: Location) ->
 MOST_WARNED = 10
 """Environments that are named one by one by each kind of warning; the rest are counted."""
 
+SANDBOX = "master"
+"""The branch of Studio's sandbox, which each publish pulls into the published repository."""
+
 
 def site_warnings(
     sites: Mapping[str, SiteSection], hosts: Mapping[str, HostSection], *, asked: bool
 ) -> Iterator[str]:
     """Yield what is valid but risky; `asked` tells whether Studio is asked if it is publishing."""
-    followed, blind, unmarked = [], [], []
+    followed, blind, unmarked, sandboxes = [], [], [], []
     for site, section in sites.items():
         git = hosts[section.repository.host].access is Access.GIT
         for name, environment in section.environments.items():
             place = ("sites", site, "environments", name)
-            if environment.follow and not environment.repositories:
+            if not environment.carries(section.repository):
+                continue
+            if environment.follow:
                 followed.append((*place, "follow"))
-            if git and not environment.repositories:
+            if git:
                 blind.append(place)
-            if not asked and not git and environment.carries(section.repository):
+            elif not asked:
                 unmarked.append(place)
+            if any(leg.own and leg.branch == SANDBOX for leg in section.environment(site, name).legs):
+                sandboxes.append(place)
     yield from _each(followed, "each publish to live removes the items that are staged for review there")
     yield from _each(
         blind,
@@ -260,6 +267,12 @@ def site_warnings(
         "a sync can lose what Studio 5 publishes here: a large publish can pause for longer than sync.quiet, "
         "and nothing in the repository shows it; give studio.token, or ignore this if your Studio is older "
         "than 5",
+    )
+    yield from _each(
+        sandboxes,
+        f"{SANDBOX} is the branch from which Studio takes what it publishes (repo.sandbox.branch): a sync "
+        "would put live's content into later publishes; write another branch, or ignore this if Studio's has "
+        "another name",
     )
 
 

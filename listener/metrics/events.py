@@ -12,7 +12,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 
 from listener import __version__
-from listener.errors import ListenerError, RequestError, SyncError
+from listener.errors import ListenerError, RequestError, StoreError, SyncError
 from listener.journal import Log
 from listener.looks import LookState
 from listener.metrics.exposition import exposition
@@ -37,7 +37,7 @@ def _codes(kind: type[ListenerError]) -> Iterator[str]:
 
 
 CODES = frozenset(_codes(ListenerError))
-REFUSALS = frozenset(_codes(RequestError))
+REFUSALS = frozenset({*_codes(RequestError), *_codes(StoreError), ListenerError.code})
 """Why a request may be refused."""
 ATTEMPTS = frozenset(_codes(SyncError))
 """Why an attempt at a run may fail."""

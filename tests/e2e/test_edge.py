@@ -170,7 +170,10 @@ async def test_who_is_refused_too_often_is_told_to_wait_and_good_requests_still_
         answer = await refused_until_429(port, sent)
         if sent[0] != 0x16:  # what is no HTTP gets no other answer, and counts
             assert status_of(answer) == 429
-            assert b"\r\nRetry-After: 20\r\n" in answer
+            # One refusal is forgiven every 20 s: a part of that may have passed.
+            waits = re.search(rb"\r\nRetry-After: (\d+)\r\n", answer)
+            assert waits
+            assert 0 < int(waits[1]) <= 20
             assert b"Too Many Requests" in answer
         assert status_of(await answers(port, head("/nowhere", method="GET"))) == 429
         assert status_of(await answers(port, head("/nowhere", method="GET"), "127.0.0.2")) == 404

@@ -16,6 +16,7 @@ from listener import feed
 from listener.config.settings import load
 from listener.errors import UnauthorizedError
 from listener.rehearsal.published import Published
+from listener.rehearsal.sshd import Sshd, free_port
 from listener.system import System
 from listener.web import events as routes
 from listener.web.credentials import Gate
@@ -285,3 +286,12 @@ async def test_a_slow_reader_gets_everything_and_waits_in_the_store_not_in_memor
     async with asyncio.timeout(30):
         await reading
     assert follower.seen == (await everything(listener))[: len(follower.seen)]
+
+
+async def test_a_host_that_does_not_answer_is_told(listening: Start, sshd: Sshd) -> None:
+    host = {"address": "127.0.0.1", "port": free_port(), "user": sshd.user}
+    async with listening(hosts={"studio": host}) as listener:
+        follower = Follower(query="?kind=host")
+        await follower.read(listener, lambda: bool(follower.seen))
+        (event,) = follower.seen
+        assert (event["event"], event["level"], event["host"]) == ("host away", "warning", "studio")

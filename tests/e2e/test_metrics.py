@@ -1,15 +1,20 @@
 """`GET /metrics`: what a running listener tells Prometheus, on an address of its own."""
 
 import base64
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from prometheus_client.parser import text_string_to_metric_families
 
 from listener.config.settings import load
+from listener.queue import Hold
+from listener.rehearsal.sshd import free_port
 from listener.system import System
 from tests.listening import ADMIN, GITHUB_SECRET, MEMBER, Client, client, push, signed
+from tests.strangers import certificate
 
 
 @pytest.fixture
@@ -84,6 +89,28 @@ async def test_no_secret_and_nothing_that_a_stranger_says_is_in_the_figures(
     assert "sync_staging_requests_total" in text
     for secret in (ADMIN, MEMBER, GITHUB_SECRET, base64.b64encode(GITHUB_SECRET.encode()).decode(), stranger):
         assert secret.lower() not in text.lower()
+
+
+def end_of(path: str) -> float:
+    """When a certificate expires, in Unix seconds."""
+    return x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc.timestamp()
+
+
+async def test_a_hold_and_a_certificate_have_their_times(
+    configured: Callable[..., Path], tmp_path: Path
+) -> None:
+    pair = certificate(tmp_path, days=5)
+    server = {"host": "127.0.0.1", "port": free_port(), "drain": 1, "tls": pair}
+    async with System(load(configured(server=server))) as system:
+        await system.listen()
+        await system.store.hold(Hold("mysite", "staging", "a test", "root", time.time()))
+        async with client(f"http://127.0.0.1:{system.metrics_port}") as metrics:
+            now = await scraped(metrics)
+    assert now["sync_staging_certificate_expiry_timestamp_seconds",] == end_of(pair["certificate"])
+    assert now["sync_staging_held_environments", "staging", "mysite"] == 1
+    assert abs(now["sync_staging_hold_started_timestamp_seconds", "staging", "mysite"] - time.time()) < 60
+    assert now["sync_staging_task_failures_total", "worker"] == 0
+    assert now["sync_staging_task_failures_total", "certificates"] == 0
 
 
 async def test_the_figures_can_be_switched_off(configured: Callable[..., Path]) -> None:

@@ -559,8 +559,7 @@ WITH_STUDIO = {"studio": {"url": "http://127.0.0.1:8080/studio", "token": "file:
 
 def unmarked(folder: Folder, tree: dict[str, Any]) -> list[str]:
     """The environments of which a large publish may go unseen."""
-    told = [each.split(": ", 1) for each in folder.load(tree).warnings]
-    return [place for place, text in told if "give studio.token" in text]
+    return warned_of(folder, tree, "give studio.token")
 
 
 def test_each_environment_beside_live_is_warned_of_where_studio_is_not_asked(folder: Folder) -> None:
@@ -577,6 +576,33 @@ def test_each_environment_beside_live_is_warned_of_where_studio_is_not_asked(fol
     assert unmarked(folder, tree | WITH_STUDIO) == []
     tree["hosts"]["studio"]["access"] = "git"
     assert unmarked(folder, tree) == [], "another warning tells what is not seen there"
+
+
+def test_an_environment_that_is_also_beside_live_is_warned_of_what_a_sync_removes_there(
+    folder: Folder,
+) -> None:
+    beside = {"host": "studio", "path": "/srv/mysite/published/"}
+    both = {"repositories": [{"host": "studio", "path": "/srv/both.git"}, beside], "branch": "both"}
+    tree = changed("sites/mysite/environments/both", both | {"follow": True})
+    told = warned_of(folder, tree, "items that are staged for review")
+    assert told == [f"sites.mysite.environments.{name}.follow" for name in ("staging", "both")]
+    tree["hosts"]["studio"]["access"] = "git"
+    told = warned_of(folder, tree, "git's own services only")
+    assert told == [f"sites.mysite.environments.{name}" for name in ("staging", "qa", "both")]
+
+
+def test_an_environment_on_the_branch_of_studio_s_sandbox_is_warned_of(folder: Folder) -> None:
+    tree = changed("sites/mysite/environments/master", {"follow": False})
+    assert warned_of(folder, tree, "repo.sandbox.branch") == ["sites.mysite.environments.master"]
+    elsewhere = {"repositories": [{"host": "studio", "path": "/srv/eu.git"}]}
+    tree = changed("sites/mysite/environments/master", elsewhere)
+    assert warned_of(folder, tree, "repo.sandbox.branch") == []
+
+
+def warned_of(folder: Folder, tree: dict[str, Any], words: str) -> list[str]:
+    """The places of the warnings that contain these words."""
+    told = [each.split(": ", 1) for each in folder.load(tree).warnings]
+    return [place for place, text in told if words in text]
 
 
 def test_branches_in_different_repositories_do_not_collide(folder: Folder) -> None:

@@ -49,6 +49,7 @@ FLOORS = (
         "journal",
         "follow",
         "feed",
+        "host_events",
         "request_context",
     },
     {"store", "ssh", "edge", "web", "studio", "config", "logs", "metrics", "systemd"},

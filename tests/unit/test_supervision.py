@@ -119,6 +119,16 @@ async def test_a_task_that_is_carried_out_once_is_logged_and_not_started_again()
     assert (work.begun, len(said.lines)) == (1, 1)
 
 
+async def test_every_failure_of_a_task_is_counted_and_a_task_without_one_has_0() -> None:
+    tasks = Supervisor(KeptLog())
+    tasks.start("audit", Work(ValueError(), 3))
+    tasks.start("worker", Work(ValueError(), 0))
+    assert tasks.failures() == {"audit": 0, "worker": 0}
+    await until(lambda: tasks.failures()["audit"] == 3)
+    assert tasks.failures() == {"audit": 3, "worker": 0}
+    await tasks.stop()
+
+
 async def test_stopping_ends_every_task_but_those_that_are_named() -> None:
     tasks, ends = Supervisor(KeptLog()), []
 
