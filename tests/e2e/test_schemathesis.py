@@ -45,6 +45,13 @@ checks.unsupported_method.enabled = false
 [[operations]]
 include-name = "GET /api/v1/runs/{run}/log"
 checks.negative_data_rejection.enabled = false
+
+# A stream without an end. Its names must be configured ones, and its ids must be kept still.
+[[operations]]
+include-name = "GET /api/v1/events"
+checks.negative_data_rejection.enabled = false
+checks.positive_data_acceptance.enabled = false
+parameters = { follow = "false" }
 """
 
 
