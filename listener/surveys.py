@@ -25,8 +25,8 @@ BATCH = 8
 """Environments that are looked at together. A run on the same host has one batch beside it at most."""
 
 REST = 2.0
-"""The pause between two batches of the schedule, as a multiple of the time that the last batch took. So at most
-moments, a run finds its host at rest."""
+"""The pause between two batches of the schedule, as a multiple of the time that the last batch took. So a run
+finds its host at rest most often."""
 URGENT_REST = 0.5
 """The same between two batches that somebody waits for."""
 
