@@ -72,7 +72,7 @@ class Client:
         return self._document("POST", where, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def send(self, where: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send raw bytes; return the answer, whatever it is."""
+        """Send raw bytes; return the answer, an error too."""
         with self._transport.request("POST", where, body, headers, ANSWER_LIMIT) as response:
             refusal = response.getheader(DELIVERY_ID, "")
             return Answer(response.status, response.reason, response.read(), refusal)

@@ -5,7 +5,7 @@ import argparse
 from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page, describe
 from listener.vocabulary import EventKind, Fate, State
 
-_NO_RUN = "there is no such run"
+_NO_RUN = "the run is unknown"
 
 
 def tail(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def _list_runs(group: Commands) -> None:
         summary="list runs, newest first",
         example="sync-staging runs list --site mysite --environment staging --limit 10",
         done="the list is printed, even if it is empty",
-        failed="there is no such site or environment, or the listener refuses the request",
+        failed="the site or the environment is unknown, or the listener refuses the request",
     )
     parser.add_argument("--site", metavar="SITE", help="only runs of this site")
     parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")
@@ -103,13 +103,13 @@ def deliveries(parser: argparse.ArgumentParser) -> None:
         group,
         "show",
         "show one delivery, or one refused request, in full",
-        "there is no such delivery or refused request",
+        "the delivery or the refused request is unknown",
     )
     _of_delivery(
         group,
         "redeliver",
         "start the syncs that a delivery asks for, as the configuration is now",
-        "there is no such delivery, it was refused, or it asks for no sync",
+        "the delivery is unknown, it was refused, or it asks for no sync",
     )
 
 
@@ -121,7 +121,7 @@ def _list_deliveries(group: Commands) -> None:
         summary="list deliveries and refused requests, newest first",
         example="sync-staging deliveries list --hook forge --outcome refused --limit 10",
         done="the list is printed, even if it is empty",
-        failed="there is no such hook, or the listener refuses the request",
+        failed="the hook is unknown, or the listener refuses the request",
     )
     parser.add_argument("--hook", metavar="HOOK", help="only deliveries to this hook")
     parser.add_argument(
