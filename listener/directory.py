@@ -85,9 +85,15 @@ class Directory:
         """Return the sites that are configured by their ids, by id."""
         return map(self._sites.site, self._configured)
 
-    def is_configured(self, site_id: str) -> bool:
-        """Return whether a site is configured by its id."""
-        return site_id in self._sites.by_id
+    @property
+    def patterns(self) -> tuple[SitePattern, ...]:
+        """The configured patterns."""
+        return self._sites.patterns
+
+    async def of_pattern(self, pattern: SitePattern) -> list[Site]:
+        """Ask the host of a pattern; return its sites, or those that it had before if it does not answer."""
+        await asyncio.wait([self._ask(pattern)])
+        return [self._sites.site(each) for each in self._listed[pattern.text].ids]
 
     def in_patterns(self, site_id: str, environment: str, patterns: Collection[str]) -> bool:
         """Return whether a site would belong to one of these patterns, and have the environment."""

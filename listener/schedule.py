@@ -22,7 +22,7 @@ from listener.looks import EnvironmentLook, LookState, LookStore, Place
 from listener.plans import MOVING
 from listener.queue import Hold, RunFilter, RunStore
 from listener.runs import State
-from listener.sites import Environment, Site
+from listener.sites import Environment, Site, SitePattern
 from listener.surveys import ALWAYS, Surveys
 
 SLICES = 30
@@ -30,6 +30,9 @@ SLICES = 30
 
 JITTER = 0.1
 """The share of a pause that is random."""
+
+STORE_PAUSE = 5.0
+"""Seconds until a first round goes on that the store has interrupted."""
 
 UNENDED_MOST = 1000
 """Runs that wait or are under way, of which a first round knows."""
@@ -92,20 +95,33 @@ class Schedule:
             yield moment % SLICES
 
     async def first(self) -> int:
-        """Look at every site once, at what was left unfinished first; return how many syncs were started."""
-        try:
-            urgency = await self._urgency()
-            asked = await self._round(self._directory.configured(), self._started, urgency)
-            listing = await self._directory.page(None)
-            rest = [site for site in listing.sites if not self._directory.is_configured(site.id)]
-            asked += await self._round(rest, self._started, urgency)
-            await self._prune(listing)
-        except StoreError as error:
-            self._log.warning("schedule", error=error.code, message=error.message)
-            return 0
-        self._first_done = True
+        """Look at every site once, at what was left unfinished first; return how many syncs were started.
+
+        Each pattern has a part of its own: one whose host is silent does not hold up the others.
+        """
+        asked = 0
+        while not self._first_done:
+            try:
+                urgency = await self._urgency()
+                asked += await self._first_round(self._directory.configured(), urgency)
+                self._first_done = True
+            except StoreError as error:
+                self._log.warning("schedule", error=error.code, message=error.message)
+                await asyncio.sleep(STORE_PAUSE)
         self._log.info("first looks", seconds=round(self._clock() - self._started, 1), syncs=asked)
         return asked
+
+    async def _first_round(self, configured: Iterable[Site], urgency: Callable[[Environment], int]) -> int:
+        async def of_pattern(pattern: SitePattern) -> int:
+            return await self._round(await self._directory.of_pattern(pattern), self._started, urgency)
+
+        parts = [self._round(configured, self._started, urgency), *map(of_pattern, self._directory.patterns)]
+        ended = await asyncio.gather(*parts, return_exceptions=True)
+        failed = [each for each in ended if isinstance(each, BaseException)]
+        if failed:
+            raise failed[0]
+        await self._prune(await self._directory.page(None, wait=LISTING_WAIT))
+        return sum(each for each in ended if isinstance(each, int))
 
     async def round(self, part: int | None = None) -> int:
         """Look at the sites of one part of the interval, or at all; return how many syncs were started."""

@@ -174,15 +174,11 @@ class SitePattern:
     template: Site
     """The settings of each site, with `{site}` in place of the id in each path."""
 
-    def matches(self, site_id: str) -> bool:
-        """Return whether the id matches the pattern, and is one that Studio allows."""
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What an id begins and ends with."""
         before, _, after = self.text.partition("*")
-        return (
-            CREATED_BY_STUDIO.fullmatch(site_id) is not None
-            and len(site_id) >= len(before) + len(after)
-            and site_id.startswith(before)
-            and site_id.endswith(after)
-        )
+        return before, after
 
     def site(self, site_id: str) -> Site:
         """Return the site of an id that matches."""
@@ -212,12 +208,21 @@ class Sites:
     by_id: Mapping[str, Site] = field(default_factory=dict)
     patterns: tuple[SitePattern, ...] = ()
     """The most specific one first."""
+    _ranked: Mapping[tuple[int, int], Mapping[tuple[str, str], tuple[int, SitePattern]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Patterns and their ranks, by the lengths of both ends and by the ends: to find one takes as long as to
+    try each combination of lengths, not each pattern."""
 
     @classmethod
     def of(cls, sites: Iterable[Site], patterns: Iterable[SitePattern] = ()) -> "Sites":
         """Return the collection of these sites and patterns."""
         ordered = sorted(patterns, key=lambda pattern: -len(pattern.text))
-        return cls({site.id: site for site in sites}, tuple(ordered))
+        ranked: dict[tuple[int, int], dict[tuple[str, str], tuple[int, SitePattern]]] = {}
+        for rank, pattern in enumerate(ordered):
+            before, after = pattern.ends
+            ranked.setdefault((len(before), len(after)), {})[before, after] = rank, pattern
+        return cls({site.id: site for site in sites}, tuple(ordered), ranked)
 
     def __iter__(self) -> Iterator[Site]:
         """Iterate over the sites that are configured by their ids."""
@@ -228,9 +233,15 @@ class Sites:
 
     def pattern(self, site_id: str) -> SitePattern | None:
         """Return the pattern that a site belongs to; None if it is configured by its id, or unknown."""
-        if site_id in self.by_id:
+        if not self._ranked or site_id in self.by_id or CREATED_BY_STUDIO.fullmatch(site_id) is None:
             return None
-        return next((pattern for pattern in self.patterns if pattern.matches(site_id)), None)
+        found = [
+            by_ends.get((site_id[:before], site_id[len(site_id) - after :]))
+            for (before, after), by_ends in self._ranked.items()
+            if before + after <= len(site_id)
+        ]
+        best = min((each for each in found if each is not None), default=None, key=lambda each: each[0])
+        return None if best is None else best[1]
 
     def site(self, site_id: str) -> Site:
         """Return the site of that id, or raise `SiteNotFoundError`.

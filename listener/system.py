@@ -21,6 +21,7 @@ from listener.directory import Directory
 from listener.edge import Acceptor, Certificates, ConnectionBudget, Edge, Limits, places
 from listener.errors import ConfigurationError, StoreError, StoreUnavailableError, SyncError
 from listener.feed import Feed
+from listener.host_events import HostEvents
 from listener.intake import Intake, Settling
 from listener.journal import Log, Remarks
 from listener.metrics import Metrics, Scope, Watched
@@ -148,6 +149,7 @@ class System:
         self.tasks.start("watchdog", self._watchdog)
         self.tasks.start("audit", self.audit.run_forever)
         self.tasks.start("events", self.feed.run_forever)
+        self.tasks.start("host events", HostEvents(self.pool.health, self.store, time.time).run_forever)
         self.tasks.start("store", self.store.examine)
         self.tasks.start("memory", self.edge.trim_memory)
         self.tasks.start("schedule", self._schedule().run_forever)

@@ -5,14 +5,14 @@ import contextlib
 import http.client
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from listener.cli import address
 from listener.cli.failures import CredentialRefusedError, ListenerUnreachableError, RefusedByListenerError
 from listener.cli.transport import Transport
-from listener.web.protocol import DELIVERY_ID, NDJSON, PAGE_MOST
+from listener.web.protocol import DELIVERY_ID, EVENTS, NDJSON, PAGE_MOST
 
 ANSWER_LIMIT = 300.0
 """Seconds without a byte of an answer: a look at all sites waits for hosts that do not answer."""
@@ -72,7 +72,7 @@ class Client:
         return self._document("POST", where, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def send(self, where: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Send raw bytes; return the answer, whatever it is."""
+        """Send raw bytes; return the answer, an error too."""
         with self._transport.request("POST", where, body, headers, ANSWER_LIMIT) as response:
             refusal = response.getheader(DELIVERY_ID, "")
             return Answer(response.status, response.reason, response.read(), refusal)
@@ -103,6 +103,54 @@ class Client:
         with self._transport.request("GET", where, None, {}, SILENCE_LIMIT) as response:
             self._check(response)
             if response.headers.get_content_type() != NDJSON:
+                raise self._not_a_listener(response)
+            yield response
+
+    def events(
+        self,
+        query: Sequence[tuple[str, str]],
+        after: str | None,
+        *,
+        follow: bool,
+        told: Callable[[str], None],
+    ) -> Iterator[str]:
+        """Yield events, each a JSON object; go on where a connection broke, however long that takes.
+
+        `told` is told once when that begins.
+        """
+        # Server-sent events have ids also while nothing happens: what is missed in a break comes after it.
+        reached = broken = False
+        while True:
+            try:
+                where = path("events") + _pairs(query, after, follow=follow)
+                with self._events(where) as response:
+                    reached, broken = True, False
+                    for name, text in _fields(response):
+                        if name == "id":
+                            after = text
+                        elif name == "data" and (reason := _ended(text)):
+                            break
+                        elif name == "data":
+                            yield text
+                    else:
+                        reason = ""
+                if reason == "done":
+                    return
+            except ListenerUnreachableError as error:
+                if not (reached and follow):
+                    raise
+                if not broken:
+                    told(f"{error.message} Trying again until it does.")
+                broken = True
+            time.sleep(RESUME_PAUSE)
+
+    @contextlib.contextmanager
+    def _events(self, where: str) -> Iterator[http.client.HTTPResponse]:
+        with self._transport.request("GET", where, None, {"Accept": EVENTS}, SILENCE_LIMIT) as response:
+            if response.status == 503:  # noqa: PLR2004 (Service Unavailable)
+                raise ListenerUnreachableError(f"{self._transport.origin} answers {response.reason}.")
+            self._check(response)
+            if response.headers.get_content_type() != EVENTS:
                 raise self._not_a_listener(response)
             yield response
 
@@ -144,6 +192,27 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[str]:
     while chunk := response.read1(1 << 16):
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (line.decode("utf-8", "backslashreplace") for line in lines if line)
+
+
+def _fields(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
+    """Yield the fields of server-sent events."""
+    for line in _lines(response):
+        name, _, text = line.partition(":")
+        yield name, text.removeprefix(" ")
+
+
+def _ended(text: str) -> str:
+    """Return why a stream of events ends, if this is its last one."""
+    event = json.loads(text)
+    return str(event["reason"]) if event["kind"] == "end" else ""
+
+
+def _pairs(query: Sequence[tuple[str, str]], after: str | None, *, follow: bool) -> str:
+    """Return the query of a stream; a place to go on from counts more than a time."""
+    pairs = [(name, value) for name, value in query if name != "since" or after is None]
+    if after is not None:
+        pairs.append(("after", after))
+    return f"?{urlencode([*pairs, ('follow', 'true' if follow else 'false')])}"
 
 
 def _query(values: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ def _demand_hook(client: Client, name: str) -> None:
     known = [hook["name"] for hook in client.get(path("hooks"))["hooks"]]
     if name not in known:
         raise RefusedByListenerError(
-            "There is no such hook.", remedy=f"name a configured one: {', '.join(known) or 'none'}"
+            "Unknown hook.", remedy=f"name a configured one: {', '.join(known) or 'none'}"
         )
 
 

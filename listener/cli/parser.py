@@ -22,6 +22,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "status": ("environments:status", "show how all environments, or those of one site, differ from live"),
     "hold": ("environments:hold", "freeze an environment: nothing syncs it until it is released"),
     "release": ("environments:release", "end a hold; an environment that follows live is synced"),
+    "tail": (
+        "history:tail",
+        "follow everything that happens: runs, deliveries, refusals, holds, looks, hosts",
+    ),
     "runs": ("history:runs", "list runs, show one or its log, retry or cancel one"),
     "rollback": ("environments:rollback", "undo a run: move the environment back to where it was before"),
     "deliveries": ("history:deliveries", "list deliveries and refused requests, show or redeliver one"),

@@ -32,7 +32,7 @@ class Trust(NamedTuple):
 
     context: ssl.SSLContext
     fingerprint: bytes | None = None
-    """SHA-256 of its certificate: set where only this certificate counts, whatever name it is for."""
+    """SHA-256 of its certificate: set where only this certificate counts, and not its name."""
 
 
 class _UntrustedError(Exception):

@@ -231,6 +231,18 @@ def log_line(text: str) -> str:
     return " ".join([line["at"][11:23], f"{mark}{line['event']}", *facts])
 
 
+def event_line(text: str) -> str:
+    """Return an event: its time, where it happened, what happened, its facts."""
+    event = json.loads(text)
+    where = f"{event['site']}/{event['environment']} " if event.get("site") else ""
+    named = _FRAME - {"run", "host"} | {"id", "kind"} if event["kind"] != "run" else _FRAME | {"id", "kind"}
+    facts = [f"{name}={_fact(value)}" for name, value in event.items() if name not in named and _says(value)]
+    mark = "" if event["level"] == "info" else f"{event['level']}: "
+    kind = "" if event["kind"] in event["event"] else f"{event['kind']} "
+    run = f" [{event['run']}]" if event["kind"] == "run" and event.get("run") else ""
+    return " ".join([moment(event["at"]), f"{where}{mark}{kind}{event['event']}{run}", *facts])
+
+
 def _says(value: Any) -> bool:
     return value is not None and value not in ("", [], {})
 

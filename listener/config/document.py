@@ -29,7 +29,7 @@ from listener.config.sections import (
     TokenSection,
 )
 from listener.config.sites import SiteSection, broken_sites
-from listener.sites import PLACEHOLDER, RepositoryAddress, Site, SitePattern
+from listener.sites import PLACEHOLDER, RepositoryAddress, Site, SitePattern, Sites
 
 
 class Common(Section):
@@ -276,11 +276,11 @@ def _hosts(document: Document, known: Collection[str]) -> Iterator[Problem]:
 
 def _sites(document: Document, known: Collection[str]) -> Iterator[Problem]:
     """Yield the names of unknown sites: neither configured, nor covered by a pattern."""
-    patterns = [SitePattern(text, _NOWHERE) for text in known if "*" in text]
+    patterns = Sites.of((), (SitePattern(text, _NOWHERE) for text in known if "*" in text))
     ids = {name for name in known if "*" not in name}
 
     def covered(name: str) -> bool:
-        return any(pattern.matches(name) for pattern in patterns)
+        return name in patterns
 
     named: list[tuple[Location, str]] = []
     for name, hook in document.hooks.items():

@@ -248,5 +248,5 @@ def _hook_entry(hooks: Any, name: str) -> dict[str, Any]:
     entry = hooks.get(name) if isinstance(hooks, dict) else None
     if not isinstance(entry, dict):
         known = ", ".join(hooks) if isinstance(hooks, dict) and hooks else "none"
-        raise ConfigurationError("There is no such hook.", remedy=f"name a configured one: {known}")
+        raise ConfigurationError("Unknown hook.", remedy=f"name a configured one: {known}")
     return entry

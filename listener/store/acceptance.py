@@ -8,7 +8,7 @@ statement costs about the same for one and for sixty.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -188,12 +188,14 @@ async def _past(transaction: Transaction, arriving: Sequence[_Arriving]) -> _Pas
         assert each.record is not None  # noqa: S101 (the caller has left the others out)
         by_hook[each.record.hook].append(each.record)
     for hook, records in by_hook.items():
+        digests = Counter(each.digest for each in records if each.digest)
         values = {
             "hook": hook,
             "keys": [each.key for each in records if each.key is not None],
-            "digests": list({each.digest for each in records} - {""}),
+            "digests": list(digests),
             "recent": first_id(records[-1].received_at - ALIKE_FOR),
-            "most": ALIKE_MOST,
+            # All of one body that come together may get rows: as if the last of them looked.
+            "most": ALIKE_MOST + 1 - max(digests.values(), default=1),
         }
         for row in await transaction.all(_EARLIER, values):
             place = (hook, str(row["asked"]))

@@ -256,3 +256,26 @@ async def test_a_site_of_a_pattern_is_known_while_its_host_is_silent_after_a_res
             _, page, _ = await listener.call("GET", "/api/v1/sites")
             assert page["sites"] == before["sites"]
             assert [each["pattern"] for each in page["unlisted"]] == ["*"]
+
+
+async def test_sites_of_patterns_are_looked_at_after_a_start_beside_a_pattern_whose_host_is_silent(
+    listening: Start, published: Published, sshd: Sshd, tmp_path: Path
+) -> None:
+    whole = configuration(tmp_path, sshd, published.path)
+    one = Published(tmp_path / "sites" / "one" / "published")
+    await asyncio.to_thread(shutil.copytree, published.path, one.path, symlinks=True)
+    age(one, 60)
+    environments = {"staging": {"follow": True}}
+    sites = {
+        **whole["sites"],
+        "o*": {
+            "repository": {"host": "studio", "path": f"{tmp_path}/sites/{{site}}/published"},
+            "environments": environments,
+        },
+        "p-*": {"repository": {"host": "silent", "path": "/srv/{site}"}, "environments": environments},
+    }
+    async with (
+        silent_host(whole, tmp_path) as place,
+        listening(sites=sites, **place, sync={**SELDOM, "connect_timeout": 300}),
+    ):
+        await until_equal(one)

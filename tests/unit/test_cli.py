@@ -64,6 +64,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
         "hold",
         "release",
         "rollback",
+        "tail",
         "runs",
         "runs list",
         "runs show",

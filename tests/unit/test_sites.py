@@ -1,9 +1,11 @@
 """Sites and environments are found by their exact names, or not at all."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from listener.errors import EnvironmentNotFoundError, SiteNotFoundError
-from listener.sites import Environment, Policy, RepositoryAddress, Site, Sites
+from listener.sites import Environment, Policy, RepositoryAddress, Site, SitePattern, Sites
 
 HOME = RepositoryAddress("studio", "/srv/mysite/published")
 
@@ -45,3 +47,33 @@ def test_only_what_follows_is_synced_by_every_publish() -> None:
 
 def test_an_address_is_told_as_git_writes_it() -> None:
     assert str(HOME) == "studio:/srv/mysite/published"
+
+
+def matches(pattern: str, site_id: str) -> bool:
+    before, _, after = pattern.partition("*")
+    long_enough = len(site_id) >= len(before) + len(after)
+    return long_enough and site_id.startswith(before) and site_id.endswith(after)
+
+
+ENDS = st.text("ab", max_size=3)
+
+
+@given(st.lists(st.tuples(ENDS, ENDS).map("*".join), unique=True, max_size=12), st.text("abc", min_size=1))
+def test_a_site_belongs_to_the_most_specific_pattern_that_it_matches_the_first_of_several(
+    texts: list[str], site_id: str
+) -> None:
+    sites = Sites.of([SITE], [SitePattern(text, SITE) for text in texts])
+    matching = [text for text in texts if matches(text, site_id)]
+    found = sites.pattern(site_id)
+    if len(site_id) > 50 or not matching:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.text == max(matching, key=len)
+        assert sites.site(site_id).id == site_id
+
+
+def test_an_id_that_studio_does_not_allow_belongs_to_no_pattern() -> None:
+    sites = Sites.of([SITE], [SitePattern("*", SITE)])
+    assert [each for each in ("", "-a", "A", "a/b", "a" * 51, "mysite") if each in sites] == ["mysite"]
+    assert sites.pattern("mysite") is None

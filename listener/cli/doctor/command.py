@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from listener.cli.failures import DONE, FAILED, MISUSED
 from listener.cli.printing import document, say
 from listener.config.settings import Settings, load
 from listener.errors import ConfigurationError
-from listener.system import cleaner
+from listener.system import System, cleaner
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -86,13 +87,22 @@ async def _beyond(settings: Settings, limit: float) -> list[Finding]:
         changed = settings.model_copy(update={"sync": settings.sync.model_copy(update=bounded)})
         try:
             async with local.without_store(changed) as system:
-                sites = [site.id for site in settings.sites]
-                found = await asyncio.gather(
-                    hosts.examine(system, limit), studio.examine(system, sites, limit)
-                )
+                found = await asyncio.gather(hosts.examine(system, limit), _studio(system, limit))
         except ConfigurationError as error:  # the driver of the store's database is not installed
             return [Finding.of(Group.STORE, "store", error, "store-driver")]
     return [finding for group in found for finding in group]
+
+
+async def _studio(system: System, limit: float) -> list[Finding]:
+    """Ask Studio about every site. If a host does not list the sites of a pattern, `hosts` finds that."""
+    if system.settings.studio is None:
+        return []
+    sites = [site.id for site in system.settings.sites]
+    if system.settings.sites.patterns:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                sites = [site.id for site in (await system.directory.all())[0]]
+    return await studio.examine(system, sites, limit)
 
 
 async def _store(settings: Settings, users: set[int]) -> list[Finding]:

@@ -64,7 +64,7 @@ def named_files(path: Path, settings: Settings) -> list[Path]:
 
 
 def _owners(path: Path, settings: Settings, users: Collection[int]) -> Iterator[Finding]:
-    """Yield the trusted files that belong to somebody else, who can replace what is in them."""
+    """Yield the trusted files that belong to another user. That user can change them."""
     ssh, tls = settings.document.ssh, settings.server.tls
     named = [ssh.known_hosts, ssh.identity, ssh.config] if ssh else []
     named += [tls.certificate, tls.key] if tls else []
@@ -76,7 +76,7 @@ def _owners(path: Path, settings: Settings, users: Collection[int]) -> Iterator[
             continue  # It was there when the configuration was read.
         if surroundings.is_credential(file) or found.st_uid in users or not stat.S_ISREG(found.st_mode):
             continue
-        message = f"{file} belongs to {user_name(found.st_uid)}, who can change it"
+        message = f"{file} belongs to {user_name(found.st_uid)}: that user can change it"
         remedy = "give it to root or to the listener's user (chown)"
         yield Finding.problem(Group.CREDENTIALS, str(file), "wrong-owner-file", message, remedy)
 

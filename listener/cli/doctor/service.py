@@ -43,7 +43,7 @@ class Unit:
 
     @property
     def installed(self) -> bool:
-        """Whether there is such a unit."""
+        """Whether systemd knows the unit."""
         return self.properties.get("LoadState") == "loaded"
 
     @property
@@ -54,7 +54,7 @@ class Unit:
 
     @property
     def user(self) -> int | None:
-        """The id of the user that it runs as; None if there is no unit, or no such user."""
+        """The id of the user that it runs as; None if the unit or the user is unknown."""
         if not self.installed:
             return None
         try:

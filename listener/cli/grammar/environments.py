@@ -31,7 +31,7 @@ def status(parser: argparse.ArgumentParser) -> None:
         "cli.sites:status",
         example="sync-staging status\nsync-staging status mysite --fresh",
         done="the status is printed, even if environments differ from live",
-        failed="there is no such site",
+        failed="the site is unknown",
     )
     parser.add_argument("site", metavar="SITE", nargs="?", help="the site's id (default: all sites)")
     parser.add_argument(
@@ -48,7 +48,7 @@ def hold(parser: argparse.ArgumentParser) -> None:
         "cli.sites:hold",
         example='sync-staging hold mysite staging --reason "acceptance test until Friday"',
         done="the environment is on hold",
-        failed="there is no such site or environment, or the reason is refused",
+        failed="the site or the environment is unknown, or the reason is refused",
     )
     add_target(parser)
     parser.add_argument("--reason", metavar="TEXT", required=True, help="the reason, which status shows")
@@ -63,7 +63,7 @@ def release(parser: argparse.ArgumentParser) -> None:
         "cli.sites:release",
         example="sync-staging release mysite staging",
         done="the environment is not on hold",
-        failed="there is no such site or environment",
+        failed="the site or the environment is unknown",
     )
     add_target(parser)
     add_client(parser)
@@ -77,7 +77,7 @@ def rollback(parser: argparse.ArgumentParser) -> None:
         "cli.rollback:rollback",
         example="sync-staging rollback ID --dry-run",
         done="the rollback is done; with --dry-run: it is possible; with --no-wait: it is queued",
-        failed="there is no such run, the run changed nothing, or the branch has moved since",
+        failed="the run is unknown, the run changed nothing, or the branch has moved since",
     )
     parser.add_argument("run", metavar="ID", help="the run's id")
     parser.add_argument(

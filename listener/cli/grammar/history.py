@@ -1,11 +1,41 @@
-"""`runs` and `deliveries`."""
+"""`tail`, `runs` and `deliveries`."""
 
 import argparse
 
-from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page
-from listener.vocabulary import Fate, State
+from listener.cli.options import Commands, add_client, add_command, add_group, add_json, add_page, describe
+from listener.vocabulary import EventKind, Fate, State
 
-_NO_RUN = "there is no such run"
+_NO_RUN = "the run is unknown"
+
+
+def tail(parser: argparse.ArgumentParser) -> None:
+    """Describe `tail`."""
+    describe(
+        parser,
+        "cli.tail:tail",
+        example="sync-staging tail\nsync-staging tail mysite staging --kind run --since 2026-01-31T08:00:00Z",
+        done="with --no-follow: the events are printed",
+        failed="there is no such site or environment, or the events after ID are not kept any more",
+    )
+    parser.add_argument("site", metavar="SITE", nargs="?", help="only events of this site")
+    parser.add_argument(
+        "environment", metavar="ENVIRONMENT", nargs="?", help="only events of this environment"
+    )
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=[kind.value for kind in EventKind],
+        help="only events of this kind; may be given several times",
+    )
+    parser.add_argument(
+        "--since", metavar="TIME", help="begin with the first event since this time (RFC 3339)"
+    )
+    parser.add_argument(
+        "--after", metavar="ID", help="begin after the event with this id; 0: with the oldest"
+    )
+    parser.add_argument("--no-follow", action="store_true", help="end with what is stored now")
+    add_client(parser)
+    add_json(parser, "JSON Lines")
 
 
 def runs(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +71,7 @@ def _list_runs(group: Commands) -> None:
         summary="list runs, newest first",
         example="sync-staging runs list --site mysite --environment staging --limit 10",
         done="the list is printed, even if it is empty",
-        failed="there is no such site or environment, or the listener refuses the request",
+        failed="the site or the environment is unknown, or the listener refuses the request",
     )
     parser.add_argument("--site", metavar="SITE", help="only runs of this site")
     parser.add_argument("--environment", metavar="ENVIRONMENT", help="only runs of environments of this name")
@@ -73,13 +103,13 @@ def deliveries(parser: argparse.ArgumentParser) -> None:
         group,
         "show",
         "show one delivery, or one refused request, in full",
-        "there is no such delivery or refused request",
+        "the delivery or the refused request is unknown",
     )
     _of_delivery(
         group,
         "redeliver",
         "start the syncs that a delivery asks for, as the configuration is now",
-        "there is no such delivery, it was refused, or it asks for no sync",
+        "the delivery is unknown, it was refused, or it asks for no sync",
     )
 
 
@@ -91,7 +121,7 @@ def _list_deliveries(group: Commands) -> None:
         summary="list deliveries and refused requests, newest first",
         example="sync-staging deliveries list --hook forge --outcome refused --limit 10",
         done="the list is printed, even if it is empty",
-        failed="there is no such hook, or the listener refuses the request",
+        failed="the hook is unknown, or the listener refuses the request",
     )
     parser.add_argument("--hook", metavar="HOOK", help="only deliveries to this hook")
     parser.add_argument(

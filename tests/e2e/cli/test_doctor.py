@@ -470,6 +470,21 @@ async def test_studio_is_asked_for_its_version_and_whether_it_publishes(
     assert (await only(tmp_path, whole))["code"] == "not-primary"
 
 
+async def test_studio_is_asked_about_the_sites_of_a_pattern_too(
+    tmp_path: Path, whole: dict[str, Any], studio: FakeStudio, published: Published
+) -> None:
+    pattern = str(published.path).replace("mysite", "{site}")
+    environments = {"staging": {"follow": False}}
+    whole["sites"] = {
+        "my*": {"repository": {"host": "studio", "path": pattern}, "environments": environments}
+    }
+    whole["hooks"] = {}
+    _, findings = await examine(tmp_path, whole)
+    assert findings == {}
+    studio.bodies["mysite"] = status_of_4("stopped")
+    assert (await examine(tmp_path, whole))[1].keys() == {"publisher-off"}
+
+
 async def test_studio_that_refuses_the_token_or_does_not_answer_is_found(
     tmp_path: Path, whole: dict[str, Any], studio: FakeStudio
 ) -> None:

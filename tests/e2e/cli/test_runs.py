@@ -30,7 +30,7 @@ async def test_the_history_of_what_is_misspelt_is_no_empty_one(running: Daemon, 
     assert (environment.status, environment.err) == (1, "error: Environment not found\n")
     hook = await shell("deliveries", "list", "--hook", "froge")
     assert (hook.status, hook.out) == (1, "")
-    assert hook.err.splitlines() == ["error: There is no such hook.", "remedy: name a configured one: forge"]
+    assert hook.err.splitlines() == ["error: Unknown hook.", "remedy: name a configured one: forge"]
     assert (await shell("deliveries", "list", "--hook", "forge")).status == 0
 
 
