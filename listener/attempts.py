@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from listener.advance import Advance
 from listener.errors import ListenerError
 from listener.outcomes import Outcome
 from listener.progress import Progress
@@ -29,6 +30,8 @@ class Attempt:
     progress: Progress
     intended: Outcome | None = None
     """What the claim has stored that the attempt will do first; None once it is about to do something."""
+    early: Advance | None = None
+    """What has begun before its claim was durable."""
     entered: bool = False
     """Whether it is counted on its hosts."""
     following: Run | None = None

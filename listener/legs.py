@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, Protocol
 
+from listener.advance import Advance
 from listener.errors import (
     BranchMovedError,
     BusyError,
@@ -115,6 +116,8 @@ class LegSync:
     """The outcome that a rollback takes back; None for a sync."""
     expectations: Expectations | None = None
     """What the last looks have left; None if the leg must not be moved without a look."""
+    early: Advance | None = None
+    """A move without a look that has begun while the run was being claimed."""
 
     async def run(self) -> None:
         """Look and move until the branch is where it should be; raise `SyncError` if that can't be done."""
@@ -168,8 +171,8 @@ class LegSync:
 
         One request does both if the repository is as the last look or run has left it.
         """
-        expected = self._expected()
-        done = None if expected is None else await self._advance(expected)
+        advance = self._begun()
+        done = None if advance is None else await self._advance(advance)
         if done is not None and done.seen is not None and done.kind is not None:
             return self._judged(done, done.seen, done.kind)
         observation = await self._observe() if done is None or done.seen is None else done.seen
@@ -193,6 +196,17 @@ class LegSync:
                 target=self.back.old if self.back else "", prior=prior_move(self.outcome, self.signing.run)
             )
 
+    def _begun(self) -> Advance | None:
+        """Return a move without a look that has begun; None if there must be a look."""
+        expected = self._expected()
+        if self.early is not None and not self.early.spent:
+            if expected is not None:
+                return self.early
+            self.early.withdraw()
+        if expected is None:
+            return None
+        return Advance(self.repository, expected, self.signing, self.rules.quiet)
+
     def _expected(self) -> Observation | None:
         """Return what the repository should be like for a move without a look; None if there must be one.
 
@@ -205,16 +219,20 @@ class LegSync:
             return None
         return self.expectations.of(self.leg)
 
-    async def _advance(self, expected: Observation) -> Applied | None:
-        """Look and move in one request; return None if nothing was sent, because Studio is publishing."""
-        async with self._about_to_move(before_advance(self.outcome, expected)):
-            busy = await self._studio_says()
+    async def _advance(self, advance: Advance) -> Applied:
+        """Look and move in one request. If Studio is publishing, this is a look."""
+        try:
+            async with self._about_to_move(before_advance(self.outcome, advance.expected)):
+                busy = await self._studio_says()
+        except BaseException:
+            advance.withdraw()
+            raise
         if busy:
             self.record(LegEvent.NOT_CARRIED_OUT)
-            return None
         with self.progress.timed("apply"):
-            done = await self.repository.advance(expected, self.signing, self.rules.quiet)
-        self._applied(done)
+            done = await advance.answer(may_move=not busy)
+        if not busy:
+            self._applied(done)
         return done
 
     def _judged(self, done: Applied, seen: Observation, kind: PlanKind) -> bool:

@@ -6,7 +6,7 @@ was lost, unapproved content came to live, or Studio's next publish failed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -127,12 +127,15 @@ class Repository(Protocol):
         `since` is the commit from which changed paths are listed; empty for the one that is observed.
         """
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
         """Make the branch equal to live by the policy `forward`, without a look before; raise `SyncError`.
 
         `expected` is what an earlier look or move has left, with its `standing`. The branch is moved only if
         HEAD and the branch are the same, if there is no lock and no mark, and if nobody has touched the
-        repository for `quiet` seconds. Live may have moved.
+        repository for `quiet` seconds. Live may have moved. The host prepares the move and waits for
+        `may_move`; if that is False, this is a look.
         """
 
     async def expire(self, before: str) -> int:

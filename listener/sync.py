@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from listener.advance import Advance, LateNotes
 from listener.errors import (
     BranchMovedError,
     HandedBackError,
@@ -68,13 +69,25 @@ class Synchronizer:
 
         It only reads: the store calls it in its own thread.
         """
+        expected = self._expected(environment, run)
+        if expected is None:
+            return None
+        return Outcome(legs=(before_advance(LegOutcome(*environment.legs[0].key), expected),))
+
+    def begin(self, environment: Environment, run: Run) -> Advance | None:
+        """Begin a first attempt while its claim is being committed. Nothing moves before `sync` goes on."""
+        expected = self._expected(environment, run)
+        if expected is None:
+            return None
+        notes = LateNotes()
+        repository = self._repositories.of(environment.legs[0], notes)
+        return Advance(repository, expected, _signing(run), self._rules.quiet, notes)
+
+    def _expected(self, environment: Environment, run: Run) -> Observation | None:
         leg = environment.legs[0]
         if run.undoes is not None or run.held_live or not _may_advance(leg, environment):
             return None
-        expected = self._expectations.of(leg)
-        if expected is None:
-            return None
-        return Outcome(legs=(before_advance(LegOutcome(*leg.key), expected),))
+        return self._expectations.of(leg)
 
     async def look(self, environment: Environment, notes: Notes) -> list[Look]:
         """Look at each leg, and decide what a run would do now; move nothing and raise nothing."""
@@ -117,13 +130,23 @@ class Synchronizer:
         return commit_of(observation.live)
 
     async def sync(
-        self, environment: Environment, run: Run, notes: Notes, progress: Progress, keep: Keep
+        self,
+        environment: Environment,
+        run: Run,
+        notes: Notes,
+        progress: Progress,
+        keep: Keep,
+        early: Advance | None = None,
     ) -> None:
         """Make the environment equal to live; raise `SyncError` if it can't be done now, or at all.
 
-        `keep` is awaited before anything moves.
+        `keep` is awaited before anything moves. `early` is what `begin` has begun.
         """
-        legs = [self._leg(leg, environment, run, notes, progress, keep) for leg in environment.legs]
+        if early is not None:
+            early.notes.hand_to(notes)
+        legs = [
+            self._leg(leg, environment, run, notes, progress, keep, early=early) for leg in environment.legs
+        ]
         for _ in range(ROUNDS):
             await _run(legs, progress)
             if len({leg.outcome.live for leg in legs}) == 1:
@@ -160,6 +183,7 @@ class Synchronizer:
         progress: Progress,
         keep: Keep,
         back: LegOutcome | None = None,
+        early: Advance | None = None,
     ) -> LegSync:
         if len(environment.legs) > 1:
             notes = _LegNotes(notes, leg)
@@ -167,7 +191,7 @@ class Synchronizer:
             leg,
             self._repositories.of(leg, notes),
             self._rules,
-            Signing(run.id, int(run.created_at)),
+            _signing(run),
             progress,
             notes,
             keep,
@@ -175,6 +199,7 @@ class Synchronizer:
             held_live=run.held_live if back is None else "",
             back=back,
             expectations=self._expectations if _may_advance(leg, environment) else None,
+            early=early,
         )
 
     async def _look(self, leg: Leg, notes: Notes, back: LegOutcome | None = None) -> Look:
@@ -204,6 +229,10 @@ class Synchronizer:
         self._expectations.remember(leg, seen)
         plan, since = self._rules.decide(leg, seen, back, since=self.waits.since(leg) or since)
         return Look(leg, seen, plan, busy_since=since)
+
+
+def _signing(run: Run) -> Signing:
+    return Signing(run.id, int(run.created_at))
 
 
 def _may_advance(leg: Leg, environment: Environment) -> bool:

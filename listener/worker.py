@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from listener.advance import Early
 from listener.attempts import Attempt, Attempts
 from listener.errors import (
     CancelledRunError,
@@ -91,6 +92,7 @@ class Worker:
         self._clean = clean
         self._active = Attempts()
         self._handed_back = 0
+        self._early = Early()
         self._taking = False
         """Whether ended runs hand their places on: not before the worker begins, and not during a drain."""
         self._more = True
@@ -98,6 +100,7 @@ class Worker:
 
     async def work(self) -> None:
         """Carry out runs until cancelled."""
+        self._loop = asyncio.get_running_loop()
         self._taking = True
         try:
             while True:
@@ -109,6 +112,7 @@ class Worker:
                     raise
         finally:
             self._taking = False
+            self._early.withdraw()
 
     def _begin(self, run: Run) -> None:
         """Start to carry out a claimed run. It keeps its slot until it has ended."""
@@ -117,6 +121,7 @@ class Worker:
             # Nothing of it was done yet: taken for an earlier attempt's work, it would cost a look.
             run = replace(run, outcome=None)
         active = Attempt(run, self._environment(run), Progress.of(run), intended)
+        active.early = self._early.taken(run)
         self._active.add(active)
         # Counted before the next claim: it could start too many runs on these hosts otherwise.
         self._enter(active)
@@ -272,6 +277,8 @@ class Worker:
             self._log.error("defect", run=run.id, exc_info=defect)
             await self._give_up(active)
         finally:
+            if active.early is not None:
+                active.early.withdraw()
             self._leave(active)
             self._active.remove(active)
             if active.following is None:
@@ -329,9 +336,18 @@ class Worker:
             self._log.error("defect", run=active.run.id, exc_info=defect)
 
     def _intent(self, run: Run) -> Outcome | None:
-        """Return what a claimed run will do first, if that is known. The store calls it in its own thread."""
+        """Return what a claimed run will do first, if that is known. The store calls it in its own thread.
+
+        The host begins while the claim is being committed. It moves nothing before the run goes on.
+        """
         environment = self._environment(run)
-        return None if environment is None else self._synchronizer.intent(environment, run)
+        intended = None if environment is None else self._synchronizer.intent(environment, run)
+        if environment is not None and intended is not None:
+            self._loop.call_soon_threadsafe(self._begin_early, environment, run)
+        return intended
+
+    def _begin_early(self, environment: Environment, run: Run) -> None:
+        self._early.begin(run, self._synchronizer.begin(environment, run))
 
     def _environment(self, run: Run) -> Environment | None:
         try:
@@ -366,7 +382,7 @@ class Worker:
                 await self._store.keep(run, outcome)
 
         if run.undoes is None:
-            await self._synchronizer.sync(environment, run, journal, progress, keep)
+            await self._synchronizer.sync(environment, run, journal, progress, keep, active.early)
         else:
             undone = await self._store.run(run.undoes)
             await self._synchronizer.roll_back(environment, run, undone, journal, progress, keep)

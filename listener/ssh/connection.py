@@ -54,9 +54,18 @@ class HostRequests(Protocol):
     """What a repository needs of its host."""
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        *parts: Fields,
+        batch: Batch | None = None,
+        may_move: Awaitable[bool] | None = None,
     ) -> str:
-        """Send a request to the script and return its output; raise `SyncError`."""
+        """Send a request to the script and return its output; raise `SyncError`.
+
+        With `may_move`, the host begins at once, and moves nothing until that has come.
+        """
 
     def service(self, notes: Notes, name: str, path: str) -> AbstractAsyncContextManager[Service]:
         """Lend one of git's services for the repository at `path`; raise `SyncError`."""
@@ -114,7 +123,13 @@ class HostConnection:
         """The hash of the last standard error, by verb and repository."""
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        *parts: Fields,
+        batch: Batch | None = None,
+        may_move: Awaitable[bool] | None = None,
     ) -> str:
         """Send a request to the script and return its output; raise `SyncError`.
 
@@ -123,7 +138,7 @@ class HostConnection:
         """
         batch = batch or Batch.of(parts)
         with self.health.noting():
-            reply = await self._reply(notes, limit, verb, parts, batch)
+            reply = await self._reply(notes, limit, verb, parts, batch, may_move)
         self._log_stderr(reply.err, notes, (verb, *batch.paths[:1]))
         if reply.status != 0:
             failure = error_of(reply)
@@ -133,7 +148,13 @@ class HostConnection:
         return reply.out
 
     async def _reply(
-        self, notes: Notes, limit: float, verb: str, parts: Sequence[Fields], batch: Batch
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        parts: Sequence[Fields],
+        batch: Batch,
+        may_move: Awaitable[bool] | None,
     ) -> Reply:
         """Send a request and return its reply; raise `SyncError` if there is none."""
         await self._refuse_if_stalled(notes, batch.paths)
@@ -143,7 +164,7 @@ class HostConnection:
             try:
                 async with asyncio.timeout(limit) as remaining:
                     batch.on_answer = lambda: _restart(remaining, limit)
-                    return await shell.call(verb, *parts, batch=batch)
+                    return await shell.call(verb, *parts, batch=batch, may_move=may_move)
             except TimeoutError as error:
                 await self._end(shell, batch.current)
                 self._refuse_if_stuck([batch.current])

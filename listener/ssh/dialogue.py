@@ -43,10 +43,19 @@ Fields = Mapping[str, str]
 """The fields of one part of a request, by name. A field that is left out is empty."""
 
 
-def request(token: str, verb: str, parts: Sequence[Fields]) -> bytes:
-    """Return a request of one or more parts. The host closes its reply with the token."""
+def request(token: str, verb: str, parts: Sequence[Fields], *, word: bool = True) -> bytes:
+    """Return a request of one or more parts. The host closes its reply with the token.
+
+    With `word`, a request to move is followed by the word that it may be carried out.
+    """
     body = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
-    return f"{token} {verb}\n{body}.\n".encode("utf-8", "surrogateescape")
+    whole = f"{token} {verb}\n{body}.\n".encode("utf-8", "surrogateescape")
+    return whole + go_or_stop(token, may_move=True) if word and verb == "apply" else whole
+
+
+def go_or_stop(token: str, *, may_move: bool) -> bytes:
+    """Return the word that a request to move waits for."""
+    return f"{token} {'go' if may_move else 'stop'}\n".encode()
 
 
 def _field(name: str, text: str) -> str:

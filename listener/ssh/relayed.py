@@ -82,7 +82,9 @@ class RelayedRepository:
 
         return await self._cache.with_repair(step)
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
         """Raise `NotImplementedError`: no host has both live and the branch, so no look has a `standing`."""
         raise NotImplementedError
 

@@ -6,13 +6,16 @@
 # the token. Each request is answered in a subshell, so that it can't change the shell for the next one. A function that
 # refuses prints `error CODE TEXT` as its last line.
 #
+# A move waits for one more line: `TOKEN go`. So the listener can send the request while it still stores what is about to
+# move. After `TOKEN stop`, or if the connection ends, nothing moves. The line is ignored if the request has ended before.
+#
 # The script never checks a branch out, never holds index.lock and never locks live: Studio may start at any moment.
 #
 # Which function sets which variable; later functions read them:
 #
 #   ss_read    the fields: path root live branch compare listed room counting target since seen quiet kind to stale backup
 #              incoming run date subject body before after rest one separator; and `more`: whether another part follows
-#   ss_enter   bare worktree GIT_DIR
+#   ss_enter   bare worktree GIT_DIR watched named
 #   ss_head    head
 #   ss_refs    refs
 #   ss_tips    tip commit tree parents about at_head ours others, live_object live_commit live_tree live_parents live_about
@@ -22,7 +25,8 @@
 #   ss_make    new new_tree
 #   ss_files   files now
 #   ss_self    pid start
-#   ss_move    own
+#   ss_begin   own
+#   ss_look    refs files now
 #   ss_marked  marked_where marked_process marked_branch marked_new marked_body
 #
 # The fingerprint: what must not change between the look and the move. It is listed here and nowhere else. A reply says it
@@ -79,6 +83,7 @@ ss_dialogue() {
 	ss_close "$1" "$?"
 	while IFS=' ' read -r ss_token ss_verb; do
 		case $ss_token in '' | *[!0-9a-f]*) exit 64 ;; esac
+		case $ss_verb in go | stop) continue ;; esac
 		(ss_answer "$ss_verb")
 		ss_close "$ss_token" "$?"
 	done
@@ -109,7 +114,7 @@ ss_answer() {
 ss_take() {
 	ss_read "$2"
 	[ "$more" = no ] || ss_malformed "a request has too many parts"
-	exec </dev/null
+	exec 3<&0 </dev/null
 	ss_permit_request "$1"
 }
 
@@ -231,6 +236,11 @@ ss_enter() {
 	export GIT_DIR
 	# git prints the work tree in this form too, even if .git is a symbolic link.
 	worktree=${PWD%/.git}
+	watched="index FETCH_HEAD index.lock HEAD.lock refs/heads/$branch.lock refs/heads/${branch}_in_progress.lock"
+	watched="$watched refs/heads/${live:-$branch}_in_progress refs/heads/${branch}_in_progress"
+	if [ -f logs/HEAD ]; then watched="logs/HEAD $watched"; else watched="HEAD $watched"; fi
+	named="refs/heads/${live:-$branch} refs/heads/$branch"
+	named="$named refs/heads/${live:-$branch}_in_progress refs/heads/${branch}_in_progress"
 }
 
 # Refuse if a symbolic link has led from `path` to a directory outside of the folder `root`, or if the repository has
@@ -373,22 +383,43 @@ ss_head() {
 # Read HEAD, live, the branch and the marks. `live` is empty where live lies in another repository.
 ss_refs() {
 	ss_head
-	refs=$(ss_list_refs) || ss_unreadable
-	for name in "${live:-$branch}" "$branch" "${live:-$branch}_in_progress" "${branch}_in_progress"; do
-		[ ! -f "refs/heads/$name" ] || ss_check_ref "refs/heads/$name"
+	# shellcheck disable=SC2086 # the name of a ref has no space
+	refs=$(git for-each-ref --format="$ss_format" $named) || ss_unreadable
+	ss_check_refs
+}
+
+# Read the refs and the times at once: either takes a process, and they need not wait for each other.
+ss_look() {
+	ss_head
+	# shellcheck disable=SC2086 # the name of a ref has no space
+	refs=$(
+		stat -c "file %n $ss_mtime %s %i" $watched "$own" 2>/dev/null | {
+			git for-each-ref --format="$ss_format" $named || exit
+			while IFS= read -r line; do printf '%s\n' "$line"; done
+		}
+	) || ss_unreadable
+	files=$ss_newline$refs
+	refs=${files%%"${ss_newline}file "*}
+	files=${files#"$refs"}
+	files=${files#"$ss_newline"}
+	refs=${refs#"$ss_newline"}
+	ss_now "$own"
+	ss_check_refs
+}
+
+# Check the refs that were read, and complete their lines.
+ss_check_refs() {
+	for name in $named; do
+		[ ! -f "$name" ] || ss_check_ref "$name"
 	done
 	case $refs in *:::::*) ss_peel ;; esac
 	refs="head $head${refs:+$ss_newline$refs}"
 }
 
-ss_list_refs() {
-	git for-each-ref --format="$ss_format" "refs/heads/${live:-$branch}" "refs/heads/$branch" \
-		"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress"
-}
-
 # Refuse a repository whose refs git can't read. Git is asked again: a survey of many repositories has one standard error.
 ss_unreadable() {
-	said=$(ss_list_refs 2>&1 >/dev/null)
+	# shellcheck disable=SC2086 # as above
+	said=$(git for-each-ref --format="$ss_format" $named 2>&1 >/dev/null)
 	said=${said%%"$ss_newline"*}
 	case $said in
 	*'missing object'*) ss_refuse broken-ref "the repository $path has lost the commit of a branch: $said" ;;
@@ -427,17 +458,20 @@ ss_check_ref() {
 	[ ! -f "$1" ] || ss_refuse broken-ref "the file $GIT_DIR/$1 does not hold a commit"
 }
 
-# ss_files CLOCK: read when the repository was touched, and what time it is, with one stat. CLOCK is our file
-# sync-staging-clock, just written, for the time of the file system, or `-` for the host's: the time of a new pipe.
+# ss_files CLOCK: read when the repository was touched, and what time it is, with one stat. CLOCK is a file of ours, for
+# the time of the file system, or `-` for the host's: the time of a new pipe.
 ss_files() {
-	if [ -f logs/HEAD ]; then its_head=logs/HEAD; else its_head=HEAD; fi
 	files=$(
-		stat -c "file %n $ss_mtime %s %i" "$its_head" index FETCH_HEAD index.lock HEAD.lock \
-			"refs/heads/$branch.lock" "refs/heads/${branch}_in_progress.lock" \
-			"refs/heads/${live:-$branch}_in_progress" "refs/heads/${branch}_in_progress" "$1" 2>/dev/null <<-END
-				a pipe
-			END
+		# shellcheck disable=SC2086 # as above
+		stat -c "file %n $ss_mtime %s %i" $watched "$1" 2>/dev/null <<-END
+			a pipe
+		END
 	)
+	ss_now "$1"
+}
+
+# Take the line of the clock $1 out of `files`.
+ss_now() {
 	now=${files##*"${ss_newline}file $1 "}
 	if [ "$now" != "$files" ]; then
 		now=${now%% *}
@@ -561,15 +595,16 @@ ss_differences() {
 ss_sync() {
 	ss_enter
 	ss_tidy
-	ss_refs
+	files=''
+	if [ -n "$kind" ] && ss_begin 2>/dev/null; then ss_look; else ss_refs; fi
 	ss_tips
 	ss_goal
 	ancestor='' moved=''
 	ss_choose
 	[ -z "$kind" ] || ss_make
-	ss_times
+	[ -n "$files" ] || ss_times
 	found=$refs$ss_newline$files
-	if [ -n "$kind" ] && ss_is_expected && ss_move; then
+	if [ -n "$kind" ] && ss_is_expected && ss_may_move && ss_is_untouched && ss_move; then
 		ss_read_back
 		moved="moved $kind$ss_newline$refs"
 	fi
@@ -630,16 +665,26 @@ ss_choose() {
 	case $ancestor in yes) kind=fast-forward ;; *) kind=forward-commit ;; esac
 }
 
-# Whether the files are as expected, too, directly before the move. HEAD is read again: where nothing has to be quiet, a
-# checkout of the branch since the refs were read would not show in the times.
+# Whether the files are as expected, too.
 ss_is_expected() {
-	if [ -z "$quiet" ]; then
-		[ "$seen" = "$found" ]
-		return
-	fi
+	if [ -z "$quiet" ]; then [ "$seen" = "$found" ]; else ss_is_quiet; fi
+}
+
+# Whether nobody has touched the repository since the times were read, directly before the move. The shell compares each
+# file with our mark, which is older than that reading: a process would take a millisecond, in which Studio may begin. In
+# doubt stat says it. HEAD is read again: where nothing has to be quiet, a checkout would not show in the times.
+ss_is_untouched() {
 	was=$head
 	ss_head
-	[ "$head" = "$was" ] && ss_is_quiet
+	[ "$head" = "$was" ] || return 1
+	for name in $watched; do
+		# shellcheck disable=SC3013 # dash, bash, ksh and busybox all know -nt
+		[ ! -e "$name" ] || [ "$own" -nt "$name" ] && continue
+		was=$files
+		ss_files "$own"
+		[ "$was" = "$files" ]
+		return
+	done
 }
 
 # Whether there is no lock and no mark, and each file is older than `quiet`. In doubt the answer is no: rounding is up.
@@ -686,6 +731,18 @@ ss_make() {
 	[ -n "$to" ] || set -- "$@" -p "$live_commit"
 	new=$(git -c i18n.commitEncoding=UTF-8 commit-tree "$new^{tree}" "$@" -m "$subject" -m "$body") ||
 		ss_refuse remote-step "git commit-tree failed"
+}
+
+# Wait for the word that the move may be made. Everything slow is done before.
+ss_may_move() {
+	ss_transaction
+	read -r said <&3
+	exec 3<&-
+	case $said in
+	"$ss_token go") ;;
+	"$ss_token stop" | '') return 1 ;;
+	*) ss_malformed "a request to move is not followed by its word" ;;
+	esac
 }
 
 # Set `refs` to what HEAD, live and the branch are after the move. git update-ref writes the branch as a file: if that, HEAD
@@ -816,15 +873,21 @@ ss_detach() {
 	echo 'detached'
 }
 
-# Detach HEAD if the work tree is on the branch, and move the refs, all or none. If anything fails or is ended in between,
-# the trap removes our lock and mark; after a `kill -9` the next look does. A lock that stayed would stop Studio for good.
-ss_move() {
+# Begin a request to move: write our mark, whose time is what time it is by the clock of the file system. If anything fails
+# or is ended from here on, the trap removes our lock and mark; after a `kill -9` the next look does. A lock that stayed
+# would stop Studio for good.
+ss_begin() {
 	ss_self
 	own=sync-staging-own.$pid.$start
-	marked_body=$own.HEAD marked_branch=$branch marked_new=$new
-	ss_transaction
+	marked_body=$own.HEAD
 	trap ss_release EXIT
 	trap 'exit 1' HUP INT TERM
+	printf 'where %s\n' "$ss_where" >"$own"
+}
+
+# Detach HEAD if the work tree is on the branch, and move the refs, all or none.
+ss_move() {
+	marked_branch=$branch marked_new=$new
 	(
 		trap - EXIT HUP INT TERM
 		ss_mark || ss_refuse remote-step "can't write into $GIT_DIR"

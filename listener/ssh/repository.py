@@ -1,6 +1,7 @@
 """A repository on a host with a shell: implements the port by requests of the dialogue."""
 
 import math
+from collections.abc import Awaitable
 from dataclasses import replace
 
 from listener.observations import PATHS_LISTED, Branch, Observation
@@ -46,13 +47,15 @@ class SshRepository:
         fields |= observe_fields(self._leg, PATHS_LISTED, counting=False, target=to)
         return read_applied(self._leg, await self._call("apply", fields | {"since": since}), fields["backup"])
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
         """Look, decide, move, read back and list what has changed, in one round trip."""
         fields = self._order(signing, None) | observe_fields(self._leg, PATHS_LISTED, counting=False)
         # Rounded up, and one more: where the host finds it older, `decide` must find so too.
         limit = str(math.ceil(quiet * 1000) + 1)
         fields |= {"kind": "forward", "seen": expected.standing, "quiet": limit}
-        return read_applied(self._leg, await self._call("apply", fields), "")
+        return read_applied(self._leg, await self._call("apply", fields, may_move), "")
 
     async def land(
         self, plan: Plan, observation: Observation, signing: Signing, new: str, incoming: str
@@ -91,8 +94,8 @@ class SshRepository:
         """Delete the backups of runs whose ids are below `before`; return how many."""
         return (await self._call("expire", {**_address_fields(self._leg), "before": before})).count("delete ")
 
-    async def _call(self, verb: str, question: Fields) -> str:
-        return await self._connection.call(self._notes, self._limit, verb, question)
+    async def _call(self, verb: str, question: Fields, may_move: Awaitable[bool] | None = None) -> str:
+        return await self._connection.call(self._notes, self._limit, verb, question, may_move=may_move)
 
 
 def backup_ref(leg: Leg, signing: Signing, commit: str) -> str:

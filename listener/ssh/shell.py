@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+from collections.abc import Awaitable
 
 import asyncssh
 
@@ -18,7 +19,7 @@ from listener.ssh.channel import (
     start_command,
     text_of,
 )
-from listener.ssh.dialogue import Dialogue, Fields, request
+from listener.ssh.dialogue import Dialogue, Fields, go_or_stop, request
 from listener.ssh.remote_errors import MAX_MESSAGE, error_of, gate_error
 
 SILENCE = 1.5
@@ -110,12 +111,19 @@ class Shell:
         """Whether it takes another request."""
         return not self._input_closed and not self._reader.ended and not self._channel.is_closing()
 
-    async def call(self, verb: str, *parts: Fields, batch: Batch = SINGLE) -> Reply:
-        """Send one request and return its reply; raise `ConnectionLostError` if no whole reply came."""
+    async def call(
+        self, verb: str, *parts: Fields, batch: Batch = SINGLE, may_move: Awaitable[bool] | None = None
+    ) -> Reply:
+        """Send one request and return its reply; raise `ConnectionLostError` if no whole reply came.
+
+        With `may_move`, the host begins at once, and moves nothing until that has come.
+        """
         token = secrets.token_hex(16)
         reply = self._reader.expect(token, batch)
         try:
-            self._write(request(token, verb, parts))
+            self._write(request(token, verb, parts, word=may_move is None))
+            if may_move is not None:
+                self._write(go_or_stop(token, may_move=await may_move))
             return await reply
         except BaseException:
             batch.received = text_of(self._reader.out)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 from listener.errors import ConnectionLostError, RemoteStepError, SyncError
 from listener.observations import Observation
@@ -41,12 +41,18 @@ class SurveyRequests:
         self._service_turn = asyncio.Lock()
 
     async def call(
-        self, notes: Notes, limit: float, verb: str, *parts: Fields, batch: Batch | None = None
+        self,
+        notes: Notes,
+        limit: float,
+        verb: str,
+        *parts: Fields,
+        batch: Batch | None = None,
+        may_move: Awaitable[bool] | None = None,
     ) -> str:
         """Send a request when the survey's earlier ones are answered; raise `SyncError`."""
         async with self._shell_turn:
             await self._connection.at_rest(YIELDS)
-            return await self._connection.call(notes, limit, verb, *parts, batch=batch)
+            return await self._connection.call(notes, limit, verb, *parts, batch=batch, may_move=may_move)
 
     @contextlib.asynccontextmanager
     async def service(self, notes: Notes, name: str, path: str) -> AsyncIterator[Service]:

@@ -6,7 +6,7 @@ before that any more, and no writer waits for another one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
+from operator import attrgetter
 from typing import Any
 
 from listener.events import START, Event, EventKind, EventPage, Happened, Place, said
@@ -17,6 +17,7 @@ COMMITTED_IN = 30.0
 """Seconds in which the end of a run is committed, at most. The times of events are those of commits."""
 
 COLUMNS = ("kind", "site", "environment", "reference", "first", "last", "text")
+_VALUES = attrgetter(*COLUMNS)
 
 _SETTLED = "e.batch < txid_snapshot_xmin(txid_current_snapshot())"
 _PAGE = f"""
@@ -59,7 +60,7 @@ _OF_ANOTHER_SERVER = "DELETE FROM events WHERE batch > txid_snapshot_xmax(txid_c
 
 def rows_of(happened: Iterable[Happened]) -> list[tuple[Any, ...]]:
     """Return the values of `COLUMNS` for each event."""
-    return [astuple(each) for each in happened]
+    return list(map(_VALUES, happened))
 
 
 async def note(transaction: Transaction, happened: Sequence[Happened]) -> None:

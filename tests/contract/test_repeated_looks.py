@@ -81,7 +81,9 @@ class Seen:
     async def present(self, *_: object) -> list[str]:
         raise NotImplementedError
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
         raise NotImplementedError
 
     async def expire(self, before: str) -> int:

@@ -13,12 +13,12 @@ import pytest
 
 from listener.errors import BrokenRefError, NotARepositoryError, SyncError
 from listener.observations import COMMITTER_EMAIL, COMMITTER_NAME, Drift, Observation
-from listener.plans import decide
+from listener.plans import Applied, decide
 from listener.rehearsal.git import ENVIRONMENT
 from listener.rehearsal.published import Published
 from listener.sites import Environment, Policy, RepositoryAddress
 from listener.ssh.channel import Reply
-from listener.ssh.dialogue import REMOTE, Fields, request
+from listener.ssh.dialogue import REMOTE, Fields, go_or_stop, request
 from listener.ssh.remote_errors import error_of
 from listener.ssh.replies import read_applied, read_observation
 from listener.ssh.repository import observe_fields
@@ -427,11 +427,9 @@ def test_a_clock_that_cannot_be_written_is_told_and_the_hosts_own_is_taken(dashe
     assert read_observation(leg, said).now == pytest.approx(time.time(), abs=60)
     assert elsewhere.read_text() == "kept"
     age(dashed.published, 60)
-    before = dashed.published.git("for-each-ref")
-    status, said, _ = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
-    assert (status, read_applied(leg, said, "").changed) == (0, True)
-    assert dashed.published.git("for-each-ref") == before, (
-        "by a clock that may be off, nothing is moved unseen"
+    status, said, err = dashed.ask("apply", dashed.advance(dashed.observe(), 5.0))
+    assert (status, read_applied(leg, said, "").changed, err) == (0, False, ""), (
+        "its mark is the clock of a move"
     )
 
 
@@ -734,6 +732,80 @@ def test_what_happens_between_the_look_and_the_move_of_one_request_stops_it(
     moved = between == "the branch moves"
     assert dashed.published.commit("staging") == (dashed.published.commit("live") if moved else before)
     assert [name for name in dashed.left() if name != "index.lock"] == []
+
+
+def prepared(script: Script) -> "tuple[subprocess.Popen[bytes], str]":
+    """A request to move that waits for its word, and the branch's commit before it."""
+    script.published.git("checkout", "--quiet", "--detach")
+    age(script.published, 60)
+    seen, before = script.observe(), script.published.commit("staging")
+    script.replace("git", 'REAL "$@" || exit; case " $* " in *" commit-tree "*) : >made ;; esac')
+    process = script.start()
+    assert process.stdin is not None
+    process.stdin.write(request(TOKEN, "apply", [script.advance(seen, 5.0)], word=False))
+    process.stdin.flush()
+    script.wait_until(script.inside / "made")
+    return process, before
+
+
+WORDS = {
+    "stop": (go_or_stop(TOKEN, may_move=False), 0),
+    "the end of the connection": (b"", 0),
+    "the word of another request": (go_or_stop("1" * 32, may_move=True), 64),
+    "another word": (f"{TOKEN} gone\n".encode(), 64),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_request_moves_nothing_before_its_word_and_nothing_by_another_one(
+    script: Script, word: str
+) -> None:
+    process, before = prepared(script)
+    said, status = WORDS[word]
+    out, _ = process.communicate(said, timeout=60)
+    assert f"\n{TOKEN} {status}\n".encode() in out
+    if not status:
+        done = answer_of(script, out)
+        assert (done.kind, done.seen is not None) == (None, True)
+    assert script.published.commit("staging") == before
+    assert script.left() == []
+
+
+def answer_of(script: Script, out: bytes) -> Applied:
+    said = out.decode().partition(f"\n{NAME} 0\n")[2].partition(f"\n{TOKEN} ")[0]
+    return read_applied(script.environment().legs[0], said, "")
+
+
+TOUCHED: dict[str, Callable[[Script], object]] = {
+    "nothing": lambda _: None,
+    "the index": lambda script: (script.inside / "index").touch(),
+    "HEAD's reflog": lambda script: script.published.git("checkout", "--quiet", "--detach", "live"),
+    "a lock": lambda script: (script.inside / "index.lock").touch(),
+    "a publish": lambda script: script.published.git("update-ref", "refs/heads/live_in_progress", "live"),
+    "HEAD": lambda script: (script.inside / "HEAD").write_text("ref: refs/heads/staging\n"),
+    "the branch": lambda script: script.published.git("update-ref", "refs/heads/staging", "live"),
+}
+
+
+@pytest.mark.parametrize("touched", TOUCHED)
+def test_who_touches_the_repository_before_the_word_stops_the_move(script: Script, touched: str) -> None:
+    process, _ = prepared(script)
+    script.restore("git")
+    TOUCHED[touched](script)
+    before = script.published.commit("staging")
+    out, _ = process.communicate(go_or_stop(TOKEN, may_move=True), timeout=60)
+    moved = touched == "nothing"
+    assert (answer_of(script, out).kind is not None) == moved
+    assert (script.published.commit("staging") != before) == moved
+    assert [name for name in script.left() if name != "index.lock"] == []
+
+
+def test_a_word_that_comes_after_its_request_has_ended_is_no_request(script: Script) -> None:
+    told = request(TOKEN, "apply", [{"path": "/nowhere"}]) + request("1" * 32, "hello", [{}])
+    with script.start() as process:
+        out, _ = process.communicate(told, timeout=60)
+    assert f"\n{TOKEN} 1\n".encode() in out
+    assert f"\n{'1' * 32} 0\n".encode() in out
 
 
 @pytest.mark.parametrize("tip", ["a grandparent", "another's"])

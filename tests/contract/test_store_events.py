@@ -3,8 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import asyncpg
 import pytest
 
 from listener.events import START, Event, EventKind, Happened, Place
@@ -12,12 +13,26 @@ from listener.outcomes import Outcome
 from listener.queue import Acceptance, Hold, LogLine
 from listener.records import Refusal
 from listener.runs import Origin, State, Trigger
-from listener.store import Store
+from listener.store import Store, open_store
+from tests.cluster import Cluster
 from tests.contract.conftest import NOW
 from tests.contract.test_store_looks import FAILED, look
 
 Deliver = Callable[..., Awaitable[Acceptance]]
 Open = Callable[[], Awaitable[Store]]
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> str:
+    return cluster.database()
+
+
+@pytest.fixture
+async def opened_on_postgres(cluster: Cluster, database: str) -> AsyncIterator[Store]:
+    store = open_store(cluster.url(database))
+    await store.open()
+    yield store
+    await store.close()
 
 
 def lines(first: int, last: int) -> list[LogLine]:
@@ -229,3 +244,47 @@ async def test_writers_side_by_side_make_one_sequence(opened: Open, deliver: Del
     for reader in readers:
         found = await reader
         assert found == whole[: len(found)]
+
+
+async def test_an_event_of_a_commit_that_is_under_way_is_waited_for(
+    cluster: Cluster, opened_on_postgres: Store, database: str, deliver: Deliver
+) -> None:
+    """Otherwise a reader that has read a later commit would never see it."""
+    store = opened_on_postgres
+    late = await asyncpg.connect(cluster.url(database))
+    try:
+        transaction = late.transaction()
+        await transaction.start()
+        await late.execute(
+            "INSERT INTO events SELECT txid_current(), 1, 0, 'host', '', '', '', 0, 0, $1",
+            said_text(EventKind.HOST),
+        )
+        await deliver(store, "one", "staging")
+        page = await store.events(START)
+        assert (page.events, page.pending) == ([], True)
+        assert await store.newest_event() == START
+        await transaction.commit()
+    finally:
+        await late.close()
+    assert said(await read(store)) == [("host", "late"), ("delivery", "delivery"), ("run", "queued")]
+
+
+def said_text(kind: EventKind) -> str:
+    return Happened.saying(kind, NOW, "late").text
+
+
+async def test_events_of_another_server_are_forgotten_with_its_transaction_ids(
+    cluster: Cluster, opened_on_postgres: Store, database: str, deliver: Deliver
+) -> None:
+    store = opened_on_postgres
+    await deliver(store, "one", "staging")
+    other = await asyncpg.connect(cluster.url(database))
+    try:
+        await other.execute(
+            "INSERT INTO events SELECT txid_current() + 1000000, 1, 0, 'host', '', '', '', 0, 0, '{}'"
+        )
+    finally:
+        await other.close()
+    assert (await store.events(START)).pending
+    await store.recover(NOW)
+    assert [kind for kind, _ in said(await read(store))] == ["delivery", "run"]

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ class Lossy:
         return await self._reply("beat", await self.store.beat(held))
 
 
+@dataclass
+class Begun:
+    """What has begun for a run; it must not wait for ever."""
+
+    run: str
+    withdrawn: bool = False
+
+    def withdraw(self) -> None:
+        self.withdrawn = True
+
+
 class Syncs:
     """Syncs that last until they are let go; counts those of one environment that go on side by side."""
 
@@ -81,6 +93,10 @@ class Syncs:
         self.failing: Counter[str] = Counter()
         """How many syncs of an environment still fail, because its host is away."""
         self.intended: Outcome | None = None
+        self.begun: list[Begun] = []
+        """What has begun while a run was being claimed."""
+        self.early: list[Begun | None] = []
+        """What each sync was given of that."""
         self.let_go = asyncio.Event()
         self.ended = asyncio.Event()
         """Set to let what was cancelled come to its end."""
@@ -89,6 +105,10 @@ class Syncs:
     def intent(self, _environment: Environment, _run: Run) -> Outcome | None:
         return self.intended
 
+    def begin(self, _environment: Environment, run: Run) -> "Begun":
+        self.begun.append(Begun(run.id))
+        return self.begun[-1]
+
     async def sync(
         self,
         environment: Environment,
@@ -96,7 +116,10 @@ class Syncs:
         _notes: Any,
         progress: Any,
         keep: Callable[[], Awaitable[None]],
+        early: "Begun | None",
     ) -> None:
+        assert early is None or (early.run == run.id and not early.withdrawn)
+        self.early.append(early)
         name = environment.name
         assert progress.legs == {}, "nothing was done before"
         if self.intended is not None:
@@ -185,6 +208,18 @@ async def all_slots_are_free(scene: Scene, call: Ask) -> None:
     scene.syncs.let_go.set()
     for accepted in asked:
         await scene.succeeds(accepted)
+
+
+async def test_what_began_while_a_run_was_claimed_goes_to_that_run_and_is_withdrawn_when_it_ends(
+    scene: Scene, call: Ask
+) -> None:
+    scene.syncs.intended = Outcome()
+    scene.syncs.let_go.set()
+    accepted = await call(scene.store.store, "staging")
+    await scene.succeeds(accepted)
+    await until(lambda: scene.syncs.begun[0].withdrawn)
+    assert scene.syncs.early == scene.syncs.begun
+    assert [each.run for each in scene.syncs.begun] == list(accepted.runs)
 
 
 async def test_a_run_that_is_claimed_again_while_its_old_attempt_still_settles_stays_this_workers(

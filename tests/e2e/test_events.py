@@ -15,13 +15,16 @@ import pytest
 from listener import feed
 from listener.config.settings import load
 from listener.errors import UnauthorizedError
+from listener.events import EventKind, Happened
 from listener.rehearsal.published import Published
 from listener.rehearsal.sshd import Sshd, free_port
 from listener.system import System
 from listener.web import events as routes
+from listener.web import streams
 from listener.web.credentials import Gate
 from tests.cluster import Cluster
 from tests.e2e.conftest import Start
+from tests.e2e.test_readers import opened, read_on
 from tests.listening import ADMIN, MEMBER, Client, client, push
 
 EVENTS = "/api/v1/events"
@@ -295,3 +298,25 @@ async def test_a_host_that_does_not_answer_is_told(listening: Start, sshd: Sshd)
         await follower.read(listener, lambda: bool(follower.seen))
         (event,) = follower.seen
         assert (event["event"], event["level"], event["host"]) == ("host away", "warning", "studio")
+
+
+async def test_a_reader_that_stops_reading_is_cut_off_and_leaves_nothing_behind(
+    configured: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SLOWEST", 0.3)
+    path = configured(server={"host": "127.0.0.1", "port": 0, "drain": 5})
+    async with System(load(path)) as system, client("") as listener:
+        await system.listen()
+        listener.url = f"http://127.0.0.1:{system.port}"
+        reader, writer = await opened(listener, f"{EVENTS}?after=0")
+        large = Happened.saying(EventKind.HOST, 0, "large", text="x" * 100_000)
+        for _ in range(10):
+            await system.store.note_events([large] * 20)
+        await asyncio.sleep(1)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await read_on(reader)
+        writer.close()
+        monkeypatch.undo()
+        follower = Follower(query="?kind=host")
+        await follower.read(listener, lambda: len(follower.seen) == 200)
+        assert len(follower.seen) == 200

@@ -5,7 +5,7 @@ The hosts are a model: a branch, live, and plans that were sent. The oracle is w
 
 import asyncio
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,7 +98,11 @@ class Carrier:
         await self.world.step(f"move {self.name}")
         return await self.carry_out(plan, observation)
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
+        if not await may_move:
+            return Applied(changed=True, seen=self.seen())
         await self.world.step(f"look and move {self.name}")
         seen = self.seen()
         if seen.standing != expected.standing or equal(self.world.leg, seen.live, seen.branch):

@@ -33,6 +33,7 @@ FLOORS = (
         "intake",
         "audit",
         "worker",
+        "advance",
         "attempts",
         "supervision",
         "sync",

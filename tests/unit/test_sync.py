@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,7 +88,11 @@ class Bench:
         self.branch = LIVE
         return Applied(changed=False, live=LIVE, branch=LIVE)
 
-    async def advance(self, expected: Observation, signing: Signing, quiet: float) -> Applied:
+    async def advance(
+        self, expected: Observation, signing: Signing, quiet: float, may_move: Awaitable[bool]
+    ) -> Applied:
+        if not await may_move:
+            return Applied(changed=True, seen=await self.observe())
         await self.step("look and move")
         seen = self.seen()
         self.branch = LIVE
