@@ -21,11 +21,14 @@ from listener.runs import Run
 from listener.sites import Environment, Leg
 from listener.sync import Synchronizer
 
-BATCH = 16
+BATCH = 8
 """Environments that are looked at together. A run on the same host has one batch beside it at most."""
 
-REST = 1.0
-"""The pause between two batches of the schedule, as a share of the time that the last batch took."""
+REST = 2.0
+"""The pause between two batches of the schedule, as a multiple of the time that the last batch took. So a run
+finds its host at rest most often."""
+URGENT_REST = 0.5
+"""The same between two batches that somebody waits for."""
 
 KEEP_AFTER = 0.1
 """Seconds until what was found is stored, with what else is found meanwhile."""
@@ -145,8 +148,11 @@ class Surveys:
         while batch := queue.next():
             began = time.monotonic()
             await self._answer(batch)
-            if queue.usual and not queue.urgent:
-                await queue.rest(REST * (time.monotonic() - began))
+            took = time.monotonic() - began
+            if queue.urgent:
+                await asyncio.sleep(URGENT_REST * took)
+            elif queue.usual:
+                await queue.rest(REST * took)
         del self._queues[lane]
 
     async def _answer(self, batch: Sequence[_Request]) -> None:

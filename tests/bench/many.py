@@ -133,7 +133,7 @@ async def look(stage: Stage) -> None:
             for tree, folder, listener in opened:
                 alone = await webhook(listener, folder, f"alone-{number}")
                 began = time.perf_counter()
-                looking = asyncio.create_task(listener.call("GET", "/api/v1/sites?fresh"))
+                looking = asyncio.create_task(look_at_all(listener))
                 await asyncio.sleep(0 if stage.short else 0.3)
                 beside = await webhook(listener, folder, f"beside-{number}")
                 await looking
@@ -142,6 +142,16 @@ async def look(stage: Stage) -> None:
     for case in cases:
         for tree in stage.trees:
             stage.figures.add("look", case, tree.name, "ms", milliseconds(found[case, tree.name]))
+
+
+async def look_at_all(listener: Client) -> None:
+    """Look at every site, page by page."""
+    after: str | None = ""
+    while after is not None:
+        path = f"/api/v1/sites?fresh=true&limit=200&after={after}"
+        status, page, _ = await listener.call("GET", path)
+        assert status == 200, page
+        after = page["next"]
 
 
 async def webhook(listener: Client, folder: Path, key: str) -> float:
