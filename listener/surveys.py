@@ -32,6 +32,8 @@ URGENT_REST = 0.5
 
 KEEP_AFTER = 0.1
 """Seconds until what was found is stored, with what else is found meanwhile."""
+STORE_PAUSE = 5.0
+"""Seconds before the next attempt after the store has failed."""
 KEPT_AT_ONCE = 200
 """Looks that are stored in one transaction. It is small, so that other writes do not wait long."""
 
@@ -161,6 +163,9 @@ class Surveys:
             known = await self.known([each.environment for each in batch])
         except StoreError:
             known = {}
+        except Exception as defect:  # noqa: BLE001 (a queue that ended here would answer nobody any more)
+            self._log.error("defect", task="looks", exc_info=defect)
+            known = {}
         waiting = []
         for request in batch:
             look = known.get((request.environment.site, request.environment.name))
@@ -253,6 +258,7 @@ class Surveys:
             except StoreError as error:
                 self._log.warning("looks", error=error.code, message=error.message)
                 self._found.set()
+                await asyncio.sleep(STORE_PAUSE)
 
     async def keep(self) -> None:
         """Store what was found and is not stored yet; raise `StoreError`."""
