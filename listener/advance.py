@@ -62,6 +62,8 @@ class Early:
 
     def begin(self, run: Run, advance: Advance | None) -> None:
         """Keep what has begun for this attempt, for a while: it holds one of the host's shells."""
+        # The store may carry a claim out again. What the first one has begun would wait for its word.
+        self._expire(run)
         if advance is not None:
             self._begun[run.id, run.attempt] = advance
             asyncio.get_running_loop().call_later(UNCLAIMED, self._expire, run)
