@@ -16,8 +16,8 @@ from listener.queue import Signal
 
 TOGETHER = 0.1
 """Seconds between two looks at the store, at least: what happens in between is read at once."""
-UNSETTLED = 0.02
-"""Seconds before the next look while an earlier commit is still under way."""
+UNSETTLED, UNSETTLED_MOST = 0.02, 1.0
+"""Seconds before the next look while an earlier commit is still under way. Each further look doubles them."""
 FALLBACK = 5.0
 """Seconds after which the reader looks without a signal."""
 RETRY = 1.0
@@ -71,6 +71,7 @@ class Feed:
 
     async def run_forever(self) -> None:
         """Read what happens while anybody follows."""
+        pause = UNSETTLED
         while True:
             await self._needed.wait()
             began = time.monotonic()
@@ -81,9 +82,11 @@ class Feed:
                 await asyncio.sleep(RETRY)
                 continue
             if pending:
-                # Nobody signals that the earlier commit has ended.
-                await asyncio.sleep(UNSETTLED)
+                # Nothing signals the end of the earlier commit. It may be another program's, and take hours.
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, UNSETTLED_MOST)
                 continue
+            pause = UNSETTLED
             await _pause(self._store.happening, FALLBACK)
             await asyncio.sleep(max(0.0, began + TOGETHER - time.monotonic()))
 
@@ -190,7 +193,8 @@ class Feed:
 
 
 def _only(follower: Follower) -> Iterable[str | None]:
-    return (None,) if follower.wanted.only is None else follower.wanted.only
+    # Also a follower who may see no site: it has to be among the followers that `stop` wakes.
+    return follower.wanted.only or (None,)
 
 
 def _union(sets: Iterable[set[Follower]]) -> set[Follower]:
