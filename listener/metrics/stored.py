@@ -15,6 +15,7 @@ from listener.metrics.exposition import by_site, gauge, labelled
 from listener.metrics.labels import GONE, SITE, Key, Labels
 from listener.queue import Backlog, RunStore
 from listener.records import SECRET, Records
+from listener.vocabulary import NOT_LOOKED_AT
 
 BATCH = 500
 """Environments that are read at once, so that it takes some milliseconds."""
@@ -25,9 +26,6 @@ ENDS_YOUNG = 60.0
 """The same for the ends of runs. They say less than the looks, which each run leaves too."""
 WAIT = 0.1
 """Seconds that a scrape waits for a reading that is under way."""
-
-NOT_LOOKED_AT = "not-looked-at"
-"""Stands for the code of an error where nobody has looked at an environment yet."""
 
 
 class Stored(RunStore, Records, LookStore, Protocol):

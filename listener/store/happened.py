@@ -16,6 +16,9 @@ from listener.store.transaction import Reader, Transaction
 COMMITTED_IN = 30.0
 """Seconds in which the end of a run is committed, at most. The times of events are those of commits."""
 
+EVENTS_A_RUN = 10
+"""The number of events that are kept for each run that is kept. A run makes two to four."""
+
 COLUMNS = ("kind", "site", "environment", "reference", "first", "last", "text")
 _VALUES = attrgetter(*COLUMNS)
 
@@ -23,7 +26,7 @@ _SETTLED = "e.batch < txid_snapshot_xmin(txid_current_snapshot())"
 _PAGE = f"""
 SELECT e.*, l.sequence, l.text AS line, {_SETTLED} AS settled
 FROM (
-    SELECT * FROM events WHERE (batch, number) >= (:batch::bigint, :number::integer)
+    SELECT * FROM events WHERE (batch, number) >= (:batch::bigint, :number::bigint)
     ORDER BY batch, number LIMIT :limit
 ) AS e
 LEFT JOIN log_lines AS l ON l.run = e.reference AND l.sequence >= e.first AND l.sequence <= e.last
@@ -107,7 +110,7 @@ async def horizon(reader: Reader, before: float, runs: Sequence[str], keep: int)
     """Return the number of the last commit whose events are forgotten; 0 for none.
 
     These are the events from before a time, those from before the end of `runs`, which are to be deleted, and
-    those that are not among the newest `keep`.
+    those that are too many if `keep` runs are kept.
     """
     ended = await reader.one(_ENDED, {"ids": list(runs)}) if runs else None
     at = max(before, ended["at"] + COMMITTED_IN if ended is not None and ended["at"] is not None else 0.0)
@@ -115,7 +118,7 @@ async def horizon(reader: Reader, before: float, runs: Sequence[str], keep: int)
     if kept is None:
         bounds = await reader.one(_BOUNDS)
         kept = (bounds["high"] or 0) + 1 if bounds is not None else 1
-    beyond = await reader.one(_TOO_MANY, {"keep": keep})
+    beyond = await reader.one(_TOO_MANY, {"keep": keep * EVENTS_A_RUN})
     return max(kept - 1, beyond["batch"] if beyond is not None else 0)
 
 

@@ -1,7 +1,7 @@
 """The last look at each environment: written in batches, shared by all listeners."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -24,17 +24,12 @@ ON CONFLICT (site, environment) DO UPDATE SET
     message = excluded.message, busy_since = excluded.busy_since, legs = excluded.legs
 WHERE excluded.looked_at >= looks.looked_at OR looks.looked_at > excluded.looked_at + 600
 """
-_FIND = """
-SELECT l.site, l.environment, l.looked_at, l.legs
+_AT_PLACES = """
 FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
 WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
 """
-_STATES = """
-SELECT l.site, l.environment, l.looked_at, l.state, l.error
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN looks AS l
-WHERE l.site = s.site AND l.environment = e.environment
-"""
+_FIND = f"SELECT l.site, l.environment, l.looked_at, l.legs {_AT_PLACES}"
+_STATES = f"SELECT l.site, l.environment, l.looked_at, l.state, l.error {_AT_PLACES}"
 _SUMMARIES = """
 SELECT site, environment, looked_at, state, plan, error, message, busy_since FROM looks
 ORDER BY site, environment
@@ -48,8 +43,8 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
     """Carry out `LookStore.keep_looks`."""
     # One statement of PostgreSQL can't change a row twice.
     newest = {look.place: look for look in sorted(looks, key=lambda look: look.looked_at)}
-    values = {"sites": sorted({site for site, _ in newest}), "environments": sorted({e for _, e in newest})}
-    before = {(row["site"], row["environment"]): row for row in await transaction.all(_STATES, values)}
+    rows = await transaction.all(_STATES, _at(newest))
+    before = {(row["site"], row["environment"]): row for row in rows}
     for place, look in newest.items():
         transaction.happened += _changed(before.get(place), look)
     await transaction.many(_KEEP, [_row_of(newest[place]) for place in sorted(newest)])
@@ -72,8 +67,12 @@ def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
 
 async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:
     """Carry out `LookStore.looks`."""
-    values = {"places": [json.dumps(place) for place in places]}
-    return {look.place: look for look in map(_look_of, await reader.all(_FIND, values))}
+    return {look.place: look for look in map(_look_of, await reader.all(_FIND, _at(places)))}
+
+
+def _at(places: Iterable[Place]) -> dict[str, Any]:
+    """Return the values of `_AT_PLACES`."""
+    return {"places": [json.dumps(place) for place in places]}
 
 
 async def summaries(reader: Reader) -> list[LookSummary]:
