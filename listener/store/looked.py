@@ -13,7 +13,7 @@ from listener.store.rows import Row
 from listener.store.transaction import Reader, Transaction
 
 CLAIM = ("looks", "")
-"""A write of looks has this to itself. Two listeners could lock the same rows in two orders."""
+"""The key of every write of looks: without it, two listeners could lock the same rows in two orders."""
 
 # A stored time that is far ahead comes from a wrong clock. It must not keep later looks out for ever.
 _KEEP = """
@@ -51,7 +51,7 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
 
 
 def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
-    """Return the event of a look that found another state than the one before, if it did."""
+    """Return the event of a look that found another state than the look before; else nothing."""
     now = look.summary
     if before is None:
         if now.state is LookState.EQUAL:
@@ -117,7 +117,7 @@ def _look_of(row: Row) -> EnvironmentLook:
 
 
 def _leg_of(values: dict[str, Any]) -> LegLook:
-    """Return a leg of a stored look. What another version of the program wrote beside it is left out."""
+    """Return a leg of a stored look. Unknown fields, of another version of the program, are left out."""
     known = {name: value for name, value in values.items() if name in _NAMES[LegLook]}
     known["state"] = LookState(known.get("state", LookState.UNKNOWN))
     known["plan"] = PlanKind(known["plan"]) if known.get("plan") else None
@@ -132,7 +132,7 @@ def _paths_of(values: dict[str, Any]) -> Paths:
 
 
 def _stored(value: Any) -> dict[str, Any]:
-    """Return the fields that differ from their defaults: most looks find nothing to list."""
+    """Return the fields that differ from their defaults, so that most looks are short."""
     blank = _BLANK[type(value)]
     found = {name: getattr(value, name) for name in _NAMES[type(value)]}
     return {name: each for name, each in found.items() if each != getattr(blank, name)}
