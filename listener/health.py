@@ -47,7 +47,7 @@ class HostHealth:
         self.answered_at = self._clock()
 
     def failed(self, error: SyncError) -> None:
-        """Note a request without a reply. It is not counted if it was not sent, because of earlier failures."""
+        """Note a request without a reply. If earlier failures kept it from being sent, it is not counted."""
         if not isinstance(error, LOCAL):
             self.up = False
         if error.again_in is None or isinstance(error, errors.HostStalledError):

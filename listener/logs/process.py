@@ -30,7 +30,7 @@ TOGETHER = 0.01
 
 
 class BestEffortStream(io.TextIOBase):
-    """A text stream that drops what can't be written: a full disk or a closed pipe must not stop a sync."""
+    """A text stream that drops what it can't write: a full disk or a closed pipe must not stop a sync."""
 
     def __init__(self, target: TextIO) -> None:
         self._target = target
@@ -50,7 +50,7 @@ class BestEffortStream(io.TextIOBase):
 class BackgroundStream(io.TextIOBase):
     """A text stream that a thread writes, in the order of the calls: a slow target delays nobody.
 
-    `close` writes everything that waits. A process that is killed loses the lines of the last milliseconds.
+    `close` writes all waiting lines. A process that is killed loses the lines of the last milliseconds.
     """
 
     def __init__(self, target: TextIO, dropped: Callable[[int], str], most: int = WAITING_MOST) -> None:
@@ -66,12 +66,12 @@ class BackgroundStream(io.TextIOBase):
         self._thread.start()
 
     def write(self, text: str) -> int:
-        """Queue text; write it at once after `close`, for then no thread does."""
+        """Queue text. After `close` there is no thread: write it at once."""
         self.later(text)
         return len(text)
 
     def later(self, line: str | Callable[[], str]) -> None:
-        """Queue a line, or what renders it: the thread calls that."""
+        """Queue a line, or a function that the thread calls to render it."""
         if self._closing:
             self._target.write(_rendered(line))
         elif len(self._lines) >= self._most:
@@ -85,7 +85,7 @@ class BackgroundStream(io.TextIOBase):
         """Do nothing: the thread writes soon."""
 
     def close(self) -> None:
-        """Write everything that waits, for at most 5 s."""
+        """Write all waiting lines, for at most 5 s."""
         self._closing = True
         self._wake.set()
         self._thread.join(5.0)
@@ -93,12 +93,12 @@ class BackgroundStream(io.TextIOBase):
     def _run(self) -> None:
         while not self._closing:
             self._wake.wait()
-            # As long as lines come, writers need not wake the thread: that would cost them the GIL each time.
+            # While lines come, writers do not wake the thread: each wake-up would cost them the GIL.
             while self._lines and not self._closing:
                 time.sleep(TOGETHER)
                 self._write_all()
             self._wake.clear()
-            # A line that came before the event was cleared has woken nobody.
+            # A line that came just before the event was cleared did not wake the thread.
             if self._lines or self._closing:
                 self._wake.set()
         self._write_all()
@@ -108,7 +108,7 @@ class BackgroundStream(io.TextIOBase):
         if self._dropped:
             batch.append(self._dropped_line(self._dropped))
             self._dropped = 0
-        with contextlib.suppress(ValueError):  # The target is closed: nobody reads the log any more.
+        with contextlib.suppress(ValueError):  # The target is closed.
             self._target.write("".join(batch))
             self._target.flush()
 
@@ -125,7 +125,7 @@ class JsonLog:
     """Writes each event as a line of JSON. Implements `listener.journal.Log`.
 
     structlog's chain of processors costs ten times as much, and each acknowledgement writes two lines. In the
-    background, the thread that writes a line renders it too, many in a row: that costs half of one at a time.
+    background, the thread also renders the lines, many in a row: that costs half as much as one at a time.
     """
 
     def __init__(self, least: int, clean: Cleaner, stream: TextIO) -> None:
@@ -176,7 +176,7 @@ def configure(
 
     `form` is `json`, `console`, or `auto`: console on a terminal, JSON lines elsewhere. The log goes to
     `target`, by default standard error; if that is systemd's journal, each line has its priority there.
-    In the `background`, a thread writes it; the returned function writes the lines that still wait.
+    In the `background`, a thread writes it; call the returned function to write the lines that still wait.
     """
     target = target or sys.stderr
     console, journal = is_text(form, target), journald.is_stderr(target)
@@ -204,7 +204,7 @@ def configure(
 
 
 def is_text(form: str, target: TextIO | None = None) -> bool:
-    """Return whether `configure` writes text for people in this form, not JSON."""
+    """Return whether `configure` writes text for people, not JSON, in this form."""
     return form == "console" or (form == "auto" and (target or sys.stderr).isatty())
 
 
@@ -250,7 +250,7 @@ _JSON = structlog.processors.JSONRenderer(ensure_ascii=False)
 
 
 def _text_renderer(*, prefixed: bool) -> Callable[[WrappedLogger, str, EventDict], str]:
-    """Return the renderer of text for people; `prefixed` for the journal, which then knows the priorities."""
+    """Return the renderer of text for people; `prefixed` with the priority, for the journal."""
     render = structlog.dev.ConsoleRenderer(
         timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
     )
