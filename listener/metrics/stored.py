@@ -120,7 +120,7 @@ class Readings:
         )
 
     async def _read_ends(self, looked_at: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Return when runs of each environment last succeeded and failed (with many sites, up to a minute ago)."""
+        """Return when runs of each environment last succeeded and failed; with many sites, from a cache."""
         now = time.monotonic()
         if self._labels.together and now - self._ends_read < ENDS_YOUNG:
             return self._ends
