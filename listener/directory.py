@@ -103,7 +103,7 @@ class Directory:
         )
 
     def recall(self, site_ids: Iterable[str]) -> None:
-        """Let these sites of patterns, known from before the start, count as existing until their hosts answer."""
+        """Let sites of patterns, known from before the start, exist until their hosts answer."""
         found: dict[str, set[str]] = {}
         for site_id in site_ids:
             pattern = self._sites.pattern(site_id)
