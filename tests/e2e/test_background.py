@@ -11,7 +11,6 @@ import pytest
 from listener import audit, supervision
 from listener import worker as working
 from listener.config.settings import load
-from listener.progress import Progress
 from listener.runs import Run
 from listener.system import System
 from tests.e2e.test_metrics import scraped
@@ -154,7 +153,7 @@ async def test_a_listener_that_drains_goes_on_to_say_that_its_runs_are_its_own(
     system = System(settings)
     beats = 0
 
-    async def slow(_environment: Any, _run: Any, _notes: Any, _progress: Progress, _keep: Any) -> None:
+    async def slow(*_: Any) -> None:
         begun.set()
         await heard.wait()
 
