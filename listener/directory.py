@@ -1,8 +1,8 @@
 """Which sites exist: those that are configured by id, and those that a host has for a pattern.
 
-A site of a pattern exists if its repository does. Its host is asked, and the answer kept for some seconds: a
-site that was just created in Studio is known soon, and calls do not make the host busy. Where an answer must
-come at once, a silent host is waited for only briefly: then the sites count that it had before.
+A site of a pattern exists if its repository does. Its host is asked, and the answer is kept for some seconds:
+a site that was just created in Studio is known soon, and many calls do not make the host busy. An answer that
+must come at once waits only briefly for a silent host, and then uses the sites that the host had before.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MISSING_LASTS = 3.0
 """Seconds for which a site counts as missing after it was not found."""
 
 LISTING_WAIT = 0.15
-"""Seconds that an answer which must come at once waits for the host of a pattern."""
+"""The most seconds that an answer which must come at once waits for the host of a pattern."""
 
 REMEMBERED = 10_000
 """Answers that are kept at most: calls with invented ids must not fill the memory."""
@@ -50,7 +50,7 @@ class _Listed:
     """Why its host did not answer the last time."""
     answered_at: float = -math.inf
     until: float = 0.0
-    """Until when a further page may use this."""
+    """Further pages may use this until then."""
     asking: asyncio.Task[None] | None = None
 
 
@@ -103,7 +103,7 @@ class Directory:
         )
 
     def recall(self, site_ids: Iterable[str]) -> None:
-        """Count sites of patterns as existing that existed before the start, until their hosts answer."""
+        """Let sites of patterns, known from before the start, exist until their hosts answer."""
         found: dict[str, set[str]] = {}
         for site_id in site_ids:
             pattern = self._sites.pattern(site_id)
@@ -124,8 +124,8 @@ class Directory:
     async def site(self, site_id: str, *, wait: float | None = None) -> Site:
         """Return a site; raise `SiteNotFoundError` if it is unknown, or if its repository does not exist.
 
-        If its host does not answer, or not within `wait` seconds, a site of a pattern counts as existing: its
-        run will tell.
+        If its host does not answer, or not within `wait` seconds, a site of a pattern counts as existing. Its
+        run finds out.
         """
         pattern = self._sites.pattern(site_id)
         if pattern is not None and not await self._exists(pattern, site_id, wait):
@@ -195,7 +195,7 @@ class Directory:
         return exists
 
     def _concerns(self, pattern: SitePattern, visible: frozenset[str] | None) -> bool:
-        """Return whether a caller may see a site of the pattern at all: if not, nobody asks the host."""
+        """Return whether a caller may see any site of the pattern. If not, the host is not asked."""
         return visible is None or any(self._sites.pattern(each) is pattern for each in visible)
 
     def _ask(self, pattern: SitePattern) -> asyncio.Task[None]:
@@ -219,7 +219,7 @@ class Directory:
             listed.asking = None
 
     def _unlisted(self, pattern: SitePattern, late: Collection[str]) -> Unlisted | None:
-        """Return why the sites of a pattern may be others by now; None if its host answered."""
+        """Return why the known sites of a pattern may be out of date; None if its host answered."""
         listed = self._listed[pattern.text]
         if listed.error is not None:
             return Unlisted(pattern.text, listed.error)

@@ -1,8 +1,8 @@
-"""Everything that happens, as one sequence that is the same for all listeners on a store.
+"""Events: one sequence for all listeners on a store.
 
-An event is stored by the transaction that made it happen. Its place is the number of that commit, its number
-within it, and, for the lines of a run's log, the number of the line. Places only grow, so a reader that knows
-the place of the last event that it has read can go on after it, at any listener.
+An event is stored by the transaction that causes it. Its place is the number of that commit, its number
+within the commit, and, for a line of a run's log, the number of the line. Places only grow. So a reader that
+knows the place of the last event that it has read can go on after it, at any listener.
 """
 
 import json
@@ -15,7 +15,7 @@ from listener.queue import Signal
 from listener.vocabulary import EventKind as EventKind  # noqa: PLC0414 (it belongs here, for everybody but a command)
 
 FOR_ADMINS = frozenset({EventKind.DELIVERY, EventKind.REFUSAL, EventKind.HOST})
-"""The kinds that belong to no site: a member does not see them."""
+"""The kinds that do not belong to a site. Members do not see them."""
 
 
 class Place(NamedTuple):
@@ -54,7 +54,7 @@ def _number(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """What a transaction stores about an event, or about some lines of a run's log."""
+    """An event, or some lines of a run's log, as a transaction stores them."""
 
     kind: EventKind
     site: str = ""
@@ -65,7 +65,7 @@ class Happened:
     """The first of the lines."""
     last: int = 0
     text: str = ""
-    """A JSON object; empty if another table has what the event says."""
+    """A JSON object; empty if another table has the facts."""
 
     @classmethod
     def saying(
@@ -102,12 +102,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events a follower wants, and may see."""
+    """The events that a follower wants and may see."""
 
     visible: frozenset[str] | None = None
     """The sites that the caller may see. None for an admin, who may see everything."""
     sites: frozenset[str] = frozenset()
-    """Only events of these sites; empty for no such limit. The same holds for the others."""
+    """Only events of these sites; empty for all. The next two fields work in the same way."""
     environments: frozenset[str] = frozenset()
     kinds: frozenset[EventKind] = frozenset()
 
@@ -123,7 +123,7 @@ class Wanted:
 
     @property
     def only(self) -> frozenset[str] | None:
-        """The sites without which no event matches; None if there is no such limit."""
+        """The sites whose events can match; None for all."""
         if self.visible is None:
             return self.sites or None
         return self.sites & self.visible if self.sites else self.visible
@@ -138,20 +138,20 @@ class EventPage:
 
     events: Sequence[Event]
     upto: Place
-    """The place up to which everything is on this page."""
+    """The place up to which this page is complete."""
     known: bool = True
-    """Whether the place that was asked for is still kept. Else the page is empty."""
+    """Whether the place that was asked for is still kept. If not, the page is empty."""
     more: bool = False
     """Whether there may be further events already."""
     pending: bool = False
-    """Whether later events are stored that must wait: an earlier commit is still under way."""
+    """Whether later events can't be read yet, because an earlier commit is still under way."""
 
 
 class EventStore(Protocol):
     """Keeps events. Every method may raise `StoreUnavailableError`."""
 
     async def events(self, after: Place, limit: int = 500) -> EventPage:
-        """Return the events of up to `limit` stored rows behind a place."""
+        """Return the events of up to `limit` stored rows after a place."""
 
     async def newest_event(self) -> Place:
         """Return the place of the last event."""
@@ -160,8 +160,8 @@ class EventStore(Protocol):
         """Return the place before the first event since a Unix time."""
 
     async def note_events(self, happened: Sequence[Happened]) -> None:
-        """Store events that no other write makes happen."""
+        """Store events that do not belong to another write."""
 
     @property
     def happening(self) -> Signal:
-        """A signal that is set whenever there may be a new event."""
+        """A signal that is set when there may be a new event."""

@@ -1,7 +1,8 @@
 """What each leg's repository should be like, as the last look or run has left it.
 
-After a start, the stored looks say it. If the host finds the repository so, a move needs no look before. An
-entry that is out of date does no harm: the host answers with what it sees, and the run goes on from there.
+After a start, it is what the stored looks have found. If the host finds the repository in this state, a move
+needs no separate look. An entry that is out of date does no harm: the host answers with what it sees, and the
+run goes on from there.
 """
 
 from collections import OrderedDict
@@ -33,7 +34,7 @@ class Expectations:
             self._seen.popitem(last=False)
 
     def recall(self, leg: Leg, look: LegLook) -> None:
-        """Remember what a stored look has left, unless a look or a run has left something since the start."""
+        """Remember what a stored look has found, unless there was a look or a run since the start."""
         if leg not in self._seen and look.standing and look.branch:
             branch = Branch(look.branch, tree="")
             seen = Observation(None, branch, "", bare=False, worktree="", now=0.0, standing=look.standing)

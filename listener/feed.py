@@ -1,7 +1,7 @@
 """Followers of all events. One reader of the store serves them all, and only while there are any.
 
-A follower first catches up from the store. Then it gets what the reader brings. If it does not keep up,
-it gets nothing more in memory, and catches up from the store again: a slow one costs nobody anything.
+A follower first catches up from the store. Then it gets new events from the reader. If too many wait for it,
+it reads the store again. So a slow follower needs little memory and delays nobody.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from listener.journal import Log
 from listener.queue import Signal
 
 TOGETHER = 0.1
-"""Seconds between two looks at the store, at least: what happens in between is read at once."""
-UNSETTLED = 0.02
-"""Seconds before the next look while an earlier commit is still under way."""
+"""Seconds between two reads of the store, at least. One read gets all events of this time."""
+UNSETTLED, UNSETTLED_MOST = 0.02, 1.0
+"""Seconds before the next read while an earlier commit is still under way. Each further read doubles them."""
 FALLBACK = 5.0
-"""Seconds after which the reader looks without a signal."""
+"""Seconds after which the reader reads without a signal."""
 RETRY = 1.0
-"""Seconds before the next look after the store has failed."""
+"""Seconds before the next read after the store has failed."""
 PENDING = 500
 """Events that wait in memory for one follower. It catches up from the store if there are more."""
 AT_ONCE = 20
@@ -29,19 +29,19 @@ AT_ONCE = 20
 
 
 class Follower:
-    """One reader of events, and what waits for it."""
+    """One reader of events, and the events that wait for it."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.pending: list[Event] = []
         self.behind = False
-        """Whether more came than could wait: it has to catch up."""
+        """Whether too many events came: it has to catch up from the store."""
         self.gone = False
-        """Whether the store does not know any more where it was."""
+        """Whether its place in the sequence is not kept any more."""
         self.awake = asyncio.Event()
 
     def push(self, events: Sequence[Event]) -> None:
-        """Let events wait, or only note that there were some."""
+        """Let events wait; if there are too many, drop them and set `behind`."""
         if self.behind or len(self.pending) + len(events) > PENDING:
             self.pending.clear()
             self.behind = True
@@ -56,21 +56,22 @@ class Feed:
         self._store = store
         self._log = log
         self._followers: dict[str | None, set[Follower]] = {}
-        """By the sites without which they get nothing; None for those that may get anything."""
+        """By the sites whose events they get; None for those that may get any event."""
         self._head: Place | None = None
-        """The place up to which everything was handed out; None while nobody follows."""
+        """The place up to which all events were handed out; None without followers."""
         self._beginning = asyncio.Lock()
         self._needed = asyncio.Event()
         self._stopped = False
 
     def stop(self) -> None:
-        """Let every follower have what waits for it, and then end."""
+        """End every follower after the events that wait for it."""
         self._stopped = True
         for follower in _union(self._followers.values()):
             follower.awake.set()
 
     async def run_forever(self) -> None:
-        """Read what happens while anybody follows."""
+        """Read new events while there are followers."""
+        pause = UNSETTLED
         while True:
             await self._needed.wait()
             began = time.monotonic()
@@ -81,19 +82,21 @@ class Feed:
                 await asyncio.sleep(RETRY)
                 continue
             if pending:
-                # Nobody signals that the earlier commit has ended.
-                await asyncio.sleep(UNSETTLED)
+                # Nothing signals the end of the earlier commit. It may be another program's, and take hours.
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, UNSETTLED_MOST)
                 continue
+            pause = UNSETTLED
             await _pause(self._store.happening, FALLBACK)
             await asyncio.sleep(max(0.0, began + TOGETHER - time.monotonic()))
 
     async def follow(
         self, wanted: Wanted, after: Place | None, silence: float
     ) -> AsyncGenerator[tuple[Sequence[Event], Place], None]:
-        """Yield events behind a place (None: from now on), and the place up to which the follower has all.
+        """Yield events after a place (None: from now on), with the place up to which they are complete.
 
-        After `silence` seconds without an event, yield none. Raise `EventsGoneError` if the place is not kept
-        any more.
+        After `silence` seconds without an event, yield an empty list. Raise `EventsGoneError` if the place is
+        not kept any more.
         """
         follower = Follower(wanted)
         at = await self._begin(follower, after)
@@ -111,7 +114,7 @@ class Feed:
     async def stored(
         self, wanted: Wanted, after: Place
     ) -> AsyncGenerator[tuple[Sequence[Event], Place], None]:
-        """Yield the events behind a place that are stored by now, as `follow` does."""
+        """Yield the events after a place that are stored now, in the form of `follow`."""
         at, more = after, True
         while more:
             page = await self._store.events(at)
@@ -124,21 +127,21 @@ class Feed:
     async def _coming(
         self, follower: Follower, at: Place, silence: float
     ) -> AsyncGenerator[tuple[Sequence[Event], Place], None]:
-        """Yield what the reader brings, until the follower has to catch up."""
+        """Yield new events from the reader, until the follower has to catch up."""
         while not (follower.behind or self._stopped):
             await _pause(follower.awake, silence)
             follower.awake.clear()
             if follower.gone:
                 raise EventsGoneError
             waiting, follower.pending = follower.pending, []
-            # `waiting` has all that the reader has handed out, so nothing up to its place is missing.
+            # `waiting` has all events up to the reader's place.
             events = [each for each in waiting if each.place > at]
             if not follower.behind:
                 at = max(at, self._head or at)
                 yield events, at
 
     async def _begin(self, follower: Follower, after: Place | None) -> Place:
-        """Let a follower get what comes from now on; return the place from which it has to catch up."""
+        """Add a follower; return the place from which it has to catch up."""
         async with self._beginning:
             if self._head is None:
                 self._head = await self._store.newest_event()
@@ -158,12 +161,12 @@ class Feed:
             self._needed.clear()
 
     async def _read(self) -> bool:
-        """Hand out what is new; return whether something must wait for an earlier commit."""
+        """Hand out new events; return whether others must wait for an earlier commit."""
         signal, more, pending = self._store.happening, True, False
         signal.clear()
         while more and (asked := self._head) is not None:
             page = await self._store.events(asked)
-            if self._head != asked:  # In between everybody has left, and perhaps somebody else has come.
+            if self._head != asked:  # All followers have left during the read. Perhaps new ones have come.
                 break
             more, pending = page.more, page.pending
             if not page.known:
@@ -174,7 +177,7 @@ class Feed:
         return pending
 
     def _hand_out(self, events: Sequence[Event], *, gone: bool) -> set[Follower]:
-        """Give each follower what it wants; return those to wake."""
+        """Give each follower the events that it wants; return the followers to wake."""
         keys: set[str | None] = {None, *(site for each in events for site, _ in each.places)}
         woken = set()
         for follower in _union(self._followers.values() if gone else map(self._at, keys)):
@@ -190,7 +193,8 @@ class Feed:
 
 
 def _only(follower: Follower) -> Iterable[str | None]:
-    return (None,) if follower.wanted.only is None else follower.wanted.only
+    # A follower without a visible site must be among the followers, too: `stop` wakes them.
+    return follower.wanted.only or (None,)
 
 
 def _union(sets: Iterable[set[Follower]]) -> set[Follower]:

@@ -1,4 +1,4 @@
-"""Whether a repo host answers: what its requests have come to, counted from the start of the listener."""
+"""Whether a repo host answers: the results of its requests, counted from the start of the listener."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ FAILURES: tuple[type[SyncError], ...] = (
     errors.ScriptOutdatedError,
     errors.GitUnavailableError,
 )
-"""Why a request gets no reply. Other errors are replies: the host answers, and a repository has a fault."""
+"""The errors of requests without a reply. With any other error, the host has answered."""
 
 LOCAL = (errors.HostStalledError, errors.StepTimedOutError)
-"""These concern one repository. If the whole host is silent, the next login fails."""
+"""These concern one repository, so the host still counts as up. If it is down, the next login fails."""
 
 
 class HostHealth:
-    """What the requests to one host have come to."""
+    """The results of the requests to one host."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -47,7 +47,7 @@ class HostHealth:
         self.answered_at = self._clock()
 
     def failed(self, error: SyncError) -> None:
-        """Note a request without a reply. One that was not sent, after earlier failures, is not counted."""
+        """Note a request without a reply. If earlier failures kept it from being sent, it is not counted."""
         if not isinstance(error, LOCAL):
             self.up = False
         if error.again_in is None or isinstance(error, errors.HostStalledError):
@@ -55,7 +55,7 @@ class HostHealth:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what a request comes to."""
+        """Note the result of the request in the block."""
         try:
             yield
         except SyncError as error:

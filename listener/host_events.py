@@ -1,4 +1,4 @@
-"""Tells followers of events when a host stops answering, and when it answers again."""
+"""Events for a host that stops answering, and for one that answers again."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -8,11 +8,11 @@ from listener.events import EventKind, EventStore, Happened
 from listener.health import HostHealth
 
 EVERY = 1.0
-"""Seconds between two looks at what requests have found out: nothing is sent to the hosts for it."""
+"""Seconds between two checks of the hosts' states. The checks send nothing: other requests find the state."""
 
 
 class HostEvents:
-    """Stores an event whenever a host's state changes. The first answer of a host is none."""
+    """Stores an event when a host's state changes. The first answer of a host is not an event."""
 
     def __init__(
         self,
@@ -26,13 +26,13 @@ class HostEvents:
         self._up: dict[str, bool] = {}
 
     async def run_forever(self) -> None:
-        """Store the changes. If the store does not answer, they are stored later."""
+        """Store all changes until cancelled. If the store does not answer, they are stored later."""
         while True:
             await asyncio.sleep(EVERY)
-            await self.tell()
+            await self.store_changes()
 
-    async def tell(self) -> None:
-        """Store what has changed since the last time."""
+    async def store_changes(self) -> None:
+        """Store the changes since the last call."""
         now = {name: health.up for name, health in self._health().items() if health.up is not None}
         changed = {name: up for name, up in now.items() if self._up.get(name, True) != up}
         if changed:

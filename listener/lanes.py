@@ -34,7 +34,7 @@ class Lanes:
         return 0 < self._count == len(self._full)
 
     def full_without(self, environment: Environment) -> frozenset[str]:
-        """Return the lanes that are full once a run of this environment has ended."""
+        """Return the lanes that will be full after a run of this environment has ended."""
         leaving = {host for host in hosts_of(environment.lane) if self._runs[host] <= self._per_host}
         return frozenset().union(*(self._lanes_of[host] for host in self._full_hosts - leaving))
 

@@ -117,7 +117,7 @@ class LegSync:
     expectations: Expectations | None = None
     """What the last looks have left; None if the leg must not be moved without a look."""
     early: Advance | None = None
-    """A move without a look that has begun while the run was being claimed."""
+    """A move without a separate look that began while the run was being claimed."""
 
     async def run(self) -> None:
         """Look and move until the branch is where it should be; raise `SyncError` if that can't be done."""
@@ -197,7 +197,7 @@ class LegSync:
             )
 
     def _begun(self) -> Advance | None:
-        """Return a move without a look that has begun; None if there must be a look."""
+        """Return a move without a separate look, which has begun; None if there must be a look."""
         expected = self._expected()
         if self.early is not None and not self.early.spent:
             if expected is not None:

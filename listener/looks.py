@@ -1,6 +1,6 @@
-"""What the last look at an environment found: the values that are stored, and the port of their store.
+"""The result of the last look at an environment, and the port of the store that keeps it.
 
-Everything that says how an environment stands (API, page, commands, figures) uses the same words from here.
+The API, the page, the commands and the figures all take the state of an environment from here.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +19,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class LegLook:
-    """What a look found in one repository, or the error that kept it from finding anything."""
+    """The result of a look at one repository: what it found, or its error."""
 
     repository: str
     """The configured name of its host and the path there, as `host:path`."""
@@ -51,7 +51,7 @@ class LegLook:
     busy_since: float = 0.0
     """Since when it has been busy without a mark of a publish, in Unix seconds; 0 if it is not."""
     standing: str = ""
-    """What a move without another look would expect (`Observation.standing`)."""
+    """The state that a move without another look expects (`Observation.standing`)."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -90,7 +90,7 @@ class LegLook:
 
 
 def _state(leg: Leg, seen: Observation) -> LookState:
-    """Return whether the trees differ. Without live, or the target of a rollback, nobody can tell."""
+    """Return whether the trees differ. Without live, or without the target of a rollback, that is unknown."""
     if seen.target is not None:
         return LookState.EQUAL if undone(leg, seen.branch, seen.target) else LookState.DIFFERS
     if seen.live is None:
@@ -110,7 +110,7 @@ class LookSummary:
     plan: PlanKind | None = None
     """What a run would do. Of several repositories, the first that is not up to date decides."""
     error: str = ""
-    """The code of the error because of which nobody can tell how the environment stands."""
+    """If the state is unknown: the code of the error that is the reason."""
     message: str = ""
     busy_since: float = 0.0
     """Since when a repository has been busy without a mark of a publish, in Unix seconds; 0 if none is."""
@@ -143,7 +143,7 @@ class EnvironmentLook:
 
     @property
     def summary(self) -> LookSummary:
-        """Its essentials. One repository that differs is enough; else one that nobody can tell about is."""
+        """Its essentials. One repository that differs decides; if none does, one that is unknown."""
         states = {leg.state for leg in self.legs}
         state = next((each for each in _WORST_FIRST if each in states), LookState.UNKNOWN)
         failed = next((leg for leg in self.legs if leg.error), None)
@@ -164,7 +164,7 @@ class EnvironmentLook:
         )
 
     def covers(self, environment: Environment) -> bool:
-        """Return whether it is a look at the repositories that are configured now."""
+        """Return whether it was at the repositories that are configured now."""
         return {leg.key for leg in self.legs} == {leg.key for leg in environment.legs}
 
 
@@ -174,7 +174,7 @@ _WORST_FIRST = (LookState.DIFFERS, LookState.UNKNOWN, LookState.EQUAL)
 class LookStore(Protocol):
     """Keeps the last look at each environment. Every method may raise `StoreUnavailableError`.
 
-    Listeners on one store share the looks. A look never takes the place of one that began later.
+    Listeners on one store share the looks. A look never replaces one that began later.
     """
 
     async def keep_looks(self, looks: Sequence[EnvironmentLook]) -> None:

@@ -135,7 +135,7 @@ class Repository(Protocol):
         `expected` is what an earlier look or move has left, with its `standing`. The branch is moved only if
         HEAD and the branch are the same, if there is no lock and no mark, and if nobody has touched the
         repository for `quiet` seconds. Live may have moved. The host prepares the move and waits for
-        `may_move`; if that is False, this is a look.
+        `may_move`. If that is False, this is only a look.
         """
 
     async def expire(self, before: str) -> int:

@@ -1,11 +1,11 @@
-"""The safety net for lost webhooks: each site is looked at regularly, and what differs from live is synced.
+"""The safety net for lost webhooks: each site is looked at regularly, and synced if it differs from live.
 
-After a start, every site is looked at once, as fast as the hosts' shares for looks allow: a publish that no
-webhook announced because the listener was stopped is found soon. After that, each site has its own moment
-within the interval, by the clock, so that the work is spread out.
+After a start, every site is looked at once, as fast as the pauses between the looks at a host allow. So a
+publish whose webhook was lost while the listener was stopped is found soon. After that, each site has its own
+moment within the interval, by the clock, so that the work is spread out.
 
-Several listeners need no leader. They have the same moments, each a little later at random, and what one of
-them has just looked at is new enough for the others. A second trigger joins the run of the first.
+Several listeners need no leader. They use the same moments, each with a small random delay. If one of them
+has just looked at a site, the others use that look. A second trigger joins the run of the first.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ JITTER = 0.1
 """The share of a pause that is random."""
 
 STORE_PAUSE = 5.0
-"""Seconds until a first round goes on that the store has interrupted."""
+"""Seconds before the first round goes on after the store has failed."""
 
 UNENDED_MOST = 1000
-"""Runs that wait or are under way, of which a first round knows."""
+"""The number of waiting, and of running, runs whose environments a first round looks at first."""
 
 
 class ScheduleStore(RunStore, LookStore, Protocol):
-    """The store, as far as the schedule needs it."""
+    """What the schedule needs of the store."""
 
 
 class Schedule:
@@ -75,7 +75,7 @@ class Schedule:
             if not self._first_done:
                 group.create_task(self.first())
             async for part in self._moments():
-                # A round that a silent host holds up is not begun a second time.
+                # A silent host may delay a round. The round is not started again before it has ended.
                 if part not in rounds or rounds[part].done():
                     rounds[part] = group.create_task(self.round(part))
 
@@ -95,9 +95,9 @@ class Schedule:
             yield moment % SLICES
 
     async def first(self) -> int:
-        """Look at every site once, at what was left unfinished first; return how many syncs were started.
+        """Look at every site once; return how many syncs were started. Unfinished environments come first.
 
-        Each pattern has a part of its own: one whose host is silent does not hold up the others.
+        Each pattern is a part of its own, so that a silent host does not delay the other patterns.
         """
         asked = 0
         while not self._first_done:
@@ -124,7 +124,7 @@ class Schedule:
         return sum(each for each in ended if isinstance(each, int))
 
     async def round(self, part: int | None = None) -> int:
-        """Look at the sites of one part of the interval, or at all; return how many syncs were started."""
+        """Look at the sites of one part of the interval, or at all; return the number of started syncs."""
         enough = self._clock() - self._interval / SLICES if self._interval else ALWAYS
         try:
             listing = await self._directory.page(None, wait=LISTING_WAIT)
@@ -140,9 +140,9 @@ class Schedule:
     async def _round(
         self, sites: Iterable[Site], enough: float, urgency: Callable[[Environment], int] = lambda _: 0
     ) -> int:
-        """Look at sites, and start a sync for each environment that has to follow; return how many."""
+        """Look at sites, and sync each environment that follows live and differs; return how many."""
         environments = {(each.site, each.name): each for site in sites for each in site.environments.values()}
-        # In any order otherwise: so listeners that start together begin with different sites.
+        # The rest is in a random order: listeners that start together begin with different sites.
         order = sorted(environments.values(), key=lambda each: (urgency(each), random.random()))  # noqa: S311
         asked = 0
         async for look in self._surveys.arriving(order, enough=enough):
@@ -153,7 +153,7 @@ class Schedule:
         return asked
 
     async def _urgency(self) -> Callable[[Environment], int]:
-        """Return the order of a first round: what was left unfinished, then what nobody has looked at yet."""
+        """Return the order of a first round: what is unfinished, what was never looked at, the rest."""
         looks = {each.place: each.state for each in await self._store.look_summaries()}
         left = {(hold.site, hold.environment) for hold in await self._store.holds() if hold.live is not None}
         for state in (State.RUNNING, State.QUEUED):
@@ -163,14 +163,14 @@ class Schedule:
         return lambda each: 0 if _place(each) in left else 2 if _place(each) in looks else 1
 
     async def _may_sync(self, look: EnvironmentLook) -> bool:
-        """Return whether a run would move a branch, and no hold is against it."""
+        """Return whether a run would move a branch, and no hold prevents it."""
         if not any(leg.plan in MOVING for leg in look.legs):
             return False
         holds = await self._store.holds([look.site])
         return not any(hold.environment == look.environment and _holds(hold, look) for hold in holds)
 
     async def _prune(self, listing: Listing) -> None:
-        """Forget the looks at environments that do not exist any more."""
+        """Delete the looks at environments that do not exist any more."""
         found = {_place(each) for site in listing.sites for each in site.environments.values()}
         unlisted = {each.pattern for each in listing.unlisted}
         await self._surveys.prune(

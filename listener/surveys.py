@@ -1,8 +1,8 @@
 """Looking at environments in small batches that leave room for runs, and keeping what the looks find.
 
-Each host has a queue of its own, so that one that is silent holds up nobody else's looks. A person who asks
-for a fresh look goes before the schedule. What a look finds is noted in memory at once and stored soon, with
-everything else that was found meanwhile. What a run leaves counts as a look.
+Each host has its own queue, so that a silent host does not delay the looks at others. A fresh look that
+somebody asks for goes before the looks of the schedule. The result of a look is in memory at once, and is
+stored soon, together with other results. The result of a run counts as a look.
 """
 
 import asyncio
@@ -25,18 +25,20 @@ BATCH = 8
 """Environments that are looked at together. A run on the same host has one batch beside it at most."""
 
 REST = 2.0
-"""The pause between two batches of the schedule, as a multiple of the time that the last batch took. So a run
-finds its host at rest most often."""
+"""The pause between two batches of the schedule, as a multiple of the time that the last batch took. So most
+of the time a host is at rest, and runs are not delayed."""
 URGENT_REST = 0.5
 """The same between two batches that somebody waits for."""
 
 KEEP_AFTER = 0.1
-"""Seconds until what was found is stored, with what else is found meanwhile."""
+"""Seconds until the result of a look is stored, together with the other results of this time."""
+STORE_PAUSE = 5.0
+"""Seconds before the next attempt after the store has failed."""
 KEPT_AT_ONCE = 200
-"""Looks that are stored in one transaction. It is small, so that other writes do not wait long."""
+"""Looks that are stored in one transaction. They are few, so that other writes do not wait long."""
 
 RECALLED_AT_ONCE = 500
-"""Stored looks that are read at once after the start."""
+"""Stored looks that one query reads after the start."""
 
 ALWAYS = math.inf
 """No stored look is new enough."""
@@ -46,13 +48,13 @@ ALWAYS = math.inf
 class _Request:
     environment: Environment
     enough: float
-    """A stored look that began at this time or later is the answer."""
+    """A stored look that began at this time or later is new enough to be the answer."""
     answer: asyncio.Future[EnvironmentLook]
 
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for a look on one host, or on the hosts of one lane."""
+    """The requests for looks at one host, or at the hosts of one lane."""
 
     urgent: dict[Place, _Request] = field(default_factory=dict)
     usual: dict[Place, _Request] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class _Queue:
         return [waiting.pop(place) for place in list(waiting)[:BATCH]]
 
     async def rest(self, seconds: float) -> None:
-        """Wait, but not longer than until somebody asks for an urgent look."""
+        """Wait, or return earlier if somebody asks for an urgent look."""
         self.asked.clear()
         try:
             async with asyncio.timeout(seconds):
@@ -76,7 +78,7 @@ class _Queue:
 
 
 class Surveys:
-    """Looks at environments, and knows what the last look at each has found."""
+    """Looks at environments, and keeps the last look at each."""
 
     def __init__(
         self, synchronizer: Synchronizer, store: LookStore, clock: Callable[[], float], log: Log
@@ -86,15 +88,15 @@ class Surveys:
         self._clock = clock
         self._log = log
         self._queues: dict[str, _Queue] = {}
-        """By lane; only those in which something waits or is under way."""
+        """By lane. A queue without a request is deleted."""
         self._unstored: dict[Place, EnvironmentLook] = {}
-        """What was found and is not stored yet."""
+        """Looks that are not stored yet."""
         self._found = asyncio.Event()
 
     async def known(self, environments: Collection[Environment]) -> Mapping[Place, EnvironmentLook]:
-        """Return the last look at each environment that was looked at; raise `StoreError`.
+        """Return the last look at each environment, if there was one; raise `StoreError`.
 
-        A look at other repositories than those that are configured now does not count.
+        A look counts only if it was at the repositories that are configured now.
         """
         places = {(each.site, each.name): each for each in environments}
         found = dict(await self._store.looks(places.keys())) if places else {}
@@ -106,9 +108,9 @@ class Surveys:
     def ask(
         self, environment: Environment, *, urgent: bool = False, enough: float = ALWAYS
     ) -> asyncio.Future[EnvironmentLook]:
-        """Ask for a look at an environment; return where it will be found. It never has an error.
+        """Ask for a look at an environment; return its future result, which is never an exception.
 
-        A look that somebody else waits for and that has not begun is shared.
+        If a look was asked for already and has not begun, both callers get that one.
         """
         place = environment.site, environment.name
         queue = self._queues.setdefault(environment.lane, _Queue())
@@ -132,9 +134,9 @@ class Surveys:
         enough: float = ALWAYS,
         limit: float | None = None,
     ) -> AsyncIterator[EnvironmentLook]:
-        """Look at environments, and yield what is found as it arrives, for `limit` seconds at most.
+        """Look at environments, and yield each look as it arrives, for `limit` seconds at most.
 
-        What arrives later is kept all the same.
+        Looks that arrive later are kept, too.
         """
         answers = [self.ask(each, urgent=urgent, enough=enough) for each in environments]
         try:
@@ -156,10 +158,13 @@ class Surveys:
         del self._queues[lane]
 
     async def _answer(self, batch: Sequence[_Request]) -> None:
-        """Answer a batch of requests, with what is known where that is new enough."""
+        """Answer a batch of requests: from the last look if it is new enough, else by another look."""
         try:
             known = await self.known([each.environment for each in batch])
         except StoreError:
+            known = {}
+        except Exception as defect:  # noqa: BLE001 (a queue that ended here would answer nobody any more)
+            self._log.error("defect", task="looks", exc_info=defect)
             known = {}
         waiting = []
         for request in batch:
@@ -209,9 +214,9 @@ class Surveys:
             self._found.set()
 
     def note_run(self, environment: Environment, run: Run, outcome: Outcome, at: float) -> None:
-        """Keep what a run has left. If that is not known well, ask for a look.
+        """Keep the result of a run as a look. If the run does not say enough, ask for a look.
 
-        `at` is when its last step ended, and `outcome` how.
+        `at` is when the run's last step ended.
         """
         legs = {leg.key: leg for leg in outcome.legs}
         left = [legs.get(leg.key) for leg in environment.legs]
@@ -236,14 +241,17 @@ class Surveys:
         )
 
     async def recall(self, environments: Sequence[Environment]) -> None:
-        """Let runs expect what stored looks have left, where nothing newer is known; raise `StoreError`."""
+        """Let the next runs expect what the stored looks have found; raise `StoreError`.
+
+        An environment that was looked at since the start is left out.
+        """
         for start in range(0, len(environments), RECALLED_AT_ONCE):
             some = {(each.site, each.name): each for each in environments[start : start + RECALLED_AT_ONCE]}
             for place, look in (await self._store.looks(some.keys())).items():
                 self._synchronizer.recall(some[place], look)
 
     async def keep_forever(self) -> None:
-        """Store what is found, again and again, until cancelled."""
+        """Store new looks until cancelled."""
         while True:
             await self._found.wait()
             await asyncio.sleep(KEEP_AFTER)
@@ -253,9 +261,10 @@ class Surveys:
             except StoreError as error:
                 self._log.warning("looks", error=error.code, message=error.message)
                 self._found.set()
+                await asyncio.sleep(STORE_PAUSE)
 
     async def keep(self) -> None:
-        """Store what was found and is not stored yet; raise `StoreError`."""
+        """Store the looks that are not stored yet; raise `StoreError`."""
         looks = list(self._unstored.values())
         for start in range(0, len(looks), KEPT_AT_ONCE):
             batch = looks[start : start + KEPT_AT_ONCE]
@@ -273,7 +282,7 @@ class Surveys:
             self._unstored.pop(place, None)
 
     async def close(self) -> None:
-        """End the looks that are under way; store what was found, if the store takes it."""
+        """End the looks that are under way; store the others if the store answers."""
         tasks = [queue.task for queue in self._queues.values() if queue.task is not None]
         for task in tasks:
             task.cancel()

@@ -43,7 +43,7 @@ class Look:
 
     @property
     def found(self) -> LegLook:
-        """What is kept and answered of it."""
+        """What is stored and answered of it."""
         if self.observation is None or self.plan is None:
             return LegLook.failed(self.leg, self.error or SyncError())
         return LegLook.of(self.leg, self.observation, self.plan, self.busy_since)
@@ -75,7 +75,7 @@ class Synchronizer:
         return Outcome(legs=(before_advance(LegOutcome(*environment.legs[0].key), expected),))
 
     def begin(self, environment: Environment, run: Run) -> Advance | None:
-        """Begin a first attempt while its claim is being committed. Nothing moves before `sync` goes on."""
+        """Begin a first attempt while its claim is being committed. Nothing moves before `sync` says go."""
         expected = self._expected(environment, run)
         if expected is None:
             return None
@@ -100,12 +100,12 @@ class Synchronizer:
         return list(await asyncio.gather(*(self._look(leg, notes, undoable[leg.key]) for leg in legs)))
 
     def standing(self, leg: Leg) -> str:
-        """Return what a move of the leg would expect now; empty if a run has to look first."""
+        """Return the state that a move of the leg expects now; empty if a run has to look first."""
         expected = self._expectations.of(leg)
         return expected.standing if expected else ""
 
     def recall(self, environment: Environment, look: EnvironmentLook) -> None:
-        """Let the next run expect what a stored look has left, unless something newer is known."""
+        """Let the next run expect what a stored look has found, unless something newer is known."""
         leg, seen = environment.legs[0], look.legs[0] if look.legs else None
         if seen is not None and seen.key == leg.key and _may_advance(leg, environment):
             self._expectations.recall(leg, seen)

@@ -45,7 +45,7 @@ VITAL = frozenset({"worker", "beat"})
 """The tasks that every sync needs: while one of them keeps failing, the watchdog gets no sign of life."""
 
 RECALLED_FIRST = 500
-"""Environments whose last looks are read before the start goes on; the others are read in the background."""
+"""Environments whose last looks are read during the start. The others are read in the background."""
 
 
 WARM = 60.0
@@ -96,7 +96,7 @@ class System:
         return self
 
     async def _recall(self) -> None:
-        """Start from what the last looks have found: the first runs need no look of their own then."""
+        """Read the last looks, so that the first runs need no separate look."""
         try:
             places = [each.place for each in await self.store.look_summaries()]
             self.directory.recall({site for site, _ in places})
@@ -273,14 +273,14 @@ class System:
         return f"These tasks keep failing, and the log says why: {', '.join(names)}." if names else ""
 
     async def _keep_warm(self) -> None:
-        """Connect to each host now, and again soon after it was lost. So its figures are never old."""
+        """Connect to each host now, and again within a minute after a loss. So its figures are never old."""
         reported: dict[str, str] = {}
         while True:
             await asyncio.gather(*(self._warm(host, reported) for host in self.settings.hosts))
             await asyncio.sleep(WARM)
 
     async def _warm(self, host: str, reported: dict[str, str]) -> None:
-        """Connect to a host; log why it fails, once for as long as that is the same."""
+        """Connect to a host; log why that fails, but the same reason only once."""
         code = ""
         try:
             await self.pool.warm(host, Remarks(self.log, host=host))

@@ -1,6 +1,6 @@
-"""The words for states, plans and fates, as they are stored, logged and answered.
+"""The names of states, plans, fates and events, as they are stored, logged and answered.
 
-They stand apart from what they belong to, so that a command can import them alone.
+They have a module of their own, so that a command can import them without the rest.
 """
 
 from enum import StrEnum
@@ -46,7 +46,7 @@ class LookState(StrEnum):
     DIFFERS = "differs"
     """The trees differ. A run would move the branch, wait, or refuse."""
     UNKNOWN = "unknown"
-    """Nobody can tell: the look failed, or there is no live to compare with."""
+    """The look failed, or live does not exist."""
 
 
 class EventKind(StrEnum):
@@ -67,4 +67,4 @@ class EventKind(StrEnum):
 
 
 NOT_LOOKED_AT = "not-looked-at"
-"""Stands for the code of an error where nobody has looked at an environment yet."""
+"""In place of the code of an error: the environment was not looked at yet."""

@@ -56,7 +56,7 @@ HAND_BACK_LIMIT = 15.0
 """Seconds in which a drained run must be back in the queue. The next start recovers what is not."""
 
 OnEnd = Callable[[Environment, Run, Outcome, float], None]
-"""Hears what a run has left, and when its last step ended, once that is stored."""
+"""Is called with the outcome of a run, and the time when its last step ended, after that is stored."""
 
 
 def _nobody(_environment: Environment, _run: Run, _outcome: Outcome, _at: float) -> None:
@@ -94,7 +94,7 @@ class Worker:
         self._handed_back = 0
         self._early = Early()
         self._taking = False
-        """Whether ended runs hand their places on: not before the worker begins, and not during a drain."""
+        """Whether an ended run gives its place to the next one: only while the worker takes runs."""
         self._more = True
         """Whether the last look at the queue found a run, so that there may be another one."""
 
@@ -133,7 +133,7 @@ class Worker:
             # Cleared before the look at the queue: a run that comes during the look must end the wait below.
             self._store.work.clear()
             if self._lanes.all_full():
-                # No look could find a run. In a burst, each accepted one would cost a look.
+                # No run may start. Without this, each accepted delivery of a burst would cost a query.
                 await self._woken(POLL)
                 continue
             try:
@@ -270,7 +270,7 @@ class Worker:
             self._handed_back += isinstance(error, HandedBackError)
         except FencedError as fenced:
             self._log.warning("fenced", run=run.id, error=fenced.message)
-            # Its end was not stored here, so nothing else says that its hosts are free.
+            # Its end was not stored here, so nothing else signals that its hosts are free.
             self._leave(active)
             self._store.work.set()
         except Exception as defect:  # noqa: BLE001 (after a defect, the run must end and not hang)
@@ -315,7 +315,7 @@ class Worker:
     def _leave(self, active: Attempt) -> None:
         if active.environment is not None and active.entered:
             if self._lanes.all_full():
-                # The worker does not look at the queue before a host is free, whatever the store says.
+                # All hosts were full, so the worker waits for this signal, and not for the store's.
                 self._store.work.set()
             self._lanes.leave(active.environment)
             active.entered = False
@@ -338,7 +338,7 @@ class Worker:
     def _intent(self, run: Run) -> Outcome | None:
         """Return what a claimed run will do first, if that is known. The store calls it in its own thread.
 
-        The host begins while the claim is being committed. It moves nothing before the run goes on.
+        The host begins while the claim is being committed. It moves nothing before the run says go.
         """
         environment = self._environment(run)
         intended = None if environment is None else self._synchronizer.intent(environment, run)

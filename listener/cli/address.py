@@ -73,7 +73,7 @@ def _reached(url: str, arguments: argparse.Namespace, configured: str | None = N
 
 
 def _pinned(certificate: Path) -> Trust:
-    """Return the trust in one certificate. Its name and its signer do not count."""
+    """Return the trust in one certificate. Its name and its signer do not matter."""
     der = ssl.PEM_cert_to_DER_cert(_first_certificate(certificate.read_text(encoding="ascii")))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -112,13 +112,13 @@ class Client:
         after: str | None,
         *,
         follow: bool,
-        told: Callable[[str], None],
+        on_break: Callable[[str], None],
     ) -> Iterator[str]:
-        """Yield events, each a JSON object; go on where a connection broke, however long that takes.
+        """Yield events, each a JSON object. After a break, connect until the listener answers again.
 
-        `told` is told once when that begins.
+        `on_break` is called once for each break, with a message. No event is lost.
         """
-        # Server-sent events have ids also while nothing happens: what is missed in a break comes after it.
+        # Server-sent events have an id even while nothing happens: from there the stream goes on.
         reached = broken = False
         while True:
             try:
@@ -140,7 +140,7 @@ class Client:
                 if not (reached and follow):
                     raise
                 if not broken:
-                    told(f"{error.message} Trying again until it does.")
+                    on_break(f"{error.message} Trying again until the listener answers.")
                 broken = True
             time.sleep(RESUME_PAUSE)
 
@@ -202,13 +202,13 @@ def _fields(response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
 
 
 def _ended(text: str) -> str:
-    """Return why a stream of events ends, if this is its last one."""
+    """Return why a stream of events ends if this is its last event; else an empty text."""
     event = json.loads(text)
     return str(event["reason"]) if event["kind"] == "end" else ""
 
 
 def _pairs(query: Sequence[tuple[str, str]], after: str | None, *, follow: bool) -> str:
-    """Return the query of a stream; a place to go on from counts more than a time."""
+    """Return the query of a stream. With `after`, the time `since` is left out."""
     pairs = [(name, value) for name, value in query if name != "since" or after is None]
     if after is not None:
         pairs.append(("after", after))

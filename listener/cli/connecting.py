@@ -1,4 +1,4 @@
-"""`check-config --connect`: whether all hosts, repositories and Studio answer. `doctor` asks more."""
+"""`check-config --connect`: whether all hosts, repositories and Studio answer. `doctor` checks more."""
 
 import argparse
 import asyncio

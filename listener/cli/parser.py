@@ -16,7 +16,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "doctor": (
         "daemon:doctor",
-        "look at everything that the listener needs; print what is wrong, and what to do",
+        "check everything that the listener needs; print what is wrong, and what to do",
     ),
     "sync": ("environments:sync", "make one environment of a site equal to live, and wait until it is"),
     "status": ("environments:status", "show how all environments, or those of one site, differ from live"),
@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "release": ("environments:release", "end a hold; an environment that follows live is synced"),
     "tail": (
         "history:tail",
-        "follow everything that happens: runs, deliveries, refusals, holds, looks, hosts",
+        "print events as they happen: runs, deliveries, refusals, holds, looks, hosts",
     ),
     "runs": ("history:runs", "list runs, show one or its log, retry or cancel one"),
     "rollback": ("environments:rollback", "undo a run: move the environment back to where it was before"),

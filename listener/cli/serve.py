@@ -25,7 +25,7 @@ IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 def serve(arguments: argparse.Namespace) -> int:
     """Run the listener until SIGTERM or SIGINT."""
     _ignore_signals()
-    # Until the settings are known, and for what is wrong with them.
+    # For errors before the settings are known.
     logs.configure("error", form := "auto", Cleaner())
     write_rest = None
     try:
@@ -44,7 +44,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def _last_words(log: Log, error: Exception) -> int:
-    """Log why the listener ends, in the form of all other lines; return the exit status."""
+    """Log why the listener ends, as a line of its log; return the exit status."""
     if not isinstance(error, ListenerError):
         log.error("serve", exc_info=error)
         return FAILED

@@ -13,7 +13,7 @@ from listener.vocabulary import NOT_LOOKED_AT, PlanKind
 _HEADINGS = ("SITE", "ENVIRONMENT", "STATE", "LIVE", "BRANCH", "REMOVES", "HOLD", "LAST SUCCESS", "LOOKED AT")
 
 FRESH_AT_ONCE = 50
-"""Sites that are looked at for one page: as many as a host can answer for in time."""
+"""Sites on one page of fresh looks: a host can answer for so many in time."""
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -95,7 +95,7 @@ def _rows(site: str, environment: Document) -> Iterator[tuple[str, ...]]:
 
 
 def _looked_at(environment: Document) -> str:
-    """Return when the last look was; a listener of an earlier version looks for each answer."""
+    """Return when the last look was. Listeners of earlier versions do not answer it: they look each time."""
     at = environment.get("looked_at")
     return (moment(at) if at else "never") + (" (late)" if environment.get("late") else "")
 

@@ -1,4 +1,4 @@
-"""`tail`: everything that happens, as it happens."""
+"""`tail`: prints events as they happen."""
 
 import argparse
 
@@ -9,14 +9,14 @@ from listener.cli.printing import note, say, verbatim
 
 
 def tail(arguments: argparse.Namespace) -> int:
-    """Print events, one a line, until it is interrupted; go on where a connection broke."""
+    """Print events, one a line, until interrupted; after a broken connection, go on after the last event."""
     query = [("site", arguments.site), ("environment", arguments.environment), ("since", arguments.since)]
     query += [("kind", kind) for kind in arguments.kind or ()]
     events = connected(arguments).events(
         [(name, value) for name, value in query if value],
         arguments.after,
         follow=not arguments.no_follow,
-        told=note,
+        on_break=note,
     )
     for line in events:
         if arguments.json:

@@ -32,7 +32,7 @@ class Trust(NamedTuple):
 
     context: ssl.SSLContext
     fingerprint: bytes | None = None
-    """SHA-256 of its certificate: set where only this certificate counts, and not its name."""
+    """SHA-256 of its certificate. If set, only this certificate is trusted, and its name does not matter."""
 
 
 class _UntrustedError(Exception):

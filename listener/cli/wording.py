@@ -232,7 +232,7 @@ def log_line(text: str) -> str:
 
 
 def event_line(text: str) -> str:
-    """Return an event: its time, where it happened, what happened, its facts."""
+    """Return an event: its time, its site and environment, its name, its facts."""
     event = json.loads(text)
     where = f"{event['site']}/{event['environment']} " if event.get("site") else ""
     named = _FRAME - {"run", "host"} | {"id", "kind"} if event["kind"] != "run" else _FRAME | {"id", "kind"}

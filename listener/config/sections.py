@@ -296,7 +296,7 @@ class MetricsSection(Section):
         "127.0.0.1:9787", description="the address of GET /metrics, such as 127.0.0.1:9787, or off"
     )
     sites: Whole = Field(
-        50, ge=0, le=10_000, description="up to how many sites each has its own figures, such as 50"
+        50, ge=0, le=10_000, description="the number of sites above which their figures are sums, such as 50"
     )
 
     @property

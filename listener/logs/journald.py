@@ -1,4 +1,4 @@
-"""Log lines for systemd's journal: each has its priority, and its facts are fields that can be queried.
+"""Log lines for systemd's journal. Each has its priority, and its facts are fields for queries.
 
 The protocol is https://systemd.io/JOURNAL_NATIVE_PROTOCOL/; systemd.exec(5) says when to use it.
 """
@@ -19,9 +19,9 @@ IDENTIFIER = "sync-staging"
 PREFIX = "SYNC_STAGING_"
 
 PATIENCE = 1.0
-"""Seconds that a line waits for a journald that does not read. Then it goes to standard error."""
+"""Seconds that a line waits if journald does not read. Then it goes to standard error."""
 BUFFER = 8 << 20
-"""Bytes that the kernel may keep for a journald that is busy or restarting."""
+"""Bytes that the kernel keeps while journald is busy or restarts."""
 
 PRIORITIES: Mapping[str, int] = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 """The priority of syslog for each level (RFC 5424, 6.2.1)."""
@@ -33,7 +33,7 @@ _NAME_MOST = 64
 
 
 def is_stderr(target: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether a stream goes to the journal: systemd then names its device and inode."""
+    """Return whether a stream goes to the journal. If so, `JOURNAL_STREAM` has its device and inode."""
     try:
         status = os.fstat(target.fileno())
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def is_stderr(target: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def prefixed(text: str, level: str) -> str:
-    """Return lines with the prefix by which systemd knows their priority (sd-daemon(3))."""
+    """Return lines with the prefix that tells systemd their priority (sd-daemon(3))."""
     prefix = f"<{PRIORITIES.get(level, _INFO)}>"
     return "".join(f"{prefix}{line}\n" for line in text.splitlines())
 
@@ -50,7 +50,7 @@ def prefixed(text: str, level: str) -> str:
 class JournalStream(io.TextIOBase):
     """A text stream that takes lines of JSON, and sends each to journald as one entry.
 
-    The whole line is its message. If journald is away, the line goes to `fallback`, standard error.
+    The message of the entry is the whole line. If journald does not answer, the line goes to `fallback`.
     """
 
     def __init__(self, fallback: TextIO, address: str = "") -> None:
@@ -80,7 +80,7 @@ class JournalStream(io.TextIOBase):
         super().close()
 
     def _send(self, entry: bytes) -> None:
-        # Not connected: each line finds a journald that was started anew.
+        # The socket is not connected, so that the next line reaches a journald that was restarted.
         try:
             self._socket.sendto(entry, self._address)
         except OSError as error:
@@ -89,7 +89,7 @@ class JournalStream(io.TextIOBase):
             self._send_file(entry)
 
     def _send_file(self, entry: bytes) -> None:
-        """Send an entry that is too large for a datagram, as a sealed file in memory."""
+        """Send an entry that is too large for a datagram: as a sealed file in memory."""
         file = os.memfd_create(IDENTIFIER, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(file, "wb", closefd=False) as target:

@@ -1,7 +1,7 @@
 """Figures for Prometheus, on an address of their own, because their labels name sites.
 
-Every label is one of few: a configured hook or site (the sites of a pattern are counted together), a code of
-the error tree, a route. No text of a request becomes a label: a stranger could fill the memory with labels.
+Each label has few values: the configured hooks and sites (the sites of a pattern are counted together), the
+codes of the error tree, the routes. No text of a request becomes a label: a stranger could fill the memory.
 """
 
 from listener.metrics.events import CODES, Metrics, application

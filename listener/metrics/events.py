@@ -1,7 +1,7 @@
-"""Figures of what happens, counted from the events on their way to the log.
+"""Counters, counted from the events on their way to the log.
 
-So the modules that do the work do not know about figures. A counter exists from the start, at 0, for each
-value of its labels that is known then: Prometheus does not see the first event of a series that begins at 1.
+So the modules that do the work do not need to know the figures. For each known value of its labels, a counter
+exists from the start, at 0. If a series began at 1, Prometheus would not notice its first event.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -38,9 +38,9 @@ def _codes(kind: type[ListenerError]) -> Iterator[str]:
 
 CODES = frozenset(_codes(ListenerError))
 REFUSALS = frozenset({*_codes(RequestError), *_codes(StoreError), ListenerError.code})
-"""Why a request may be refused."""
+"""The reasons why a request may be refused."""
 ATTEMPTS = frozenset(_codes(SyncError))
-"""Why an attempt at a run may fail."""
+"""The reasons why an attempt at a run may fail."""
 
 
 class CountingLog:
@@ -104,7 +104,7 @@ class Metrics:
         self._events = self._by_event()
 
     def _begin_at_zero(self, scope: Scope) -> None:
-        """Make the counters of everything that is known before it happens."""
+        """Make the counters for all known values of their labels."""
         for hook in scope.hooks.values():
             for secret in hook.secrets_by_name:
                 self._child(self._secrets, hook.name, secret)
@@ -163,7 +163,7 @@ class Metrics:
         return Histogram(f"sync_staging_{name}", what, labels, buckets=buckets, registry=self._registry)
 
     def watch(self, watched: Watched) -> None:
-        """Ask these for the present, each time the figures are read."""
+        """Set the sources of the figures of the present."""
         self._present.watched = watched
 
     def counting(self, log: Log) -> CountingLog:
@@ -239,7 +239,7 @@ def _text(facts: Facts, key: str) -> str:
 
 
 def _code(facts: Facts) -> str:
-    """Return the code of the error in an event. Other texts become no label."""
+    """Return the code of the error in an event. Any other text counts as an internal error."""
     code = _text(facts, "error")
     return code if code in CODES else ListenerError.code
 

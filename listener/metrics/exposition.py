@@ -1,4 +1,4 @@
-"""The text that Prometheus reads, made in short steps, so that a scrape holds nothing else up."""
+"""The text that Prometheus reads. It is made in short steps, so that a scrape does not delay other work."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ Values = Mapping[Any, float]
 """Values by the texts of their labels: tuples."""
 
 STEP = 100
-"""Samples that are written at once: about a millisecond."""
+"""Samples that are written in one step, in about a millisecond."""
 
 _END = b"# EOF\n"
 
 
 class _Part:
-    """A part of one figure, as the encoder wants it: a registry."""
+    """A part of one figure. To the encoder it is a registry."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -45,7 +45,7 @@ async def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, s
 
 
 def _parts(metric: Metric) -> Iterator[Metric]:
-    """Yield a figure in parts; at least one, so that its name and its meaning are always there."""
+    """Yield a figure in parts. There is at least one, for the figure's name and help."""
     samples = (each for each in metric.samples if not each.name.endswith("_created"))
     first = True
     while (some := list(islice(samples, STEP))) or first:
@@ -60,7 +60,7 @@ def _without_comments(lines: bytes) -> bytes:
 
 
 def gauge(name: str, what: str, value: float | None) -> Metric:
-    """Return a figure without labels; None for one that has no value now."""
+    """Return a figure without labels. With None, it has no value now."""
     return labelled(name, what, (), {} if value is None else {(): value})
 
 
@@ -78,7 +78,7 @@ def labelled(name: str, what: str, labels: tuple[str, ...], values: Values) -> M
 
 
 def counter(name: str, what: str, labels: tuple[str, ...], values: Values) -> Metric:
-    """Return a counter that others count."""
+    """Return a counter whose values were counted elsewhere."""
     metric = Metric(f"sync_staging_{name}", what, "counter")
     for found, value in values.items():
         metric.add_sample(f"{metric.name}_total", dict(zip(labels, found, strict=True)), value)

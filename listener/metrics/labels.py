@@ -1,8 +1,8 @@
-"""Which labels the figures of an environment have, so that there are few series however many sites there are.
+"""The labels of the figures of environments. They are few, also with many sites.
 
 Up to `metrics.sites` sites, each has its own label, and the sites of a pattern are counted together under
-the pattern. With more sites, all are counted together as `*`. The worst environments are then still named,
-so that an alert says where to look. What is named is not in the sum.
+the pattern. With more sites, all are counted together as `*`. The worst environments still have labels of
+their own, so that an alert says where to look. These are not in the sum.
 """
 
 import heapq
@@ -21,7 +21,7 @@ GONE: Key = ("", "")
 """The labels of an environment that is not configured any more."""
 
 NAMED = 20
-"""How many of the worst environments are named while the others are counted together."""
+"""How many of the worst environments have labels of their own when the others are counted together."""
 
 
 class Labels:
@@ -38,7 +38,7 @@ class Labels:
         """The environments of the sites that are configured by their ids."""
 
     def all(self) -> tuple[Key, ...]:
-        """Return the labels that are known at the start."""
+        """Return all labels that are known at the start."""
         return self._all
 
     def named(self, key: Key) -> bool:
@@ -67,7 +67,7 @@ class Labels:
         return None if found is None else found.environments.get(environment)
 
     def counted(self, found: Mapping[Key, float]) -> dict[Key, int]:
-        """Return the number of environments by their labels. Those with the least values are the worst."""
+        """Return the number of environments by their labels. The worst are those with the lowest values."""
         named = heapq.nsmallest(NAMED, found, lambda key: (found[key], key)) if self.together else ()
         counts: dict[Key, int] = dict.fromkeys(named, 1)
         for key in found.keys() - counts.keys():

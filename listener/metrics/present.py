@@ -1,4 +1,4 @@
-"""Figures of the present: what this listener knows of its hosts and tasks, and what the store holds."""
+"""Figures of the present: hosts and tasks of this listener, and what the store holds."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ HOST_SUM = "*"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a listener knows of its figures before anything happens."""
+    """What the figures need of the settings."""
 
     sites: Sites
     hooks: Mapping[str, Hook]
     most: int
-    """The number of sites from which on they are counted together (`metrics.sites`)."""
+    """With more sites than this, sites are counted together (`metrics.sites`)."""
     deliveries: int
     """How many deliveries of a hook are kept whole (`history.deliveries`)."""
     patience: float
@@ -37,7 +37,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Where the figures of the present come from. Each is asked when Prometheus asks."""
+    """The sources of the figures of the present. Each is called when Prometheus asks."""
 
     overdue: Callable[[], Collection[Key]] = frozenset
     """The environments whose runs have waited for longer than `patience` (`Waits.overdue`)."""
@@ -47,7 +47,7 @@ class Watched:
 
 
 class Present:
-    """Figures of the present, for one scrape after the other."""
+    """Makes the figures of the present for each scrape."""
 
     def __init__(self, labels: Labels, started: float, scope: Scope) -> None:
         self._labels = labels
@@ -62,14 +62,14 @@ class Present:
         """When the certificate of the HTTP server expires, in Unix seconds."""
 
     def describe(self) -> Iterator[Metric]:
-        """Return nothing: no other collector uses these names."""
+        """Return nothing, so that the registry does not call `collect` to learn the names."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures; each is made when it is asked for."""
+        """Yield the figures, one at a time."""
         overdue = frozenset(self.watched.overdue())
         yield gauge("store_up", "Whether the store answers.", float(self.reading is not None))
-        what = "Environments whose run has waited long for a repository that is never at rest."
+        what = "Environments whose run has waited for longer than sync.patience for a repository at rest."
         yield by_site("restless_environments", what, self._labels.counted(dict.fromkeys(overdue, 0.0)))
         what = "How many deliveries of a hook are kept whole (history.deliveries)."
         yield gauge("kept_deliveries_limit", what, self._scope.deliveries)

@@ -1,4 +1,4 @@
-"""What the store holds, read when Prometheus asks: the same for all listeners, and after a restart."""
+"""Figures of what the store holds: the same at all listeners, and after a restart."""
 
 import asyncio
 import math
@@ -15,19 +15,17 @@ from listener.metrics.exposition import by_site, gauge, labelled
 from listener.metrics.labels import GONE, SITE, Key, Labels
 from listener.queue import Backlog, RunStore
 from listener.records import SECRET, Records
+from listener.vocabulary import NOT_LOOKED_AT
 
 BATCH = 500
 """Environments that are read at once, so that it takes some milliseconds."""
 
 YOUNG = 5.0
-"""Seconds for which a reading is good enough, with many sites."""
+"""With many sites, a reading is used again for so many seconds."""
 ENDS_YOUNG = 60.0
-"""The same for the ends of runs. They say less than the looks, which each run leaves too."""
+"""The same for the ends of runs. They matter less: each run also leaves a look."""
 WAIT = 0.1
 """Seconds that a scrape waits for a reading that is under way."""
-
-NOT_LOOKED_AT = "not-looked-at"
-"""Stands for the code of an error where nobody has looked at an environment yet."""
 
 
 class Stored(RunStore, Records, LookStore, Protocol):
@@ -55,12 +53,12 @@ class Reading:
 class Readings:
     """Reads the store for the scrapes.
 
-    With many sites a reading takes long. Then it is made in the background, and a scrape that waited for a
-    moment gets the one before.
+    With many sites a reading takes long. Then it is made in the background, and a scrape waits for it only
+    briefly. If it is not ready, the scrape gets the reading before it.
     """
 
     def __init__(self, store: Stored, labels: Labels, deliveries: int) -> None:
-        """`deliveries` is the limit for each hook: they are counted up to one more."""
+        """`deliveries` is the limit for each hook. Deliveries are counted up to one more."""
         self._store = store
         self._labels = labels
         self._deliveries = deliveries
@@ -83,7 +81,7 @@ class Readings:
         return self._latest
 
     def begin(self) -> asyncio.Task[None] | None:
-        """Begin a new reading if the last one is not young; return the one that is under way."""
+        """Begin a new reading if the last one is too old; return the last one that was begun."""
         now = time.monotonic()
         if (self._reading is None or self._reading.done()) and now - self._begun >= YOUNG:
             self._begun = now
@@ -122,7 +120,7 @@ class Readings:
         )
 
     async def _read_ends(self, looked_at: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
-        """Return when runs of each environment last succeeded and failed. With many sites, a minute old."""
+        """Return when runs of each environment last succeeded and failed; with many sites, from a cache."""
         now = time.monotonic()
         if self._labels.together and now - self._ends_read < ENDS_YOUNG:
             return self._ends
@@ -160,7 +158,7 @@ class StoredFigures:
         yield gauge("oldest_queued_run_timestamp_seconds", what, backlog.oldest)
 
     def _of_looks(self, looks: Mapping[Key, LookSummary], overdue: frozenset[Key]) -> Iterator[Metric]:
-        """Yield what the last looks found. An environment that was synced since is equal to live."""
+        """Yield the figures of the last looks. An environment that was synced since then is equal to live."""
         held = self._reading.holds
         seen = {
             key: look
@@ -186,7 +184,7 @@ class StoredFigures:
         yield by_site("last_look_timestamp_seconds", what, self._labels.oldest(times))
 
     def _unknown(self, seen: Mapping[Key, LookSummary]) -> Metric:
-        """Return of how many environments nobody can tell whether they differ from live, and why."""
+        """Return how many environments are in an unknown state, and why."""
         why = {key: look.error for key, look in seen.items() if look.differs is None}
         missing = self._labels.configured - self._reading.looks.keys() - self._reading.successes.keys()
         why |= dict.fromkeys(missing, NOT_LOOKED_AT)
@@ -196,9 +194,7 @@ class StoredFigures:
             for label, count in self._counted(chosen).items():
                 counts.pop((*label, ""), None)
                 counts[*label, error] = count
-        what = (
-            "Environments of which nobody can tell whether they differ from live, by the code of the error."
-        )
+        what = "Environments in an unknown state (equal to live or not), by the code of the error."
         return labelled("unknown_environments", what, (*SITE, "error"), counts)
 
     def _of_holds(self) -> Iterator[Metric]:
@@ -222,9 +218,9 @@ class StoredFigures:
         return self._success(look.place) > look.looked_at
 
     def _counted(self, keys: Iterable[Key]) -> dict[Key, int]:
-        """Count environments by their labels. Those that had no success for longest are the worst."""
+        """Count environments by their labels. The worst are those with the oldest last success."""
         return self._labels.counted({key: self._success(key) for key in keys})
 
     def _known(self, keys: Iterable[Key]) -> dict[Key, int]:
-        """Return the same, and 0 for each label of which there is none."""
+        """Return the same, with 0 for each label without an environment."""
         return dict.fromkeys(self._labels.all(), 0) | self._counted(keys)

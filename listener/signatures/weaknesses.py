@@ -59,7 +59,7 @@ def _spelling(secret: str, text: str) -> Iterator[str]:
         yield "begins or ends with white space"
     plain = text.strip().strip(_MARK)
     if not plain.isprintable():
-        yield "contains a character that can't be seen"
+        yield "contains an invisible character"
     if len(plain) > 1 and (plain[0], plain[-1]) in _QUOTES:
         yield "is in quotes"
 

@@ -64,7 +64,7 @@ class HostRequests(Protocol):
     ) -> str:
         """Send a request to the script and return its output; raise `SyncError`.
 
-        With `may_move`, the host begins at once, and moves nothing until that has come.
+        With `may_move`, the host begins at once, but moves nothing before that is True.
         """
 
     def service(self, notes: Notes, name: str, path: str) -> AbstractAsyncContextManager[Service]:
@@ -113,7 +113,7 @@ class HostConnection:
         self._shell_answered = False
         """Whether a shell has answered here before. If so, a silent new one is only slow."""
         self.git = ""
-        """The output of `git --version` there; empty until a shell has greeted."""
+        """The output of `git --version` there; empty until a shell has started."""
         self._at_rest = asyncio.Event()
         """Set while nobody uses the connection."""
         self._at_rest.set()

@@ -43,18 +43,18 @@ Fields = Mapping[str, str]
 """The fields of one part of a request, by name. A field that is left out is empty."""
 
 
-def request(token: str, verb: str, parts: Sequence[Fields], *, word: bool = True) -> bytes:
+def request(token: str, verb: str, parts: Sequence[Fields], *, go: bool = True) -> bytes:
     """Return a request of one or more parts. The host closes its reply with the token.
 
-    With `word`, a request to move is followed by the word that it may be carried out.
+    With `go`, a request to move is followed by `go`. Without, the caller sends `go_or_stop` later.
     """
     body = ",\n".join("".join(_field(*field) for field in part.items()) for part in parts)
     whole = f"{token} {verb}\n{body}.\n".encode("utf-8", "surrogateescape")
-    return whole + go_or_stop(token, may_move=True) if word and verb == "apply" else whole
+    return whole + go_or_stop(token, may_move=True) if go and verb == "apply" else whole
 
 
 def go_or_stop(token: str, *, may_move: bool) -> bytes:
-    """Return the word that a request to move waits for."""
+    """Return the line that a request to move waits for."""
     return f"{token} {'go' if may_move else 'stop'}\n".encode()
 
 

@@ -106,7 +106,7 @@ class HostPool:
         return replace(seen, drift=seen.drift.first(SURVEY_LISTED))
 
     async def survey_apart(self, host: str, legs: Sequence[Leg], notes: Notes) -> dict[Leg, Answer]:
-        """Observe the repositories of one host, each by itself: nothing is compared or fetched."""
+        """Observe the repositories of one host, each by itself. Nothing is compared or fetched."""
         connection = self._connections[host]
         if connection.host.access is not Access.GIT:
             return await Surveyor(connection, self._step_timeout, listing=False).look(legs, notes)

@@ -6,8 +6,8 @@
 # the token. Each request is answered in a subshell, so that it can't change the shell for the next one. A function that
 # refuses prints `error CODE TEXT` as its last line.
 #
-# A move waits for one more line: `TOKEN go`. So the listener can send the request while it still stores what is about to
-# move. After `TOKEN stop`, or if the connection ends, nothing moves. The line is ignored if the request has ended before.
+# A request to move is followed by one more line: `TOKEN go` or `TOKEN stop`. So the listener can send the request while
+# it still stores what is about to move. Without `go`, nothing moves. If the request has ended before, the line is ignored.
 #
 # The script never checks a branch out, never holds index.lock and never locks live: Studio may start at any moment.
 #
@@ -388,7 +388,7 @@ ss_refs() {
 	ss_check_refs
 }
 
-# Read the refs and the times at once: either takes a process, and they need not wait for each other.
+# Read the refs and the times at the same time: each takes a process, and neither needs the other's result.
 ss_look() {
 	ss_head
 	# shellcheck disable=SC2086 # the name of a ref has no space
@@ -619,7 +619,7 @@ ss_sync() {
 	[ -z "$listed" ] || ss_list
 }
 
-# Say so if this account may not write here. A mere look tells it, so that nobody has to try.
+# Print `writable no` if this account may not write here. So a look finds that, without trying to write.
 ss_writable() {
 	for part in . objects refs refs/heads; do
 		[ -w "$part" ] || [ ! -e "$part" ] || { echo 'writable no' && return 0; }
@@ -665,14 +665,15 @@ ss_choose() {
 	case $ancestor in yes) kind=fast-forward ;; *) kind=forward-commit ;; esac
 }
 
-# Whether the files are as expected, too.
+# Whether the files, too, are as expected.
 ss_is_expected() {
 	if [ -z "$quiet" ]; then [ "$seen" = "$found" ]; else ss_is_quiet; fi
 }
 
-# Whether nobody has touched the repository since the times were read, directly before the move. The shell compares each
-# file with our mark, which is older than that reading: a process would take a millisecond, in which Studio may begin. In
-# doubt stat says it. HEAD is read again: where nothing has to be quiet, a checkout would not show in the times.
+# Whether the repository was not touched since the times were read. This is checked directly before the move. The shell
+# compares each file with our mark, which was written before the times were read: stat would take a millisecond, in which
+# Studio may begin. Only if a file is not older than the mark, stat is asked. HEAD is read again: without `quiet`, the
+# times do not show a checkout.
 ss_is_untouched() {
 	was=$head
 	ss_head
@@ -733,7 +734,7 @@ ss_make() {
 		ss_refuse remote-step "git commit-tree failed"
 }
 
-# Wait for the word that the move may be made. Everything slow is done before.
+# Wait for `go` or `stop`. All slow steps are done before.
 ss_may_move() {
 	ss_transaction
 	read -r said <&3
@@ -741,7 +742,7 @@ ss_may_move() {
 	case $said in
 	"$ss_token go") ;;
 	"$ss_token stop" | '') return 1 ;;
-	*) ss_malformed "a request to move is not followed by its word" ;;
+	*) ss_malformed "a request to move is not followed by go or stop" ;;
 	esac
 }
 
@@ -873,9 +874,9 @@ ss_detach() {
 	echo 'detached'
 }
 
-# Begin a request to move: write our mark, whose time is what time it is by the clock of the file system. If anything fails
-# or is ended from here on, the trap removes our lock and mark; after a `kill -9` the next look does. A lock that stayed
-# would stop Studio for good.
+# Begin a request to move: write our mark. Its time is the current time by the clock of the file system. If a step fails or
+# is ended from here on, the trap removes our lock and mark; after a `kill -9` the next look does. A lock that stayed would
+# stop Studio for good.
 ss_begin() {
 	ss_self
 	own=sync-staging-own.$pid.$start

@@ -121,10 +121,10 @@ class _GitSocket(asyncio.Protocol):
         self._pause_if_full()
 
     def _pause_if_full(self) -> None:
-        """Pause the channel, but not before all that has arrived is here.
+        """Pause the channel, but only after all packets that have arrived are delivered.
 
-        asyncssh lets the host send a whole window more for each packet that it delivers, though others wait.
-        If the channel were paused between two of them, more would arrive than git reads, without a limit.
+        For each packet that asyncssh delivers, the host may send a whole window more. If the channel were
+        paused while packets wait, they would become more and more, without a limit.
         """
         if self._full and not self._delivering and self._remote.channel is not None:
             self._remote.channel.pause_reading()

@@ -116,12 +116,12 @@ class Shell:
     ) -> Reply:
         """Send one request and return its reply; raise `ConnectionLostError` if no whole reply came.
 
-        With `may_move`, the host begins at once, and moves nothing until that has come.
+        With `may_move`, the host begins at once, but moves nothing before that is True.
         """
         token = secrets.token_hex(16)
         reply = self._reader.expect(token, batch)
         try:
-            self._write(request(token, verb, parts, word=may_move is None))
+            self._write(request(token, verb, parts, go=may_move is None))
             if may_move is not None:
                 self._write(go_or_stop(token, may_move=await may_move))
             return await reply

@@ -26,7 +26,7 @@ Answer = Observation | SyncError
 
 
 YIELDS = 1.0
-"""Seconds that a request of a survey waits at most for the runs on its host: git would slow them down."""
+"""The most seconds that a request of a survey waits for runs on its host: its git would slow them down."""
 
 
 class SurveyRequests:
@@ -70,7 +70,7 @@ class Surveyor:
     """
 
     def __init__(self, connection: HostConnection, limit: float, *, listing: bool = True) -> None:
-        """With `listing`, ask for the paths that differ, too: that is most of the work."""
+        """With `listing`, ask also for the paths that differ: that is most of the work."""
         self._connection = connection
         self._listing = listing
         self.requests = SurveyRequests(connection)

@@ -44,7 +44,7 @@ TABLES = {
 }
 """The tables of a store with their keys and other columns. Rows refer only to tables before their own.
 
-Events stay behind: their places are those of commits to the database that they are in.
+Events are not copied: their places are the numbers of commits to their own database.
 """
 
 _TRUTHS = ("urgent", "ready")

@@ -1,4 +1,4 @@
-"""Acceptances that wait for the writer together become one write."""
+"""Acceptances that wait for the writer at the same time become one write."""
 
 import asyncio
 import threading
@@ -10,13 +10,13 @@ from listener.store.acceptance import Submission, claims
 from listener.store.joining import Key
 
 TOGETHER_MOST = 250
-"""Acceptances in one write: other listeners may wait for what it has to itself."""
+"""The most acceptances in one write. Other listeners may wait for the keys that it has to itself."""
 
 Answer = asyncio.Future[Acceptance]
 
 
 class Gathering:
-    """The acceptances that come until the writer takes them."""
+    """Acceptances that wait until the writer takes them."""
 
     def __init__(self) -> None:
         self._submissions: list[Submission] = []
@@ -27,9 +27,9 @@ class Gathering:
         self._lock = threading.Lock()
 
     def add(self, submission: Submission, answer: Answer) -> bool:
-        """Add one, and return whether it was possible. If not, it goes into the next gathering.
+        """Add one; return False if that is not possible. Then it goes into the next gathering.
 
-        The same delivery can't be twice in one write: the second one's answer is that of the first.
+        The same delivery is never in one write twice: the second one gets the answer of the first.
         """
         key = submission.sender_key
         with self._lock:
@@ -42,22 +42,23 @@ class Gathering:
         return True
 
     def take(self) -> Sequence[Submission]:
-        """Return all of them, and take no more. A write that is tried again gets the same ones."""
+        """Return all of them, and accept no more. A write that is tried again gets the same ones."""
         with self._lock:
             self._taken = True
         return self._submissions
 
     def claims(self) -> set[Key]:
-        """Return what the write must have to itself."""
+        """Return the keys that the write must have to itself."""
         return {key for each in self.take() for key in claims(each)}
 
     def settle(self, written: asyncio.Future[list[Acceptance]]) -> "list[Gathering]":
-        """Answer everybody; return those that have to be carried out again, each alone.
+        """Answer all callers; return the acceptances that have to be carried out again, each alone.
 
-        A write that fails has stored nothing. One of them may be the reason, and the others must not fail
-        with it.
+        A write that fails has stored nothing. One acceptance may be the reason, and the others must not fail
+        because of it.
         """
-        self.take()  # A write may fail before it begins, and the gathering would stay open for ever.
+        # A write may fail before it begins. Without this, the gathering would stay open for ever.
+        self.take()
         error = written.exception()
         if error is None:
             for answer, acceptance in zip(self._answers, written.result(), strict=True):
@@ -70,7 +71,7 @@ class Gathering:
         return [_alone(*each) for each in zip(self._submissions, self._answers, strict=True)]
 
     def fail(self, error: BaseException) -> None:
-        """Answer everybody with an error."""
+        """Answer all callers with an error."""
         for answer in self._answers:
             if not answer.done():
                 answer.set_exception(error)

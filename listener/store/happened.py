@@ -1,8 +1,8 @@
-"""Events: what transactions have stored of them, in the order of their commits.
+"""The stored events, in the order of their commits.
 
-In PostgreSQL, an event's commit is numbered by its transaction id. A transaction with a lower id may commit
-after one with a higher id. So readers stop before the lowest id that is still under way. Nothing can appear
-before that any more, and no writer waits for another one.
+In PostgreSQL, the number of a commit is its transaction id. A transaction with a lower id may commit after
+one with a higher id. So readers stop before the lowest id that is still under way: no new event can appear
+before it. Writers do not wait for each other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,10 @@ from listener.store.rows import Row
 from listener.store.transaction import Reader, Transaction
 
 COMMITTED_IN = 30.0
-"""Seconds in which the end of a run is committed, at most. The times of events are those of commits."""
+"""The most seconds from the end of a run to its commit. The time of an event is that of its commit."""
+
+EVENTS_A_RUN = 10
+"""The number of events that are kept for each run that is kept. A run makes two to four."""
 
 COLUMNS = ("kind", "site", "environment", "reference", "first", "last", "text")
 _VALUES = attrgetter(*COLUMNS)
@@ -23,7 +26,7 @@ _SETTLED = "e.batch < txid_snapshot_xmin(txid_current_snapshot())"
 _PAGE = f"""
 SELECT e.*, l.sequence, l.text AS line, {_SETTLED} AS settled
 FROM (
-    SELECT * FROM events WHERE (batch, number) >= (:batch::bigint, :number::integer)
+    SELECT * FROM events WHERE (batch, number) >= (:batch::bigint, :number::bigint)
     ORDER BY batch, number LIMIT :limit
 ) AS e
 LEFT JOIN log_lines AS l ON l.run = e.reference AND l.sequence >= e.first AND l.sequence <= e.last
@@ -46,7 +49,7 @@ SELECT batch, number, last FROM events WHERE batch < :batch ORDER BY batch DESC,
 """
 _TOO_MANY = "SELECT batch FROM events ORDER BY batch DESC, number DESC LIMIT 1 OFFSET :keep"
 _ENDED = "SELECT max(finished_at) AS at FROM runs WHERE id = ANY (:ids::text[])"
-# The newest one stays: a follower to whom nothing has happened for long goes on from there.
+# The newest event stays: a follower may have read it long ago, and goes on from there.
 _FORGET = """
 DELETE FROM events WHERE (batch, number) IN (
     SELECT batch, number FROM events
@@ -69,9 +72,9 @@ async def note(transaction: Transaction, happened: Sequence[Happened]) -> None:
 
 
 async def forget_other_servers(transaction: Transaction) -> None:
-    """Delete the events of a database that was restored on another server, whose transactions have lower ids.
+    """Delete events with higher transaction ids than this server has given: the database was restored here.
 
-    New events would stand before them. Runs, deliveries and logs stay.
+    New events would come before them. Runs, deliveries and logs stay.
     """
     await transaction.write(_OF_ANOTHER_SERVER)
 
@@ -83,7 +86,7 @@ async def newest(reader: Reader) -> Place:
 
 async def page(reader: Reader, after: Place, limit: int = 500) -> EventPage:
     """Carry out `EventStore.events`."""
-    # The row of the place itself comes first: it may have further lines, and it shows that it is still kept.
+    # The row of the place itself comes first: it may have further lines, and it shows that the place is kept.
     values = {"batch": after.batch, "number": after.number, "limit": limit + 1}
     rows = await reader.all(_PAGE, values)
     settled = [row for row in rows if row["settled"]]
@@ -104,10 +107,10 @@ async def since(reader: Reader, at: float) -> Place:
 
 
 async def horizon(reader: Reader, before: float, runs: Sequence[str], keep: int) -> int:
-    """Return the number of the last commit whose events are forgotten; 0 for none.
+    """Return the number of the last commit whose events are to be deleted; 0 for none.
 
-    These are the events from before a time, those from before the end of `runs`, which are to be deleted, and
-    those that are not among the newest `keep`.
+    To be deleted are the events before a time, those before the end of `runs` (which are deleted next), and
+    the oldest ones beyond the number for `keep` runs.
     """
     ended = await reader.one(_ENDED, {"ids": list(runs)}) if runs else None
     at = max(before, ended["at"] + COMMITTED_IN if ended is not None and ended["at"] is not None else 0.0)
@@ -115,7 +118,7 @@ async def horizon(reader: Reader, before: float, runs: Sequence[str], keep: int)
     if kept is None:
         bounds = await reader.one(_BOUNDS)
         kept = (bounds["high"] or 0) + 1 if bounds is not None else 1
-    beyond = await reader.one(_TOO_MANY, {"keep": keep})
+    beyond = await reader.one(_TOO_MANY, {"keep": keep * EVENTS_A_RUN})
     return max(kept - 1, beyond["batch"] if beyond is not None else 0)
 
 
@@ -125,7 +128,7 @@ async def forget(transaction: Transaction, upto: int, most: int) -> int:
 
 
 async def _first_since(reader: Reader, at: float) -> int | None:
-    """Return the number of the first commit since a time, by halves: times grow with the numbers."""
+    """Return the number of the first commit since a time, by binary search: times grow with the numbers."""
     bounds = await reader.one(_BOUNDS)
     if bounds is None or bounds["high"] is None:
         return None
@@ -178,7 +181,7 @@ def _event_of(row: Row, deliveries: dict[str, dict[str, Any]]) -> Event:
 
 
 def _of_run(row: Row) -> dict[str, Any]:
-    """Return what is still known of lines that were deleted with their run."""
+    """Return what is known of lines that were deleted with their run."""
     return {"run": row["reference"], "deleted_lines": row["last"] - row["first"] + 1} if row["last"] else {}
 
 

@@ -44,7 +44,7 @@ UPDATE runs SET told = lines, lines = :lines WHERE {_FENCE} AND lines < :lines R
 """  # noqa: S608 (ours)
 _COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
 # The lines that an owner's write takes along are counted by the same statement.
-# `told` is how many there were before: the events of the write are the lines behind it.
+# `told` is the number of lines before the write: only later lines are new events.
 _WITH_LINES = "outcome = :outcome, told = lines, lines = greatest(lines, :lines)"
 _KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING told"  # noqa: S608 (ours)
 _FINISHED = f"finished_at = :now, {_WITH_LINES}, node = NULL, lease_until = NULL"
@@ -382,7 +382,7 @@ async def _lift(transaction: Transaction, statement: str, values: dict[str, Any]
 def _ended_waiting(
     transaction: Transaction, site: str, environment: str, run_id: str, now: float, error: str
 ) -> None:
-    """Tell that a run was cancelled while it waited. Its log does not: nobody owned it."""
+    """Add the event of a run that was cancelled while it waited. It has no owner that could log it."""
     facts = {"run": run_id, "outcome": State.CANCELLED.value, "error": error, "level": "warning"}
     transaction.happened.append(Happened.saying(EventKind.RUN, now, "run", site, environment, **facts))
 

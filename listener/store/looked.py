@@ -1,7 +1,7 @@
 """The last look at each environment: written in batches, shared by all listeners."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +13,7 @@ from listener.store.rows import Row
 from listener.store.transaction import Reader, Transaction
 
 CLAIM = ("looks", "")
-"""A write of looks has this to itself. Two listeners could lock the same rows in two orders."""
+"""The key of every write of looks: without it, two listeners could lock the same rows in two orders."""
 
 # A stored time that is far ahead comes from a wrong clock. It must not keep later looks out for ever.
 _KEEP = """
@@ -24,17 +24,12 @@ ON CONFLICT (site, environment) DO UPDATE SET
     message = excluded.message, busy_since = excluded.busy_since, legs = excluded.legs
 WHERE excluded.looked_at >= looks.looked_at OR looks.looked_at > excluded.looked_at + 600
 """
-_FIND = """
-SELECT l.site, l.environment, l.looked_at, l.legs
+_AT_PLACES = """
 FROM unnest(:places::text[]) AS p (place) CROSS JOIN looks AS l
 WHERE l.site = p.place::json ->> 0 AND l.environment = p.place::json ->> 1
 """
-_STATES = """
-SELECT l.site, l.environment, l.looked_at, l.state, l.error
-FROM unnest(:sites::text[]) AS s (site) CROSS JOIN unnest(:environments::text[]) AS e (environment)
-CROSS JOIN looks AS l
-WHERE l.site = s.site AND l.environment = e.environment
-"""
+_FIND = f"SELECT l.site, l.environment, l.looked_at, l.legs {_AT_PLACES}"
+_STATES = f"SELECT l.site, l.environment, l.looked_at, l.state, l.error {_AT_PLACES}"
 _SUMMARIES = """
 SELECT site, environment, looked_at, state, plan, error, message, busy_since FROM looks
 ORDER BY site, environment
@@ -48,15 +43,15 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
     """Carry out `LookStore.keep_looks`."""
     # One statement of PostgreSQL can't change a row twice.
     newest = {look.place: look for look in sorted(looks, key=lambda look: look.looked_at)}
-    values = {"sites": sorted({site for site, _ in newest}), "environments": sorted({e for _, e in newest})}
-    before = {(row["site"], row["environment"]): row for row in await transaction.all(_STATES, values)}
+    rows = await transaction.all(_STATES, _at(newest))
+    before = {(row["site"], row["environment"]): row for row in rows}
     for place, look in newest.items():
         transaction.happened += _changed(before.get(place), look)
     await transaction.many(_KEEP, [_row_of(newest[place]) for place in sorted(newest)])
 
 
 def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
-    """Return the event of a look that found another state than the one before, if it did."""
+    """Return the event of a look that found another state than the look before; else nothing."""
     now = look.summary
     if before is None:
         if now.state is LookState.EQUAL:
@@ -72,8 +67,12 @@ def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
 
 async def find(reader: Reader, places: Collection[Place]) -> dict[Place, EnvironmentLook]:
     """Carry out `LookStore.looks`."""
-    values = {"places": [json.dumps(place) for place in places]}
-    return {look.place: look for look in map(_look_of, await reader.all(_FIND, values))}
+    return {look.place: look for look in map(_look_of, await reader.all(_FIND, _at(places)))}
+
+
+def _at(places: Iterable[Place]) -> dict[str, Any]:
+    """Return the values of `_AT_PLACES`."""
+    return {"places": [json.dumps(place) for place in places]}
 
 
 async def summaries(reader: Reader) -> list[LookSummary]:
@@ -118,7 +117,7 @@ def _look_of(row: Row) -> EnvironmentLook:
 
 
 def _leg_of(values: dict[str, Any]) -> LegLook:
-    """Return a leg of a stored look. What another version of the program wrote beside it is left out."""
+    """Return a leg of a stored look. Unknown fields, of another version of the program, are left out."""
     known = {name: value for name, value in values.items() if name in _NAMES[LegLook]}
     known["state"] = LookState(known.get("state", LookState.UNKNOWN))
     known["plan"] = PlanKind(known["plan"]) if known.get("plan") else None
@@ -133,7 +132,7 @@ def _paths_of(values: dict[str, Any]) -> Paths:
 
 
 def _stored(value: Any) -> dict[str, Any]:
-    """Return the fields that differ from their defaults: most looks find nothing to list."""
+    """Return the fields that differ from their defaults, so that most looks are short."""
     blank = _BLANK[type(value)]
     found = {name: getattr(value, name) for name in _NAMES[type(value)]}
     return {name: each for name, each in found.items() if each != getattr(blank, name)}

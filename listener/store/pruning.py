@@ -147,7 +147,7 @@ async def delete_arrivals(transaction: Transaction, ids: Collection[str], before
 async def prune(transaction: Transaction, before: float, keep: int, most: int) -> Pruned:
     """Carry out `RunStore.prune` in one transaction."""
     old = await old_runs(transaction, before, keep, most)
-    await happened.forget(transaction, await happened.horizon(transaction, before, old, keep * 10), most * 10)
+    await happened.forget(transaction, await happened.horizon(transaction, before, old, keep), most * 10)
     runs = await delete_runs(transaction, old)
     found = await old_deliveries(transaction, before, most)
     return Pruned(runs, await delete_arrivals(transaction, found, before, most))

@@ -14,7 +14,7 @@ CLAIM = ("records", "")
 """A write of records has this to itself. Two listeners could lock the same rows in two orders."""
 
 TOLD_AT_ONCE = 10
-"""Refusals of one write that are events of their own."""
+"""The most refusals of one write that get an event each."""
 
 _REFUSAL = """
 INSERT INTO refusals
@@ -72,7 +72,7 @@ async def record(
 
 
 def _events_of(refusals: Sequence[Refusal]) -> list[Happened]:
-    """Return the first events one by one and the rest as a number: a flood must not push out all others."""
+    """Return an event for each of the first, and one for all others, so that a flood stays small."""
     happened = list(map(_event_of, refusals[:TOLD_AT_ONCE]))
     if rest := refusals[TOLD_AT_ONCE:]:
         count, at = sum(each.count for each in rest), rest[-1].at

@@ -38,10 +38,6 @@ LINES_WAIT = 0.05
 """Seconds that a log line waits for another write of its run's owner, which takes it along for nothing."""
 
 
-EVENTS_A_RUN = 10
-"""Of the events, so many are kept as of the runs are, times this. A run makes two to four."""
-
-
 class Writes(Generic[P, T]):
     """A method that carries out a rule, and returns its result once that is durable.
 
@@ -171,7 +167,7 @@ class RuledStore(ABC):
         """Delete old runs with their lines and triggers, and old deliveries; return how many."""
         old = await self._read(pruning.old_runs, before, keep, most)
         # First the events: their readers would miss the lines of a run that is gone.
-        forgotten = await self._read(happened.horizon, before, old, keep * EVENTS_A_RUN)
+        forgotten = await self._read(happened.horizon, before, old, keep)
         while await self._write((), happened.forget, forgotten, most) == most:
             pass
         runs = await self._write((), pruning.delete_runs, old) if old else 0

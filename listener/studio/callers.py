@@ -119,7 +119,7 @@ class StudioCallers:
             raise
 
     async def reach(self) -> None:
-        """Raise `StudioUnavailableError` unless Studio answers, without a credential, that one is missing."""
+        """Raise `StudioUnavailableError` unless Studio answers that a credential is missing."""
         await self._requests.answer("", self._ask_nobody)
 
     async def _ask_nobody(self) -> None:

@@ -56,7 +56,7 @@ even if they are scheduled for next week, so waiting for its end could take fore
 publish that begins at the same time."""
 
 STANDING_STILL = frozenset({"stopped", "error"})
-"""The publisher does not work, and will not until somebody starts it again."""
+"""States of a publisher that publishes nothing until somebody starts it again."""
 
 REMEDIES = {
     "studio.token": "put the token of a user who may read the site's publishing status into studio.token",
@@ -111,7 +111,7 @@ class StudioClient:
         return status
 
     async def off(self, site: str) -> str:
-        """Return why Studio does not publish a site at all; empty if it does, or if it may not be asked.
+        """Return why Studio does not publish a site at all; empty if it does, or without a token to ask.
 
         Raise as `check` does.
         """
@@ -120,7 +120,7 @@ class StudioClient:
         return await self._requests.answer((STATUS, site), partial(self._ask_off, site, self._token))
 
     async def version(self) -> str:
-        """Return Studio's version; empty if it may not be asked. Raise as `check` does."""
+        """Return Studio's version; empty without a token to ask. Raise as `check` does."""
         if self._management_token is None:
             return ""
         return await self._requests.answer(VERSION, partial(self._ask_version, self._management_token))
@@ -210,7 +210,7 @@ def switched_off(body: Mapping[str, Any]) -> str:
     shown = word.lower() if isinstance(word, str) else ""
     if status.get("enabled") is False:
         return "publishing is switched off"
-    return f"the publisher stands still (status {shown})" if shown in STANDING_STILL else ""
+    return f"the publisher has stopped (status {shown})" if shown in STANDING_STILL else ""
 
 
 def _status_in(body: Mapping[str, Any]) -> Mapping[str, Any]:

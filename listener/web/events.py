@@ -1,4 +1,4 @@
-"""Everything that happens, as one stream that a client can resume at any listener."""
+"""All events as one stream. A client can resume it at any listener."""
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -38,7 +38,7 @@ _PARAMETERS = (
     Parameter(
         "since", "query", "from the first event since this time", {"type": "string", "format": "date-time"}
     ),
-    Parameter("follow", "query", "whether to go on with what happens", {"type": "boolean", "default": True}),
+    Parameter("follow", "query", "whether to go on with new events", {"type": "boolean", "default": True}),
 )
 
 Coming = AsyncGenerator[tuple[Sequence[Event], Place], None]
@@ -74,14 +74,14 @@ class EventRoutes:
         parameters=_PARAMETERS,
     )
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """Follow everything that happens: a JSON object a line, or server-sent events."""
+        """Follow all events: a JSON object a line, or server-sent events."""
         caller = await self._gate.caller(request)
         wanted, after = self._wanted(request, caller), await self._after(request)
         if following(request):
             coming = self._feed.follow(wanted, after, KEEP_ALIVE)
         else:
             coming = self._feed.stored(wanted, START if after is None else after)
-        # Before the headers: afterwards there can be no other answer.
+        # Before the headers: after them, an error can't be answered any more.
         if after is not None and not (await self._store.events(after, 1)).known:
             raise EventsGoneError
         stream = LogStream(preferred(request, (NDJSON, EVENTS)), {"Cache-Control": "no-store"})
@@ -92,7 +92,7 @@ class EventRoutes:
     async def _send(
         self, request: web.Request, caller: Caller, stream: LogStream, coming: Coming, begin: Place
     ) -> None:
-        """Send what comes; at the end, say why it ends and from where the client can resume."""
+        """Send events; at the end, say why the stream ends and from where the client can resume."""
         reason, at, checked = "done", begin, self._clock()
         try:
             async for events, at in coming:
@@ -113,7 +113,7 @@ class EventRoutes:
         await stream.end(facts, at)
 
     async def _still(self, request: web.Request, caller: Caller) -> bool:
-        """Return whether the credential of a long stream would still be let in, for the same sites."""
+        """Return whether the credential of a long stream is still valid, for the same sites."""
         try:
             now = await self._gate.caller(request)
         except (UnauthorizedError, ForbiddenError):
@@ -137,14 +137,14 @@ class EventRoutes:
         return Wanted(caller.visible, frozenset(sites), frozenset(environments), kinds)
 
     def _has(self, name: str, sites: Sequence[str]) -> bool:
-        """Return whether one of the sites, of all sites if there are none, has an environment."""
+        """Return whether one of these sites has an environment; without sites, whether any site has it."""
         if sites:
             return any(name in self._sites.site(site).environments for site in sites)
         templates = (pattern.template for pattern in self._sites.patterns)
         return any(name in site.environments for site in (*self._sites, *templates))
 
     async def _after(self, request: web.Request) -> Place | None:
-        """Return the place behind which the client wants to go on. None for no such wish."""
+        """Return the place after which the client wants to go on; None if it names none."""
         said = request.headers.get("Last-Event-ID") or request.query.get("after")
         since = request.query.get("since")
         if said:

@@ -122,7 +122,7 @@ def _document(title: str, body: str) -> str:
 
 
 def _links(found: SitesPage, page: Page) -> Iterator[str]:
-    """Yield the links to a fresh look, to the first page and to the next one."""
+    """Yield the links: to a fresh look, to the first page, to the next page."""
     here = urlencode({"after": page.after, "limit": page.limit, "fresh": "true"})
     links = [f'<a href="{escape(f"/?{here}")}">Look again</a>']
     if page.after:

@@ -28,7 +28,7 @@ PARAMETERS = (
 FRESH = Parameter(
     "fresh",
     "query",
-    "look again instead of answering from what is known; if Accept prefers JSON Lines or events, "
+    "answer after fresh looks, not from the last ones; if Accept prefers JSON Lines or events, "
     "each site is sent as it arrives",
     {"type": "boolean", "default": False},
 )

@@ -1,7 +1,7 @@
-"""How sites stand: what the last looks have found, with holds and last successes; fresh looks if asked for.
+"""The state of sites: last looks, holds and last successes; after fresh looks, if the caller asks for them.
 
-An answer from what is known waits for no host. A fresh look waits `FRESH_LIMIT` at most: an environment whose
-host is silent is then answered from what was known before, and marked as late.
+Without fresh looks, an answer does not wait for hosts. With them, it waits `FRESH_LIMIT` at most. If a host
+does not answer in time, its environments are shown by the look before, and marked as late.
 """
 
 import contextlib
@@ -36,14 +36,14 @@ FRESH_LIMIT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """What the store has of some sites."""
+    """What the store has about some sites."""
 
     looks: Mapping[Place, EnvironmentLook]
     holds: Mapping[Place, Hold]
     successes: Mapping[Place, Success]
 
     def view(self, site: Site, fresh: Mapping[Place, EnvironmentLook] | None = None) -> SiteView:
-        """Return how a site stands; with `fresh`, what it lacks is marked as late."""
+        """Return the state of a site; with `fresh`, environments without a fresh look are marked as late."""
         return SiteView(
             site=site.id,
             live=site.live,
@@ -65,21 +65,21 @@ class _Kept:
 
 
 class FreshPage:
-    """A page of sites that are looked at now: the sites, as they arrive, and the rest of the page."""
+    """A page of sites with fresh looks: the sites as they arrive, and the rest of the page."""
 
     def __init__(self, sites: AsyncGenerator[SiteView, None], end: SitesPageEnd) -> None:
         self.sites = sites
         self.end = end
 
     async def whole(self) -> SitesPage:
-        """Return the whole page, once everything has arrived that arrives in time."""
+        """Return the whole page, after all looks have arrived or the limit has passed."""
         async with contextlib.aclosing(self.sites) as coming:
             sites = [site async for site in coming]
         return SitesPage.of_object(self.end, sites=sorted(sites, key=lambda site: site.site))
 
 
 class Standings:
-    """Tells how sites and environments stand, for the API and the page."""
+    """Returns the state of sites and environments, for the API and the page."""
 
     def __init__(
         self, directory: Directory, store: RunStore, surveys: Surveys, synchronizer: Synchronizer, log: Log
@@ -91,7 +91,7 @@ class Standings:
         self._log = log
 
     async def page(self, caller: Caller, page: Page) -> SitesPage:
-        """Return a page of the sites that a caller may see; an admin also sees what could not be listed."""
+        """Return a page of the sites that a caller may see; for an admin, also the unlisted patterns."""
         listing = await self._directory.page(caller.visible, page.after, page.limit, wait=LISTING_WAIT)
         kept = await self._kept(listing.sites)
         return SitesPage.of_object(_end(caller, listing), sites=tuple(map(kept.view, listing.sites)))
@@ -125,7 +125,7 @@ class Standings:
         return drift_of([look.found for look in looks])
 
     async def _fresh(self, sites: Sequence[Site]) -> AsyncGenerator[SiteView, None]:
-        """Look at sites, and yield each once all of it has arrived; at the end, those that are late."""
+        """Look at sites, and yield each when all its looks have arrived; at the end, the late ones."""
         kept = await self._kept(sites)
         waiting = {site.id: site for site in sites}
         fresh: dict[Place, EnvironmentLook] = {}

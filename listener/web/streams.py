@@ -174,7 +174,7 @@ async def _send_stored(stream: LogStream, store: RunStore, run_id: str, after: i
 
 
 def following(request: web.Request) -> bool:
-    """Return whether a client wants what comes, too, not only what is stored."""
+    """Return whether a client also wants what comes later, not only what is stored."""
     said = request.query.get("follow", "true")
     if said not in {"true", "false"}:
         raise BadRequestError("follow must be true or false.")

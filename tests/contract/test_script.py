@@ -742,7 +742,7 @@ def prepared(script: Script) -> "tuple[subprocess.Popen[bytes], str]":
     script.replace("git", 'REAL "$@" || exit; case " $* " in *" commit-tree "*) : >made ;; esac')
     process = script.start()
     assert process.stdin is not None
-    process.stdin.write(request(TOKEN, "apply", [script.advance(seen, 5.0)], word=False))
+    process.stdin.write(request(TOKEN, "apply", [script.advance(seen, 5.0)], go=False))
     process.stdin.flush()
     script.wait_until(script.inside / "made")
     return process, before

@@ -200,6 +200,11 @@ async def test_the_signal_comes_with_each_kind_of_event(store: Store, deliver: D
             await store.happening.wait()
 
 
+async def test_each_place_that_can_be_written_can_be_asked_for(store: Store, deliver: Deliver) -> None:
+    await deliver(store, "one", "staging")
+    assert not (await store.events(Place.of(".".join(["9" * 18] * 3)))).known
+
+
 async def test_an_empty_store_has_no_event(store: Store) -> None:
     assert await store.newest_event() == START
     assert await read(store) == []

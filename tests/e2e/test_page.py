@@ -46,7 +46,7 @@ def _visit(visitor: Browser, url: str) -> None:
     visitor.click("Sign in")
     assert "Signed in as editors (member)" in visitor.text
     assert visitor.find("h2").text == "mysite"
-    assert "Nobody has looked at this environment yet." in visitor.text
+    assert "This environment was not looked at yet." in visitor.text
     visitor.driver.get(visitor.find("nav a").get_attribute("href") or "")
     assert "differs from live" in visitor.text
     assert "<script>alert(1)</script> until Friday" in visitor.text

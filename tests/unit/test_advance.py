@@ -113,6 +113,17 @@ async def test_what_no_run_has_taken_is_withdrawn() -> None:
     assert host.word is False
 
 
+async def test_a_claim_that_is_made_again_withdraws_what_the_first_one_has_begun() -> None:
+    early, first, second, claimed = Early(), Host(), Host(), a_run()
+    early.begin(claimed, advance(first))
+    early.begin(claimed, begun := advance(second))
+    await until_begun()
+    assert first.word is False
+    assert early.taken(claimed) is begun
+    assert not begun.spent
+    begun.withdraw()
+
+
 async def test_what_no_run_takes_in_time_is_withdrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("listener.advance.UNCLAIMED", 0.0)
     early, host = Early(), Host()

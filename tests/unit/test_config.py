@@ -653,8 +653,8 @@ WEAK = {
     FORGE_SECRET: "",
     f"{FORGE_SECRET}\r\n": "",
     "'": "the secret has fewer than 16 bytes",
-    f"\u200b{FORGE_SECRET}": "the secret contains a character that can't be seen",
-    f"{FORGE_SECRET}\0": "the secret contains a character that can't be seen",
+    f"\u200b{FORGE_SECRET}": "the secret contains an invisible character",
+    f"{FORGE_SECRET}\0": "the secret contains an invisible character",
 }
 
 

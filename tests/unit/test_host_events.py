@@ -41,17 +41,17 @@ class Kept(EventStore):
 async def test_only_changes_are_told_and_none_is_lost_with_the_store_away() -> None:
     store, health = Kept(), HostHealth(lambda: NOW)
     events = HostEvents(lambda: {"studio": health}, store, lambda: NOW)
-    await events.tell()
+    await events.store_changes()
     health.answered()
-    await events.tell()
+    await events.store_changes()
     assert store.told == []
     health.failed(HostUnreachableError())
     store.failing = True
-    await events.tell()
+    await events.store_changes()
     store.failing = False
-    await events.tell()
-    await events.tell()
+    await events.store_changes()
+    await events.store_changes()
     assert store.told == ["host away"]
     health.answered()
-    await events.tell()
+    await events.store_changes()
     assert store.told == ["host away", "host answers"]

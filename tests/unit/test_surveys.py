@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from listener import surveys
 from listener.errors import StoreUnavailableError
 from listener.looks import EnvironmentLook, LegLook, LookState, LookSummary, Place
 from listener.outcomes import LegOutcome, LegState, Outcome
@@ -235,3 +236,33 @@ async def test_looks_at_what_does_not_exist_any_more_are_pruned(bench: Bench) ->
     bench.kept.rows = {("one", "staging"): look(one, 500), ("gone", "staging"): look(gone, 500)}
     await bench.surveys.prune(lambda place: place[0] == "one")
     assert set(bench.kept.rows) == {("one", "staging")}
+
+
+async def test_a_stored_look_that_can_t_be_read_does_not_stop_the_looks_on_its_host(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreadable(_places: Collection[Place]) -> Mapping[Place, EnvironmentLook]:
+        raise ValueError("a state of a later version")
+
+    one = environment("one")
+    monkeypatch.setattr(bench.kept, "looks", unreadable)
+    async with asyncio.timeout(5):
+        assert (await bench.surveys.ask(one)).summary.differs
+        assert (await bench.surveys.ask(one)).summary.differs
+    assert "defect" in bench.log.events
+
+
+async def test_a_store_that_is_away_is_reported_once_for_each_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surveys, "KEEP_AFTER", 0)
+    bench.kept.away = True
+    keeping = asyncio.create_task(bench.surveys.keep_forever())
+    await bench.surveys.ask(environment("one"))
+    while "looks" not in bench.log.events:
+        await asyncio.sleep(0)
+    await bench.surveys.ask(environment("other"))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    keeping.cancel()
+    assert bench.log.events.count("looks") == 1

@@ -1,1 +1,1 @@
-"""`doctor`: looks at everything that the listener needs, and says what is wrong and what to do."""
+"""`doctor`: checks everything that the listener needs; prints what is wrong and what to do."""

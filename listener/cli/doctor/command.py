@@ -1,4 +1,4 @@
-"""The command `doctor`: asks everything, prints what was found, and chooses the exit status."""
+"""The command `doctor`: makes all checks, prints the findings, and chooses the exit status."""
 
 import argparse
 import asyncio
@@ -21,7 +21,7 @@ from listener.system import System, cleaner
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Look at everything that the listener needs; print what is wrong and what to do."""
+    """Check everything that the listener needs; print what is wrong and what to do."""
     path = address.config_path(arguments)
     findings, status = asyncio.run(_examined(path, arguments.unit, arguments.timeout))
     if status == DONE and _fails(findings, strict=arguments.strict):
@@ -58,7 +58,7 @@ async def _examined(path: Path, unit_name: str, limit: float) -> tuple[list[Find
     logs.configure("error", settings.log.format, cleaner(settings))
     users = _users(unit)
     groups = await asyncio.gather(
-        _beyond(settings, limit),
+        _remote(settings, limit),
         _store(settings, users),
         asyncio.to_thread(lambda: list(files.findings(path, settings, users))),
         asyncio.to_thread(_process, settings, path, unit),
@@ -76,8 +76,8 @@ def _users(unit: Unit | None) -> set[int]:
     return {0, os.geteuid() if user is None else user}
 
 
-async def _beyond(settings: Settings, limit: float) -> list[Finding]:
-    """Check what lies beyond this machine: hosts, repositories and Studio."""
+async def _remote(settings: Settings, limit: float) -> list[Finding]:
+    """Check what is not on this machine: hosts, repositories and Studio."""
     with tempfile.TemporaryDirectory(prefix="sync-staging-doctor-") as cache:
         bounded = {
             "cache": cache,
@@ -94,7 +94,7 @@ async def _beyond(settings: Settings, limit: float) -> list[Finding]:
 
 
 async def _studio(system: System, limit: float) -> list[Finding]:
-    """Ask Studio about every site. If a host does not list the sites of a pattern, `hosts` finds that."""
+    """Ask Studio about every site. If a host does not list the sites of a pattern, `hosts` reports that."""
     if system.settings.studio is None:
         return []
     sites = [site.id for site in system.settings.sites]
@@ -112,7 +112,7 @@ async def _store(settings: Settings, users: set[int]) -> list[Finding]:
     try:
         from listener.cli.doctor import postgres  # noqa: PLC0415 (needs asyncpg)
     except ModuleNotFoundError:
-        return []  # `_beyond` finds that.
+        return []  # `_remote` reports that.
     return await postgres.findings(settings.store, settings.store_name)
 
 

@@ -18,13 +18,13 @@ from listener.errors import ConfigurationError
 ENDS_SOON = timedelta(days=14)
 
 _AS_A_SERVICE = (
-    "only a service gets credentials: run this as one, with systemd-run --pipe --wait -p User=USER "
+    "only a service gets credentials: run doctor as a service, with systemd-run --pipe --wait -p User=USER "
     "-p LoadCredential=NAME:PATH (systemd/README.md, secrets as credentials)"
 )
 
 
 def unusable(path: Path, error: ConfigurationError) -> Iterator[Finding]:
-    """Yield why a configuration can't be used: a finding for each problem that the error lists."""
+    """Yield a finding for each problem that the error of a configuration lists."""
     first, *rest = error.message.splitlines()
     for line in rest or [first]:
         if CREDENTIALS_DIRECTORY in line:
@@ -82,7 +82,7 @@ def _owners(path: Path, settings: Settings, users: Collection[int]) -> Iterator[
 
 
 def certificate(settings: Settings) -> list[Finding]:
-    """Return how long the listener's own certificate is valid. The listener would also use an expired one."""
+    """Check how long the listener's own certificate is valid. The listener also uses an expired one."""
     tls, what = settings.server.tls, "certificate"
     if tls is None:
         return []

@@ -11,7 +11,7 @@ from listener.cli.wording import counted
 from listener.errors import ListenerError
 
 SHOWN = 5
-"""Findings with the same group and code that are printed; the others are counted."""
+"""The number of findings with the same group and code that are printed. The others are counted."""
 
 CLOCK_TOLERANCE = 10.0
 """Seconds by which two clocks may differ."""
@@ -55,22 +55,22 @@ class Finding:
 
     @classmethod
     def good(cls, group: Group, what: str, message: str = "") -> "Finding":
-        """Return the finding that something is as it should be."""
+        """Return a finding without a fault."""
         return cls(group, what, Level.OK, "ok", message)
 
     @classmethod
     def warning(cls, group: Group, what: str, code: str, message: str, remedy: str = "") -> "Finding":
-        """Return the finding that something works, but should be changed."""
+        """Return a finding about something that works, but should be changed."""
         return cls(group, what, Level.WARNING, code, message, remedy)
 
     @classmethod
     def problem(cls, group: Group, what: str, code: str, message: str, remedy: str = "") -> "Finding":
-        """Return the finding that something does not work, or is not safe."""
+        """Return a finding about something that does not work, or is not safe."""
         return cls(group, what, Level.PROBLEM, code, message, remedy)
 
     @classmethod
     def of(cls, group: Group, what: str, error: ListenerError, code: str = "") -> "Finding":
-        """Return the finding of a check that raised an error."""
+        """Return a problem for a check that raised an error."""
         return cls(group, what, Level.PROBLEM, code or error.code, error.message, error.remedy)
 
     @property
@@ -80,12 +80,14 @@ class Finding:
 
 
 def clock(what: str, ahead: float) -> Finding:
-    """Return whether another machine's clock is equal to this one's, which it is `ahead` of, in seconds."""
+    """Return the finding about another machine's clock, which is `ahead` seconds ahead of this one's."""
     if abs(ahead) <= CLOCK_TOLERANCE:
         return Finding.good(Group.CLOCK, what, "equal to this machine's clock")
     way = "ahead of" if ahead > 0 else "behind"
     message = f"its clock is {abs(ahead):.0f} s {way} this machine's clock"
-    remedy = "synchronise both clocks (NTP); if all machines differ alike, this machine's clock is wrong"
+    remedy = (
+        "synchronise both clocks (NTP); if all machines differ in the same way, this machine's clock is wrong"
+    )
     return Finding.warning(Group.CLOCK, what, "clock-differs", message, remedy)
 
 
@@ -96,7 +98,7 @@ def counts(findings: Sequence[Finding]) -> dict[str, int]:
 
 
 def lines(findings: Sequence[Finding], *, verbose: bool) -> Iterator[str]:
-    """Yield the lines of the output: a line for each group, and under it what is wrong there."""
+    """Yield the lines of the output: a line for each group, and below it what is wrong."""
     for group in Group:
         members = [finding for finding in findings if finding.group is group]
         if members:
@@ -129,7 +131,7 @@ def _bad(findings: Sequence[Finding]) -> str:
 
 
 def _details(members: Sequence[Finding], *, verbose: bool) -> Iterator[str]:
-    """Yield the lines of what is wrong, problems first; of the same kind, only the first few in full."""
+    """Yield the lines of a group's problems, then of its warnings. Of each kind, only the first are shown."""
     kinds: dict[tuple[Level, str], list[Finding]] = {}
     for member in members:
         kinds.setdefault((member.level, member.code), []).append(member)
@@ -146,7 +148,7 @@ def _details(members: Sequence[Finding], *, verbose: bool) -> Iterator[str]:
 
 
 def _listed(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the lines of findings. A remedy that several in a row have comes once, after the last of them."""
+    """Yield the lines of findings. If several in a row have the same remedy, it comes once, after them."""
     for finding, following in zip_longest(findings, findings[1:]):
         said = f": {finding.message}" if finding.message else ""
         code = "" if finding.level is Level.OK else f" [{finding.code}]"

@@ -1,4 +1,4 @@
-"""Whether the hosts and their repositories answer, and are as the listener needs them."""
+"""Checks the hosts and their repositories: whether they answer, and are as the listener needs them."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from listener.system import System
 from listener.vocabulary import PlanKind
 
 GROUP_SIZE = 128
-"""Repositories of a host that are looked at together. A clock is compared once for each."""
+"""Repositories of a host that are looked at together. The clock is compared once for each such batch."""
 
 
 async def examine(system: System, limit: float) -> list[Finding]:
@@ -58,7 +58,7 @@ def _keys(system: System) -> list[Finding]:
         return [*found, Finding.of(Group.KNOWN_HOSTS, "ssh.known_hosts", error, "known-hosts-unusable")]
     if unreadable:
         listed = ", ".join(map(str, unreadable[: keys.MAX_UNREADABLE]))
-        message = f"lines of {host.known_hosts} that can't be read, and are skipped: {listed}"
+        message = f"these lines of {host.known_hosts} can't be read and are skipped: {listed}"
         remedy = "correct or delete these lines"
         found.append(
             Finding.warning(Group.KNOWN_HOSTS, "ssh.known_hosts", "known-hosts-line", message, remedy)
@@ -67,13 +67,13 @@ def _keys(system: System) -> list[Finding]:
 
 
 async def _known(system: System, name: str) -> list[Finding]:
-    """Check whether known_hosts has a key of a host. A host without one is not connected to."""
+    """Check whether known_hosts has a key of a host. If not, the host is not connected to."""
     try:
         found = await destination.find(system.settings.hosts[name])
         if not found.proxied and not found.jumps:
             keys.known_keys(found)
     except IdentityUnusableError:
-        return []  # The file itself can't be used: that is one finding for all hosts.
+        return []  # The file can't be used: `_keys` reports that once for all hosts.
     except SyncError as error:
         code = "" if error.code != "host-key-rejected" else "host-unknown"
         return [Finding.of(Group.KNOWN_HOSTS, f"host {name}", error, code)]
@@ -91,7 +91,7 @@ async def _in_time(system: System, name: str, limit: float) -> Finding:
 
 
 async def host(system: System, name: str) -> Finding:
-    """Return whether a host resolves, connects, logs in, and gives what its `access` says."""
+    """Check whether a host can be resolved and connected to, lets the listener in, and gives its `access`."""
     remarks, what = Remarks(system.log, host=name), f"host {name}"
     try:
         await system.pool.warm(name, remarks)
@@ -99,7 +99,9 @@ async def host(system: System, name: str) -> Finding:
         legs = [leg for leg in _configured_legs(system) if leg.repository.host == name]
         restricted = isinstance(error, RestrictedKeyError)
         if legs and not restricted and await system.pool.speaks_git(legs[0], remarks):
-            remedy = f"it only runs git's own services: set hosts.{name}.access to git, or allow a shell"
+            remedy = (
+                f"the host only runs git's own services: set hosts.{name}.access to git, or allow a shell"
+            )
             return Finding.problem(Group.HOSTS, what, error.code, error.message, remedy)
         return Finding.of(Group.HOSTS, what, error)
     except SyncError as error:
@@ -134,7 +136,9 @@ async def _repositories(system: System, answering: set[str], limit: float) -> li
     for leg, what in _places(sites):
         by_host.setdefault(leg.repository.host, {})[leg] = what
     found += [
-        unchecked(f"repositories of host {name}", f"{len(by_host[name])} not checked: no answer from it")
+        unchecked(
+            f"repositories of host {name}", f"{len(by_host[name])} not checked: the host does not answer"
+        )
         for name in sorted(by_host.keys() - answering)
     ]
     checks = [_of_host(system, name, by_host[name], limit) for name in sorted(by_host.keys() & answering)]
@@ -142,9 +146,9 @@ async def _repositories(system: System, answering: set[str], limit: float) -> li
 
 
 def _places(sites: Sequence[Site]) -> Iterator[tuple[Leg, str]]:
-    """Yield every repository that is looked at by itself, as a leg, and how it is named in a finding.
+    """Yield every repository to look at, as a leg, with its name in a finding.
 
-    Where live is in another repository, that one is looked at too: as a leg whose branch is live.
+    If live is in another repository, that one is looked at, too: as a leg whose branch is live.
     """
     for site in sites:
         for environment in site.environments.values():
@@ -156,12 +160,12 @@ def _places(sites: Sequence[Site]) -> Iterator[tuple[Leg, str]]:
 
 
 def unchecked(what: str, message: str) -> Finding:
-    """Return the finding that repositories were not looked at, because their hosts do not answer."""
+    """Return a problem for repositories that were not looked at, because their hosts do not answer."""
     return Finding.problem(Group.REPOSITORIES, what, "not-checked", message)
 
 
 def place(environment: Environment, leg: Leg) -> str:
-    """Return how a leg is named in a finding."""
+    """Return the name of a leg in a finding."""
     what = f"environment {environment.site}/{environment.name}"
     return f"{what} on {leg}" if len(environment.legs) > 1 else what
 
@@ -190,7 +194,7 @@ async def _of_host(system: System, name: str, legs: Mapping[Leg, str], limit: fl
 
 
 def _clock(seen: Observation | SyncError, sent: float) -> float:
-    """Return by how many seconds a host's clock is certainly ahead, or behind (negative)."""
+    """Return by how many seconds a host's clock is at least ahead, or behind (negative)."""
     if isinstance(seen, SyncError):
         return 0.0
     return min(seen.now - sent, 0.0) + max(seen.now - time.time(), 0.0)
@@ -199,7 +203,7 @@ def _clock(seen: Observation | SyncError, sent: float) -> float:
 def _repository(
     system: System, leg: Leg, what: str, answers: Mapping[Leg, Observation | SyncError]
 ) -> Iterator[Finding]:
-    """Yield what is wrong with a repository; that it is good if nothing is."""
+    """Yield what is wrong with a repository; if nothing is, one finding without a fault."""
     seen = answers[leg]
     if isinstance(seen, SyncError):
         yield Finding.of(Group.REPOSITORIES, what, seen)
@@ -213,7 +217,7 @@ def _repository(
 
 
 def _faults(system: System, leg: Leg, what: str, seen: Observation) -> Iterator[Finding]:
-    """Yield what a sync does not decide by."""
+    """Yield faults that do not matter for the plan of a sync."""
     if not seen.writable and leg.environment:
         yield Finding.of(
             Group.REPOSITORIES, what, ReadOnlyError(f"the account may not write to {leg.repository}")
@@ -226,7 +230,7 @@ def _faults(system: System, leg: Leg, what: str, seen: Observation) -> Iterator[
 
 
 def _leftovers(system: System, leg: Leg, what: str, seen: Observation) -> Iterator[Finding]:
-    """Yield the locks and the marks that a killed process or a crashed publish has left."""
+    """Yield locks and marks that are left from a killed process or a crashed publish."""
     patience = system.settings.sync.patience
     old = {name for name in seen.times if seen.age(name, patience) >= patience}
     locks, marks = old.intersection(seen.locks), old.intersection(seen.in_progress)
@@ -244,7 +248,7 @@ def _listed(names: set[str]) -> str:
 
 
 def judged(what: str, look: Look) -> Finding:
-    """Return what a look at a leg means."""
+    """Return the finding of a look at a leg."""
     if look.error is not None:
         return Finding.of(Group.REPOSITORIES, what, look.error)
     if look.plan is None or look.plan.refusal is not None:
@@ -257,7 +261,7 @@ def judged(what: str, look: Look) -> Finding:
 
 
 def _apart(leg: Leg, what: str, seen: Observation) -> Finding:
-    """Return what can be said about a repository without the other one that it is compared with."""
+    """Return the finding about a repository that is not compared with live."""
     if seen.branch is None and not leg.environment:
         return Finding.of(Group.REPOSITORIES, what, LiveMissingError())
     missing = "" if seen.branch else f"branch {leg.branch} does not exist yet; a sync creates it"

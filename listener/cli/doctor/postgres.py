@@ -1,4 +1,4 @@
-"""Whether a store in PostgreSQL can be reached and used, and whether its server keeps what it confirms."""
+"""Checks a store in PostgreSQL: whether it can be used, and whether its server keeps what it commits."""
 
 from collections.abc import Iterator
 
@@ -35,7 +35,7 @@ def judged(said: Diagnosis, name: str) -> Iterator[Finding]:
         remedy = "set them on in postgresql.conf, and reload the server"
         yield Finding.problem(Group.STORE, name, "store-not-durable", message, remedy)
     if said.read_only:
-        message, remedy = "the server takes no writes", "name the primary server in store, not a standby"
+        message, remedy = "the server is read-only", "name the primary server in store, not a standby"
         yield Finding.problem(Group.STORE, name, "store-read-only", message, remedy)
     if said.encoding != "UTF8":
         message = f"the database has the encoding {said.encoding}, not UTF8"

@@ -1,4 +1,4 @@
-"""Whether the listener itself runs, answers, and has the configuration that is in the file."""
+"""Checks the listener: whether it runs, answers, and uses the configuration that is in the file."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ from listener.cli.transport import Transport
 from listener.config.settings import Settings
 
 SILENCE = 10.0
-"""Seconds without a byte of an answer."""
+"""The most seconds without a byte of an answer."""
 MOST_READ = 1 << 16
 
 CLOCK_TICK = 2.0
@@ -77,14 +77,14 @@ def _ready(transport: Transport) -> Iterator[Finding]:
 
 
 def compared(version: str) -> Iterator[Finding]:
-    """Yield that another version runs than the installed one."""
+    """Yield a warning if another version runs than the installed one."""
     if version != __version__:
         message = f"version {version} runs, version {__version__} is installed"
         yield Finding.warning(Group.LISTENER, "listener", "version-differs", message, "restart it")
 
 
 def _changed(files: Sequence[Path], process: int | None) -> Iterator[Finding]:
-    """Yield that files of the configuration are newer than the running listener."""
+    """Yield a warning if files of the configuration are newer than the running listener."""
     began = started(process) if process else None
     if began is None:
         return
@@ -106,7 +106,7 @@ def started(process: int) -> float | None:
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:
-    """Yield that the figures of a running listener can't be read."""
+    """Yield a problem if the figures of the running listener can't be read."""
     where = settings.metrics.address
     if where is None or where[1] == 0:
         return
@@ -122,7 +122,7 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    """Yield the addresses on which a listener could not listen now."""
+    """Yield the addresses on which the listener could not listen now."""
     where = {"server.port": (settings.server.host, settings.server.port)}
     if settings.metrics.address is not None:
         where["metrics.listen"] = settings.metrics.address

@@ -1,4 +1,4 @@
-"""What the service manager says about the listener's unit. Only `systemctl show` is asked."""
+"""Checks the listener's unit of systemd, by `systemctl show` alone."""
 
 import asyncio
 import contextlib
@@ -128,7 +128,7 @@ def _state(unit: Unit) -> Iterator[Finding]:
 
 
 def _settings(unit: Unit) -> Iterator[Finding]:
-    """Yield the settings of the unit that the one in systemd/ has, and this one lacks."""
+    """Yield the settings of the unit in systemd/ that this unit does not have."""
     said = unit.properties
     lacking = {
         "WatchdogSec=": ("service-watchdog", said.get("WatchdogUSec") in {"", "0", UNLIMITED}),
@@ -143,17 +143,17 @@ def _settings(unit: Unit) -> Iterator[Finding]:
             remedy = f"set it as systemd/sync-staging.service does: systemctl edit {unit.name}"
             yield Finding.warning(Group.SERVICE, unit.name, code, message, remedy)
     if unit.user is not None and os.geteuid() == 0 and unit.user != 0:
-        message = "this runs as root, which may read and write everything; the listener may not"
-        remedy = f"run it as the listener's user: runuser -u {said['User']} -- sync-staging doctor"
+        message = "doctor runs as root, which may read and write everything; the listener may not"
+        remedy = f"run doctor as the listener's user: runuser -u {said['User']} -- sync-staging doctor"
         yield Finding.warning(Group.SERVICE, unit.name, "run-as-root", message, remedy)
 
 
 _WHY = {
     "WatchdogSec=": "is not set: systemd does not notice a listener that hangs",
     "MemoryMax=": "is not set: the listener may use all memory of the machine",
-    "Restart=": "is no: systemd does not start a listener again that has ended",
-    "User=": "is root: the listener needs no such rights",
-    "LimitNOFILE=": f"is below {FEWEST_FILES}: few connections are possible",
+    "Restart=": "has the value no: systemd does not restart a listener that has ended",
+    "User=": "is root: the listener does not need the rights of root",
+    "LimitNOFILE=": f"is below {FEWEST_FILES}: too few connections are possible",
 }
 
 

@@ -1,4 +1,4 @@
-"""Whether the store can be used, and whether the disks have room."""
+"""Checks whether the store can be used, and whether the disks have room."""
 
 import os
 import pwd
@@ -20,7 +20,7 @@ from listener.store.sqlite.dialect import SqliteTransaction, step
 from listener.store.sqlite.health import REMEDY
 
 CHECK_LIMIT = 10.0
-"""Seconds for looking through a SQLite file."""
+"""The most seconds for the check of a SQLite file."""
 _LOOK_EVERY = 10_000
 
 LITTLE_ROOM, NO_ROOM = 1 << 30, 64 << 20
@@ -55,14 +55,14 @@ def sqlite_findings(path: Path, users: Collection[int]) -> Iterator[Finding]:
 
 
 def _modes(path: Path, users: Collection[int]) -> Iterator[Finding]:
-    """Yield the files of the store that others can open, or that the listener can't write to."""
+    """Yield the files of the store that other users can open, or that belong to another user."""
     for file in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))):
         try:
             found = file.stat()
         except OSError:
             continue
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not file.name.endswith(".lock"):
-            message = f"other users can open {file}, which has deliveries and names of callers"
+            message = f"other users can open {file}, which contains deliveries and the names of callers"
             yield Finding.problem(Group.STORE, str(path), "store-exposed", message, f"run chmod 600 {file}")
         if found.st_uid not in users:
             message = f"{file} belongs to {user_name(found.st_uid)}, not to the listener's user"
@@ -71,7 +71,7 @@ def _modes(path: Path, users: Collection[int]) -> Iterator[Finding]:
 
 
 def _content(path: Path) -> Iterator[Finding]:
-    """Yield what is wrong in the file. A file without a log beside it is opened as one that never changes."""
+    """Yield what is wrong in the file. Without a write-ahead log beside it, it is opened as immutable."""
     what, log = str(path), path.with_name(path.name + "-wal")
     mode = "mode=ro" if log.exists() else "mode=ro&immutable=1"
     try:
@@ -99,7 +99,7 @@ def _damage(connection: sqlite3.Connection, what: str) -> Iterator[Finding]:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
         message = (
-            f"it is large: only {CHECK_LIMIT:g} s were spent on looking through it; store check has no limit"
+            f"it is large: the check ended after {CHECK_LIMIT:g} s; sync-staging store check has no limit"
         )
         yield Finding.good(Group.STORE, what, message)
         return
@@ -126,7 +126,7 @@ def disk_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def suited(what: str, kind: str) -> Iterator[Finding]:
-    """Yield that a SQLite file does not belong on a file system of this kind."""
+    """Yield a finding if a SQLite file should not be on a file system of this kind."""
     if kind.startswith(NETWORK):
         message = f"the store is on a network file system ({kind}), where SQLite can lose data"
         remedy = "move it to a local disk, or use PostgreSQL (sync-staging store copy)"
@@ -137,7 +137,7 @@ def suited(what: str, kind: str) -> Iterator[Finding]:
 
 
 def room(what: str, found: os.statvfs_result) -> Finding:
-    """Return whether a file system has room."""
+    """Check whether a file system has room."""
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     text = f"{free / (1 << 30):.1f} GiB free"
     if found.f_flag & os.ST_RDONLY:
@@ -163,7 +163,7 @@ def kind_of(folder: Path) -> str:
     for line in lines:
         fields = line.split(" ")
         point = Path(fields[1].replace(r"\040", " "))
-        # The last of several mounts at one place is the one that is seen.
+        # Of several mounts at one place, the last one counts.
         if len(point.parts) >= best and real.is_relative_to(point):
             best, kind = len(point.parts), fields[2]
     return kind

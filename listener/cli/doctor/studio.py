@@ -1,4 +1,4 @@
-"""Whether Studio answers, and whether it publishes the sites."""
+"""Checks whether Studio answers, and whether it publishes the sites."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from listener.studio import StudioClient
 from listener.system import System
 
 ASKED_AT_ONCE = 4
-"""Sites about which Studio is asked at the same time: it has other work."""
+"""The most questions to Studio at the same time: it has other work."""
 
 _SLOW_REMEDY = "find out what makes Studio slow, or raise --timeout"
 
@@ -26,7 +26,7 @@ async def examine(system: System, sites: Sequence[str], limit: float | None = No
             if sites:
                 await system.studio.check(sites[0])
     except UnknownToStudioError:
-        pass  # It is asked about this site again, with the others.
+        pass  # `_sites` asks about this site again.
     except SyncError as error:
         what = f"studio, site {sites[0]}" if sites else "studio"
         return [Finding.of(Group.STUDIO, what, error)]
@@ -37,7 +37,7 @@ async def examine(system: System, sites: Sequence[str], limit: float | None = No
 
 
 async def _answers(system: System) -> Finding:
-    """Return whether a Studio that is only asked who callers are answers at all."""
+    """Check whether Studio answers, if it is only asked who callers are."""
     callers = system.studio_callers
     try:
         if callers is not None:

@@ -45,10 +45,10 @@ def doctor(parser: argparse.ArgumentParser) -> None:
         "cli.doctor.command:doctor",
         example="sync-staging doctor",
         done="no problem was found; there may be warnings",
-        failed="something is wrong; with --strict, also if there is a warning",
+        failed="there is a problem; with --strict, a problem or a warning",
         misused="the command line is wrong, or the configuration can't be read or used",
     )
-    parser.add_argument("--verbose", action="store_true", help="also print what is good")
+    parser.add_argument("--verbose", action="store_true", help="also print the checks without a fault")
     parser.add_argument("--strict", action="store_true", help="let a warning count as a problem")
     parser.add_argument(
         "--timeout",

@@ -15,7 +15,7 @@ def tail(parser: argparse.ArgumentParser) -> None:
         "cli.tail:tail",
         example="sync-staging tail\nsync-staging tail mysite staging --kind run --since 2026-01-31T08:00:00Z",
         done="with --no-follow: the events are printed",
-        failed="there is no such site or environment, or the events after ID are not kept any more",
+        failed="the site or the environment is unknown, or the events after ID are not kept any more",
     )
     parser.add_argument("site", metavar="SITE", nargs="?", help="only events of this site")
     parser.add_argument(
@@ -31,9 +31,11 @@ def tail(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="TIME", help="begin with the first event since this time (RFC 3339)"
     )
     parser.add_argument(
-        "--after", metavar="ID", help="begin after the event with this id; 0: with the oldest"
+        "--after", metavar="ID", help="begin after the event with this id; 0 for all events that are kept"
     )
-    parser.add_argument("--no-follow", action="store_true", help="end with what is stored now")
+    parser.add_argument(
+        "--no-follow", action="store_true", help="print the events that are stored now, and end"
+    )
     add_client(parser)
     add_json(parser, "JSON Lines")
 

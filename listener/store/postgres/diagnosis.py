@@ -1,4 +1,4 @@
-"""What a server and its database say about themselves, for a person who looks for a fault."""
+"""What `doctor` asks a PostgreSQL server about itself and the database."""
 
 import asyncio
 import time
@@ -47,9 +47,9 @@ class Diagnosis:
     newest: int
     """The schema that this program writes."""
     ahead: float
-    """By how much the server's clock is certainly ahead of ours; negative if it is behind."""
+    """By how much the server's clock is at least ahead of ours; negative if it is behind."""
     fault: StoreError | None
-    """Why a listener would refuse the store: it is too new, or was moved."""
+    """Why a listener would refuse the store: its schema is too new, or it was moved."""
 
 
 async def diagnose(url: str) -> Diagnosis:

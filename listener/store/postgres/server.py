@@ -40,8 +40,8 @@ SET enable_mergejoin = off;
 SELECT set_config(name, '0', false) FROM pg_settings
 WHERE name IN ('idle_session_timeout', 'transaction_timeout');
 """
-# A plan that knows neither the state nor the length of a page takes the order from the primary key. It then
-# reads all ended runs if few or none are in that state.
+# A plan without the values knows neither the state nor the length of a page. It takes the order from the
+# primary key, and reads all ended runs if few or none are in that state.
 _FOR_PAGES = "SET plan_cache_mode = force_custom_plan"
 _REMEDY = "check that PostgreSQL runs, that it can be reached from here, and that its disk is not full"
 _HINT = re.compile(r" INDEXED BY \w+")
@@ -85,7 +85,7 @@ class Server:
         return connection
 
     def pool(self, most: int, *, pages: bool = False) -> asyncpg.Pool:
-        """Return up to `most` connections for reads, none of them made yet; `pages` says what they read."""
+        """Return a pool of up to `most` connections for reads; with `pages`, for reads of pages."""
         return asyncpg.create_pool(
             self._url,
             min_size=0,

@@ -76,7 +76,7 @@ class Drift(View):
 
 
 class DriftUnknown(View):
-    """Why nobody can tell how a branch stands."""
+    """Why the state of a branch is unknown."""
 
     error: str = Field(description="the code of the error")
     message: str
@@ -111,7 +111,7 @@ E = TypeVar("E", bound=DriftUnknown)
 
 _NOT_LOOKED_AT = DriftUnknown(
     error=NOT_LOOKED_AT,
-    message="Nobody has looked at this environment yet.",
+    message="This environment was not looked at yet.",
     remedy="ask for a fresh look, with ?fresh=true or sync-staging status --fresh",
 )
 
