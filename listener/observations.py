@@ -90,6 +90,8 @@ class Observation:
     """Whether the account may write to the repository. Only a look with `counting` asks for it."""
     recognised: bool = False
     """Whether the branch's reflog or commit says that the asking run has moved the branch."""
+    foreign: bool = False
+    """Whether the branch's reflog says that something else has moved the branch to its tip."""
     moved: Drift | None = None
     """What has changed on the branch since the asking run began; None if that was not asked for."""
     fingerprint: str = ""

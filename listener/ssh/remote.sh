@@ -773,15 +773,16 @@ ref refs/heads/$live:$live_object:$live_commit:$live_tree:$live_parents::$live_a
 ref refs/heads/$branch:$new:$new:$made:$place"
 }
 
-# Print whether this run has moved the branch from `since`, if the branch is elsewhere now: the reflog or the commit
-# names the run.
+# Print who has moved the branch from `since`, if it is elsewhere now: this run, if the reflog or the commit names it, or
+# somebody else.
 ss_recognise() {
 	[ -n "$since" ] && [ -n "$commit" ] && [ "$since" != "$commit" ] && [ -z "$moved" ] || return 0
 	{
 		cat "logs/refs/heads/$branch" 2>/dev/null
 		git -c log.showSignature=false log --no-walk --format=%B "$commit" --
-	} | grep -q -e "	sync-staging: run $run\$" -e "^Sync-Staging-Run: $run\$" && echo 'recognised'
-	return 0
+	} | grep -q -e "	sync-staging: run $run\$" -e "^Sync-Staging-Run: $run\$" && echo 'recognised' && return 0
+	# The last line of the reflog is about the tip, and names another writer.
+	case $(tail -n 1 "logs/refs/heads/$branch" 2>/dev/null) in *" $commit "*) echo 'foreign' ;; esac
 }
 
 # List paths: for a mere look, what a sync would change; for a run, what it has changed since it began. A run needs no

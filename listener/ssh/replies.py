@@ -115,6 +115,7 @@ def read_observation(leg: Leg, text: str, *, counting: bool = True) -> Observati
         drift=(drift if counting else None) or Drift(),
         listed=counting,
         recognised="recognised" in found.split("\n"),
+        foreign="foreign" in found.split("\n"),
         moved=None if counting else drift,
         fingerprint=fingerprint,
         standing=_standing(leg, fingerprint),

@@ -825,9 +825,13 @@ def test_a_look_recognises_what_an_earlier_request_of_its_run_has_moved_and_list
         return read_observation(leg, said, counting=False)
 
     seen = looked("run-1", old)
-    assert (seen.recognised, seen.listed) == (True, False)
+    assert (seen.recognised, seen.foreign, seen.listed) == (True, False, False)
     assert seen.moved is not None
     assert (seen.moved.added.listed, seen.moved.removed.count) == (("third",), 1)
-    assert not looked("run-2", old).recognised
+    other = looked("run-2", old)
+    assert (other.recognised, other.foreign) == (False, True)
+    (Path(script.published.path) / ".git" / "logs" / "refs" / "heads" / "staging").unlink()
+    other = looked("run-2", old)
+    assert (other.recognised, other.foreign) == (False, False)
     still = looked("run-1", script.published.commit("staging"))
     assert (still.recognised, still.moved) == (False, Drift())

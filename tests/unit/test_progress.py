@@ -272,6 +272,8 @@ def test_a_move_without_a_look_whose_reply_was_lost_is_known_by_its_look() -> No
         found = after_look(leg, replace(observation, listed=False, moved=drift), EQUAL)
         assert (found.has_moved, found.plan, found.listed, found.removed) == (True, plan, True, ("x",))
     assert not after_look(leg, seen(OTHERS), EQUAL).moved
+    for tip in (LIVE, OURS):
+        assert not after_look(leg, replace(seen(tip), foreign=True), EQUAL).moved
     assert after_look(leg, seen(OLD), FORWARD).state is LegState.DOUBTED
 
 
