@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from listener.events import EventKind, Happened
@@ -52,7 +52,7 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
 
 def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
     """Return the event of a look that found another state than the look before; else nothing."""
-    now = look.summary
+    now = _storable(look.summary)
     if before is None:
         if now.state is LookState.EQUAL:
             return []
@@ -89,8 +89,13 @@ async def forget(transaction: Transaction, places: Collection[Place]) -> None:
         await transaction.write(_FORGET, {"site": site, "environments": environments})
 
 
+def _storable(summary: LookSummary) -> LookSummary:
+    """Return a summary whose message is UTF-8: it may name a file whose name is not."""
+    return replace(summary, message=summary.message.encode("utf-8", "backslashreplace").decode())
+
+
 def _row_of(look: EnvironmentLook) -> dict[str, Any]:
-    summary = look.summary
+    summary = _storable(look.summary)
     return {
         "site": look.site,
         "environment": look.environment,
