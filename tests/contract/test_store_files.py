@@ -119,10 +119,10 @@ async def test_an_older_copy_beside_a_newer_log_is_noticed_and_told_with_its_rem
 
 
 def scribble(database: Path) -> None:
-    """Damages pages in the middle of a file."""
+    """Damages pages in the second half of a file. The first pages describe the tables."""
     with database.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        for at in range(size // 4 // 4096 * 4096, size, 8192):
+        for at in range(size // 2 // 4096 * 4096, size, 8192):
             file.seek(at)
             file.write(b"\xff" * 4096)
 

@@ -30,7 +30,8 @@ SHORTEN_WAIT_MS = 100
 
 _NEXT_BATCH = "SELECT coalesce(max(batch), 0) + 1 FROM events"
 _NEW_EVENT = f"""
-INSERT INTO events (batch, number, at, {", ".join(COLUMNS)}) VALUES (?, ?, ?{", ?" * len(COLUMNS)})
+INSERT INTO events (batch, number, at, {", ".join(COLUMNS)})
+VALUES (:batch, :number, :at, {", ".join(f":{name}" for name in COLUMNS)})
 """  # noqa: S608 (ours)
 
 Perform = Callable[[SqliteTransaction], Coroutine[Any, Any, T]]
@@ -132,9 +133,12 @@ class Writer:
         happened = [each for one in batch if one.error is None for each in one.transaction.happened]
         if happened:
             (number,) = self._connection.execute(_NEXT_BATCH).fetchone()
-            now = time.time()
-            rows = [(number, place, now, *row) for place, row in enumerate(rows_of(happened), 1)]
-            self._connection.executemany(_NEW_EVENT, rows)
+            commit = {"batch": number, "at": time.time()}
+            rows = [
+                {**commit, "number": place, **dict(zip(COLUMNS, row, strict=True))}
+                for place, row in enumerate(rows_of(happened), 1)
+            ]
+            step(SqliteTransaction(self._connection).many(_NEW_EVENT, rows))
 
     def _perform(self, request: _Request, *, first: bool) -> None:
         """Carry out one request. If it fails, undo what it wrote; the other requests are not affected.
