@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from enum import StrEnum
+from typing import cast
 
 from listener.events import START
 from listener.looks import EnvironmentLook, LegLook, LookState
@@ -96,3 +98,16 @@ async def test_a_name_that_is_not_utf_8_in_a_message_does_not_keep_looks_from_be
     await store.keep_looks([found, look("two", NOW)])
     assert [each.site for each in await store.look_summaries()] == ["one", "two"]
     assert len((await store.events(START)).events) > 0
+
+
+async def test_a_state_or_a_plan_of_a_later_version_is_read_as_unknown(store: Store) -> None:
+    later = replace(FOUND, state=cast("LookState", "later"), plan=cast("PlanKind", Later.PLAN))
+    await store.keep_looks([look("one", NOW, later)])
+    (leg,) = (await store.looks([("one", "staging")]))["one", "staging"].legs
+    assert leg == replace(FOUND, state=LookState.UNKNOWN, plan=None)
+    (summary,) = await store.look_summaries()
+    assert (summary.state, summary.plan) == (LookState.UNKNOWN, None)
+
+
+class Later(StrEnum):
+    PLAN = "later"
