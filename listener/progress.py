@@ -77,7 +77,7 @@ def _seen(leg: LegOutcome, observation: Observation, plan: Plan) -> LegEvent:
     if commit_of(observation.branch) == leg.old:
         settled = plan.kind is PlanKind.UP_TO_DATE
         return LegEvent.SEEN_SETTLED if settled else LegEvent.SEEN_WHERE_IT_WAS
-    # Without a reflog, a tip that looks like ours counts as ours. With one, it may be known as somebody else's.
+    # Without a reflog, a tip that looks like ours counts as ours. With one, another's move may be known.
     ours = observation.recognised or (not observation.foreign and _is_ours(observation, leg.sent_for))
     return LegEvent.SEEN_WHERE_SENT if ours else LegEvent.SEEN_SETTLED
 

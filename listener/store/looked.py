@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from listener.events import EventKind, Happened
@@ -52,7 +52,7 @@ async def keep(transaction: Transaction, looks: Sequence[EnvironmentLook]) -> No
 
 def _changed(before: Row | None, look: EnvironmentLook) -> list[Happened]:
     """Return the event of a look that found another state than the look before; else nothing."""
-    now = look.summary
+    now = _storable(look.summary)
     if before is None:
         if now.state is LookState.EQUAL:
             return []
@@ -89,8 +89,13 @@ async def forget(transaction: Transaction, places: Collection[Place]) -> None:
         await transaction.write(_FORGET, {"site": site, "environments": environments})
 
 
+def _storable(summary: LookSummary) -> LookSummary:
+    """Return a summary whose message is UTF-8: it may name a file whose name is not."""
+    return replace(summary, message=summary.message.encode("utf-8", "backslashreplace").decode())
+
+
 def _row_of(look: EnvironmentLook) -> dict[str, Any]:
-    summary = look.summary
+    summary = _storable(look.summary)
     return {
         "site": look.site,
         "environment": look.environment,
@@ -106,8 +111,7 @@ def _row_of(look: EnvironmentLook) -> dict[str, Any]:
 
 def _summary_of(row: Row) -> LookSummary:
     values: dict[str, Any] = dict(row)
-    values["state"] = LookState(values["state"])
-    values["plan"] = PlanKind(values["plan"]) if values["plan"] else None
+    values["state"], values["plan"] = _state_of(values["state"]), _plan_of(values["plan"])
     return LookSummary(**values)
 
 
@@ -117,14 +121,24 @@ def _look_of(row: Row) -> EnvironmentLook:
 
 
 def _leg_of(values: dict[str, Any]) -> LegLook:
-    """Return a leg of a stored look. Unknown fields, of another version of the program, are left out."""
+    """Return a leg of a stored look. Unknown fields, of another version of the program, are left out.
+
+    Unknown states and plans are read as unknown: they must not keep this version from starting.
+    """
     known = {name: value for name, value in values.items() if name in _NAMES[LegLook]}
-    known["state"] = LookState(known.get("state", LookState.UNKNOWN))
-    known["plan"] = PlanKind(known["plan"]) if known.get("plan") else None
+    known["state"], known["plan"] = _state_of(known.get("state")), _plan_of(known.get("plan"))
     known["warnings"] = tuple(known.get("warnings", ()))
     for name in ("added", "changed", "removed"):
         known[name] = _paths_of(known.get(name, {}))
     return LegLook(**known)
+
+
+def _state_of(text: str | None) -> LookState:
+    return next((each for each in LookState if each == text), LookState.UNKNOWN)
+
+
+def _plan_of(text: str | None) -> PlanKind | None:
+    return next((each for each in PlanKind if each == text), None)
 
 
 def _paths_of(values: dict[str, Any]) -> Paths:

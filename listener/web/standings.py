@@ -99,7 +99,7 @@ class Standings:
     async def fresh_page(self, caller: Caller, page: Page) -> FreshPage:
         """Return the same, with a fresh look at each environment."""
         listing = await self._directory.page(caller.visible, page.after, page.limit, wait=LISTED_FRESH)
-        return FreshPage(self._fresh(listing.sites), _end(caller, listing))
+        return FreshPage(self._fresh(listing.sites, await self._kept(listing.sites)), _end(caller, listing))
 
     async def shown(self, caller: Caller, page: Page, fresh: bool) -> SitesPage:
         """Return a page, after fresh looks if these are asked for."""
@@ -112,7 +112,8 @@ class Standings:
 
     async def fresh_site(self, site_id: str) -> AsyncGenerator[SiteView, None]:
         """Return the same, with a fresh look at each environment."""
-        return self._fresh([await self._directory.site(site_id, wait=LISTED_FRESH)])
+        sites = [await self._directory.site(site_id, wait=LISTED_FRESH)]
+        return self._fresh(sites, await self._kept(sites))
 
     async def look(self, environment: Environment) -> AnyDrift:
         """Return what a run would do; raise `SyncError` if the only repository can't be looked at."""
@@ -124,9 +125,8 @@ class Standings:
             raise looks[0].error
         return drift_of([look.found for look in looks])
 
-    async def _fresh(self, sites: Sequence[Site]) -> AsyncGenerator[SiteView, None]:
+    async def _fresh(self, sites: Sequence[Site], kept: _Kept) -> AsyncGenerator[SiteView, None]:
         """Look at sites, and yield each when all its looks have arrived; at the end, the late ones."""
-        kept = await self._kept(sites)
         waiting = {site.id: site for site in sites}
         fresh: dict[Place, EnvironmentLook] = {}
         environments = [each for site in sites for each in site.environments.values()]

@@ -2,7 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from enum import StrEnum
+from typing import cast
 
+from listener.events import START
 from listener.looks import EnvironmentLook, LegLook, LookState
 from listener.observations import Paths
 from listener.plans import PlanKind
@@ -86,3 +89,25 @@ async def test_many_looks_are_kept_in_one_batch(store: Store) -> None:
     kept = [look(f"site{number}", NOW, replace(FOUND, ahead=number)) for number in range(70)]
     await store.keep_looks(kept)
     assert await store.looks([each.place for each in kept]) == {each.place: each for each in kept}
+
+
+async def test_a_name_that_is_not_utf_8_in_a_message_does_not_keep_looks_from_being_stored(
+    store: Store,
+) -> None:
+    found = look("one", NOW, replace(FAILED, message="caf\udce9\0"))
+    await store.keep_looks([found, look("two", NOW)])
+    assert [each.site for each in await store.look_summaries()] == ["one", "two"]
+    assert len((await store.events(START)).events) > 0
+
+
+async def test_a_state_or_a_plan_of_a_later_version_is_read_as_unknown(store: Store) -> None:
+    later = replace(FOUND, state=cast("LookState", "later"), plan=cast("PlanKind", Later.PLAN))
+    await store.keep_looks([look("one", NOW, later)])
+    (leg,) = (await store.looks([("one", "staging")]))["one", "staging"].legs
+    assert leg == replace(FOUND, state=LookState.UNKNOWN, plan=None)
+    (summary,) = await store.look_summaries()
+    assert (summary.state, summary.plan) == (LookState.UNKNOWN, None)
+
+
+class Later(StrEnum):
+    PLAN = "later"
