@@ -25,7 +25,7 @@ TABLES = {
     "runs": (
         ("position",),
         """id, site, environment, state, created_at, not_before, attempt, failures, looks, lines,
-        told, started_at, finished_at, successor, undoes, lane, urgent, outcome, due, turn, ready""",
+        lines_before, started_at, finished_at, successor, undoes, lane, urgent, outcome, due, turn, ready""",
     ),
     "triggers": (
         ("position",),

@@ -40,13 +40,13 @@ _NEW_LINE = """
 INSERT INTO log_lines (run, sequence, text) VALUES (:run, :sequence, :text) ON CONFLICT DO NOTHING
 """
 _COUNT_LINES = f"""
-UPDATE runs SET told = lines, lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING told
+UPDATE runs SET lines_before = lines, lines = :lines WHERE {_FENCE} AND lines < :lines RETURNING lines_before
 """  # noqa: S608 (ours)
 _COUNTED = f"SELECT lines FROM runs WHERE {_FENCE}"  # noqa: S608 (ours)
 # The lines that an owner's write takes along are counted by the same statement.
-# `told` is the number of lines before the write: only later lines are new events.
-_WITH_LINES = "outcome = :outcome, told = lines, lines = greatest(lines, :lines)"
-_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING told"  # noqa: S608 (ours)
+# `lines_before` is the number of lines before the write: only later lines are new events.
+_WITH_LINES = "outcome = :outcome, lines_before = lines, lines = greatest(lines, :lines)"
+_KEEP = f"UPDATE runs SET {_WITH_LINES} WHERE {_FENCE} RETURNING lines_before"  # noqa: S608 (ours)
 _FINISHED = f"finished_at = :now, {_WITH_LINES}, node = NULL, lease_until = NULL"
 _PUT_BACK = f"""
 successor = :successor, not_before = :not_before::float8, failures = failures + :failed,
@@ -150,7 +150,7 @@ async def store_lines(transaction: Transaction, owned: Run, lines: Sequence[LogL
     last = lines[-1].sequence if lines else 0
     values = _fence(transaction, owned) | {"lines": last}
     if counted := await transaction.change(_COUNT_LINES, values):
-        await _add_lines(transaction, owned, lines, counted[0]["told"])
+        await _add_lines(transaction, owned, lines, counted[0]["lines_before"])
         transaction.changed.add(owned.id)
         return last
     # An earlier request has stored them already, or the caller has lost the run.
@@ -180,7 +180,7 @@ async def _change_owned(
     if not changed:
         raise FencedError
     if lines:
-        await _add_lines(transaction, owned, lines, changed[0]["told"])
+        await _add_lines(transaction, owned, lines, changed[0]["lines_before"])
     transaction.changed.add(owned.id)
 
 
@@ -200,7 +200,7 @@ async def finish(
     """End a running run, with log lines of its owner; a success ends the backoff of its environment."""
     if state not in ENDED:
         raise ValueError(f"A run that is {state} has not ended.")
-    ending = moving(State.RUNNING, state, _FINISHED, _OWNED, "told")
+    ending = moving(State.RUNNING, state, _FINISHED, _OWNED, "lines_before")
     await _change_owned(transaction, owned, ending, {"now": now, "outcome": outcome_text(outcome)}, lines)
     here = {"site": owned.site, "environment": owned.environment, "id": owned.id}
     if state is State.SUCCEEDED:
@@ -265,7 +265,7 @@ async def put_back(
         "outcome": None if outcome is None else outcome_text(outcome),
     }
     await _change_owned(
-        transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED, "told"), values, lines
+        transaction, owned, moving(State.RUNNING, state, _PUT_BACK, _OWNED, "lines_before"), values, lines
     )
     if hold is not None:
         _ended_waiting(transaction, owned.site, owned.environment, owned.id, now, "on-hold")

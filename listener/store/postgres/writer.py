@@ -45,7 +45,7 @@ _STRIPES = 1024
 _LOCK = "SELECT pg_advisory_xact_lock(:lock, stripe) FROM unnest(:stripes::integer[]) AS stripe"
 _NOTIFY = "SELECT pg_notify(:channel, heard) FROM unnest(:heard::text[]) AS heard"
 _TELL = f"""
-WITH told AS (
+WITH events_of_commit AS (
     INSERT INTO events (batch, number, at, {", ".join(COLUMNS)})
     SELECT txid_current(), e.number, :at::float8, {", ".join(f"e.{name}" for name in COLUMNS)}
     FROM unnest(

@@ -14,4 +14,4 @@ CREATE TABLE events (
 ) STRICT, WITHOUT ROWID;
 
 -- How many lines of its log a run had before the last write of its owner: an event has only the new ones.
-ALTER TABLE runs ADD COLUMN told INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN lines_before INTEGER NOT NULL DEFAULT 0;
