@@ -30,7 +30,7 @@ FRESH = Parameter(
     "query",
     "answer after fresh looks, not from the last ones; if Accept prefers JSON Lines or events, "
     "each site is sent as it arrives",
-    {"type": "boolean", "default": False},
+    {"enum": ["true", "false", ""], "default": "false"},
 )
 BEFORE = Parameter("before", "query", "an older name of `after`", {"type": "string"})
 

@@ -4,6 +4,7 @@ Values that differ each time (ids, times, commits, addresses) and texts for peop
 If you change an answer on purpose, `SYNC_STAGING_RECORD=1` writes the file again: read the difference.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -162,6 +163,9 @@ async def test_the_answers_are_those_that_are_recorded(
         recorder = Recorder(listener, tmp_path, found)
         await of_sites_and_runs(recorder)
         await listener.call("POST", f"{ONE}/release")
+        for state in ("queued", "running"):  # what the release has started
+            while (await listener.call("GET", f"/api/v1/runs?state={state}"))[1]["runs"]:
+                await asyncio.sleep(0.02)
         await of_deliveries(recorder)
         await of_sessions_and_probes(recorder)
     whole = on_a_closed_port(tmp_path, configuration(tmp_path, sshd, tmp_path))
