@@ -77,7 +77,7 @@ def _users(unit: Unit | None) -> set[int]:
 
 
 async def _remote(settings: Settings, limit: float) -> list[Finding]:
-    """Check what is not on this machine: hosts, repositories and Studio."""
+    """Check other machines: hosts, their repositories, and Studio."""
     with tempfile.TemporaryDirectory(prefix="sync-staging-doctor-") as cache:
         bounded = {
             "cache": cache,
